@@ -1,0 +1,81 @@
+# `make test` goes from a bare macOS (Apple silicon) or Linux machine to a finished test run.
+# Variables: PYTHON=python3.12 picks the interpreter, EXTRAS=test,cuda what is installed,
+# ARGS="tests/ops -x" what pytest gets.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TYPED := build/typed
+
+# On Linux mlx has no backend of its own, so one is installed beside it.
+EXTRAS ?= $(shell [ "$$(uname -s)" = Linux ] && echo cpu,test || echo test)
+ARGS ?=
+
+# A pyenv shim exists for every version pyenv has and fails for those that are not selected, so a
+# candidate counts only when it runs, is recent enough, can make an environment with pip, and is
+# not an Intel build under Rosetta (mlx has no wheels for those).
+CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3.10 python3.14 python3 python)
+USABLE := import sys, platform, venv, ensurepip; \
+sys.exit(sys.version_info < (3, 10) or (sys.platform, platform.machine()) == ("darwin", "x86_64"))
+
+.PHONY: help install test test-all lint openblas clean
+
+help:
+	@echo "make test      set up .venv if needed and run the tests (ARGS=... goes to pytest)"
+	@echo "make test-all  the same with the slow tests"
+	@echo "make lint      ruff and mypy"
+	@echo "make openblas  print the OpenBLAS library the tests preload on Linux, if there is one"
+	@echo "make clean     remove .venv, caches and build output"
+
+install: $(STAMP)
+
+test: $(STAMP)
+	@blas=$$($(MAKE) -s --no-print-directory openblas); \
+	[ "$$(uname -s)" != Linux ] || echo "OpenBLAS: $${blas:-not found, convolutions will be slow (Debian: apt-get install libopenblas0-pthread)}"; \
+	[ -z "$$blas" ] || export LD_PRELOAD="$$blas$${LD_PRELOAD:+:$$LD_PRELOAD}"; \
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: override ARGS := -m "" $(ARGS)
+test-all: test
+
+# convert/ installs as mlx_rcnn.convert; mypy sees the package that way round only in a copy.
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	@rm -rf $(TYPED) && mkdir -p $(TYPED)
+	@cp -Rp mlx_rcnn $(TYPED)/ && cp -Rp convert $(TYPED)/mlx_rcnn/
+	cd $(TYPED) && "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" \
+	    --cache-dir "$(CURDIR)/.mypy_cache" -p mlx_rcnn
+
+# The threaded builds first; a library counts only when the loader takes it without a word.
+openblas:
+	@[ "$$(uname -s)" = Linux ] || exit 0; \
+	PATH="$$PATH:/sbin:/usr/sbin"; \
+	for lib in /usr/lib/*/openblas-pthread/libopenblas.so.0 /usr/lib*/libopenblasp.so.0 \
+	    $$(ldconfig -p 2>/dev/null | sed -n 's/.*libopenblasp*\.so\.0 .*=> //p') \
+	    /usr/lib*/libopenblas.so.0 /usr/lib/*/libopenblas.so.0 /usr/local/lib/libopenblas.so.0; do \
+	    if [ -e "$$lib" ] && [ -z "$$(LD_PRELOAD="$$lib" /bin/sh -c : 2>&1)" ]; then \
+	        echo "$$lib"; exit 0; \
+	    fi; \
+	done
+
+$(BIN)/python:
+	@for python in $(CANDIDATES); do \
+	    if $$python -c '$(USABLE)' >/dev/null 2>&1; then \
+	        echo "$(VENV): $$($$python --version), $$python"; \
+	        $$python -m venv --clear $(VENV) && exit 0; \
+	    fi; \
+	done; \
+	rm -rf $(VENV); \
+	echo "No usable Python. Needed: 3.10 or later with the venv and ensurepip modules (on a Mac an" >&2; \
+	echo "arm64 build). Tried: $(CANDIDATES)." >&2; \
+	echo "Debian and Ubuntu: apt-get install python3-venv. macOS: brew install python@3.13." >&2; \
+	echo "Then run make again, or name an interpreter: make test PYTHON=/path/to/python3" >&2; \
+	exit 1
+
+$(STAMP): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find mlx_rcnn convert tests -name __pycache__ -type d -prune -exec rm -rf {} +

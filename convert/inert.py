@@ -1,0 +1,158 @@
+"""What a pickle may become: inert values, the errors for everything else, and memory limits."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+_ATOMS = frozenset({str, bytes, int, float, bool, type(None)})
+_MAX_DEPTH = 100
+
+
+class CheckpointError(ValueError):
+    """A checkpoint file is damaged, not what it should be, or asks for too much memory."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A checkpoint names code, or anything else that is not plain data. Nothing was run."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Global:
+    """What a name in a pickle becomes.
+
+    Args:
+        name (str): ``module.name`` as the pickle spells it.
+        build (callable, optional): makes the value from the arguments of REDUCE; must check them.
+            Default: ``None``, a name that may be mentioned but not called.
+    """
+
+    name: str
+    build: Callable[..., Any] | None = None
+
+
+class Inert:
+    """Base of values that stand for something until the whole pickle has been read."""
+
+    __slots__ = ()
+
+    def finish(self) -> Any:
+        """What this stands for."""
+        raise NotImplementedError
+
+
+class Stateful(Inert):
+    """Base of the values on which a pickle may use BUILD."""
+
+    def set_state(self, state: Any) -> None:
+        """Takes the untrusted ``state`` or raises CheckpointError."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blob(Inert):
+    """A long string or bytes of the pickle, left where it is in the file."""
+
+    data: memoryview
+    text: bool  # a Python 2 str, latin1
+
+    def finish(self) -> str | bytes:
+        """The string itself."""
+        return str(self.data, "latin1") if self.text else bytes(self.data)
+
+
+class Budget:
+    """Memory that reading one file may take.
+
+    Args:
+        limit (int): bytes.
+        what (str): what takes it, for the message.
+    """
+
+    def __init__(self, limit: int, what: str) -> None:
+        self.limit = self.left = limit
+        self.what = what
+
+    def spend(self, nbytes: int) -> None:
+        """Counts ``nbytes``; raises CheckpointError when the limit is passed."""
+        self.left -= nbytes
+        if self.left < 0:
+            raise CheckpointError(
+                f"{self.what} would take more than {self.limit} bytes of memory, the most allowed "
+                "for a file of this size"
+            )
+
+
+def describe(value: Any) -> str:
+    """A short, printable text of an untrusted value, for error messages."""
+    if isinstance(value, Global):
+        value = value.name
+    try:
+        text = value if isinstance(value, str) else reprlib.repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        text = f"a huge {type(value).__name__}"
+    return "".join(c if c.isprintable() else "?" for c in text[:200])
+
+
+def check_key(key: Any) -> None:
+    """Refuses dict keys and set members other than plain values and flat tuples of them.
+
+    Hashing a deeply nested tuple overflows the C stack, so nesting is not allowed.
+    """
+    parts = key if type(key) is tuple else (key,)
+    if not all(type(part) in _ATOMS for part in parts):
+        raise CheckpointError(f"expected a string or number as key, got {describe(key)}")
+
+
+def finish(value: Any) -> Any:
+    """Replaces every :class:`Inert` value in what a pickle gave by what it stands for.
+
+    Args:
+        value: containers, changed in place where that is possible.
+
+    Returns:
+        The same without stand-ins; objects that were shared stay shared.
+
+    Raises:
+        CheckpointError: something else is left in it, it holds itself, or it is nested more than
+            100 deep.
+    """
+    return _finish(value, 0, {})[0]
+
+
+def _finish(value: Any, depth: int, done: dict[int, tuple[Any, Any, int]]) -> tuple[Any, int]:
+    """The finished value and its height: how many containers deep it is."""
+    if type(value) in _ATOMS or type(value) in (set, frozenset):
+        return value, 0
+    if id(value) in done:
+        _, result, height = done[id(value)]
+    else:
+        result, height = _finish_new(value, depth, done)
+        done[id(value)] = (value, result, height)  # keeps value alive: its id is not used again
+    if depth + height > _MAX_DEPTH:
+        raise CheckpointError(f"expected containers at most {_MAX_DEPTH} deep, got deeper ones")
+    return result, height
+
+
+def _finish_new(value: Any, depth: int, done: dict[int, tuple[Any, Any, int]]) -> tuple[Any, int]:
+    if isinstance(value, Inert):
+        return value.finish(), 0
+    if type(value) not in (dict, list, tuple):
+        raise CheckpointError(
+            f"expected tensors, numbers, strings and containers, got {describe(value)}"
+        )
+    if depth == _MAX_DEPTH:
+        raise CheckpointError(
+            f"expected containers at most {_MAX_DEPTH} deep, got deeper ones or one in itself"
+        )
+    height, made = 0, []
+    for key, item in value.items() if type(value) is dict else enumerate(value):
+        result, below = _finish(item, depth + 1, done)
+        height = max(height, below)
+        if type(value) is tuple:
+            made.append(result)
+        else:
+            value[key] = result
+    return (tuple(made) if type(value) is tuple else value), height + 1

@@ -1,0 +1,148 @@
+"""torchvision's R-CNNs: their keys, and which model a state dict belongs to."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+from mlx_rcnn.categories import COCO_91
+
+from .rename import Rule, listing
+
+RULES = (
+    # BatchNorm2d counts its batches; nothing reads the count.
+    Rule(r".*\.num_batches_tracked", None),
+    # body: torchvision's name for the classifier without its top, our net
+    Rule(r"backbone\.body\.((?:.*\.)?conv\d|.*\.downsample\.0)\.weight", r"backbone.net.\1.weight", "conv"),
+    Rule(r"backbone\.body\.(.*)", r"backbone.net.\1"),
+    # FPN, RPN and mask head: convolutions sit in a Sequential (.0) since release 0.13; the
+    # published v1 files are older.
+    Rule(r"backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(?:0\.)?weight", r"backbone.fpn.\1_blocks.\2.0.weight", "conv"),
+    Rule(r"backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(?:0\.)?bias", r"backbone.fpn.\1_blocks.\2.0.bias"),
+    Rule(r"rpn\.head\.conv\.(?:0\.0\.)?weight", r"rpn.head.conv.0.0.weight", "conv"),
+    Rule(r"rpn\.head\.conv\.(?:0\.0\.)?bias", r"rpn.head.conv.0.0.bias"),
+    Rule(r"rpn\.head\.(cls_logits|bbox_pred)\.weight", r"rpn.head.\1.weight", "conv"),
+    Rule(r"rpn\.head\.(cls_logits|bbox_pred)\.bias", r"rpn.head.\1.bias"),
+    # flattened (C, h, w) there, (h, w, C) here
+    Rule(r"roi_heads\.box_head\.fc6\.weight", r"roi_heads.box_head.fc6.weight", "flat"),
+    Rule(r"roi_heads\.(box_head\.fc[67]|box_predictor\.\w+)\.(weight|bias)", r"roi_heads.\1.\2"),
+    Rule(r"roi_heads\.mask_head\.(\d)\.0\.weight", r"roi_heads.mask_head.convs.\1.weight", "conv"),
+    Rule(r"roi_heads\.mask_head\.(\d)\.0\.bias", r"roi_heads.mask_head.convs.\1.bias"),
+    *(  # the old names count from 1
+        Rule(rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.{kind}", f"roi_heads.mask_head.convs.{i}.{kind}", layout)
+        for i in range(8)
+        for kind, layout in (("weight", "conv"), ("bias", "same"))
+    ),
+    Rule(r"roi_heads\.mask_predictor\.conv5_mask\.weight", r"roi_heads.mask_predictor.conv5_mask.weight", "deconv"),
+    Rule(r"roi_heads\.mask_predictor\.mask_fcn_logits\.weight", r"roi_heads.mask_predictor.mask_fcn_logits.weight", "conv"),
+    Rule(r"roi_heads\.mask_predictor\.(\w+)\.bias", r"roi_heads.mask_predictor.\1.bias"),
+)  # fmt: skip
+
+_DEPTHS = {  # (blocks a stage, bottleneck?) -> depth
+    ((2, 2, 2, 2), False): 18,
+    ((3, 4, 6, 3), False): 34,
+    ((3, 4, 6, 3), True): 50,
+    ((3, 4, 23, 3), True): 101,
+    ((3, 8, 36, 3), True): 152,
+}
+
+
+class Recognised(NamedTuple):
+    """``model`` ("faster_rcnn" or "mask_rcnn"), config fields, RoI pool size, and why."""
+
+    model: str
+    backbone: dict[str, Any]
+    detector: dict[str, Any]
+    note: str
+
+
+def recognise(state: Mapping[str, mx.array]) -> Recognised:
+    """Tell from keys and shapes which torchvision R-CNN a state dict belongs to.
+
+    Args:
+        state: arrays by torchvision's keys.
+
+    Returns:
+        What to build.
+
+    Raises:
+        ValueError: it is no R-CNN with a ResNet and FPN of torchvision; the message says what it
+            looks like.
+    """
+    needed = (
+        "backbone.body.conv1.weight", "rpn.head.cls_logits.weight", "roi_heads.box_head.fc6.weight",
+        "roi_heads.box_head.fc7.weight", "roi_heads.box_predictor.cls_score.weight",
+        "roi_heads.box_predictor.bbox_pred.weight",
+    )  # fmt: skip
+    other = _something_else(state)
+    if other:
+        raise ValueError(f"this is {other}; expected a Faster or Mask R-CNN (ResNet and FPN) of torchvision")
+    missing = [key for key in needed if key not in state]
+    if len(missing) > 2:
+        raise ValueError(
+            "not a Faster or Mask R-CNN (ResNet and FPN) of torchvision: expected keys such as "
+            f"{needed[0]!r}, got {listing(list(state), 4)}"
+        )
+    if missing:
+        raise ValueError(f"missing keys: {listing(missing)}")
+    depth = _depth(state)
+    units, flat = state["roi_heads.box_head.fc6.weight"].shape
+    channels = int(state["rpn.head.cls_logits.weight"].shape[1])
+    side = math.isqrt(flat // channels)
+    if side * side * channels != flat:
+        raise ValueError(f"'roi_heads.box_head.fc6.weight' has {flat} columns: expected {channels} channels times a square")  # fmt: skip
+    classes = int(state["roi_heads.box_predictor.cls_score.weight"].shape[0])
+    frozen = not any(key.endswith("num_batches_tracked") for key in state)
+    detector: dict[str, Any] = {
+        "feat_channels": channels, "num_classes": classes, "use_fpn": True, "hidden_dim": int(units),
+        "pool_size": (side, side), "dropout": 0.0,
+    }  # fmt: skip
+    if classes == len(COCO_91):
+        detector["class_names"] = COCO_91
+    mask = "roi_heads.mask_predictor.mask_fcn_logits.weight" in state
+    if mask:
+        convs = {m[1] for k in state if (m := re.search(r"mask_head\.(?:mask_fcn)?(\d)", k))}
+        detector["mask_num_convs"] = len(convs)
+        detector["mask_hidden_channels"] = int(state["roi_heads.mask_predictor.conv5_mask.weight"].shape[0])  # fmt: skip
+    # Published files hold FrozenBatchNorm2d and are used with epsilon 0; a model made without
+    # pretrained weights holds BatchNorm2d with the usual epsilon.
+    backbone = {"depth": depth, "num_classes": 0, "out_channels": channels}
+    backbone |= {"norm": "frozen", "norm_eps": 0.0} if frozen else {"norm": "batch"}
+    kind = "Mask R-CNN" if mask else "Faster R-CNN"
+    norms = "no num_batches_tracked: frozen norms, epsilon 0" if frozen else "BatchNorm2d, epsilon 1e-5"
+    note = f"torchvision {kind}, ResNet-{depth} and FPN, {classes} classes ({norms})"
+    return Recognised("mask_rcnn" if mask else "faster_rcnn", backbone, detector, note)
+
+
+def _depth(state: Mapping[str, mx.array]) -> int:
+    blocks = []
+    for stage in range(1, 5):
+        found = {m[1] for k in state if (m := re.match(rf"backbone\.body\.layer{stage}\.(\d+)\.", k))}
+        blocks.append(len(found))
+    bottleneck = "backbone.body.layer1.0.conv3.weight" in state
+    depth = _DEPTHS.get((tuple(blocks), bottleneck))  # type: ignore[call-overload]
+    if depth is None:
+        raise ValueError(f"no ResNet has stages of {blocks} blocks: the checkpoint is incomplete or of another backbone")  # fmt: skip
+    return int(depth)
+
+
+def _something_else(state: Mapping[str, mx.array]) -> str | None:
+    """Networks people confuse with ours, by a key only they have."""
+    signs = {
+        "head.classification_head.cls_logits.weight": "torchvision's RetinaNet",
+        "roi_heads.keypoint_predictor.kps_score_lowres.weight": "a Keypoint R-CNN, not supported yet",
+        "rpn.head.conv.1.0.weight": "torchvision's v2 R-CNN, not supported yet",
+        "backbone.body.0.0.weight": "an R-CNN on MobileNet, not supported yet",
+        "proposal_generator.rpn_head.conv.weight": "a detectron2 checkpoint, not supported yet",
+        "rpn_head.rpn_conv.weight": "an mmdetection checkpoint, not supported yet",
+    }
+    for key, name in signs.items():
+        if key in state:
+            return name
+    if "layer1.0.conv1.weight" in state and "fc.weight" in state:
+        return "a ResNet classifier"
+    return None

@@ -1,0 +1,37 @@
+"""Faster R-CNN and Mask R-CNN on Apple's MLX, with the weights people already have."""
+
+from . import ops
+from .config import FasterRCNNConfig, MaskRCNNConfig, ResNetFPNConfig
+from .heads import FastRCNNPredictor, MaskRCNNPredictor
+from .models import (
+    FasterRCNN,
+    MaskRCNN,
+    faster_rcnn_resnet_50_fpn,
+    faster_rcnn_resnet_101_fpn,
+    fasterrcnn_resnet50_fpn,
+    mask_rcnn_resnet_50_fpn,
+    mask_rcnn_resnet_101_fpn,
+    maskrcnn_resnet50_fpn,
+)
+from .weights import load, save
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FastRCNNPredictor",
+    "FasterRCNN",
+    "FasterRCNNConfig",
+    "MaskRCNN",
+    "MaskRCNNConfig",
+    "MaskRCNNPredictor",
+    "ResNetFPNConfig",
+    "faster_rcnn_resnet_101_fpn",
+    "faster_rcnn_resnet_50_fpn",
+    "fasterrcnn_resnet50_fpn",
+    "load",
+    "mask_rcnn_resnet_101_fpn",
+    "mask_rcnn_resnet_50_fpn",
+    "maskrcnn_resnet50_fpn",
+    "ops",
+    "save",
+]

@@ -1,0 +1,8 @@
+"""``python -m mlx_rcnn`` is the ``mlx_rcnn`` command."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""Anchors: the boxes every pixel of a feature map starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+SINGLE_MAP_SIZES = (128, 256, 512)  # Faster R-CNN, section 3.1.1
+FINEST_LEVEL_SIZE = 32  # FPN, section 4.1: 32 on P2, doubling
+
+
+class AnchorGenerator:
+    """Anchors of all levels, as ``torchvision.models.detection.anchor_utils.AnchorGenerator``.
+
+    Args:
+        sizes: square roots of the areas, in pixels of the network input: flat (every level has all
+            of them), one tuple a level, or ``None`` (see :class:`~mlx_rcnn.FasterRCNNConfig`).
+        aspect_ratios: height / width.
+        pyramid: whether ``sizes=None`` means one size a level. Default: ``False``.
+        stride: pixels between anchors, one or one a level; ``None`` takes input size // map size,
+            for each axis. Default: ``None``.
+        rounding: round the corners of the cell anchors, half to even. Default: ``True``.
+        offset: shift of the grid in strides. Default: ``0``.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[Any] | None,
+        aspect_ratios: Sequence[float],
+        pyramid: bool = False,
+        stride: int | Sequence[int] | None = None,
+        rounding: bool = True,
+        offset: float = 0.0,
+    ):
+        self.sizes, self.aspect_ratios, self.pyramid = sizes, aspect_ratios, pyramid
+        self.stride, self.rounding, self.offset = stride, rounding, offset
+        counts = {len(self.level_sizes(i)) for i in range(len(sizes) if self._nested() else 1)}  # type: ignore[arg-type]
+        if len(counts) > 1:
+            raise ValueError(f"anchor_sizes={sizes!r}: expected as many sizes on every level")
+        self.per_cell = counts.pop() * len(aspect_ratios)
+
+    def _nested(self) -> bool:
+        return self.sizes is not None and any(isinstance(s, Sequence) for s in self.sizes)
+
+    def level_sizes(self, level: int) -> tuple[float, ...]:
+        """The sizes on one level (0 is the finest)."""
+        if self._nested():
+            sizes = self.sizes[level]  # type: ignore[index]
+            return tuple(sizes) if isinstance(sizes, Sequence) else (sizes,)
+        if self.sizes is not None:
+            return tuple(self.sizes)
+        return (FINEST_LEVEL_SIZE * 2**level,) if self.pyramid else SINGLE_MAP_SIZES
+
+    def cell_anchors(self, level: int) -> np.ndarray:
+        """Anchors around the origin, (A, 4) float32 xyxy; ratios vary slower than sizes."""
+        sizes = np.array(self.level_sizes(level), np.float32)
+        high = np.sqrt(np.array(self.aspect_ratios, np.float32))
+        wide = np.float32(1) / high
+        w, h = (wide[:, None] * sizes).reshape(-1), (high[:, None] * sizes).reshape(-1)
+        cell = np.stack([-w, -h, w, h], axis=1) / np.float32(2)
+        return np.round(cell) if self.rounding else cell
+
+    def __call__(
+        self, map_sizes: Sequence[tuple[int, int]], input_size: tuple[int, int]
+    ) -> list[mx.array]:
+        """Anchors of each level.
+
+        Args:
+            map_sizes: (h, w) of each map, finest first.
+            input_size: (H, W) of the padded network input, for the inferred stride.
+
+        Returns:
+            One (h * w * A, 4) a level, xyxy pixels of the network input; the anchor varies fastest,
+            then x, then y.
+
+        Raises:
+            ValueError: sizes or strides for another number of levels.
+        """
+        for name, value in (("anchor_sizes", self.sizes if self._nested() else None), ("anchor_stride", self.stride)):  # fmt: skip
+            if isinstance(value, Sequence) and len(value) != len(map_sizes):
+                raise ValueError(f"{name}={value!r}: expected one entry for each of the {len(map_sizes)} maps")
+        anchors = []
+        for level, (h, w) in enumerate(map_sizes):
+            if self.stride is None:
+                down, right = input_size[0] // h, input_size[1] // w
+            else:
+                down = right = self.stride if isinstance(self.stride, int) else self.stride[level]
+            y = (np.arange(h, dtype=np.float32) + np.float32(self.offset)) * np.float32(down)
+            x = (np.arange(w, dtype=np.float32) + np.float32(self.offset)) * np.float32(right)
+            shift = np.stack([*np.meshgrid(x, y)] * 2, axis=-1).reshape(-1, 1, 4)
+            anchors.append(mx.array((shift + self.cell_anchors(level)).reshape(-1, 4)))
+        return anchors

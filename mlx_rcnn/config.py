@@ -1,0 +1,320 @@
+"""Configuration: frozen dataclasses, every default written once.
+
+The field names and defaults are torchvision's. Where detectron2 and mmdetection differ from it in a
+way that changes numbers, the difference is a field too, with torchvision's behaviour as default.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, TypeVar
+
+RESNET_DEPTHS = (18, 34, 50, 101, 152)
+NORMS = ("batch", "frozen", "group")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ResNetFPNConfig:
+    """A ResNet with a feature pyramid on top, as ``resnet_fpn_backbone`` of torchvision builds it.
+
+    Args:
+        depth (int): 18, 34, 50, 101 or 152. Default: ``50``.
+        num_classes (int): outputs of the classifier ``fc``; 0 leaves it out. Default: ``1000``.
+        norm (str): ``"batch"``, ``"frozen"`` (fixed statistics and affine) or ``"group"``.
+        norm_eps (float): epsilon of the norms. Default: ``1e-5``.
+        norm_groups (int): groups of ``norm="group"``. Default: ``32``.
+        stride_in_1x1 (bool): stride in the first 1x1 of a bottleneck (MSRA, detectron2) instead of
+            its 3x3. Default: ``False``.
+        groups (int): groups of the 3x3 convolutions (ResNeXt). Default: ``1``.
+        width_per_group (int): base width of the bottlenecks. Default: ``64``.
+        out_channels (int): channels of every pyramid level. Default: ``256``.
+        returned_layers (tuple of int): which of the stages 1..4 feed the pyramid. Default: all four.
+    """
+
+    depth: int = 50
+    num_classes: int = 1000
+    norm: str = "batch"
+    norm_eps: float = 1e-5
+    norm_groups: int = 32
+    stride_in_1x1: bool = False
+    groups: int = 1
+    width_per_group: int = 64
+    out_channels: int = 256
+    returned_layers: tuple[int, ...] = (1, 2, 3, 4)
+
+    def __post_init__(self) -> None:
+        _tuples(self)
+        if self.depth not in RESNET_DEPTHS:
+            raise ValueError(f"depth={self.depth!r}: expected one of {RESNET_DEPTHS}")
+        if self.norm not in NORMS:
+            raise ValueError(f"norm={self.norm!r}: expected one of {NORMS}")
+        _integer(self, "num_classes", 0)
+        _integer(self, "out_channels", 1)
+        _number(self, "norm_eps", 0.0)
+        layers = self.returned_layers
+        if not layers or list(layers) != sorted(set(layers) & {1, 2, 3, 4}):
+            raise ValueError(f"returned_layers={layers!r}: expected rising stages out of 1, 2, 3, 4")
+
+
+@dataclass(frozen=True)
+class FasterRCNNConfig:
+    """Everything a Faster R-CNN is built from. Sizes are pixels of the network input.
+
+    Args:
+        backbone: an ``mlx.nn.Module`` that maps (N, H, W, 3) to one (N, h, w, C) map or, finest
+            first, a list of such maps; or a :class:`ResNetFPNConfig`.
+        feat_channels (int): C, the channels of every map the backbone returns.
+        num_classes (int): classes with the background, which is class 0.
+        use_fpn (bool): the backbone returns a list of maps. Default: ``False``.
+        anchor_sizes: square roots of the anchors' areas. A flat tuple puts all its sizes on every
+            level, a tuple of tuples has one entry a level. ``None`` means (128, 256, 512) on one
+            map and one size a level, 32, 64, 128, 256, 512, on a pyramid.
+        aspect_ratios (tuple of float): height / width. Default: ``(0.5, 1.0, 2.0)``.
+        anchor_stride: pixels between anchors, one number or one a level; ``None`` infers it as
+            input size // map size, as torchvision does.
+        anchor_rounding (bool): round the cell anchors to whole pixels (torchvision).
+        anchor_offset (float): shift of the anchor grid, in strides. Default: ``0``.
+        pool_size ((int, int)): RoIAlign's output for the box head. Default: ``(7, 7)``.
+        roi_levels (int): how many of the finest maps RoIs are pooled from. Default: ``4``.
+        roi_sampling_ratio (int): RoIAlign samples a bin and axis; 0 is adaptive. Default: ``2``.
+        roi_aligned (bool): RoIAlign's half-pixel correction (detectron2). Default: ``False``.
+        hidden_dim (int): units of the two layers of the box head. Default: ``4096``.
+        dropout (float): after each of those layers, in ``get_loss`` only. Default: ``0.5``.
+        class_agnostic_bbox (bool): one box regression for all classes. Default: ``False``.
+        min_size (int): the short side is resized to this (several: training draws one of them,
+            prediction takes the last).
+        max_size (int): ... unless the long side would exceed this.
+        image_mean, image_std: of RGB in [0, 1]. Default: ImageNet's.
+        channel_order (str): ``"rgb"`` or ``"bgr"``, what the network was trained on.
+        resize_rule (str): ``"torch"``, ``"pillow"`` or ``"opencv"``: whose bilinear resize.
+        size_divisible (int): batches are padded to a multiple of this. Default: ``32``.
+        class_names: one name a class, the background's first. Default: none.
+
+    The remaining fields are torchvision's, described at ``torchvision.models.detection.FasterRCNN``;
+    ``rpn_min_size`` and ``box_min_size`` are the smallest sides it keeps at the two stages.
+    """
+
+    backbone: Any
+    feat_channels: int
+    num_classes: int
+    use_fpn: bool = False
+    anchor_sizes: tuple[Any, ...] | None = None
+    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    anchor_stride: int | tuple[int, ...] | None = None
+    anchor_rounding: bool = True
+    anchor_offset: float = 0.0
+    pool_size: tuple[int, int] = (7, 7)
+    roi_levels: int = 4
+    roi_sampling_ratio: int = 2
+    roi_aligned: bool = False
+    hidden_dim: int = 4096
+    dropout: float = 0.5
+    class_agnostic_bbox: bool = False
+    # transform
+    min_size: int | tuple[int, ...] = 800
+    max_size: int = 1333
+    image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    channel_order: str = "rgb"
+    resize_rule: str = "torch"
+    size_divisible: int = 32
+    # region proposal network
+    rpn_pre_nms_top_n_train: int = 2000
+    rpn_pre_nms_top_n_test: int = 1000
+    rpn_post_nms_top_n_train: int = 2000
+    rpn_post_nms_top_n_test: int = 1000
+    rpn_nms_thresh: float = 0.7
+    rpn_fg_iou_thresh: float = 0.7
+    rpn_bg_iou_thresh: float = 0.3
+    rpn_batch_size_per_image: int = 256
+    rpn_positive_fraction: float = 0.5
+    rpn_score_thresh: float = 0.0
+    rpn_min_size: float = 1e-3
+    # box head
+    box_score_thresh: float = 0.05
+    box_nms_thresh: float = 0.5
+    box_detections_per_img: int = 100
+    box_fg_iou_thresh: float = 0.5
+    box_bg_iou_thresh: float = 0.5
+    box_batch_size_per_image: int = 512
+    box_positive_fraction: float = 0.25
+    bbox_reg_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    box_min_size: float = 1e-2
+    class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _tuples(self)
+        for name in _COUNTS:
+            _integer(self, name, 1)
+        _integer(self, "num_classes", 2)
+        _integer(self, "roi_sampling_ratio", -1)
+        for name in _FRACTIONS:
+            _number(self, name, 0.0, 1.0)
+        _number(self, "dropout", 0.0)
+        if self.dropout >= 1:
+            raise ValueError(f"dropout={self.dropout!r}: expected a number in [0, 1)")
+        for name in ("rpn_min_size", "box_min_size"):
+            _number(self, name, 0.0)
+        _sizes(self, "min_size", 1)
+        _sizes(self, "aspect_ratios", 1)
+        if self.anchor_sizes is not None:
+            _sizes(self, "anchor_sizes", 1)
+        if self.anchor_stride is not None:
+            _sizes(self, "anchor_stride", 1)
+        _sizes(self, "pool_size", 2, whole=True)
+        for name, n in (("image_mean", 3), ("image_std", 3), ("bbox_reg_weights", 4)):
+            if len(getattr(self, name)) != n:
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected {n} numbers")
+        _sizes(self, "image_std", 3)
+        _sizes(self, "bbox_reg_weights", 4)
+        _choice(self, "channel_order", ("rgb", "bgr"))
+        _choice(self, "resize_rule", ("torch", "pillow", "opencv"))
+        self._check_names()
+
+    def _check_names(self) -> None:
+        if self.class_names is not None and len(self.class_names) != self.num_classes:
+            raise ValueError(
+                f"class_names has {len(self.class_names)} entries: expected num_classes="
+                f"{self.num_classes}, the background's name first"
+            )
+
+
+@dataclass(frozen=True)
+class MaskRCNNConfig(FasterRCNNConfig):
+    """A Faster R-CNN with a mask branch.
+
+    Args:
+        mask_pool_size ((int, int)): RoIAlign's output for the mask head, square.
+        mask_hidden_channels (int): channels of the mask head. Default: ``256``.
+        mask_out_size (int): side of a predicted mask, twice the pool size. Default: ``28``.
+        mask_num_convs (int): 3x3 convolutions of the mask head. Default: ``4``.
+    """
+
+    mask_pool_size: tuple[int, int] = (14, 14)
+    mask_hidden_channels: int = 256
+    mask_out_size: int = 28
+    mask_num_convs: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _sizes(self, "mask_pool_size", 2, whole=True)
+        for name in ("mask_hidden_channels", "mask_out_size", "mask_num_convs"):
+            _integer(self, name, 1)
+        height, width = self.mask_pool_size
+        if height != width:
+            raise ValueError(f"mask_pool_size={self.mask_pool_size!r}: expected a square")
+        if self.mask_out_size != 2 * height:
+            raise ValueError(
+                f"mask_out_size={self.mask_out_size!r}: expected twice mask_pool_size, {2 * height}"
+            )
+
+
+_COUNTS = (
+    "feat_channels", "roi_levels", "hidden_dim", "max_size", "size_divisible",
+    "rpn_pre_nms_top_n_train", "rpn_pre_nms_top_n_test", "rpn_post_nms_top_n_train",
+    "rpn_post_nms_top_n_test", "rpn_batch_size_per_image", "box_detections_per_img",
+    "box_batch_size_per_image",
+)  # fmt: skip
+_FRACTIONS = (
+    "rpn_nms_thresh", "rpn_fg_iou_thresh", "rpn_bg_iou_thresh", "rpn_positive_fraction",
+    "rpn_score_thresh", "box_score_thresh", "box_nms_thresh", "box_fg_iou_thresh",
+    "box_bg_iou_thresh", "box_positive_fraction",
+)  # fmt: skip
+
+
+def make_config(
+    cls: type[T], backbone: Any, feat_channels: Any, num_classes: Any, options: Mapping[str, Any]
+) -> T:
+    """Turn a model's constructor arguments, keywords or a config object, into a config of ``cls``.
+
+    Args:
+        cls: the config class of the model.
+        backbone: a backbone, or an instance of ``cls`` (then ``options`` replace its fields).
+        feat_channels (int): as in the config; ``None`` if ``backbone`` is a config.
+        num_classes (int): as in the config; ``None`` if ``backbone`` is a config.
+        options: further fields.
+
+    Returns:
+        A checked instance of ``cls``.
+
+    Raises:
+        TypeError: an unknown field (the nearest name is given) or a missing argument.
+        ValueError: a value against its field's rule.
+    """
+    given = {"feat_channels": feat_channels, "num_classes": num_classes}
+    options = {**{k: v for k, v in given.items() if v is not None}, **options}
+    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{cls.__name__} has no field {name!r}{hint}")
+    if isinstance(backbone, FasterRCNNConfig):
+        if not isinstance(backbone, cls):
+            raise TypeError(f"got a {type(backbone).__name__}, expected a {cls.__name__}")
+        return replace(backbone, **options)
+    missing = [name for name in given if name not in options]
+    if missing:
+        raise TypeError(f"{cls.__name__}: missing {' and '.join(missing)}")
+    return cls(backbone=backbone, **options)  # type: ignore[call-arg]
+
+
+def to_json(config: FasterRCNNConfig) -> dict[str, Any]:
+    """The config as JSON-ready values, the backbone (a module or config) left out."""
+    return asdict(replace(config, backbone=None))
+
+
+def _tuples(config: Any) -> None:
+    """JSON and users give lists: fields hold tuples, so that a config is hashable."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, list | tuple):
+            deep = tuple(tuple(v) if isinstance(v, list | tuple) else v for v in value)
+            object.__setattr__(config, field.name, deep)
+
+
+def _integer(config: Any, name: str, low: int) -> None:
+    value = getattr(config, name)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}={value!r}: expected an integer, got {type(value).__name__}")
+    if value < low:
+        raise ValueError(f"{name}={value!r}: expected an integer of at least {low}")
+
+
+def _number(config: Any, name: str, low: float, high: float = float("inf")) -> None:
+    value = getattr(config, name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}={value!r}: expected a number, got {type(value).__name__}")
+    if not low <= value <= high:
+        raise ValueError(f"{name}={value!r}: expected a number in [{low:g}, {high:g}]")
+
+
+def _sizes(config: Any, name: str, at_least: int, whole: bool = False) -> None:
+    """A positive number or a (nested) sequence of them; ``at_least`` entries of a sequence."""
+    value = getattr(config, name)
+    kind: Any = int if whole else (int, float)
+
+    def check(v: Any) -> None:
+        if isinstance(v, Sequence) and not isinstance(v, str):
+            if len(v) == 0:
+                raise ValueError(f"{name}={value!r}: expected sizes, got an empty sequence")
+            for item in v:
+                check(item)
+        elif isinstance(v, bool) or not isinstance(v, kind):
+            raise TypeError(f"{name}={value!r}: expected positive numbers, got {v!r}")
+        elif not 0 < v < float("inf"):
+            raise ValueError(f"{name}={value!r}: expected positive numbers, got {v!r}")
+
+    check(value)
+    if at_least > 1 and (not isinstance(value, tuple) or len(value) != at_least):
+        raise ValueError(f"{name}={value!r}: expected {at_least} numbers")
+
+
+def _choice(config: Any, name: str, allowed: tuple[str, ...]) -> None:
+    value = getattr(config, name)
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}: expected one of {allowed}")

@@ -1,0 +1,18 @@
+"""Layers of the networks: convolutions, linears and norms, channels last."""
+
+from .conv import Conv2d, ConvTranspose2d, Linear, max_pool, upsample_nearest
+from .norm import BatchNorm, FrozenBatchNorm, GroupNorm, Norm, conv_norm, make_norm
+
+__all__ = [
+    "BatchNorm",
+    "Conv2d",
+    "ConvTranspose2d",
+    "FrozenBatchNorm",
+    "GroupNorm",
+    "Linear",
+    "Norm",
+    "conv_norm",
+    "make_norm",
+    "max_pool",
+    "upsample_nearest",
+]

@@ -1,0 +1,184 @@
+"""Convolutions and linears with torchvision's attribute names, and the resampling between them."""
+
+from __future__ import annotations
+
+import math
+
+import mlx.core as mx
+import mlx.nn as nn
+
+
+class Conv2d(nn.Module):
+    """A 2-D convolution, channels last; 1x1 kernels run as a matrix product.
+
+    MLX's convolution unfolds its input first, which a 1x1 kernel does not need.
+
+    Args:
+        in_channels (int): channels of the input.
+        out_channels (int): channels of the output.
+        kernel_size (int): side of the square kernel.
+        stride (int): Default: ``1``.
+        padding (int): zeros on each side. Default: ``0``.
+        groups (int): Default: ``1``.
+        bias (bool): Default: ``True``.
+        std (float): standard deviation of the initial weights; by default He initialisation over
+            the outputs, as torchvision initialises a ResNet. The bias starts at 0.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+        bias: bool = True,
+        std: float | None = None,
+    ):
+        super().__init__()
+        if std is None:
+            std = math.sqrt(2.0 / (out_channels * kernel_size * kernel_size))
+        shape = (out_channels, kernel_size, kernel_size, in_channels // groups)
+        self.weight = std * mx.random.normal(shape)
+        if bias:
+            self.bias = mx.zeros((out_channels,))
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.groups = groups
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the input, read from the weights."""
+        return int(self.weight.shape[-1]) * self.groups
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the output, read from the weights."""
+        return int(self.weight.shape[0])
+
+    def _extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}, padding={self.padding}, groups={self.groups}, "
+            f"bias={'bias' in self}"
+        )
+
+    def convolve(self, x: mx.array, weight: mx.array) -> mx.array:
+        """The convolution with ``weight`` in place of its own, and no bias."""
+        if self.kernel_size == 1 and self.groups == 1 and self.padding == 0:
+            x = x[:, :: self.stride, :: self.stride] if self.stride > 1 else x
+            return x @ weight.reshape(weight.shape[0], -1).T
+        return mx.conv2d(x, weight, self.stride, self.padding, groups=self.groups)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        y = self.convolve(x, self.weight)
+        return y + self.bias if "bias" in self else y
+
+
+class ConvTranspose2d(nn.Module):
+    """A transposed convolution whose stride is its kernel size, as a matrix product.
+
+    Every input pixel then owns a ``k x k`` block of the output, and no two blocks meet.
+
+    Args:
+        in_channels (int): channels of the input.
+        out_channels (int): channels of the output.
+        kernel_size (int): side of the kernel, and the stride.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 2):
+        super().__init__()
+        std = math.sqrt(2.0 / (out_channels * kernel_size * kernel_size))
+        shape = (out_channels, kernel_size, kernel_size, in_channels)
+        self.weight = std * mx.random.normal(shape)
+        self.bias = mx.zeros((out_channels,))
+        self.kernel_size = kernel_size
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the input, read from the weights."""
+        return int(self.weight.shape[-1])
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the output, read from the weights."""
+        return int(self.weight.shape[0])
+
+    def _extra_repr(self) -> str:
+        k = self.kernel_size
+        return f"{self.in_channels}, {self.out_channels}, kernel_size={k}, stride={k}"
+
+    def __call__(self, x: mx.array) -> mx.array:
+        n, h, w, channels = x.shape
+        out, k, _, _ = self.weight.shape
+        matrix = self.weight.transpose(3, 1, 2, 0).reshape(channels, k * k * out)
+        y = (x @ matrix).reshape(n, h, w, k, k, out)
+        return y.transpose(0, 1, 3, 2, 4, 5).reshape(n, h * k, w * k, out) + self.bias
+
+
+class Linear(nn.Linear):
+    """``mlx.nn.Linear`` that knows its sizes, so that torchvision's head swap reads them.
+
+    Args:
+        in_features (int): size of the last axis of the input.
+        out_features (int): size of the last axis of the output.
+        std (float): standard deviation of normal initial weights, with a zero bias; by default
+            MLX's uniform initialisation.
+    """
+
+    def __init__(self, in_features: int, out_features: int, std: float | None = None):
+        super().__init__(in_features, out_features)
+        if std is not None:
+            self.weight = std * mx.random.normal((out_features, in_features))
+            self.bias = mx.zeros((out_features,))
+
+    @property
+    def in_features(self) -> int:
+        """Size of the last axis of the input."""
+        return int(self.weight.shape[1])
+
+    @property
+    def out_features(self) -> int:
+        """Size of the last axis of the output."""
+        return int(self.weight.shape[0])
+
+
+def max_pool(x: mx.array) -> mx.array:
+    """3x3 maximum with stride 2 and padding 1, the stem's pooling of a ResNet.
+
+    Args:
+        x (N, H, W, C).
+
+    Returns:
+        (N, ceil(H / 2), ceil(W / 2), C).
+    """
+    for axis in (1, 2):  # separable; strided slices are faster than MLX's windowed pooling
+        padding = [(0, 0)] * 4
+        padding[axis] = (1, 1)
+        x = mx.pad(x, padding, constant_values=-mx.inf)
+        stop = x.shape[axis] - 2
+        a, b, c = (
+            x[:, i : stop + i : 2] if axis == 1 else x[:, :, i : stop + i : 2] for i in range(3)
+        )
+        x = mx.maximum(mx.maximum(a, b), c)
+    return x
+
+
+def upsample_nearest(x: mx.array, size: tuple[int, int]) -> mx.array:
+    """Nearest-neighbour resize, as ``torch.nn.functional.interpolate(mode="nearest")``.
+
+    Args:
+        x (N, h, w, C).
+        size: (height, width) wanted.
+
+    Returns:
+        (N, *size, C): output pixel i shows input pixel ``floor(i * h / height)``.
+    """
+    n, h, w, channels = x.shape
+    height, width = size
+    if (height, width) == (2 * h, 2 * w):
+        x = mx.broadcast_to(x[:, :, None, :, None], (n, h, 2, w, 2, channels))
+        return x.reshape(n, height, width, channels)
+    rows = mx.array([i * h // height for i in range(height)])
+    columns = mx.array([i * w // width for i in range(width)])
+    return x[:, rows][:, :, columns]

@@ -1,0 +1,180 @@
+"""Normalisation: batch statistics, frozen statistics, or groups."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..ops.fuse import fused
+from .conv import Conv2d
+
+AFFINE = ("weight", "bias")
+STATISTICS = ("running_mean", "running_var")
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation whose running statistics no optimizer can reach.
+
+    MLX's own loses that on ``unfreeze()``. In training mode the running variance takes the unbiased
+    estimate, as in torch.
+
+    Args:
+        dims (int): channels.
+        eps (float): added to the variance. Default: ``1e-5``.
+        momentum (float): weight of a new batch in the running statistics. Default: ``0.1``.
+    """
+
+    always_frozen: tuple[str, ...] = STATISTICS
+
+    def __init__(self, dims: int, eps: float = 1e-5, momentum: float = 0.1):
+        super().__init__()
+        self.weight = mx.ones((dims,))
+        self.bias = mx.zeros((dims,))
+        self.running_mean = mx.zeros((dims,))
+        self.running_var = mx.ones((dims,))
+        self.eps, self.momentum = eps, momentum
+
+    @property
+    def _no_grad(self) -> set[str]:
+        """What MLX leaves out of trainable_parameters(); never less than ``always_frozen``."""
+        frozen: set[str] = self.__dict__["_frozen"]
+        frozen.update(self.always_frozen)
+        return frozen
+
+    @_no_grad.setter
+    def _no_grad(self, names: set[str]) -> None:
+        self.__dict__["_frozen"] = set(names)
+
+    def _extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, eps={self.eps}"
+
+    def affine(self) -> tuple[mx.array, mx.array] | None:
+        """(scale, shift), float32, of the fixed statistics; ``None`` where the batch decides."""
+        if self.training:
+            return None
+        return self._fixed()
+
+    def _fixed(self) -> tuple[mx.array, mx.array]:
+        weight, bias, mean, var = (self[k].astype(mx.float32) for k in AFFINE + STATISTICS)
+        scale = weight * mx.rsqrt(var + self.eps)
+        return scale, bias - mean * scale
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if (fixed := self.affine()) is not None:
+            return (x * fixed[0] + fixed[1]).astype(x.dtype)
+        axes = tuple(range(x.ndim - 1))
+        wide = x.astype(mx.float32)
+        mean, var = mx.mean(wide, axis=axes), mx.var(wide, axis=axes)
+        count = x.size // x.shape[-1]
+        mu = self.momentum
+        unbiased = mx.stop_gradient(var) * (count / max(count - 1, 1))
+        self.running_mean = (1 - mu) * self.running_mean + mu * mx.stop_gradient(mean)
+        self.running_var = (1 - mu) * self.running_var + mu * unbiased
+        y = (wide - mean) * mx.rsqrt(var + self.eps) * self.weight + self.bias
+        return y.astype(x.dtype)
+
+
+class FrozenBatchNorm(BatchNorm):
+    """Batch normalisation with everything fixed, as ``torchvision.ops.FrozenBatchNorm2d``.
+
+    It has no training branch, and neither ``unfreeze()`` nor ``train()`` changes what it does.
+
+    Args:
+        dims (int): channels.
+        eps (float): added to the variance. Default: ``1e-5``.
+    """
+
+    always_frozen = AFFINE + STATISTICS
+
+    def affine(self) -> tuple[mx.array, mx.array]:
+        """(scale, shift), float32."""
+        return self._fixed()
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation (Wu and He, 2018), the choice for training from scratch.
+
+    Args:
+        num_groups (int): groups.
+        dims (int): channels, a multiple of ``num_groups``.
+        eps (float): added to the variance. Default: ``1e-5``.
+    """
+
+    def __init__(self, num_groups: int, dims: int, eps: float = 1e-5):
+        if dims % num_groups:
+            raise ValueError(f"norm_groups={num_groups}: does not divide {dims} channels")
+        super().__init__(num_groups, dims, eps=eps, pytorch_compatible=True)
+
+    def affine(self) -> None:
+        """``None``: the image decides."""
+        return None
+
+
+Norm = BatchNorm | GroupNorm
+
+
+def make_norm(kind: str, dims: int, eps: float = 1e-5, groups: int = 32) -> Norm:
+    """A norm by its config name.
+
+    Args:
+        kind: ``"batch"``, ``"frozen"`` or ``"group"``.
+        dims: channels.
+        eps: added to the variance. Default: ``1e-5``.
+        groups: of ``"group"``. Default: ``32``.
+
+    Returns:
+        The layer.
+    """
+    if kind == "group":
+        return GroupNorm(groups, dims, eps)
+    return FrozenBatchNorm(dims, eps) if kind == "frozen" else BatchNorm(dims, eps)
+
+
+@fused
+def _shift(x: mx.array, shift: mx.array) -> mx.array:
+    return x + shift
+
+
+@fused
+def _shift_relu(x: mx.array, shift: mx.array) -> mx.array:
+    return mx.maximum(x + shift, 0)
+
+
+@fused
+def _shift_add_relu(x: mx.array, shift: mx.array, residual: mx.array) -> mx.array:
+    return mx.maximum(x + shift + residual, 0)
+
+
+def conv_norm(
+    x: mx.array,
+    conv: Conv2d,
+    norm: Norm,
+    relu: bool = True,
+    residual: mx.array | None = None,
+) -> mx.array:
+    """Convolution, norm, optional residual, optional ReLU.
+
+    Fixed statistics are folded into the kernel on the way: the parameters stay as they are in the
+    checkpoint, and one pass over the activations remains.
+
+    Args:
+        x (N, H, W, C).
+        conv: without a bias.
+        norm: of ``conv.out_channels``.
+        relu: Default: ``True``.
+        residual: added before the ReLU; needs ``relu``.
+
+    Returns:
+        (N, H', W', O).
+    """
+    fixed = norm.affine()
+    if fixed is None:
+        y = norm(conv(x))
+        y = y if residual is None else y + residual
+        return mx.maximum(y, 0) if relu else y
+    scale, shift = fixed
+    weight = (conv.weight * scale[:, None, None, None]).astype(x.dtype)
+    y, shift = conv.convolve(x, weight), shift.astype(x.dtype)
+    if residual is not None:
+        return _shift_add_relu(y, shift, residual)
+    return _shift_relu(y, shift) if relu else _shift(y, shift)

@@ -1,0 +1,23 @@
+"""Models: the flow from images to detections."""
+
+from .builders import (
+    faster_rcnn_resnet_50_fpn,
+    faster_rcnn_resnet_101_fpn,
+    fasterrcnn_resnet50_fpn,
+    mask_rcnn_resnet_50_fpn,
+    mask_rcnn_resnet_101_fpn,
+    maskrcnn_resnet50_fpn,
+)
+from .faster_rcnn import FasterRCNN
+from .mask_rcnn import MaskRCNN
+
+__all__ = [
+    "FasterRCNN",
+    "MaskRCNN",
+    "faster_rcnn_resnet_101_fpn",
+    "faster_rcnn_resnet_50_fpn",
+    "fasterrcnn_resnet50_fpn",
+    "mask_rcnn_resnet_101_fpn",
+    "mask_rcnn_resnet_50_fpn",
+    "maskrcnn_resnet50_fpn",
+]

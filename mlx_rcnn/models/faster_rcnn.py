@@ -1,0 +1,255 @@
+"""Faster R-CNN: the flow from images to detections, top to bottom."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ..backbones import ResNetFPN
+from ..config import FasterRCNNConfig, ResNetFPNConfig, make_config
+from ..heads import RoIHeads, select_detections
+from ..ops import multiscale_roi_align
+from ..ops.nms import ROUNDS
+from ..rpn import RegionProposalNetwork
+from ..structures import Batch, Detections, Proposals
+from ..transforms import boxes_to_original, load_images, preprocess
+
+CANDIDATES = 1024  # (proposal, class) pairs the final suppression looks at, at first
+
+
+class FasterRCNN(nn.Module):
+    """A two-stage detector (Ren et al., 2015): a backbone, proposals, and a box head over them.
+
+    Args:
+        backbone: an MLX module or a config (see :class:`~mlx_rcnn.FasterRCNNConfig`), or a whole
+            ``FasterRCNNConfig``, whose fields ``config`` then overrides.
+        feat_channels (int): channels of the backbone's maps.
+        num_classes (int): with the background, which is class 0.
+        **config: further fields of :class:`~mlx_rcnn.FasterRCNNConfig`.
+
+    Raises:
+        TypeError, ValueError: a field that does not exist or breaks its rule.
+
+    Attributes:
+        backbone, rpn, roi_heads: the parts, under torchvision's names.
+        config: what it was built from.
+        class_names: one name a class, or ``None``.
+        source: where its weights came from, or ``None``.
+    """
+
+    config_class = FasterRCNNConfig
+
+    def __init__(
+        self, backbone: Any, feat_channels: Any = None, num_classes: Any = None, **config: Any
+    ):
+        super().__init__()
+        self.config = make_config(self.config_class, backbone, feat_channels, num_classes, config)
+        backbone = self.config.backbone
+        if isinstance(backbone, ResNetFPNConfig):
+            backbone = ResNetFPN(backbone)
+        if not isinstance(backbone, nn.Module):
+            raise TypeError(f"backbone={backbone!r}: expected an mlx.nn.Module or ResNetFPNConfig")
+        self.backbone = backbone
+        self.rpn = RegionProposalNetwork(self.config)
+        self.roi_heads = RoIHeads(self.config)
+        self.source: str | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """One name a class, the background's first, or ``None``."""
+        return self.config.class_names
+
+    def __call__(self, images: mx.array) -> tuple[mx.array, ...]:
+        """Raw outputs for a batch that is already network input.
+
+        Args:
+            images (N, H, W, 3): normalised and padded.
+
+        Returns:
+            ``cls_logits`` (N, R, C) and ``bbox_deltas`` (N, R, 4 * C or 4) of the R proposals of
+            each image, float32.
+        """
+        with inference(self):
+            features = self._features(images)
+            n, height, width, _ = images.shape
+            sizes = mx.broadcast_to(mx.array([height, width], dtype=mx.float32), (n, 2))
+            proposals = self._propose(features, sizes, (height, width))
+            return self._box(features, proposals, roi_scales(features, height, self.config))
+
+    def predict(
+        self,
+        images: Any,
+        *,
+        score_thresh: float | None = None,
+        nms_thresh: float | None = None,
+        top_k: int | None = None,
+    ) -> list[dict[str, np.ndarray]]:
+        """Detect objects.
+
+        The images given are one batch: they are padded to a common size and go through together.
+
+        Args:
+            images: one or a list of paths, PIL images or (H, W, 3) arrays, uint8 or float in
+                [0, 1]; or one (N, H, W, 3) float batch in [0, 1].
+            score_thresh: least score, exclusive. Default: ``config.box_score_thresh``.
+            nms_thresh: IoU above which the worse box of a class goes. Default:
+                ``config.box_nms_thresh``.
+            top_k: most detections an image. Default: ``config.box_detections_per_img``.
+
+        Returns:
+            One dict an image: ``boxes`` (D, 4) float32 xyxy in pixels of the image given,
+            ``scores`` (D,) float32, ``labels`` (D,) int32 in 1..C-1, best first.
+
+        Raises:
+            ValueError, TypeError, FileNotFoundError: images or thresholds that cannot be used.
+        """
+        limits = self._limits(score_thresh, nms_thresh, top_k)
+        batch = preprocess(load_images(images), self.config)
+        with inference(self):
+            _, _, detections = self._detect(batch, limits)
+        return to_results(detections, batch)
+
+    def _limits(
+        self, score_thresh: float | None, nms_thresh: float | None, top_k: int | None
+    ) -> tuple[float, float, int]:
+        config = self.config
+        score = config.box_score_thresh if score_thresh is None else score_thresh
+        overlap = config.box_nms_thresh if nms_thresh is None else nms_thresh
+        most = config.box_detections_per_img if top_k is None else top_k
+        for name, value in (("score_thresh", score), ("nms_thresh", overlap)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name}={value!r}: expected a number in [0, 1]")
+        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+            raise ValueError(f"top_k={most!r}: expected a positive integer")
+        return float(score), float(overlap), most
+
+    def _features(self, pixels: mx.array) -> list[mx.array]:
+        """The backbone's maps in the weights' dtype, checked against the config."""
+        if pixels.ndim != 4 or pixels.shape[-1] != 3:
+            raise ValueError(f"images: expected (N, H, W, 3) network input, got {pixels.shape}")
+        maps = self.backbone(pixels.astype(self.rpn.head.cls_logits.weight.dtype))
+        features = [maps] if isinstance(maps, mx.array) else list(maps)
+        if self.config.use_fpn and isinstance(maps, mx.array):
+            raise ValueError("use_fpn=True: expected a list of maps from the backbone, got one map")
+        for feature in features:
+            if feature.ndim != 4 or feature.shape[-1] != self.config.feat_channels:
+                raise ValueError(
+                    f"feat_channels={self.config.feat_channels}: the backbone returned a map of "
+                    f"shape {feature.shape}, expected (N, h, w, {self.config.feat_channels})"
+                )
+        return features
+
+    def _propose(
+        self, features: list[mx.array], sizes: mx.array, input_size: tuple[int, int],
+        rounds: int = ROUNDS,
+    ) -> Proposals:  # fmt: skip
+        return self.rpn.propose(
+            features, sizes, input_size, self.config.rpn_pre_nms_top_n_test,
+            self.config.rpn_post_nms_top_n_test, rounds,
+        )  # fmt: skip
+
+    def _box(
+        self, features: list[mx.array], proposals: Proposals, scales: list[float]
+    ) -> tuple[mx.array, mx.array]:
+        """Class logits (N, P, C) and deltas (N, P, 4 * C or 4) of the proposals."""
+        pooled = self._pool(features, batch_rows(proposals.boxes), scales, self.config.pool_size)
+        logits, deltas = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
+        n, count = proposals.boxes.shape[:2]
+        return logits.reshape(n, count, -1), deltas.reshape(n, count, -1)
+
+    def _pool(
+        self, features: list[mx.array], rois: mx.array, scales: list[float], size: tuple[int, int]
+    ) -> mx.array:
+        config = self.config
+        return multiscale_roi_align(
+            features[: len(scales)], rois, size, scales, config.roi_sampling_ratio,
+            config.roi_aligned,
+        )  # fmt: skip
+
+    def _detect(
+        self, batch: Batch, limits: tuple[float, float, int]
+    ) -> tuple[list[mx.array], list[float], Detections]:
+        """Features, RoI scales and evaluated detections.
+
+        Suppression runs a fixed number of rounds without asking the host; in the rare case that it
+        says it was not enough, its part is done again with as many as it can ever need.
+        """
+        score_thresh, nms_thresh, top_k = limits
+        config, rounds, candidates = self.config, ROUNDS, max(CANDIDATES, 4 * top_k)
+        sizes = mx.array(batch.sizes.astype(np.float32))
+        input_size = (batch.pixels.shape[1], batch.pixels.shape[2])
+        features = self._features(batch.pixels)
+        scales = roi_scales(features, int(batch.sizes[:, 0].max()), config)
+        while True:
+            proposals = self._propose(features, sizes, input_size, rounds)
+            logits, deltas = self._box(features, proposals, scales)
+            detections = select_detections(
+                logits, deltas, proposals, sizes, score_thresh, nms_thresh, top_k,
+                config.bbox_reg_weights, config.box_min_size, candidates, rounds,
+            )  # fmt: skip
+            exact = proposals.exact & detections.exact
+            mx.eval(exact, *detections)
+            if exact.item():
+                return features, scales, detections
+            rounds, candidates = config.rpn_pre_nms_top_n_test, 8 * candidates
+
+
+def roi_scales(features: list[mx.array], height: int, config: FasterRCNNConfig) -> list[float]:
+    """Map pixels per input pixel of the levels RoIs are pooled from.
+
+    With ``anchor_stride`` set it is the inverse. Otherwise torchvision's rule: the power of two
+    nearest to map height over ``height``. For images a few pixels high that is not the true scale,
+    but the one with which torchvision's checkpoints give their detections.
+
+    Args:
+        features: maps (N, h, w, C), finest first.
+        height: the greatest *unpadded* height of the batch.
+        config: its ``anchor_stride`` and ``roi_levels``.
+
+    Returns:
+        One scale a level.
+    """
+    levels = features[: config.roi_levels]
+    if config.anchor_stride is not None:
+        stride = config.anchor_stride
+        strides = (stride,) * len(levels) if isinstance(stride, int) else stride
+        return [1.0 / s for s, _ in zip(strides, levels, strict=False)]
+    return [2.0 ** round(math.log2(f.shape[1] / height)) for f in levels]
+
+
+def batch_rows(boxes: mx.array) -> mx.array:
+    """Boxes (N, P, 4) as RoIs (N * P, 5), the batch index first."""
+    n, count, _ = boxes.shape
+    index = mx.broadcast_to(mx.arange(n, dtype=mx.float32)[:, None, None], (n, count, 1))
+    return mx.concatenate([index, boxes], axis=-1).reshape(-1, 5)
+
+
+def to_results(detections: Detections, batch: Batch) -> list[dict[str, np.ndarray]]:
+    """Evaluated detections as one dict of NumPy arrays an image, in pixels of the image given."""
+    boxes, scores, labels, valid = (np.array(v) for v in detections[:4])
+    return [
+        {
+            "boxes": boxes_to_original(boxes[i][ok], batch.sizes[i], batch.original_sizes[i]),
+            "scores": scores[i][ok],
+            "labels": labels[i][ok],
+        }
+        for i, ok in enumerate(valid)
+    ]
+
+
+@contextmanager
+def inference(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode inside the block, and as it was behind it."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module._training = training

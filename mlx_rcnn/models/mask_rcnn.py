@@ -1,0 +1,128 @@
+"""Mask R-CNN: Faster R-CNN, and a mask of each detection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ..config import MaskRCNNConfig
+from ..heads import MaskRCNNHeads, MaskRCNNPredictor
+from ..heads.mask import ROIS_AT_ONCE
+from ..ops import paste_masks
+from ..structures import Detections
+from ..transforms import load_images, preprocess
+from .faster_rcnn import FasterRCNN, batch_rows, inference, roi_scales, to_results
+
+MASK_THRESH = 0.5
+
+
+class MaskRCNN(FasterRCNN):
+    """Faster R-CNN with a mask branch (He et al., 2017).
+
+    Args:
+        backbone: as for :class:`FasterRCNN`, or a :class:`~mlx_rcnn.MaskRCNNConfig`.
+        feat_channels (int): channels of the backbone's maps.
+        num_classes (int): with the background.
+        **config: further fields of :class:`~mlx_rcnn.MaskRCNNConfig`.
+    """
+
+    config_class = MaskRCNNConfig
+
+    def __init__(
+        self, backbone: Any, feat_channels: Any = None, num_classes: Any = None, **config: Any
+    ):
+        super().__init__(backbone, feat_channels, num_classes, **config)
+        hidden = self.config.mask_hidden_channels
+        self.roi_heads.mask_head = MaskRCNNHeads(
+            self.config.feat_channels, hidden, self.config.mask_num_convs
+        )
+        self.roi_heads.mask_predictor = MaskRCNNPredictor(hidden, hidden, self.config.num_classes)
+
+    def __call__(self, images: mx.array) -> tuple[mx.array, ...]:
+        """Raw outputs for a batch that is already network input.
+
+        Args:
+            images (N, H, W, 3): normalised and padded.
+
+        Returns:
+            ``cls_logits`` (N, R, C), ``bbox_deltas`` (N, R, 4 * C or 4) and ``mask_logits``
+            (N, R, 28, 28, C) of the R proposals of each image, float32.
+        """
+        with inference(self):
+            features = self._features(images)
+            n, height, width, _ = images.shape
+            sizes = mx.broadcast_to(mx.array([height, width], dtype=mx.float32), (n, 2))
+            proposals = self._propose(features, sizes, (height, width))
+            scales = roi_scales(features, height, self.config)
+            logits, deltas = self._box(features, proposals, scales)
+            masks = self._mask(features, batch_rows(proposals.boxes), scales)
+        count = proposals.boxes.shape[1]
+        return logits, deltas, masks.reshape(n, count, *masks.shape[1:])
+
+    def predict(
+        self,
+        images: Any,
+        *,
+        score_thresh: float | None = None,
+        nms_thresh: float | None = None,
+        top_k: int | None = None,
+        masks: str = "full",
+    ) -> list[dict[str, np.ndarray]]:
+        """Detect objects and their masks.
+
+        Args:
+            images: as :meth:`FasterRCNN.predict`.
+            score_thresh, nms_thresh, top_k: as :meth:`FasterRCNN.predict`.
+            masks: ``"full"`` pastes each mask into an image (D, H, W) bool, ``"raw"`` gives the
+                network's (D, 28, 28) probabilities over each box. Default: ``"full"``.
+
+        Returns:
+            One dict an image: ``boxes``, ``scores``, ``labels`` and ``masks``.
+
+        Raises:
+            ValueError, TypeError, FileNotFoundError: images or options that cannot be used.
+        """
+        if masks not in ("full", "raw"):
+            raise ValueError(f"masks={masks!r}: expected 'full' or 'raw'")
+        limits = self._limits(score_thresh, nms_thresh, top_k)
+        batch = preprocess(load_images(images), self.config)
+        with inference(self):
+            features, scales, detections = self._detect(batch, limits)
+            probabilities = self._mask_probabilities(features, scales, detections)
+        results = to_results(detections, batch)
+        first = 0
+        for result, size in zip(results, batch.original_sizes.tolist(), strict=True):
+            part = probabilities[first : first + len(result["scores"])]
+            first += len(part)
+            if masks == "full":
+                part = paste_masks(part, result["boxes"], tuple(size), MASK_THRESH)
+            result["masks"] = part
+        return results
+
+    def _mask(
+        self, features: list[mx.array], rois: mx.array, scales: list[float],
+        labels: mx.array | None = None,
+    ) -> mx.array:  # fmt: skip
+        """Mask logits (R, 28, 28, C) of RoIs (R, 5), or (R, 28, 28) of one label each."""
+        heads, done = self.roi_heads, []
+        for start in range(0, rois.shape[0], ROIS_AT_ONCE):
+            rows = slice(start, start + ROIS_AT_ONCE)
+            piece = mx.depends(rois[rows], done[-1]) if done else rois[rows]
+            x = heads.mask_head(self._pool(features, piece, scales, self.config.mask_pool_size))
+            predictor = heads.mask_predictor
+            done.append(predictor(x) if labels is None else predictor.of_labels(x, labels[rows]))
+        return mx.concatenate(done)
+
+    def _mask_probabilities(
+        self, features: list[mx.array], scales: list[float], detections: Detections
+    ) -> np.ndarray:
+        """(sum of D, 28, 28) of the valid detections, image after image."""
+        valid = np.flatnonzero(np.array(detections.valid).reshape(-1)).astype(np.int32)
+        side = self.config.mask_out_size
+        if len(valid) == 0:
+            return np.zeros((0, side, side), np.float32)
+        chosen = mx.array(valid)
+        rois, labels = batch_rows(detections.boxes)[chosen], detections.labels.reshape(-1)[chosen]
+        return np.array(mx.sigmoid(self._mask(features, rois, scales, labels)))

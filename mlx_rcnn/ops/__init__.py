@@ -1,0 +1,44 @@
+"""Pure functions on arrays: no parameters, no configuration."""
+
+from .boxes import (
+    box_area,
+    box_iou,
+    clip_boxes,
+    cxcywh_to_xyxy,
+    decode_boxes,
+    encode_boxes,
+    generalized_box_iou,
+    xywh_to_xyxy,
+    xyxy_to_cxcywh,
+    xyxy_to_xywh,
+)
+from .masks import paste_masks
+from .nms import batched_nms, nms, nms_mask
+from .resize import resize_opencv, resize_pillow, resize_torch
+from .rle import decode_rle, encode_rle
+from .roi_align import multiscale_roi_align, roi_align, roi_pool
+
+__all__ = [
+    "batched_nms",
+    "box_area",
+    "box_iou",
+    "clip_boxes",
+    "cxcywh_to_xyxy",
+    "decode_boxes",
+    "decode_rle",
+    "encode_boxes",
+    "encode_rle",
+    "generalized_box_iou",
+    "multiscale_roi_align",
+    "nms",
+    "nms_mask",
+    "paste_masks",
+    "resize_opencv",
+    "resize_pillow",
+    "resize_torch",
+    "roi_align",
+    "roi_pool",
+    "xywh_to_xyxy",
+    "xyxy_to_cxcywh",
+    "xyxy_to_xywh",
+]

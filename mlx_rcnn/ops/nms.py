@@ -1,0 +1,225 @@
+"""Non-maximum suppression, exact: a box goes when a better kept one overlaps it too much.
+
+The sequential definition is a fixed point: ``keep[j] = valid[j] and no kept i < j overlaps j``. One
+round of it on the whole overlap matrix settles at least one more box, in practice most, so a few
+rounds of a matrix-vector product replace the loop. Blocks of rows bound the memory and halve the
+work, as later boxes never suppress earlier ones.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+
+from .boxes import box_area
+from .fuse import fused
+
+# Rows resolved at once. A CPU is bound by the matrix (short blocks skip more of its lower half), a
+# GPU by the number of kernels.
+CPU_BLOCK = 128
+GPU_BLOCK = 1024
+ROUNDS = 16  # 4 to 12 settle real scenes
+
+
+@fused
+def _overlap(
+    ax1: mx.array, ay1: mx.array, ax2: mx.array, ay2: mx.array, a_area: mx.array,
+    bx1: mx.array, by1: mx.array, bx2: mx.array, by2: mx.array, b_area: mx.array,
+    threshold: mx.array,
+) -> mx.array:  # fmt: skip
+    width = mx.maximum(mx.minimum(ax2, bx2) - mx.maximum(ax1, bx1), 0)
+    height = mx.maximum(mx.minimum(ay2, by2) - mx.maximum(ay1, by1), 0)
+    intersection = width * height
+    # Two empty boxes give 0 / 0 = NaN, which is not above any threshold.
+    return intersection / (a_area + b_area - intersection) > threshold
+
+
+@fused
+def _surviving(alive: mx.array, hits: mx.array) -> mx.array:
+    return mx.where(hits > 0.5, mx.zeros_like(alive), alive)
+
+
+def nms_mask(
+    boxes: mx.array,
+    valid: mx.array,
+    iou_threshold: float,
+    labels: mx.array | None = None,
+    rounds: int = ROUNDS,
+) -> tuple[mx.array, mx.array]:
+    """Non-maximum suppression of fixed shape, without a host synchronisation.
+
+    Args:
+        boxes (B, n, 4): B independent lists, each sorted by falling score.
+        valid (B, n): rows that take part.
+        iou_threshold: a box goes when its IoU with a better kept one is greater (strictly).
+        labels (B, n): only boxes of equal label suppress each other. Default: all do.
+        rounds: fixed-point iterations a block. A number of at least ``n`` is always exact.
+
+    Returns:
+        ``keep`` (B, n) bool, a subset of ``valid``, and ``exact`` () bool, whether every block had
+        settled after ``rounds``. When false, call again with ``rounds=n``.
+    """
+    n = boxes.shape[1]
+    if n == 0:
+        return valid, mx.array(True)
+    on_gpu = mx.default_device().type == mx.DeviceType.gpu
+    block = GPU_BLOCK if on_gpu else CPU_BLOCK
+    boxes = boxes.astype(mx.float32)
+    columns = [mx.contiguous(c) for c in (*(boxes[..., i] for i in range(4)), box_area(boxes))]
+    threshold = mx.array(iou_threshold, dtype=mx.float32)
+    alive = valid.astype(mx.float32)[:, None, :]  # (B, 1, rest)
+    keeps: list[mx.array] = []
+    settled: list[mx.array] = []
+    for start in range(0, n, block):
+        size = min(block, n - start)
+        # Without this edge the scheduler may build every block's matrix before it uses one.
+        rest = mx.depends([c[:, start:] for c in columns], alive)
+        matrix = _overlap(
+            *(c[:, :size, None] for c in rest), *(c[:, None, :] for c in rest), threshold
+        )  # (B, size, n - start)
+        if labels is not None:
+            part = labels[:, start:]
+            matrix = matrix & (part[:, :size, None] == part[:, None, :])
+        hits = matrix.astype(mx.float32)
+        inner = mx.triu(hits[:, :, :size], k=1)  # only better boxes suppress
+        first = keep = alive[:, :, :size]
+        for _ in range(min(rounds, size)):
+            previous = keep
+            keep = _surviving(first, keep @ inner)
+        if rounds < size:
+            settled.append(mx.all(keep == previous))
+        keeps.append(keep)
+        if start + size < n:
+            alive = _surviving(alive[:, :, size:], keep @ hits[:, :, size:])
+    keep = mx.concatenate(keeps, axis=-1)[:, 0] > 0.5
+    return keep, mx.all(mx.stack(settled)) if settled else mx.array(True)
+
+
+def sort_scores(scores: mx.array) -> mx.array:
+    """Indices that sort the last axis by falling score; of equal scores the lower index is first.
+
+    NaN sorts last. The order is defined on every backend: value and index are one integer key.
+
+    Args:
+        scores (..., n): float32.
+
+    Returns:
+        (..., n): int32.
+    """
+    scores = scores.astype(mx.float32)
+    scores = mx.where(mx.isnan(scores), -mx.inf, scores + 0.0)  # + 0.0 turns -0.0 into 0.0
+    bits = mx.view(scores, mx.int32)
+    rising = mx.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # integer order = float order
+    index = mx.arange(scores.shape[-1], dtype=mx.int64)
+    key = ((-1 - rising.astype(mx.int64)) << 32) | index
+    return (mx.sort(key, axis=-1) & 0xFFFFFFFF).astype(mx.int32)
+
+
+def top_scores(scores: mx.array, k: int) -> mx.array:
+    """Indices of the ``k`` greatest scores of the last axis, in the order of :func:`sort_scores`.
+
+    Which of several scores equal to the last one is taken is not defined.
+
+    Args:
+        scores (..., n): float32, n at least ``k``.
+        k: how many.
+
+    Returns:
+        (..., k): int32.
+    """
+    if k < scores.shape[-1]:  # partition first: a full sort of a fine level costs ten times more
+        clean = mx.where(mx.isnan(scores), -mx.inf, scores)
+        chosen = mx.sort(mx.argpartition(-clean, k - 1, axis=-1)[..., :k], axis=-1)
+        order = sort_scores(mx.take_along_axis(clean, chosen, axis=-1))
+        return mx.take_along_axis(chosen, order, axis=-1).astype(mx.int32)
+    return sort_scores(scores)
+
+
+def nms(boxes: mx.array, scores: mx.array, iou_threshold: float) -> mx.array:
+    """Non-maximum suppression, as ``torchvision.ops.nms``.
+
+    Args:
+        boxes (n, 4): xyxy, any frame.
+        scores (n,): of equal scores the lower index wins; a box with a NaN score is never kept.
+        iou_threshold: in [0, 1]; an IoU of exactly this is kept.
+
+    Returns:
+        (k,): int32 indices of the kept boxes, best first.
+
+    Raises:
+        ValueError: shapes that do not fit, or a threshold outside [0, 1].
+    """
+    boxes, scores = _check(boxes, scores, iou_threshold)
+    if boxes.shape[0] == 0:
+        return mx.zeros((0,), dtype=mx.int32)
+    order = sort_scores(scores)
+    keep = _settled(boxes[order][None], ~mx.isnan(scores[order])[None], iou_threshold, None)
+    return order[mx.array(np.flatnonzero(keep[0]).astype(np.int32))]
+
+
+def batched_nms(
+    boxes: mx.array, scores: mx.array, idxs: mx.array, iou_threshold: float
+) -> mx.array:
+    """Suppression within groups: boxes of different groups never suppress each other.
+
+    As ``torchvision.ops.batched_nms``, without its trick of shifting each group's coordinates,
+    which rounds them.
+
+    Args:
+        boxes (n, 4): xyxy, any frame.
+        scores (n,): as in :func:`nms`.
+        idxs (n,): integer group (level or class) of each box.
+        iou_threshold: as in :func:`nms`.
+
+    Returns:
+        (k,): int32 indices of the kept boxes, best first over all groups.
+
+    Raises:
+        ValueError: as :func:`nms`.
+    """
+    boxes, scores = _check(boxes, scores, iou_threshold)
+    idxs = mx.array(idxs)
+    if idxs.shape != scores.shape:
+        raise ValueError(f"idxs: expected shape {scores.shape}, got {idxs.shape}")
+    n = boxes.shape[0]
+    if n == 0:
+        return mx.zeros((0,), dtype=mx.int32)
+    order = sort_scores(scores)
+    groups, group, counts = np.unique(np.array(idxs[order]), return_inverse=True, return_counts=True)
+    valid = ~mx.isnan(scores[order])
+    if len(groups) * int(counts.max()) ** 2 >= n * n:  # lopsided: one list with labels is cheaper
+        labels = mx.array(group.astype(np.int32))[None]
+        keep = _settled(boxes[order][None], valid[None], iou_threshold, labels)[0]
+        return order[mx.array(np.flatnonzero(keep).astype(np.int32))]
+    # One padded row a group: rows are then independent and need no labels.
+    by_group = np.argsort(group, kind="stable")
+    column = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)
+    table = np.zeros((len(groups), int(counts.max())), np.int32)
+    filled = np.zeros(table.shape, bool)
+    table[group[by_group], column] = by_group
+    filled[group[by_group], column] = True
+    rows = mx.array(table)
+    kept = _settled(boxes[order[rows]], mx.array(filled) & valid[rows], iou_threshold, None)
+    return order[mx.array(np.sort(table[kept]))]
+
+
+def _settled(
+    boxes: mx.array, valid: mx.array, iou_threshold: float, labels: mx.array | None
+) -> np.ndarray:
+    keep, exact = nms_mask(boxes, valid, iou_threshold, labels)
+    if not exact.item():
+        keep, _ = nms_mask(boxes, valid, iou_threshold, labels, rounds=boxes.shape[1])
+    return np.array(keep)
+
+
+def _check(
+    boxes: mx.array, scores: mx.array, iou_threshold: float
+) -> tuple[mx.array, mx.array]:
+    boxes, scores = mx.array(boxes), mx.array(scores)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"boxes: expected shape (n, 4), got {boxes.shape}")
+    if scores.shape != boxes.shape[:1]:
+        raise ValueError(f"scores: expected shape {boxes.shape[:1]}, got {scores.shape}")
+    if not 0 <= iou_threshold <= 1:
+        raise ValueError(f"iou_threshold={iou_threshold!r}: expected a number in [0, 1]")
+    return boxes, scores

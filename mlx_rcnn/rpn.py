@@ -1,0 +1,166 @@
+"""Region proposal network (Ren et al., 2015): which anchors hold an object, and where exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .anchors import AnchorGenerator
+from .layers import Conv2d
+from .ops import clip_boxes, decode_boxes, nms_mask
+from .ops.nms import ROUNDS, sort_scores, top_scores
+from .structures import Proposals
+
+
+class RPNHead(nn.Module):
+    """A 3x3 convolution shared by all levels, then 1x1 objectness and box regression.
+
+    Args:
+        in_channels (int): channels of every map.
+        num_anchors (int): anchors a cell, A.
+        conv_depth (int): 3x3 convolutions. Default: ``1``.
+    """
+
+    def __init__(self, in_channels: int, num_anchors: int, conv_depth: int = 1):
+        super().__init__()
+        self.conv = [
+            [Conv2d(in_channels, in_channels, 3, padding=1, std=0.01)] for _ in range(conv_depth)
+        ]
+        self.cls_logits = Conv2d(in_channels, num_anchors, 1, std=0.01)
+        self.bbox_pred = Conv2d(in_channels, 4 * num_anchors, 1, std=0.01)
+
+    def __call__(self, features: list[mx.array]) -> tuple[list[mx.array], list[mx.array]]:
+        """Raw outputs of each level.
+
+        Args:
+            features: maps (N, h, w, C), finest first.
+
+        Returns:
+            Objectness logits (N, h*w*A) and deltas (N, h*w*A, 4) of each level, float32, in the
+            order of the anchors.
+        """
+        logits, deltas = [], []
+        for x in features:
+            n = x.shape[0]
+            for block in self.conv:
+                x = mx.maximum(block[0](x), 0)
+            logits.append(self.cls_logits(x).reshape(n, -1).astype(mx.float32))
+            deltas.append(self.bbox_pred(x).reshape(n, -1, 4).astype(mx.float32))
+        return logits, deltas
+
+
+class RegionProposalNetwork(nn.Module):
+    """The head with its anchors and its rule for turning outputs into proposals.
+
+    Args:
+        config (FasterRCNNConfig): fields ``anchor_*``, ``aspect_ratios`` and ``rpn_*``.
+    """
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.anchors = AnchorGenerator(
+            config.anchor_sizes,
+            config.aspect_ratios,
+            config.use_fpn,
+            config.anchor_stride,
+            config.anchor_rounding,
+            config.anchor_offset,
+        )
+        self.head = RPNHead(config.feat_channels, self.anchors.per_cell)
+        self.nms_thresh, self.score_thresh = config.rpn_nms_thresh, config.rpn_score_thresh
+        self.min_size = config.rpn_min_size
+
+    def propose(
+        self,
+        features: list[mx.array],
+        sizes: mx.array,
+        input_size: tuple[int, int],
+        pre_nms_top_n: int,
+        post_nms_top_n: int,
+        rounds: int = ROUNDS,
+    ) -> Proposals:
+        """Proposals of a batch.
+
+        Args:
+            features: maps (N, h, w, C), finest first.
+            sizes (N, 2): (height, width) of the unpadded images, to which boxes are clipped.
+            input_size: (H, W) of the padded batch.
+            pre_nms_top_n: best anchors kept of each level.
+            post_nms_top_n: proposals kept of each image, over all levels.
+            rounds: of :func:`~mlx_rcnn.ops.nms_mask`.
+
+        Returns:
+            P = ``post_nms_top_n`` proposals an image (fewer if there are fewer anchors).
+        """
+        logits, deltas = self.head(features)
+        anchors = self.anchors([(f.shape[1], f.shape[2]) for f in features], input_size)
+        return select_proposals(
+            logits, deltas, anchors, sizes, pre_nms_top_n, post_nms_top_n,
+            self.nms_thresh, self.score_thresh, self.min_size, rounds,
+        )  # fmt: skip
+
+
+def select_proposals(
+    logits: list[mx.array],
+    deltas: list[mx.array],
+    anchors: list[mx.array],
+    sizes: mx.array,
+    pre_nms_top_n: int,
+    post_nms_top_n: int,
+    nms_thresh: float,
+    score_thresh: float = 0.0,
+    min_size: float = 1e-3,
+    rounds: int = ROUNDS,
+) -> Proposals:
+    """The best anchors of each level, decoded, clipped, and suppressed within their level.
+
+    As ``filter_proposals`` of torchvision's ``RegionProposalNetwork``.
+
+    Args:
+        logits: objectness (N, n) of each level.
+        deltas: regressions (N, n, 4) of each level.
+        anchors: (n, 4) of each level, xyxy pixels of the network input.
+        sizes (N, 2): (height, width) of the unpadded images.
+        pre_nms_top_n: anchors kept of each level.
+        post_nms_top_n: proposals kept of each image.
+        nms_thresh: IoU above which a proposal is suppressed.
+        score_thresh: least sigmoid of the objectness. Default: ``0``.
+        min_size: least width and height. Default: ``1e-3``.
+        rounds: of :func:`~mlx_rcnn.ops.nms_mask`.
+
+    Returns:
+        The proposals, by falling score.
+    """
+    most = min(pre_nms_top_n, max(a.shape[0] for a in anchors))
+    boxes, scores, valid = [], [], []
+    for level_logits, level_deltas, level_anchors in zip(logits, deltas, anchors, strict=True):
+        n = level_anchors.shape[0]
+        best = top_scores(level_logits, min(most, n))  # (N, k)
+        box = decode_boxes(
+            mx.take_along_axis(level_deltas, best[..., None], axis=1), level_anchors[best]
+        )
+        box = clip_boxes(box, sizes)
+        score = mx.sigmoid(mx.take_along_axis(level_logits, best, axis=1))
+        side = box[..., 2:] - box[..., :2]
+        ok = mx.all(side >= min_size, axis=-1) & (score >= score_thresh)
+        room = most - best.shape[1]  # every level gets equal length
+        boxes.append(mx.pad(box, [(0, 0), (0, room), (0, 0)]))
+        scores.append(mx.pad(score, [(0, 0), (0, room)]))
+        valid.append(mx.pad(ok, [(0, 0), (0, room)]))
+    images, levels = logits[0].shape[0], len(logits)
+    box, score, ok = (mx.stack(v, axis=1) for v in (boxes, scores, valid))  # (N, L, k, ...)
+    keep, exact = nms_mask(
+        box.reshape(images * levels, most, 4), ok.reshape(images * levels, most), nms_thresh,
+        rounds=rounds,
+    )  # fmt: skip
+    keep = keep.reshape(images, levels * most)
+    score = score.reshape(images, levels * most)
+    best = sort_scores(mx.where(keep, score, -1.0))[:, :post_nms_top_n]
+    return Proposals(
+        mx.take_along_axis(box.reshape(images, -1, 4), best[..., None], axis=1),
+        mx.take_along_axis(score, best, axis=1),
+        mx.take_along_axis(keep, best, axis=1),
+        exact,
+    )

@@ -1,0 +1,58 @@
+"""What the stages hand to each other: fixed-shape arrays with a ``valid`` mask.
+
+Shape glossary, used throughout the package:
+
+    N  images in a batch            L  feature levels, finest first
+    H, W  network input size        h, w  a feature map's size
+    C  classes with background      A  anchors a cell
+    P  proposals an image           D  detections an image
+    R  RoIs in one flat list        M  targets an image, padded
+
+Boxes are xyxy, float32, pixels of the padded network input, origin at the top left corner of the
+top left pixel. Rows with ``valid=False`` hold anything and mean nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+
+class Batch(NamedTuple):
+    """Images ready for the network.
+
+    ``pixels`` (N, H, W, 3) is normalised and padded with zeros right and below; ``sizes`` and
+    ``original_sizes`` (N, 2) are (height, width) of the resized, unpadded images and of the images
+    given.
+    """
+
+    pixels: mx.array
+    sizes: np.ndarray
+    original_sizes: np.ndarray
+
+
+class Proposals(NamedTuple):
+    """``boxes`` (N, P, 4), ``scores`` (N, P) in [0, 1], falling, ``valid`` (N, P).
+
+    ``exact`` () bool: the non-maximum suppression behind them has reached its fixed point.
+    """
+
+    boxes: mx.array
+    scores: mx.array
+    valid: mx.array
+    exact: mx.array
+
+
+class Detections(NamedTuple):
+    """``boxes`` (N, D, 4), ``scores`` (N, D) falling, ``labels`` (N, D) in 1..C-1, ``valid`` (N, D).
+
+    ``exact`` () bool: as in :class:`Proposals`, and no candidate was left out that could matter.
+    """
+
+    boxes: mx.array
+    scores: mx.array
+    labels: mx.array
+    valid: mx.array
+    exact: mx.array

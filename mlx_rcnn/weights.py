@@ -1,0 +1,230 @@
+"""Models on disk: save, load, and telling what a checkpoint is.
+
+A saved model is a directory with ``config.json`` (what to build) and ``model.safetensors`` (the
+weights, metadata ``format: mlx``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from .backbones import ResNetFPN
+from .config import ResNetFPNConfig, make_config, to_json
+from .convert import torchvision
+from .convert.rename import listing, rename, state_dict_of
+from .convert.torch_file import load_torch_file
+from .downloads import PUBLISHED, fetch
+from .layers import BatchNorm, GroupNorm
+from .models import FasterRCNN, MaskRCNN
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+FORMAT_VERSION = 1
+MODELS = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN}
+DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+
+
+def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
+    """Load a model, ready to predict.
+
+    Args:
+        source: a directory written by :func:`save`; a checkpoint file of torchvision (``.pth`` of
+            either format, or safetensors with torch's keys); or the name of published weights,
+            ``"fasterrcnn_resnet50_fpn"`` or ``"maskrcnn_resnet50_fpn"``, downloaded once.
+        **overrides: config fields to change (``box_score_thresh=0.3``, ``norm_eps=1e-5``);
+            ``dtype`` ("float32", "float16", "bfloat16") of the convolutions and linears;
+            ``backbone``, a module, for a saved model whose backbone is the user's own.
+
+    Returns:
+        The model in evaluation mode; ``model.source`` says what was recognised.
+
+    Raises:
+        FileNotFoundError: nothing of that name.
+        ValueError: not a checkpoint, one of another network, or incomplete; offenders are listed.
+        TypeError: an override that is no field.
+    """
+    dtype = overrides.pop("dtype", None)
+    path = Path(source)
+    if path.is_dir():
+        model = _load_directory(path, overrides)
+    elif path.exists():
+        model = _load_checkpoint(path, overrides)
+    elif (name := str(source).removeprefix("torchvision/")) in PUBLISHED:
+        model = _load_checkpoint(fetch(name), overrides)
+    else:
+        raise FileNotFoundError(
+            f"no model {str(source)!r}: expected a directory written by mlx_rcnn.save, a checkpoint "
+            f"file, or one of {', '.join(PUBLISHED)}"
+        )
+    if dtype is not None:
+        cast_weights(model, dtype)
+    model.eval()
+    mx.eval(model.parameters())
+    return model
+
+
+def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
+    """Write a model to a directory, from which :func:`load` gives the same one bit for bit.
+
+    Both files are written beside their place and renamed, the config last.
+
+    Args:
+        model: a model of this package.
+        directory: made if it does not exist; a model in it is replaced.
+
+    Raises:
+        TypeError: ``model`` is none of this package's models.
+        NotADirectoryError: ``directory`` is a file.
+    """
+    kind = next((k for k, cls in MODELS.items() if type(model) is cls), None)
+    if kind is None:
+        raise TypeError(f"cannot save a {type(model).__name__}: expected {' or '.join(c.__name__ for c in MODELS.values())}")  # fmt: skip
+    directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(f"{directory} is a file: expected a directory")
+    config = to_json(model.config)
+    config["num_classes"] = model.roi_heads.box_predictor.cls_score.out_features
+    if config["class_names"] and len(config["class_names"]) != config["num_classes"]:
+        config["class_names"] = None  # the head was swapped
+    own = isinstance(model.backbone, ResNetFPN)
+    config["backbone"] = asdict(model.backbone.config) if own else None
+    content = {"model_type": kind, "format_version": FORMAT_VERSION, "source": model.source, **config}
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = dict(tree_flatten(model.parameters()))
+    part = directory / f".part-{os.getpid()}-{WEIGHTS_FILE}"
+    try:
+        mx.save_safetensors(str(part), weights, metadata={"format": "mlx"})
+        os.replace(part, directory / WEIGHTS_FILE)
+    finally:
+        part.unlink(missing_ok=True)
+    part = directory / f".part-{os.getpid()}-{CONFIG_FILE}"
+    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, directory / CONFIG_FILE)
+
+
+def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (directory / name).is_file():
+            raise FileNotFoundError(f"{directory} has no {name}: expected a directory written by mlx_rcnn.save")  # fmt: skip
+    try:
+        content = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
+        kind, version = content.pop("model_type"), content.pop("format_version")
+        note, backbone = content.pop("source"), content.pop("backbone")
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{directory / CONFIG_FILE} is no config of mlx_rcnn: {error!r}") from error
+    if kind not in MODELS or version != FORMAT_VERSION:
+        raise ValueError(
+            f"{directory / CONFIG_FILE}: model_type {kind!r} of format {version!r}, expected one of "
+            f"{tuple(MODELS)} of format {FORMAT_VERSION}"
+        )
+    if "backbone" in overrides:
+        backbone = None
+    elif backbone is None:
+        raise ValueError(f"{directory} was saved with a backbone of your own: pass load(..., backbone=module)")  # fmt: skip
+    try:
+        model = _build(kind, backbone, content, overrides)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{directory / CONFIG_FILE}: {error}") from error
+    weights, _ = _read_safetensors(directory / WEIGHTS_FILE)
+    assign(model, weights, str(directory / WEIGHTS_FILE))
+    model.source = note
+    return model
+
+
+def _load_checkpoint(path: Path, overrides: dict[str, Any]) -> FasterRCNN:
+    """A checkpoint with torchvision's keys."""
+    if path.suffix == ".safetensors":
+        state, metadata = _read_safetensors(path)
+        if metadata.get("format") == "mlx":
+            raise ValueError(f"{path} holds MLX weights: give its directory, with {CONFIG_FILE}")
+    else:
+        state = state_dict_of(load_torch_file(path), str(path))
+    try:
+        found = torchvision.recognise(state)
+        pool = found.detector["pool_size"]
+        renamed = rename(state, torchvision.RULES, pool)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    model = _build(found.model, found.backbone, found.detector, overrides)
+    assign(model, renamed.weights, str(path))
+    model.source = f"{path.name}: {found.note}"
+    return model
+
+
+def _build(
+    kind: str, backbone: dict[str, Any] | None, config: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> FasterRCNN:
+    """Build a model from config fields, ``overrides`` divided between backbone and detector."""
+    cls, options = MODELS[kind], dict(overrides)
+    body: Any = options.pop("backbone", None)
+    if body is None:
+        own = {f.name for f in fields(ResNetFPNConfig)} - {"num_classes"}
+        changes = {name: options.pop(name) for name in list(options) if name in own}
+        body = ResNetFPNConfig(**{**(backbone or {}), **changes})
+    return cls(make_config(cls.config_class, body, None, None, {**config, **options}))
+
+
+def assign(model: nn.Module, weights: Mapping[str, mx.array], name: str) -> None:
+    """Put ``weights`` into ``model``, all of them or none.
+
+    Args:
+        model: its parameters give the names and shapes expected.
+        weights: floating-point arrays by parameter name.
+        name: where they come from, for errors.
+
+    Raises:
+        ValueError: missing, unexpected, misshaped or non-floating weights, all listed.
+    """
+    expected = dict(tree_flatten(model.parameters()))
+    problems = []
+    if missing := [k for k in expected if k not in weights]:
+        problems.append(f"missing {listing(missing)}")
+    if extra := [k for k in weights if k not in expected]:
+        problems.append(f"unexpected {listing(extra)}")
+    shared = [k for k in expected if k in weights]
+    shapes = [f"{k} {weights[k].shape} (expected {expected[k].shape})" for k in shared if weights[k].shape != expected[k].shape]  # fmt: skip
+    if shapes:
+        problems.append(f"misshaped {listing(shapes)}")
+    dtypes = [f"{k} {weights[k].dtype}" for k in shared if weights[k].dtype not in DTYPES.values()]
+    if dtypes:
+        problems.append(f"not float32, float16 or bfloat16: {listing(dtypes)}")
+    if problems:
+        raise ValueError(f"{name} does not fit the model: {'; '.join(problems)}")
+    model.load_weights(list(weights.items()), strict=True)
+
+
+def cast_weights(model: nn.Module, dtype: str) -> None:
+    """Cast the convolutions and linears; norms keep float32, as a variance of 1e-5 needs it.
+
+    Args:
+        model: changed in place.
+        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``.
+
+    Raises:
+        ValueError: another dtype.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}: expected one of {tuple(DTYPES)}")
+    for module in model.modules():
+        own = {k: v for k, v in module.items() if isinstance(v, mx.array)}
+        norm = isinstance(module, BatchNorm | GroupNorm | nn.BatchNorm | nn.GroupNorm | nn.LayerNorm)
+        for name, value in own.items():
+            if mx.issubdtype(value.dtype, mx.floating):
+                module[name] = value.astype(mx.float32 if norm else DTYPES[dtype])
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
+    try:
+        weights, metadata = mx.load(str(path), return_metadata=True)
+        mx.eval(weights)  # a truncated file shows here
+    except Exception as error:  # MLX raises several types on a broken file
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    return weights, metadata or {}

@@ -1,0 +1,283 @@
+"""The package as a whole: import cost, layering, docstrings, host reads, what the wheel holds."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Bottom up. A unit is a module of mlx_rcnn or a whole subpackage; it imports units of lines above
+# its own line only, never one beside it. Inside a subpackage imports may not form a cycle.
+LAYERS = (
+    ("ops",),
+    ("structures", "config", "categories"),
+    ("layers",),
+    ("backbones",),
+    ("anchors", "assign", "losses"),
+    ("rpn", "heads"),
+    ("images",),
+    ("transforms",),
+    ("models",),
+    ("convert",),
+    ("weights",),
+    ("visualize", "results"),
+    ("training", "evaluation", "data"),
+    ("commands",),
+    ("cli",),
+    ("__main__", "__init__"),
+)
+RANKS = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
+
+# Left to right: must not reach, not even through another unit.
+NEVER_REACHES = (("data", "models"), ("evaluation", "models"))
+
+# Never imported anywhere: only scripts that make goldens and benchmarks need these.
+FOREIGN = {"torch", "torchvision", "detectron2", "mmdet", "mmcv", "mmengine", "timm", "cv2"}
+
+# Optional or heavy: `import mlx_rcnn` must not pull these in.
+NOT_AT_IMPORT = FOREIGN | {
+    "av",
+    "faster_coco_eval",
+    "huggingface_hub",
+    "matplotlib",
+    "pandas",
+    "pycocotools",
+    "scipy",
+    "PIL.ImageDraw",
+    "PIL.ImageFont",
+}
+
+# Where values leave the device, or never were on it: (file, function or None for the whole file).
+# Everywhere else `.item()`, `.tolist()`, `np.array(` and `np.asarray(` mean a hidden
+# synchronisation.
+HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
+    ("ops/nms.py", "nms"),  # these two return as many indices as boxes survive
+    ("ops/nms.py", "batched_nms"),
+    ("ops/nms.py", "_settled"),
+    ("ops/roi_align.py", "multiscale_roi_align"),  # the adaptive grid alone: sampling_ratio <= 0
+    ("ops/roi_align.py", "roi_pool"),  # how many pixels the largest bin covers
+    ("ops/resize.py", None),  # Pillow's and OpenCV's rules are integer arithmetic in NumPy
+    ("ops/masks.py", None),  # pasting has the size of the image given
+    ("ops/rle.py", None),  # strings of bytes
+    ("anchors.py", "cell_anchors"),  # numbers of the configuration, never on the device
+    ("images.py", None),  # files, PIL and NumPy come in
+    ("transforms.py", None),
+    ("models", "predict"),  # results leave the device here, once a batch
+    ("convert", None),  # checkpoints are NumPy until they are complete
+    ("weights.py", None),
+    ("visualize.py", None),
+    ("results.py", None),
+    ("commands", None),
+    ("cli.py", None),
+)
+
+
+def modules() -> dict[str, Path]:
+    """Every module by its import name, with convert/ where it installs."""
+    found = {}
+    for top, name in ((ROOT / "mlx_rcnn", "mlx_rcnn"), (ROOT / "convert", "mlx_rcnn.convert")):
+        for path in sorted(top.rglob("*.py")):
+            parts = [name, *path.relative_to(top).with_suffix("").parts]
+            if parts[-1] == "__init__":
+                parts.pop()
+            found[".".join(parts)] = path
+    return found
+
+
+def imports(name: str, path: Path, known: dict[str, Path]) -> Iterator[tuple[str, int]]:
+    """Absolute names of what a module imports at any depth of its code, with line numbers.
+
+    `from package import name` counts as package.name when that is a module, else as the package.
+    """
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *(node.module.split(".") if node.module else [])])
+            for alias in node.names:
+                inner = f"{source}.{alias.name}"
+                yield (inner if inner in known else source), node.lineno
+
+
+def unit(name: str) -> str:
+    """The first part of a name below mlx_rcnn; the package itself is its __init__."""
+    return name.split(".")[1] if "." in name else "__init__"
+
+
+def import_edges() -> list[tuple[str, str, str]]:
+    """(importing module, imported module of this package, "file:line") for every import."""
+    known = modules()
+    return [
+        (name, target, f"{path.relative_to(ROOT)}:{line}")
+        for name, path in known.items()
+        for target, line in imports(name, path, known)
+        if target.split(".")[0] == "mlx_rcnn"
+    ]
+
+
+def reachable(start: str, graph: dict[str, set[str]]) -> set[str]:
+    """All nodes that one or more edges lead to from `start`."""
+    seen: set[str] = set()
+    todo = [start]
+    while todo:
+        new = graph.get(todo.pop(), set()) - seen
+        seen |= new
+        todo += new
+    return seen
+
+
+def fresh(code: str, cwd: Path) -> str:
+    """What `code` prints in a new interpreter that sees the installed package only."""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_import_takes_under_half_a_second(tmp_path: Path) -> None:
+    code = (
+        "import time; start = time.perf_counter(); import mlx_rcnn; "
+        "print(time.perf_counter() - start)"
+    )
+    # The best of five: a busy machine makes an import slower, never faster.
+    assert min(float(fresh(code, tmp_path)) for _ in range(5)) < 0.5
+
+
+def test_import_pulls_in_nothing_optional(tmp_path: Path) -> None:
+    loaded = set(fresh("import mlx_rcnn, sys; print(*sys.modules)", tmp_path).split())
+    assert "mlx_rcnn" in loaded
+    assert loaded & NOT_AT_IMPORT == set()
+
+
+def test_convert_imports_as_a_part_of_the_package(tmp_path: Path) -> None:
+    for cwd in (tmp_path, ROOT):
+        assert fresh("import mlx_rcnn.convert as c; print(c.__name__)", cwd).split() == [
+            "mlx_rcnn.convert"
+        ]
+
+
+def test_every_module_has_its_layer() -> None:
+    unknown = {unit(name) for name in modules()} - set(RANKS)
+    assert not unknown, f"add these to LAYERS: {sorted(unknown)}"
+
+
+def test_imports_point_down() -> None:
+    wrong = [
+        f"{where}: {name} imports {target}"
+        for name, target, where in import_edges()
+        if unit(name) != unit(target)
+        and {unit(name), unit(target)} <= set(RANKS)
+        and RANKS[unit(target)] >= RANKS[unit(name)]
+    ]
+    assert not wrong, "upward or sideways imports:\n" + "\n".join(wrong)
+
+
+def test_no_import_cycles() -> None:
+    graph: dict[str, set[str]] = {}
+    for name, target, _ in import_edges():
+        graph.setdefault(name, set()).add(target)
+    cyclic = [name for name in graph if name in reachable(name, graph)]
+    assert not cyclic, f"import cycle through {cyclic}"
+
+
+def test_data_and_evaluation_never_reach_the_models() -> None:
+    graph: dict[str, set[str]] = {}
+    for name, target, _ in import_edges():
+        graph.setdefault(unit(name), set()).add(unit(target))
+    assert [(a, b) for a, b in NEVER_REACHES if b in reachable(a, graph)] == []
+
+
+def test_no_foreign_frameworks() -> None:
+    known = modules()
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {target}"
+        for name, path in known.items()
+        for target, line in imports(name, path, known)
+        if target.split(".")[0] in FOREIGN
+    ]
+    assert not wrong, "imported:\n" + "\n".join(wrong)
+
+
+def public_definitions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    """Public functions, classes and methods; overloads and property setters repeat another."""
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            marks = {ast.unparse(mark).rsplit(".", 1)[-1] for mark in node.decorator_list}
+            if not marks & {"overload", "setter"}:
+                yield node
+            if isinstance(node, ast.ClassDef):
+                yield from public_definitions(node.body)
+
+
+def test_public_names_have_docstrings() -> None:
+    missing = []
+    for path in modules().values():
+        tree = ast.parse(path.read_text())
+        missing += [] if ast.get_docstring(tree) else [f"{path.relative_to(ROOT)}:1 (module)"]
+        missing += [
+            f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+            for node in public_definitions(tree.body)
+            if not ast.get_docstring(node)
+        ]
+    assert not missing, "no docstring:\n" + "\n".join(missing)
+
+
+def host_reads(node: ast.AST, function: str | None = None) -> Iterator[tuple[str | None, str, int]]:
+    """(outermost function or method, what, line) of every call that reads a value on the host."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute):
+            of, name = child.func.value, child.func.attr
+            from_numpy = isinstance(of, ast.Name) and of.id in ("np", "numpy")
+            if name in (("array", "asarray") if from_numpy else ("item", "tolist")):
+                yield function, ast.unparse(child), child.lineno
+        inside = isinstance(child, ast.FunctionDef) and function is None
+        yield from host_reads(child, child.name if inside else function)
+
+
+def test_values_are_read_only_at_the_host_boundary() -> None:
+    hidden = []
+    for name, path in modules().items():
+        inside = "/".join(name.split(".")[1:]) + ".py"
+        for function, what, line in host_reads(ast.parse(path.read_text())):
+            if not any(
+                (inside == place or inside.startswith(f"{place}/") or inside == f"{place}.py")
+                and allowed in (None, function)
+                for place, allowed in HOST_BOUNDARY
+            ):
+                hidden.append(f"{path.relative_to(ROOT)}:{line} in {function}: {what}")
+    assert not hidden, "host reads outside HOST_BOUNDARY:\n" + "\n".join(hidden)
+
+
+def test_wheel_holds_every_module_and_the_type_marker(tmp_path: Path) -> None:
+    # A copy, so that neither build output of an earlier version gets in nor any is left behind.
+    source = tmp_path / "source"
+    for name in ("pyproject.toml", "README.md", "LICENSE", "mlx_rcnn", "convert"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        source.mkdir(exist_ok=True)
+        copy(ROOT / name, source / name)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
+    command += ["--disable-pip-version-check", "--wheel-dir", str(tmp_path), str(source)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        scripts = archive.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
+    expected = {
+        "/".join(name.split(".")) + ("/__init__.py" if path.name == "__init__.py" else ".py")
+        for name, path in modules().items()
+    } | {"mlx_rcnn/py.typed"}
+    # A module missing here: its package is missing from [tool.setuptools] packages.
+    held = {name for name in names if ".dist-info/" not in name}
+    assert held == expected, f"missing {expected - held}, not ours {held - expected}"
+    assert "mlx_rcnn = mlx_rcnn.cli:main" in scripts
+    assert any(name.endswith("licenses/LICENSE") for name in names)
