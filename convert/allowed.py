@@ -84,9 +84,9 @@ def _set(items: Any = ()) -> set[Any]:
 
 def _encode(text: Any, encoding: Any) -> bytes:
     """How pickle protocol 2 writes bytes."""
-    if encoding != "latin1":
-        raise CheckpointError(f"expected text in latin1, got {describe(encoding)}")
-    return bytes(raw_bytes(text))
+    if encoding != "latin1" or type(text) is not str:
+        raise CheckpointError(f"expected text in latin1, got {describe((text, encoding))}")
+    return text.encode("latin1")
 
 
 def _no_bytes() -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -97,12 +98,12 @@ def describe(value: Any) -> str:
 
 
 def check_key(key: Any) -> None:
-    """Refuses dict keys and set members other than plain values and flat tuples of them.
+    """Refuses dict keys and set members that could make hashing slow or deep.
 
-    Hashing a deeply nested tuple overflows the C stack, so nesting is not allowed.
+    Tuples recurse in C, and integers are hashed without a secret, modulo a prime: those past it
+    could all collide.
     """
-    parts = key if type(key) is tuple else (key,)
-    if not all(type(part) in _ATOMS for part in parts):
+    if type(key) not in _ATOMS or (type(key) is int and abs(key) >= sys.hash_info.modulus):
         raise CheckpointError(f"expected a string or number as key, got {describe(key)}")
 
 

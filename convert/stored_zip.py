@@ -93,6 +93,8 @@ def _read_entry(
     extra = directory[at + name_len : at + name_len + extra_len]
     name = _check_name(raw_name)
     following = at + name_len + extra_len + note_len
+    if following > len(directory):
+        raise CheckpointError(f"zip archive is damaged: entry {name} runs past the directory")
     if method != 0 or flags & 1:
         return name, None, following
     size, packed, position = _wide(extra, [size, packed, position])

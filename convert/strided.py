@@ -55,6 +55,7 @@ class Storage:
 
     @property
     def nbytes(self) -> int:
+        """What it takes in the file."""
         return self.numel * itemsize(self.dtype)
 
 

@@ -75,7 +75,7 @@ def load_pickle_file(path: str | os.PathLike[str]) -> Any:
     """Reads a plain pickle of NumPy arrays, such as detectron2's model zoo files.
 
     Args:
-        path (str or os.PathLike): the file; protocol 0 to 5, strings of Python 2 read as latin1.
+        path (str or os.PathLike): the file; protocol 1 to 5, strings of Python 2 read as latin1.
 
     Returns:
         The containers, with values as :func:`load_torch_file` gives them.
@@ -130,7 +130,7 @@ def _refuse_foreign(data: memoryview) -> None:
         what = "a tar archive"
     elif what is None and len(head) > 3 and not head.strip(bytes([9, 10, 13, *range(32, 127)])):
         # Protocol 0 pickles are text too, but end in a dot and start with one of few opcodes.
-        if bytes(data[-1:]) != b"." or head[:1] not in b"(cdlSVIFLN]}":
+        if bytes(data[-1:]) != b"." or head[:1] not in b"(cdlVIFLN]}":
             what = f"a text file that begins {describe(head[:40].decode())}"
     if what:
         raise CheckpointError(f"expected a checkpoint, got {what}")

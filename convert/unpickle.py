@@ -27,21 +27,18 @@ from mlx_rcnn.convert.inert import (
 )
 
 # Prices in bytes that bound CPython's real cost from above: an empty set or a dict of one item is
-# 216 to 232 bytes, a memo entry about 100 with its key.
-_CONTAINER, _ENTRY, _MARK = 256, 128, 128
+# 216 to 232 bytes, a memo entry about 100 with its key, a slot of a growing stack up to 17.
+_CONTAINER, _ENTRY, _MARK, _SLOT = 256, 128, 128, 24
 _LONGEST_LINE = 4096  # text opcodes hold names and decimal numbers
 _BLOB = 1024  # strings and bytes of this size and above stay where they are in the file
 
 _OPCODES = {op.code: op for op in pickletools.opcodes}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_EMPTY: dict[str, Callable[[], Any]] = {
-    "EMPTY_LIST": list,
-    "EMPTY_DICT": dict,
-    "EMPTY_SET": set,
-}
+_EMPTY: dict[str, type] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
 _BLOB_LENGTH = {"BINSTRING": "<i", "BINBYTES": "<I", "BINBYTES8": "<Q", "BYTEARRAY8": "<Q"}
+_LINES = {"GLOBAL": 2, "INST": 2, "PERSID": 1}
 _NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
-_STRINGS = {"STRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
+_STRINGS = {"SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
 _LITERALS = _NUMBERS | _STRINGS | {"SHORT_BINBYTES"}
 
 
@@ -71,7 +68,9 @@ class _Stream:
 
 
 class Unpickler:
-    """Reads one pickle (protocols 0 to 5) into plain containers and the caller's own values.
+    """Reads one pickle into plain containers and the caller's own values.
+
+    Protocols 0 to 5, but not the quoted strings of Python 2's protocol 0.
 
     Args:
         data (memoryview): bytes that hold the pickle; long byte strings come back as :class:`Blob`
@@ -81,8 +80,6 @@ class Unpickler:
         persistent_load (callable, optional): maps a persistent id to a value. Default: ``None``,
             persistent ids are refused.
         start (int): where the pickle starts. Default: ``0``.
-
-    After :meth:`load` the attribute ``position`` is the first byte past the pickle.
     """
 
     def __init__(
@@ -101,6 +98,7 @@ class Unpickler:
 
     @property
     def position(self) -> int:
+        """The first byte past the pickle, after :meth:`load`."""
         return self._stream.position
 
     def load(self) -> Any:
@@ -119,39 +117,44 @@ class Unpickler:
             if op is None:
                 raise CheckpointError(f"expected a pickle opcode, got byte 0x{ord(code):02x}")
             if op.name == "STOP":
-                return self._pop()
+                value = self._pop()
+                if self._stack or self._marks:
+                    raise CheckpointError("malformed pickle: it ends with more than one value")
+                return value
             self._step(op)
 
     def _step(self, op: pickletools.OpcodeInfo) -> None:
         if op.name in _BLOB_LENGTH:
             self._push_blob(op.name)
+        elif op.name in _LITERALS:
+            arg = self._read_argument(op)
+            self._push(arg, sys.getsizeof(arg))
+        elif op.name in _CONSTANTS:
+            self._push(_CONSTANTS[op.name], 0)
+        elif op.name in _EMPTY:
+            self._push(_EMPTY[op.name](), _CONTAINER)
+        elif op.name in _OPERATIONS:
+            _OPERATIONS[op.name](self, self._read_argument(op))
         else:
-            arg = op.arg.reader(cast("IO[bytes]", self._stream)) if op.arg else None
-            if op.name in _LITERALS:
-                self._push(arg, sys.getsizeof(arg))
-            elif op.name in _CONSTANTS:
-                self._push(_CONSTANTS[op.name], 0)
-            elif op.name in _EMPTY:
-                self._push(_EMPTY[op.name](), _CONTAINER)
-            elif op.name in _OPERATIONS:
-                _OPERATIONS[op.name](self, arg)
-            else:
-                # INST names its class as "module name"
-                what = op.name if arg is None else f"{op.name} {describe(arg).replace(' ', '.')}"
-                raise UnsafeCheckpointError(f"refused the pickle opcode {what}")
+            what = describe(".".join(self._read_argument(op))) if op.name in _LINES else ""
+            raise UnsafeCheckpointError(f"refused the pickle opcode {op.name} {what}".rstrip())
+
+    def _read_argument(self, op: pickletools.OpcodeInfo) -> Any:
+        if op.name in _LINES:
+            return [self._stream.readline()[:-1].decode() for _ in range(_LINES[op.name])]
+        return op.arg.reader(cast("IO[bytes]", self._stream)) if op.arg else None
 
     def _push(self, value: Any, price: int) -> None:
-        self._budget.spend(price + 8)
+        self._budget.spend(price + _SLOT)
         self._stack.append(value)
 
     def _pop(self) -> Any:
-        if not self._stack:
-            raise CheckpointError("malformed pickle: it takes a value from an empty stack")
+        self._peek()
         return self._stack.pop()
 
     def _peek(self, kind: type = object) -> Any:
         if not self._stack:
-            raise CheckpointError("malformed pickle: it uses the top of an empty stack")
+            raise CheckpointError("malformed pickle: it uses a value of an empty stack")
         if kind is not object and type(self._stack[-1]) is not kind:
             got = describe(self._stack[-1])
             raise CheckpointError(f"malformed pickle: expected a {kind.__name__}, got {got}")
@@ -199,8 +202,6 @@ class Unpickler:
         self._peek(list).extend(items)
 
     def _set_items(self, items: list[Any]) -> None:
-        if len(items) % 2:
-            raise CheckpointError("malformed pickle: a dict key without a value")
         target = self._peek(dict)
         self._budget.spend(_ENTRY * (len(items) // 2))
         for key, value in zip(items[::2], items[1::2], strict=True):
@@ -227,10 +228,7 @@ class Unpickler:
 
     def _find(self, module: Any, name: Any) -> None:
         if type(module) is not str or type(name) is not str:
-            raise UnsafeCheckpointError(
-                f"expected two strings as a global's module and name, got {describe(module)} and "
-                f"{describe(name)}"
-            )
+            raise UnsafeCheckpointError(f"expected two strings, got {describe((module, name))}")
         if (module, name) not in self._names:
             raise UnsafeCheckpointError(
                 f"refused {describe(module + '.' + name)}: only tensors, numbers, strings and "
@@ -291,7 +289,7 @@ _OPERATIONS: dict[str, Callable[[Unpickler, Any], Any]] = {
     "SETITEM": lambda self, _: self._set_items([self._pop(), self._pop()][::-1]),
     "SETITEMS": lambda self, _: self._set_items(self._pop_mark()),
     "ADDITEMS": lambda self, _: self._add_items(self._pop_mark()),
-    "GLOBAL": lambda self, arg: self._find(*arg.split(" ", 1)),
+    "GLOBAL": lambda self, arg: self._find(*arg),
     "STACK_GLOBAL": lambda self, _: self._find(*[self._pop(), self._pop()][::-1]),
     "REDUCE": Unpickler._reduce,
     "BUILD": Unpickler._build,

@@ -169,10 +169,13 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
         raise ImageError(f"{name} has size {image.size}: expected at least one pixel")
     mode = image.mode
     if mode == "I" or mode.startswith("I;16"):  # convert("RGB") would clip at 255
-        grey = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
+        high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+        return np.repeat(high[..., None], 3, axis=2)
     if mode == "F":
-        return check_image_array(np.repeat(np.asarray(image)[..., None], 3, axis=2), name)
+        grey = np.asarray(image)
+        if grey.max() > _SUSPICIOUS_FLOAT:
+            raise ImageError(f"{name} has floats up to {grey.max():g}: expected floats in [0, 1]")
+        return check_image_array(np.repeat(grey[..., None], 3, axis=2), name)
     if mode == "P" and "transparency" in image.info:
         image = image.copy()  # the same pixels, without Pillow's advice to convert to RGBA
         del image.info["transparency"]

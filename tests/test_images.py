@@ -106,6 +106,8 @@ def test_float_file_is_an_array_of_floats():
     pixels = load_image(Image.fromarray(grey))
     assert pixels.dtype == np.float32
     np.testing.assert_array_equal(pixels, np.stack([grey] * 3, axis=-1))
+    with pytest.raises(ImageError, match="floats up to 200"):
+        load_image(Image.fromarray(grey * 200))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
