@@ -50,6 +50,7 @@ def reference(args: argparse.Namespace) -> None:
 def compare(args: argparse.Namespace, folder: str) -> list[tuple[str, str, str, bool]]:
     """Rows of (stage, measured, bound, within)."""
     import mlx.core as mx
+
     import mlx_rcnn
     from mlx_rcnn.models.faster_rcnn import roi_scales
     from mlx_rcnn.rpn import select_proposals
@@ -72,11 +73,23 @@ def compare(args: argparse.Namespace, folder: str) -> list[tuple[str, str, str, 
     row("network input, max error", worst(batch.pixels, "input"), 1e-4)
     levels = [f"p{i}" for i in range(2, 7)]
     features = model._features(mx.array(want["input"]))
-    row("FPN levels, max error", max(worst(f, p) for f, p in zip(features, levels)), 2e-4)
+    row(
+        "FPN levels, max error",
+        max(worst(f, p) for f, p in zip(features, levels, strict=True)),
+        2e-4,
+    )
     maps = [mx.array(want[p]) for p in levels]
     logits, deltas = model.rpn.head(maps)
-    row("RPN logits, max error", max(worst(v, f"rpn_logits_{p}") for v, p in zip(logits, levels)), 2e-4)
-    row("RPN deltas, max error", max(worst(v, f"rpn_deltas_{p}") for v, p in zip(deltas, levels)), 2e-4)
+    row(
+        "RPN logits, max error",
+        max(worst(v, f"rpn_logits_{p}") for v, p in zip(logits, levels, strict=True)),
+        2e-4,
+    )
+    row(
+        "RPN deltas, max error",
+        max(worst(v, f"rpn_deltas_{p}") for v, p in zip(deltas, levels, strict=True)),
+        2e-4,
+    )
 
     n, height, width, _ = want["input"].shape
     sizes = mx.array(batch.sizes.astype(np.float32))
@@ -107,8 +120,15 @@ def compare(args: argparse.Namespace, folder: str) -> list[tuple[str, str, str, 
         expected = {k: want[f"{k}_{i}"] for k in ("boxes", "scores", "labels")}
         if "masks" in found:
             expected |= {"masks": want[f"masks_{i}"]}
-        got = match_detections(expected, found, config.box_score_thresh, config.box_detections_per_img)
-        row(f"image {i}: {len(expected['scores'])} detections, matched", got["share"], 0.97, least=True)
+        got = match_detections(
+            expected, found, config.box_score_thresh, config.box_detections_per_img
+        )
+        row(
+            f"image {i}: {len(expected['scores'])} detections, matched",
+            got["share"],
+            0.97,
+            least=True,
+        )
         row(f"image {i}: score error of matched", got["score_error"], 2e-3)
         row(f"image {i}: box error of matched, px", got["box_error"], 0.5)
         if "masks" in found:

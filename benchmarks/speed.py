@@ -21,7 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1] / "tests/goldens")]
+sys.path[:0] = [
+    str(Path(__file__).parents[1] / "tests"),
+    str(Path(__file__).parents[1] / "tests/goldens"),
+]
 THREADS = 2
 CASES = {
     "roi_align": ("roi_align forward, 1000 boxes, 200x272x256, 7x7, ratio 2", 0.6),
@@ -39,10 +42,17 @@ def inputs(case: str) -> dict[str, np.ndarray]:
     if case == "roi_align":
         center, side = rng.uniform(0, 1, (1000, 2)) * [1088, 800], rng.uniform(16, 112, (1000, 2))
         boxes = np.concatenate([np.zeros((1000, 1)), center - side / 2, center + side / 2], axis=1)
-        return {"map": rng.standard_normal((1, 200, 272, 256), np.float32), "boxes": boxes.astype(np.float32)}
+        return {
+            "map": rng.standard_normal((1, 200, 272, 256), np.float32),
+            "boxes": boxes.astype(np.float32),
+        }
     if case == "batched_nms":
-        center = np.repeat(rng.uniform(0, 800, (5, 100, 2)), 10, axis=1) + rng.normal(0, 8, (5, 1000, 2))
-        side = np.repeat(rng.uniform(20, 100, (5, 100, 2)), 10, axis=1) * rng.uniform(0.8, 1.2, (5, 1000, 2))
+        center = np.repeat(rng.uniform(0, 800, (5, 100, 2)), 10, axis=1) + rng.normal(
+            0, 8, (5, 1000, 2)
+        )
+        side = np.repeat(rng.uniform(20, 100, (5, 100, 2)), 10, axis=1) * rng.uniform(
+            0.8, 1.2, (5, 1000, 2)
+        )
         boxes = np.concatenate([center - side / 2, center + side / 2], axis=2).reshape(-1, 4)
         return {
             "boxes": boxes.astype(np.float32),
@@ -50,7 +60,10 @@ def inputs(case: str) -> dict[str, np.ndarray]:
             "idxs": np.repeat(np.arange(5), 1000),
         }
     if case == "paste_masks":
-        corner, side = rng.uniform(0, 1, (100, 2)) * [1700, 900], np.exp(rng.uniform(3, 6.5, (100, 2)))
+        corner, side = (
+            rng.uniform(0, 1, (100, 2)) * [1700, 900],
+            np.exp(rng.uniform(3, 6.5, (100, 2))),
+        )
         return {
             "masks": rng.uniform(0, 1, (100, 28, 28)).astype(np.float32),
             "boxes": np.concatenate([corner, corner + side], axis=1).astype(np.float32),
@@ -67,13 +80,16 @@ def _scene(height: int, width: int) -> np.ndarray:
     image = np.full((height, width, 3), 110.0)
     for _ in range(40):
         cy, cx, s = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(8, 90)
-        image += np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * s * s))[..., None] * rng.uniform(-120, 120, 3)
+        image += np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * s * s))[..., None] * rng.uniform(
+            -120, 120, 3
+        )
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def mlx_case(case: str, data: dict[str, np.ndarray]):
     """A function that runs the case once, and the bytes it needs above its inputs."""
     import mlx.core as mx
+
     import mlx_rcnn
     from mlx_rcnn import ops
     from mlx_rcnn.transforms import preprocess
@@ -84,7 +100,9 @@ def mlx_case(case: str, data: dict[str, np.ndarray]):
     if case == "roi_align":
         return lambda: mx.eval(ops.roi_align(arrays["map"], arrays["boxes"], 7, 0.25, 2))
     if case == "batched_nms":
-        return lambda: mx.eval(ops.batched_nms(arrays["boxes"], arrays["scores"], arrays["idxs"], 0.7))
+        return lambda: mx.eval(
+            ops.batched_nms(arrays["boxes"], arrays["scores"], arrays["idxs"], 0.7)
+        )
     if case == "paste_masks":
         return lambda: ops.paste_masks(data["masks"], data["boxes"], (1080, 1920))
     if case == "preprocess":
@@ -114,15 +132,20 @@ def torch_case(case: str, data: dict[str, np.ndarray]):
     if case == "batched_nms":
         return lambda: batched_nms(arrays["boxes"], arrays["scores"], arrays["idxs"], 0.7)
     if case == "paste_masks":
-        return lambda: paste_masks_in_image(arrays["masks"][:, None], arrays["boxes"], (1080, 1920)) > 0.5
+        return lambda: (
+            paste_masks_in_image(arrays["masks"][:, None], arrays["boxes"], (1080, 1920)) > 0.5
+        )
     image = arrays["image"].permute(2, 0, 1)
     if case == "preprocess":
-        transform = GeneralizedRCNNTransform(800, 1333, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        transform = GeneralizedRCNNTransform(
+            800, 1333, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+        )
         return lambda: transform([image.float() / 255])
     name = "maskrcnn_resnet50_fpn" if case == "predict_mask" else "fasterrcnn_resnet50_fpn"
     model = tv.build(name)
     return lambda: [
-        {k: v > 0.5 if k == "masks" else v for k, v in r.items()} for r in model([image.float() / 255])
+        {k: v > 0.5 if k == "masks" else v for k, v in r.items()}
+        for r in model([image.float() / 255])
     ]
 
 
@@ -170,7 +193,8 @@ def measure(case: str, rounds: int) -> str:
     best = min(seconds["mlx"]) / min(seconds["torch"])
     return (
         f"| {label} | {min(seconds['mlx']) * 1e3:.0f} ms | {min(seconds['torch']) * 1e3:.0f} ms | "
-        f"{best:.2f} | {statistics.median(ratios):.2f} | {bound or '-'} | {reports['mlx']['peak_mb']:.0f} MB |"
+        f"{best:.2f} | {statistics.median(ratios):.2f} | "
+        f"{bound or '-'} | {reports['mlx']['peak_mb']:.0f} MB |"
     )
 
 
@@ -179,14 +203,19 @@ def main() -> None:
     import tempfile
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", default=list(CASES), metavar="CASE", help=f"of {', '.join(CASES)}")
+    parser.add_argument(
+        "cases", nargs="*", default=list(CASES), metavar="CASE", help=f"of {', '.join(CASES)}"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         work(*args.worker)
         return
-    print("| what | mlx_rcnn | torchvision | ratio of the best | median ratio | bound | MLX peak above inputs |")
+    print(
+        "| what | mlx_rcnn | torchvision | ratio of the best | median ratio | bound "
+        "| MLX peak above inputs |"
+    )
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["BENCH_FOLDER"] = folder

@@ -1,7 +1,7 @@
 """The rename engine: an ordered table of rules turns a checkpoint's keys into ours.
 
-A rule is data: a pattern that must match a whole key, what replaces it (``None`` drops the key), and
-how the array's layout changes. Every source key must match a rule.
+A rule is data: a pattern that must match a whole key, what replaces it (``None`` drops the key),
+and how the array's layout changes. Every source key must match a rule.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Rule(NamedTuple):
 
     Layouts: ``"same"``; ``"conv"`` (O, I, kh, kw) -> (O, kh, kw, I); ``"deconv"`` (I, O, kh, kw) ->
     (O, kh, kw, I); ``"flat"`` (units, C * ph * pw) -> (units, ph * pw * C), the first linear after
-    RoI pooling.
+    RoI pooling. Arrays of fewer axes (biases, norms) stay as they are.
     """
 
     pattern: str
@@ -49,16 +49,14 @@ def rename(
     Raises:
         ValueError: keys without a rule, or two keys for one target; all offenders are listed.
     """
-    compiled = [(re.compile(rule.pattern), rule) for rule in rules]
     weights: dict[str, mx.array] = {}
     origin: dict[str, str] = {}
     dropped: list[str] = []
     unknown: list[str] = []
     for key, value in source.items():
-        for pattern, rule in compiled:
-            if match := pattern.fullmatch(key):
-                break
-        else:
+        found = ((rule, re.fullmatch(rule.pattern, key)) for rule in rules)
+        rule, match = next(((r, m) for r, m in found if m), (None, None))
+        if rule is None or match is None:
             unknown.append(key)
             continue
         if rule.target is None:
@@ -80,10 +78,16 @@ def _relayout(value: mx.array, layout: str, pool: tuple[int, int], key: str) -> 
     if layout == "flat":
         height, width = pool
         if value.ndim != 2 or value.shape[1] % (height * width):
-            raise ValueError(f"{key!r} has shape {value.shape}: expected (units, C * {height} * {width})")
-        return value.reshape(value.shape[0], -1, height, width).transpose(0, 2, 3, 1).reshape(value.shape)  # fmt: skip
-    if value.ndim != 4:
-        raise ValueError(f"{key!r} has shape {value.shape}: expected a kernel with 4 axes")
+            raise ValueError(
+                f"{key!r} has shape {value.shape}: expected (units, C * {height} * {width})"
+            )
+        return (
+            value.reshape(value.shape[0], -1, height, width)
+            .transpose(0, 2, 3, 1)
+            .reshape(value.shape)
+        )
+    if value.ndim < 4:
+        return value
     return mx.contiguous(value.transpose(*((0, 2, 3, 1) if layout == "conv" else (1, 2, 3, 0))))
 
 
@@ -108,7 +112,9 @@ def state_dict_of(content: Any, name: str) -> dict[str, mx.array]:
     if not isinstance(content, dict) or not content:
         what = "an empty dict" if isinstance(content, dict) else f"a {type(content).__name__}"
         raise ValueError(f"{name}: holds {what}, expected a state dict (tensors by name)")
-    wrong = [str(k) for k, v in content.items() if not isinstance(v, mx.array) or not isinstance(k, str)]
+    wrong = [
+        str(k) for k, v in content.items() if not isinstance(v, mx.array) or not isinstance(k, str)
+    ]
     if wrong:
         raise ValueError(f"{name}: expected a state dict, but no tensor is under {listing(wrong)}")
     return {key.removeprefix("module."): value for key, value in content.items()}

@@ -17,32 +17,33 @@ RULES = (
     # BatchNorm2d counts its batches; nothing reads the count.
     Rule(r".*\.num_batches_tracked", None),
     # body: torchvision's name for the classifier without its top, our net
-    Rule(r"backbone\.body\.((?:.*\.)?conv\d|.*\.downsample\.0)\.weight", r"backbone.net.\1.weight", "conv"),
-    Rule(r"backbone\.body\.(.*)", r"backbone.net.\1"),
+    Rule(r"backbone\.body\.(.*)", r"backbone.net.\1", "conv"),
     # FPN, RPN and mask head: convolutions sit in a Sequential (.0) since release 0.13; the
     # published v1 files are older.
-    Rule(r"backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(?:0\.)?weight", r"backbone.fpn.\1_blocks.\2.0.weight", "conv"),
-    Rule(r"backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(?:0\.)?bias", r"backbone.fpn.\1_blocks.\2.0.bias"),
-    Rule(r"rpn\.head\.conv\.(?:0\.0\.)?weight", r"rpn.head.conv.0.0.weight", "conv"),
-    Rule(r"rpn\.head\.conv\.(?:0\.0\.)?bias", r"rpn.head.conv.0.0.bias"),
-    Rule(r"rpn\.head\.(cls_logits|bbox_pred)\.weight", r"rpn.head.\1.weight", "conv"),
-    Rule(r"rpn\.head\.(cls_logits|bbox_pred)\.bias", r"rpn.head.\1.bias"),
-    # flattened (C, h, w) there, (h, w, C) here
-    Rule(r"roi_heads\.box_head\.fc6\.weight", r"roi_heads.box_head.fc6.weight", "flat"),
-    Rule(r"roi_heads\.(box_head\.fc[67]|box_predictor\.\w+)\.(weight|bias)", r"roi_heads.\1.\2"),
-    Rule(r"roi_heads\.mask_head\.(\d)\.0\.weight", r"roi_heads.mask_head.convs.\1.weight", "conv"),
-    Rule(r"roi_heads\.mask_head\.(\d)\.0\.bias", r"roi_heads.mask_head.convs.\1.bias"),
-    *(  # the old names count from 1
-        Rule(rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.{kind}", f"roi_heads.mask_head.convs.{i}.{kind}", layout)
-        for i in range(8)
-        for kind, layout in (("weight", "conv"), ("bias", "same"))
+    Rule(
+        r"backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(?:0\.)?(weight|bias)",
+        r"backbone.fpn.\1_blocks.\2.0.\3",
+        "conv",
     ),
-    Rule(r"roi_heads\.mask_predictor\.conv5_mask\.weight", r"roi_heads.mask_predictor.conv5_mask.weight", "deconv"),
-    Rule(r"roi_heads\.mask_predictor\.mask_fcn_logits\.weight", r"roi_heads.mask_predictor.mask_fcn_logits.weight", "conv"),
-    Rule(r"roi_heads\.mask_predictor\.(\w+)\.bias", r"roi_heads.mask_predictor.\1.bias"),
-)  # fmt: skip
+    Rule(r"rpn\.head\.conv\.(?:0\.0\.)?(weight|bias)", r"rpn.head.conv.0.0.\1", "conv"),
+    Rule(r"(rpn\.head\.(?:cls_logits|bbox_pred)\..*)", r"\1", "conv"),
+    # flattened (C, h, w) there, (h, w, C) here
+    Rule(r"(roi_heads\.box_head\.fc6\.weight)", r"\1", "flat"),
+    Rule(r"(roi_heads\.box_(?:head|predictor)\..*)", r"\1"),
+    Rule(r"roi_heads\.mask_head\.(\d)\.0\.(.*)", r"roi_heads.mask_head.convs.\1.\2", "conv"),
+    *(  # the old names count from 1
+        Rule(
+            rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.(.*)",
+            rf"roi_heads.mask_head.convs.{i}.\1",
+            "conv",
+        )
+        for i in range(8)
+    ),
+    Rule(r"(roi_heads\.mask_predictor\.conv5_mask\..*)", r"\1", "deconv"),
+    Rule(r"(roi_heads\.mask_predictor\.mask_fcn_logits\..*)", r"\1", "conv"),
+)
 
-_DEPTHS = {  # (blocks a stage, bottleneck?) -> depth
+_DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {  # (blocks a stage, bottleneck?) -> depth
     ((2, 2, 2, 2), False): 18,
     ((3, 4, 6, 3), False): 34,
     ((3, 4, 6, 3), True): 50,
@@ -80,7 +81,9 @@ def recognise(state: Mapping[str, mx.array]) -> Recognised:
     )  # fmt: skip
     other = _something_else(state)
     if other:
-        raise ValueError(f"this is {other}; expected a Faster or Mask R-CNN (ResNet and FPN) of torchvision")
+        raise ValueError(
+            f"this is {other}; expected a Faster or Mask R-CNN (ResNet and FPN) of torchvision"
+        )
     missing = [key for key in needed if key not in state]
     if len(missing) > 2:
         raise ValueError(
@@ -94,12 +97,19 @@ def recognise(state: Mapping[str, mx.array]) -> Recognised:
     channels = int(state["rpn.head.cls_logits.weight"].shape[1])
     side = math.isqrt(flat // channels)
     if side * side * channels != flat:
-        raise ValueError(f"'roi_heads.box_head.fc6.weight' has {flat} columns: expected {channels} channels times a square")  # fmt: skip
+        raise ValueError(
+            f"'roi_heads.box_head.fc6.weight' has {flat} columns: expected {channels} channels "
+            "times a square"
+        )
     classes = int(state["roi_heads.box_predictor.cls_score.weight"].shape[0])
     frozen = not any(key.endswith("num_batches_tracked") for key in state)
     detector: dict[str, Any] = {
-        "feat_channels": channels, "num_classes": classes, "use_fpn": True, "hidden_dim": int(units),
-        "pool_size": (side, side), "dropout": 0.0,
+        "feat_channels": channels,
+        "num_classes": classes,
+        "use_fpn": True,
+        "hidden_dim": int(units),
+        "pool_size": (side, side),
+        "dropout": 0.0,
     }  # fmt: skip
     if classes == len(COCO_91):
         detector["class_names"] = COCO_91
@@ -107,13 +117,17 @@ def recognise(state: Mapping[str, mx.array]) -> Recognised:
     if mask:
         convs = {m[1] for k in state if (m := re.search(r"mask_head\.(?:mask_fcn)?(\d)", k))}
         detector["mask_num_convs"] = len(convs)
-        detector["mask_hidden_channels"] = int(state["roi_heads.mask_predictor.conv5_mask.weight"].shape[0])  # fmt: skip
+        detector["mask_hidden_channels"] = int(
+            state["roi_heads.mask_predictor.conv5_mask.weight"].shape[0]
+        )
     # Published files hold FrozenBatchNorm2d and are used with epsilon 0; a model made without
     # pretrained weights holds BatchNorm2d with the usual epsilon.
-    backbone = {"depth": depth, "num_classes": 0, "out_channels": channels}
+    backbone: dict[str, Any] = {"depth": depth, "num_classes": 0, "out_channels": channels}
     backbone |= {"norm": "frozen", "norm_eps": 0.0} if frozen else {"norm": "batch"}
     kind = "Mask R-CNN" if mask else "Faster R-CNN"
-    norms = "no num_batches_tracked: frozen norms, epsilon 0" if frozen else "BatchNorm2d, epsilon 1e-5"
+    norms = (
+        "no num_batches_tracked: frozen norms, epsilon 0" if frozen else "BatchNorm2d, epsilon 1e-5"
+    )
     note = f"torchvision {kind}, ResNet-{depth} and FPN, {classes} classes ({norms})"
     return Recognised("mask_rcnn" if mask else "faster_rcnn", backbone, detector, note)
 
@@ -121,24 +135,29 @@ def recognise(state: Mapping[str, mx.array]) -> Recognised:
 def _depth(state: Mapping[str, mx.array]) -> int:
     blocks = []
     for stage in range(1, 5):
-        found = {m[1] for k in state if (m := re.match(rf"backbone\.body\.layer{stage}\.(\d+)\.", k))}
+        found = {
+            m[1] for k in state if (m := re.match(rf"backbone\.body\.layer{stage}\.(\d+)\.", k))
+        }
         blocks.append(len(found))
     bottleneck = "backbone.body.layer1.0.conv3.weight" in state
-    depth = _DEPTHS.get((tuple(blocks), bottleneck))  # type: ignore[call-overload]
+    depth = _DEPTHS.get((tuple(blocks), bottleneck))
     if depth is None:
-        raise ValueError(f"no ResNet has stages of {blocks} blocks: the checkpoint is incomplete or of another backbone")  # fmt: skip
-    return int(depth)
+        raise ValueError(
+            f"no ResNet has stages of {blocks} blocks: the checkpoint is incomplete, or of another "
+            "backbone"
+        )
+    return depth
 
 
 def _something_else(state: Mapping[str, mx.array]) -> str | None:
     """Networks people confuse with ours, by a key only they have."""
     signs = {
         "head.classification_head.cls_logits.weight": "torchvision's RetinaNet",
-        "roi_heads.keypoint_predictor.kps_score_lowres.weight": "a Keypoint R-CNN, not supported yet",
-        "rpn.head.conv.1.0.weight": "torchvision's v2 R-CNN, not supported yet",
-        "backbone.body.0.0.weight": "an R-CNN on MobileNet, not supported yet",
-        "proposal_generator.rpn_head.conv.weight": "a detectron2 checkpoint, not supported yet",
-        "rpn_head.rpn_conv.weight": "an mmdetection checkpoint, not supported yet",
+        "roi_heads.keypoint_predictor.kps_score_lowres.weight": "torchvision's Keypoint R-CNN",
+        "rpn.head.conv.1.0.weight": "torchvision's v2 R-CNN",
+        "backbone.body.0.0.weight": "an R-CNN on MobileNet",
+        "proposal_generator.rpn_head.conv.weight": "a detectron2 checkpoint",
+        "rpn_head.rpn_conv.weight": "an mmdetection checkpoint",
     }
     for key, name in signs.items():
         if key in state:

@@ -79,9 +79,14 @@ class AnchorGenerator:
         Raises:
             ValueError: sizes or strides for another number of levels.
         """
-        for name, value in (("anchor_sizes", self.sizes if self._nested() else None), ("anchor_stride", self.stride)):  # fmt: skip
+        for name, value in (
+            ("anchor_sizes", self.sizes if self._nested() else None),
+            ("anchor_stride", self.stride),
+        ):
             if isinstance(value, Sequence) and len(value) != len(map_sizes):
-                raise ValueError(f"{name}={value!r}: expected one entry for each of the {len(map_sizes)} maps")
+                raise ValueError(
+                    f"{name}={value!r}: expected one entry for each of the {len(map_sizes)} maps"
+                )
         anchors = []
         for level, (h, w) in enumerate(map_sizes):
             if self.stride is None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 RESNET_DEPTHS = (18, 34, 50, 101, 152)
 NORMS = ("batch", "frozen", "group")
 
-T = TypeVar("T")
+T = TypeVar("T", bound="FasterRCNNConfig")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ResNetFPNConfig:
         groups (int): groups of the 3x3 convolutions (ResNeXt). Default: ``1``.
         width_per_group (int): base width of the bottlenecks. Default: ``64``.
         out_channels (int): channels of every pyramid level. Default: ``256``.
-        returned_layers (tuple of int): which of the stages 1..4 feed the pyramid. Default: all four.
+        returned_layers (tuple of int): which of stages 1..4 feed the pyramid. Default: all.
     """
 
     depth: int = 50
@@ -57,7 +57,9 @@ class ResNetFPNConfig:
         _number(self, "norm_eps", 0.0)
         layers = self.returned_layers
         if not layers or list(layers) != sorted(set(layers) & {1, 2, 3, 4}):
-            raise ValueError(f"returned_layers={layers!r}: expected rising stages out of 1, 2, 3, 4")
+            raise ValueError(
+                f"returned_layers={layers!r}: expected rising stages out of 1, 2, 3, 4"
+            )
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class FasterRCNNConfig:
         size_divisible (int): batches are padded to a multiple of this. Default: ``32``.
         class_names: one name a class, the background's first. Default: none.
 
-    The remaining fields are torchvision's, described at ``torchvision.models.detection.FasterRCNN``;
+    The other fields are torchvision's, described at ``torchvision.models.detection.FasterRCNN``;
     ``rpn_min_size`` and ``box_min_size`` are the smallest sides it keeps at the two stages.
     """
 
@@ -247,20 +249,20 @@ def make_config(
     """
     given = {"feat_channels": feat_channels, "num_classes": num_classes}
     options = {**{k: v for k, v in given.items() if v is not None}, **options}
-    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    known = [f.name for f in fields(cls)]
     for name in options:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise TypeError(f"{cls.__name__} has no field {name!r}{hint}")
-    if isinstance(backbone, FasterRCNNConfig):
-        if not isinstance(backbone, cls):
-            raise TypeError(f"got a {type(backbone).__name__}, expected a {cls.__name__}")
+    if isinstance(backbone, cls):
         return replace(backbone, **options)
+    if isinstance(backbone, FasterRCNNConfig):
+        raise TypeError(f"got a {type(backbone).__name__}, expected a {cls.__name__}")
     missing = [name for name in given if name not in options]
     if missing:
         raise TypeError(f"{cls.__name__}: missing {' and '.join(missing)}")
-    return cls(backbone=backbone, **options)  # type: ignore[call-arg]
+    return cls(backbone=backbone, **options)
 
 
 def to_json(config: FasterRCNNConfig) -> dict[str, Any]:

@@ -21,7 +21,11 @@ TIMEOUT = 30  # seconds without a byte
 def cache_directory() -> Path:
     """``$MLX_RCNN_CACHE``, or ``mlx_rcnn`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     own = os.environ.get("MLX_RCNN_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlx_rcnn"  # fmt: skip
+    return (
+        Path(own)
+        if own
+        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlx_rcnn"
+    )
 
 
 def fetch(name: str, url: str | None = None) -> Path:
@@ -49,13 +53,15 @@ def fetch(name: str, url: str | None = None) -> Path:
         _download(url, part)
     except (OSError, urllib.error.URLError) as error:
         raise ValueError(
-            f"cannot download {name} from {url} ({error}); with the file at hand, give its path instead"
+            f"cannot download {name} from {url} ({error}); with the file at hand, give its path"
         ) from error
     digest = _sha256(part)
     expected = target.stem.rsplit("-", 1)[-1]
     if not digest.startswith(expected):
         part.unlink()
-        raise ValueError(f"{url} has SHA-256 {digest[:8]}..., expected {expected}...: download discarded")
+        raise ValueError(
+            f"{url} has SHA-256 {digest[:8]}..., expected {expected}...: download discarded"
+        )
     os.replace(part, target)
     return target
 
@@ -73,7 +79,9 @@ def _download(url: str, part: Path) -> None:
         resumed = response.status == 206
         length = response.headers.get("Content-Length")
         total = int(length) + (have if resumed else 0) if length else None
-        bar = tqdm(total=total, initial=have if resumed else 0, unit="B", unit_scale=True, desc=part.stem)
+        bar = tqdm(
+            total=total, initial=have if resumed else 0, unit="B", unit_scale=True, desc=part.stem
+        )
         with bar, part.open("ab" if resumed else "wb") as file:
             while block := response.read(1 << 18):
                 file.write(block)

@@ -46,9 +46,10 @@ class Proposals(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """``boxes`` (N, D, 4), ``scores`` (N, D) falling, ``labels`` (N, D) in 1..C-1, ``valid`` (N, D).
+    """``boxes`` (N, D, 4), ``scores`` (N, D), falling, ``labels`` and ``valid`` (N, D).
 
-    ``exact`` () bool: as in :class:`Proposals`, and no candidate was left out that could matter.
+    Labels are in 1..C-1. ``exact`` () bool: as in :class:`Proposals`, and no candidate was left out
+    that could matter.
     """
 
     boxes: mx.array

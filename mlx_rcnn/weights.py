@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -61,8 +61,8 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
         model = _load_checkpoint(fetch(name), overrides)
     else:
         raise FileNotFoundError(
-            f"no model {str(source)!r}: expected a directory written by mlx_rcnn.save, a checkpoint "
-            f"file, or one of {', '.join(PUBLISHED)}"
+            f"no model {str(source)!r}: expected a directory written by mlx_rcnn.save, "
+            f"a checkpoint file, or one of {', '.join(PUBLISHED)}"
         )
     if dtype is not None:
         cast_weights(model, dtype)
@@ -86,7 +86,7 @@ def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
     """
     kind = next((k for k, cls in MODELS.items() if type(model) is cls), None)
     if kind is None:
-        raise TypeError(f"cannot save a {type(model).__name__}: expected {' or '.join(c.__name__ for c in MODELS.values())}")  # fmt: skip
+        raise TypeError(f"cannot save a {type(model).__name__}: expected a FasterRCNN or MaskRCNN")
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"{directory} is a file: expected a directory")
@@ -96,7 +96,12 @@ def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
         config["class_names"] = None  # the head was swapped
     own = isinstance(model.backbone, ResNetFPN)
     config["backbone"] = asdict(model.backbone.config) if own else None
-    content = {"model_type": kind, "format_version": FORMAT_VERSION, "source": model.source, **config}
+    content = {
+        "model_type": kind,
+        "format_version": FORMAT_VERSION,
+        "source": model.source,
+        **config,
+    }
     directory.mkdir(parents=True, exist_ok=True)
     weights = dict(tree_flatten(model.parameters()))
     part = directory / f".part-{os.getpid()}-{WEIGHTS_FILE}"
@@ -113,22 +118,28 @@ def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
 def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (directory / name).is_file():
-            raise FileNotFoundError(f"{directory} has no {name}: expected a directory written by mlx_rcnn.save")  # fmt: skip
+            raise FileNotFoundError(
+                f"{directory} has no {name}: expected a directory written by mlx_rcnn.save"
+            )
     try:
         content = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
         kind, version = content.pop("model_type"), content.pop("format_version")
         note, backbone = content.pop("source"), content.pop("backbone")
     except (ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"{directory / CONFIG_FILE} is no config of mlx_rcnn: {error!r}") from error
+        raise ValueError(
+            f"{directory / CONFIG_FILE} is no config of mlx_rcnn: {error!r}"
+        ) from error
     if kind not in MODELS or version != FORMAT_VERSION:
         raise ValueError(
-            f"{directory / CONFIG_FILE}: model_type {kind!r} of format {version!r}, expected one of "
-            f"{tuple(MODELS)} of format {FORMAT_VERSION}"
+            f"{directory / CONFIG_FILE}: model_type {kind!r} of format {version!r}, expected one "
+            f"of {tuple(MODELS)} of format {FORMAT_VERSION}"
         )
     if "backbone" in overrides:
         backbone = None
     elif backbone is None:
-        raise ValueError(f"{directory} was saved with a backbone of your own: pass load(..., backbone=module)")  # fmt: skip
+        raise ValueError(
+            f"{directory} was saved with a backbone of your own: pass load(..., backbone=module)"
+        )
     try:
         model = _build(kind, backbone, content, overrides)
     except (TypeError, ValueError) as error:
@@ -160,7 +171,10 @@ def _load_checkpoint(path: Path, overrides: dict[str, Any]) -> FasterRCNN:
 
 
 def _build(
-    kind: str, backbone: dict[str, Any] | None, config: Mapping[str, Any], overrides: Mapping[str, Any]
+    kind: str,
+    backbone: dict[str, Any] | None,
+    config: Mapping[str, Any],
+    overrides: Mapping[str, Any],
 ) -> FasterRCNN:
     """Build a model from config fields, ``overrides`` divided between backbone and detector."""
     cls, options = MODELS[kind], dict(overrides)
@@ -190,7 +204,11 @@ def assign(model: nn.Module, weights: Mapping[str, mx.array], name: str) -> None
     if extra := [k for k in weights if k not in expected]:
         problems.append(f"unexpected {listing(extra)}")
     shared = [k for k in expected if k in weights]
-    shapes = [f"{k} {weights[k].shape} (expected {expected[k].shape})" for k in shared if weights[k].shape != expected[k].shape]  # fmt: skip
+    shapes = [
+        f"{k} {weights[k].shape} (expected {expected[k].shape})"
+        for k in shared
+        if weights[k].shape != expected[k].shape
+    ]
     if shapes:
         problems.append(f"misshaped {listing(shapes)}")
     dtypes = [f"{k} {weights[k].dtype}" for k in shared if weights[k].dtype not in DTYPES.values()]
@@ -215,7 +233,9 @@ def cast_weights(model: nn.Module, dtype: str) -> None:
         raise ValueError(f"dtype={dtype!r}: expected one of {tuple(DTYPES)}")
     for module in model.modules():
         own = {k: v for k, v in module.items() if isinstance(v, mx.array)}
-        norm = isinstance(module, BatchNorm | GroupNorm | nn.BatchNorm | nn.GroupNorm | nn.LayerNorm)
+        norm = isinstance(
+            module, BatchNorm | GroupNorm | nn.BatchNorm | nn.GroupNorm | nn.LayerNorm
+        )
         for name, value in own.items():
             if mx.issubdtype(value.dtype, mx.floating):
                 module[name] = value.astype(mx.float32 if norm else DTYPES[dtype])
@@ -223,7 +243,7 @@ def cast_weights(model: nn.Module, dtype: str) -> None:
 
 def _read_safetensors(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
     try:
-        weights, metadata = mx.load(str(path), return_metadata=True)
+        weights, metadata = cast(Any, mx.load(str(path), return_metadata=True))
         mx.eval(weights)  # a truncated file shows here
     except Exception as error:  # MLX raises several types on a broken file
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error

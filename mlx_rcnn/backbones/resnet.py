@@ -6,16 +6,41 @@ Parameter names are torchvision's (``layer1.0.conv1.weight``). The network is us
 
 from __future__ import annotations
 
+from typing import Any
+
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import RESNET_DEPTHS
 from ..layers import Conv2d, Linear, conv_norm, make_norm, max_pool
 
-BLOCKS = dict(zip(RESNET_DEPTHS, ((2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)), strict=True))  # fmt: skip
+BLOCKS = dict(
+    zip(
+        RESNET_DEPTHS,
+        ((2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)),
+        strict=True,
+    )
+)
 
 
-class BasicBlock(nn.Module):
+class _Block(nn.Module):
+    """What the two kinds of block share: a projection where the shape changes."""
+
+    expansion: int
+
+    def _project(self, inputs: int, outputs: int, stride: int, net: ResNet) -> None:
+        if stride != 1 or inputs != outputs:
+            conv = Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.downsample: list[Any] = [conv, net.norm(outputs)]
+
+    def _shortcut(self, x: mx.array) -> mx.array:
+        if "downsample" not in self:
+            return x
+        conv, norm = self.downsample
+        return conv_norm(x, conv, norm, relu=False)
+
+
+class BasicBlock(_Block):
     """Two 3x3 convolutions and a shortcut (ResNet-18 and 34)."""
 
     expansion = 1
@@ -26,16 +51,15 @@ class BasicBlock(nn.Module):
         self.bn1 = net.norm(planes)
         self.conv2 = Conv2d(planes, planes, 3, 1, 1, bias=False)
         self.bn2 = net.norm(planes)
-        if stride != 1 or inputs != planes:
-            self.downsample = [Conv2d(inputs, planes, 1, stride, bias=False), net.norm(planes)]
+        self._project(inputs, planes, stride, net)
 
     def __call__(self, x: mx.array) -> mx.array:
-        shortcut = conv_norm(x, *self.downsample, relu=False) if "downsample" in self else x
+        shortcut = self._shortcut(x)
         y = conv_norm(x, self.conv1, self.bn1)
         return conv_norm(y, self.conv2, self.bn2, residual=shortcut)
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(_Block):
     """1x1, 3x3, 1x1 convolutions and a shortcut (ResNet-50 and deeper, ResNeXt)."""
 
     expansion = 4
@@ -51,11 +75,10 @@ class Bottleneck(nn.Module):
         self.bn2 = net.norm(width)
         self.conv3 = Conv2d(width, outputs, 1, bias=False)
         self.bn3 = net.norm(outputs)
-        if stride != 1 or inputs != outputs:
-            self.downsample = [Conv2d(inputs, outputs, 1, stride, bias=False), net.norm(outputs)]
+        self._project(inputs, outputs, stride, net)
 
     def __call__(self, x: mx.array) -> mx.array:
-        shortcut = conv_norm(x, *self.downsample, relu=False) if "downsample" in self else x
+        shortcut = self._shortcut(x)
         y = conv_norm(x, self.conv1, self.bn1)
         y = conv_norm(y, self.conv2, self.bn2)
         return conv_norm(y, self.conv3, self.bn3, residual=shortcut)
@@ -93,7 +116,11 @@ class ResNet(nn.Module):
         if depth not in BLOCKS:
             raise ValueError(f"depth={depth!r}: expected one of {RESNET_DEPTHS}")
         self.norm = lambda dims: make_norm(norm, dims, norm_eps, norm_groups)
-        self.stride_in_1x1, self.groups, self.width_per_group = stride_in_1x1, groups, width_per_group
+        self.stride_in_1x1, self.groups, self.width_per_group = (
+            stride_in_1x1,
+            groups,
+            width_per_group,
+        )
         block = Bottleneck if depth >= 50 else BasicBlock
         self.conv1 = Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = self.norm(64)

@@ -43,7 +43,8 @@ class FasterRCNN(nn.Module):
         source: where its weights came from, or ``None``.
     """
 
-    config_class = FasterRCNNConfig
+    config_class: type[FasterRCNNConfig] = FasterRCNNConfig
+    config: FasterRCNNConfig
 
     def __init__(
         self, backbone: Any, feat_channels: Any = None, num_classes: Any = None, **config: Any

@@ -29,6 +29,7 @@ class MaskRCNN(FasterRCNN):
     """
 
     config_class = MaskRCNNConfig
+    config: MaskRCNNConfig
 
     def __init__(
         self, backbone: Any, feat_channels: Any = None, num_classes: Any = None, **config: Any
@@ -97,7 +98,7 @@ class MaskRCNN(FasterRCNN):
             part = probabilities[first : first + len(result["scores"])]
             first += len(part)
             if masks == "full":
-                part = paste_masks(part, result["boxes"], tuple(size), MASK_THRESH)
+                part = np.asarray(paste_masks(part, result["boxes"], tuple(size), MASK_THRESH))
             result["masks"] = part
         return results
 
@@ -106,7 +107,8 @@ class MaskRCNN(FasterRCNN):
         labels: mx.array | None = None,
     ) -> mx.array:  # fmt: skip
         """Mask logits (R, 28, 28, C) of RoIs (R, 5), or (R, 28, 28) of one label each."""
-        heads, done = self.roi_heads, []
+        heads = self.roi_heads
+        done: list[mx.array] = []
         for start in range(0, rois.shape[0], ROIS_AT_ONCE):
             rows = slice(start, start + ROIS_AT_ONCE)
             piece = mx.depends(rois[rows], done[-1]) if done else rois[rows]

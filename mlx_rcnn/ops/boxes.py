@@ -51,7 +51,9 @@ def box_iou(boxes1: mx.array, boxes2: mx.array) -> mx.array:
     Returns:
         (..., n, m): in [0, 1]; 0 where both boxes are empty (torchvision gives NaN there).
     """
-    intersection, union = _intersection_and_union(_check(boxes1, "boxes1"), _check(boxes2, "boxes2"))
+    intersection, union = _intersection_and_union(
+        _check(boxes1, "boxes1"), _check(boxes2, "boxes2")
+    )
     return intersection / mx.where(union == 0, 1, union)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from .boxes import box_area
 from .fuse import fused
 
-# Rows resolved at once, and the rounds tried first. A CPU is bound by the matrix: short blocks stay in
-# its caches and skip more of the lower half. A GPU is bound by the number of kernels.
+# Rows resolved at once, and the rounds tried first. A CPU is bound by the matrix: short blocks stay
+# in its caches and skip more of the lower half. A GPU is bound by the number of kernels.
 CPU_BLOCK, GPU_BLOCK = 64, 1024
 ROUNDS = 10  # 4 to 12 settle real scenes as one block, fewer in short ones
 
@@ -36,12 +36,17 @@ def _above(
 def _overlap(a: mx.array, b: mx.array, threshold: mx.array) -> mx.array:
     """Columns (5, B, p, 1) and (5, B, 1, m) of boxes and areas -> (B, p, m) bool."""
     # Not fused: compiled CPU kernels do not vectorise over broadcast arguments.
-    corners = mx.maximum(a[0], b[0]), mx.maximum(a[1], b[1]), mx.minimum(a[2], b[2]), mx.minimum(a[3], b[3])  # fmt: skip
+    corners = (
+        mx.maximum(a[0], b[0]),
+        mx.maximum(a[1], b[1]),
+        mx.minimum(a[2], b[2]),
+        mx.minimum(a[3], b[3]),
+    )
     return _above(*corners, a[4] + b[4], threshold)
 
 
 def _surviving(alive: mx.array, keep: mx.array, hits: mx.array) -> mx.array:
-    """``alive`` (B, 1, m) without what ``keep`` (B, 1, p) overlaps by ``hits`` (B, p, m); 0 or 1."""
+    """``alive`` (B, 1, m), 0 or 1, less what ``keep`` (B, 1, p) overlaps by ``hits`` (B, p, m)."""
     return mx.maximum(mx.addmm(alive, keep, hits, alpha=-1.0), 0.0)
 
 
@@ -189,7 +194,9 @@ def batched_nms(
     if n == 0:
         return mx.zeros((0,), dtype=mx.int32)
     order = sort_scores(scores)
-    groups, group, counts = np.unique(np.array(idxs[order]), return_inverse=True, return_counts=True)
+    groups, group, counts = np.unique(
+        np.array(idxs[order]), return_inverse=True, return_counts=True
+    )
     valid = ~mx.isnan(scores[order])
     if len(groups) * int(counts.max()) ** 2 >= n * n:  # lopsided: one list with labels is cheaper
         labels = mx.array(group.astype(np.int32))[None]
@@ -216,9 +223,7 @@ def _settled(
     return np.array(keep)
 
 
-def _check(
-    boxes: mx.array, scores: mx.array, iou_threshold: float
-) -> tuple[mx.array, mx.array]:
+def _check(boxes: mx.array, scores: mx.array, iou_threshold: float) -> tuple[mx.array, mx.array]:
     boxes, scores = mx.array(boxes), mx.array(scores)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"boxes: expected shape (n, 4), got {boxes.shape}")

@@ -1,14 +1,14 @@
 """RoIAlign and RoIPool on channels-last maps, in bounded memory.
 
-Shapes: R RoIs, ph x pw bins, T taps (pixel, weight) a bin, C channels. RoIs are rows of (batch index,
-x1, y1, x2, y2), the coordinates in pixels of the network input. The average of bilinear samples is
-linear in the map and separable in y and x, so a bin is one (1, T) @ (T, C) product over gathered
-pixels; all levels of a pyramid are gathered from one flat list of pixels.
+Shapes: R RoIs, ph x pw bins, T taps (pixel, weight) a bin, C channels. RoIs are rows of (batch
+index, x1, y1, x2, y2), the coordinates in pixels of the network input. The average of
+bilinear samples is linear in the map and separable in y and x, so a bin is one (1, T) @ (T, C)
+product over gathered pixels; all levels of a pyramid are gathered from one flat list of pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import numpy as np
@@ -64,8 +64,8 @@ def multiscale_roi_align(
 ) -> mx.array:
     """RoIAlign from the pyramid level that fits each RoI (FPN, equation 1).
 
-    The level is ``floor(4 + log2(sqrt(area) / 224) + 1e-6)``, clamped to the levels there are, as in
-    ``torchvision.ops.MultiScaleRoIAlign``.
+    The level is ``floor(4 + log2(sqrt(area) / 224) + 1e-6)``, clamped to the levels there are, as
+    in ``torchvision.ops.MultiScaleRoIAlign``.
 
     Args:
         features: maps (N, h, w, C), finest first.
@@ -181,7 +181,7 @@ def _flatten(
     flat = [f.reshape(-1, f.shape[-1]) for f in features]
     pixels = flat[0] if len(flat) == 1 else mx.concatenate(flat)
     base = first + image * limit[:, 0] * limit[:, 1]
-    return pixels, base, limit, mx.array(scales, dtype=mx.float32)[level]
+    return pixels, base, limit, mx.array(list(scales), dtype=mx.float32)[level]
 
 
 def _levels(boxes: mx.array, scales: Sequence[float]) -> mx.array:
@@ -231,7 +231,9 @@ def _average(
     grid: mx.array, bins: tuple[int, int], most: Sequence[int],
 ) -> mx.array:  # fmt: skip
     """RoIAlign of RoIs with at most ``most`` = (x, y) samples a bin -> (R, ph, pw, C)."""
-    column, column_weight = _taps(start[:, 0], extent[:, 0], bins[1], grid[:, 0], most[0], limit[:, 0])
+    column, column_weight = _taps(
+        start[:, 0], extent[:, 0], bins[1], grid[:, 0], most[0], limit[:, 0]
+    )
     row, row_weight = _taps(start[:, 1], extent[:, 1], bins[0], grid[:, 1], most[1], limit[:, 1])
     if 4 * most[0] * most[1] > MAX_TAPS:
         return _dense(pixels, base, limit, (row, row_weight), (column, column_weight))
@@ -272,7 +274,9 @@ def _pixel_index(base: mx.array, limit: mx.array, row: mx.array, column: mx.arra
     return index.reshape(index.shape[0], index.shape[1] * index.shape[2], -1)
 
 
-def _chunked(index: mx.array, pixels: mx.array, reduce) -> mx.array:  # type: ignore[no-untyped-def]
+def _chunked(
+    index: mx.array, pixels: mx.array, reduce: Callable[[mx.array, slice], mx.array]
+) -> mx.array:
     """Gather ``index`` (R, B, T) and reduce the taps, a bounded number of RoIs at a time."""
     on_gpu = mx.default_device().type == mx.DeviceType.gpu
     count, bins, taps = index.shape
@@ -296,7 +300,9 @@ def _dense(
 ) -> mx.array:
     """RoIs that cover most of a map: two small matrices around the whole map, one RoI at a time."""
     done: list[mx.array] = []
-    for i, (first, (w, h)) in enumerate(zip(np.array(base).tolist(), np.array(limit).tolist(), strict=True)):
+    for i, (first, (w, h)) in enumerate(
+        zip(np.array(base).tolist(), np.array(limit).tolist(), strict=True)
+    ):
         matrices = []
         for (index, weight), length in ((rows, h), (columns, w)):
             line = mx.arange(index.shape[1])[:, None]
@@ -308,7 +314,7 @@ def _dense(
     return mx.stack(done)
 
 
-def _by_grid(grid: np.ndarray, work) -> mx.array:  # type: ignore[no-untyped-def]
+def _by_grid(grid: np.ndarray, work: Callable[[mx.array, list[int]], mx.array]) -> mx.array:
     """Run ``work(rows, most)`` on groups of RoIs of like grids (R, 2), padded to powers of two."""
     padded = 2 ** np.ceil(np.log2(np.maximum(np.nan_to_num(grid), 1))).astype(np.int64)
     kinds, kind = np.unique(padded, axis=0, return_inverse=True)

@@ -28,8 +28,8 @@ PHOTOS = ("deck.jpg", "stop.jpg", "dogs.jpg")
 ODD = ((1, 1), (4000, 30), (30, 4000), (97, 61))  # height, width of uniform noise
 MASKS = 6  # probabilities kept an image
 SAMPLE = 1000
-LARGER = {"roi_features": 3000, "cls_logits": 3000, "bbox_deltas": 3000}
 WHOLE = ("proposals_", "boxes_", "scores_", "labels_")
+ODD_STAGES = ("input", "roi_features", "cls_logits")  # the samples kept of odd sizes
 
 
 def noise(seed: int, height: int, width: int) -> np.ndarray:
@@ -38,8 +38,10 @@ def noise(seed: int, height: int, width: int) -> np.ndarray:
     return pixels.astype(np.uint8)
 
 
-def packed(stages: dict[str, np.ndarray], detections_only: bool = False) -> dict[str, np.ndarray]:
-    """What is kept of the output of reference.run."""
+def packed(
+    stages: dict[str, np.ndarray], sampled: tuple[str, ...] | None = None
+) -> dict[str, np.ndarray]:
+    """What is kept of the output of reference.run; ``sampled`` are the stages, all by default."""
     out: dict[str, np.ndarray] = {}
     for name, value in stages.items():
         if name.startswith("masks_"):
@@ -49,12 +51,10 @@ def packed(stages: dict[str, np.ndarray], detections_only: bool = False) -> dict
         elif name.startswith("labels_"):
             out[name] = value.astype(np.int32)
         elif name.startswith(WHOLE):
-            if not (detections_only and name.startswith("proposals_")):
-                out[name] = value
-        elif name == "input" or not detections_only:
+            out[name] = value
+        elif sampled is None or name in sampled:
             random = np.random.default_rng(zlib.crc32(name.encode()))
-            count = min(value.size, LARGER.get(name, SAMPLE))
-            at = np.sort(random.choice(value.size, count, replace=False))
+            at = np.sort(random.choice(value.size, min(value.size, SAMPLE), replace=False))
             out[name], out[f"{name}_at"] = value.reshape(-1)[at], at.astype(np.int32)
             out[f"{name}_shape"] = np.array(value.shape, np.int32)
     return out
@@ -96,7 +96,7 @@ def main() -> None:
     odd: dict[str, np.ndarray] = {"resized_sizes": resized_sizes()}
     for seed, (height, width) in enumerate(ODD):
         stages = reference.run(mask, [noise(seed, height, width)])
-        values = packed(stages, detections_only=True)
+        values = packed(stages, ODD_STAGES)
         odd |= {f"{height}x{width}_{name}": value for name, value in values.items()}
     np.savez_compressed(HERE / "torchvision_odd.npz", **odd)
 

@@ -1,0 +1,388 @@
+import importlib
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import slow_nms
+
+from mlx_rcnn.ops import batched_nms, nms, nms_mask
+from mlx_rcnn.ops.nms import sort_scores, top_scores
+
+GOLDEN = np.load(Path(__file__).parents[1] / "goldens" / "ops_torchvision.npz")
+MODULE = importlib.import_module("mlx_rcnn.ops.nms")  # mlx_rcnn.ops.nms is the function
+NAN, INF = float("nan"), float("inf")
+
+# Whole numbers: every area, and so every comparison with a threshold, is exact in float32.
+corner = st.integers(0, 6)
+boxes = st.tuples(corner, corner, st.integers(0, 5), st.integers(0, 5)).map(
+    lambda v: [v[0], v[1], v[0] + v[2], v[1] + v[3]]
+)
+scores = st.sampled_from([0.0, -0.0, 0.25, 0.5, 0.75, 1.0, -1.0, INF, -INF, NAN])
+thresholds = st.sampled_from([0.0, 0.125, 0.25, 0.5, 0.7, 1.0])
+rows = st.lists(st.tuples(boxes, scores, st.integers(-1, 2)), min_size=1, max_size=14)
+
+
+@pytest.fixture(autouse=True, params=[None, 1, 3], ids=["whole", "blocks1", "blocks3"])
+def block(request, monkeypatch):
+    """Every test also with blocks that are much shorter than its lists."""
+    if request.param is not None:
+        monkeypatch.setattr(MODULE, "CPU_BLOCK", request.param)
+        monkeypatch.setattr(MODULE, "GPU_BLOCK", request.param)
+    return request.param
+
+
+def unzip(values):
+    b, s, g = zip(*values, strict=True)
+    return np.array(b, np.float32), np.array(s, np.float32), np.array(g)
+
+
+def random_boxes(seed, n, extent=100.0, side=40.0):
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, extent, (n, 2))
+    return np.concatenate([corner, corner + rng.uniform(1, side, (n, 2))], 1).astype(np.float32)
+
+
+def chain(n):
+    """Boxes 4 wide, 1 apart: neighbours share 3 of 5 columns, the next but one 2 of 6."""
+    x = np.arange(n)
+    return np.stack([x, 0 * x, x + 4, 0 * x + 1], axis=1).astype(np.float32)
+
+
+def run_nms(b, s, threshold):
+    result = nms(mx.array(b), mx.array(s), threshold)
+    assert result.dtype == mx.int32 and result.ndim == 1
+    return np.array(result).tolist()
+
+
+def run_batched(b, s, g, threshold):
+    result = batched_nms(mx.array(b), mx.array(s), mx.array(g), threshold)
+    assert result.dtype == mx.int32 and result.ndim == 1
+    return np.array(result).tolist()
+
+
+def run_mask(b, valid=None, threshold=0.5, labels=None, rounds=None):
+    """One sorted list -> (indices kept, exact)."""
+    valid = np.ones(len(b), bool) if valid is None else np.asarray(valid)
+    labels = None if labels is None else mx.array(np.asarray(labels, np.int32))[None]
+    rounds = len(b) if rounds is None else rounds
+    keep, exact = nms_mask(mx.array(b)[None], mx.array(valid)[None], threshold, labels, rounds)
+    assert keep.shape == (1, len(b)) and keep.dtype == mx.bool_
+    assert exact.shape == () and exact.dtype == mx.bool_
+    return np.flatnonzero(np.array(keep[0])).tolist(), exact.item()
+
+
+def falling(n):
+    return np.linspace(1, 0, n, dtype=np.float32)
+
+
+def test_by_hand():
+    # 0 and 1: 9 * 10 / 110 = 0.82. 0 and 2: 5 * 10 / 150 = 1 / 3. 1 and 2: 6 * 10 / 140 = 0.43.
+    # 3 is apart from all.
+    b = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [5, 0, 15, 10], [40, 0, 50, 10]], np.float32)
+    s = np.array([0.9, 0.8, 0.7, 0.6], np.float32)
+    assert run_nms(b, s, 0.5) == [0, 2, 3]
+    assert run_nms(b, s, 0.3) == [0, 3]
+    assert run_nms(b, s, 0.9) == [0, 1, 2, 3]
+    # Best first, whatever the order given; with 1 on top, 0 and (below 0.43) 2 go.
+    assert run_nms(b, np.array([0.1, 0.8, 0.2, 0.9], np.float32), 0.5) == [3, 1, 2]
+    assert run_nms(b, np.array([0.1, 0.8, 0.2, 0.9], np.float32), 0.4) == [3, 1]
+    # 1 is suppressed by 0 and does not suppress 2, though it overlaps it: 0.43 > 0.4 > 1 / 3
+    assert run_nms(b, s, 0.4) == [0, 2, 3]
+
+
+def test_overlap_of_exactly_the_threshold_stays():
+    whole = [0, 0, 10, 10]
+    for part, overlap in (([0, 0, 5, 10], 0.5), ([0, 0, 10, 2.5], 0.25), ([0, 0, 7, 10], 0.7)):
+        b = np.array([whole, part], np.float32)
+        assert run_nms(b, falling(2), overlap) == [0, 1]
+        assert run_nms(b, falling(2), overlap - 1e-3) == [0]
+    identical = np.array([whole] * 3, np.float32)
+    assert run_nms(identical, falling(3), 1.0) == [0, 1, 2]
+    assert run_nms(identical, falling(3), 0.999) == [0]
+    touching = np.array([whole, [10, 0, 20, 10], [0, 10, 10, 20], [9, 9, 12, 12]], np.float32)
+    assert run_nms(touching, falling(4), 0.0) == [0, 1, 2]
+
+
+def test_equal_scores_go_by_index():
+    b = np.array([[0, 0, 10, 10]] * 4 + [[20, 0, 30, 10]] * 2, np.float32)
+    s = np.array([0.5, 0.5, 0.5, 0.5, 0.9, 0.9], np.float32)
+    assert run_nms(b, s, 0.5) == [4, 0]
+    assert run_nms(b[::-1].copy(), s[::-1].copy(), 0.5) == [0, 2]
+    apart = np.array([[30 * i, 0, 30 * i + 9, 9] for i in range(6)], np.float32)
+    assert run_nms(apart, np.zeros(6, np.float32), 0.5) == list(range(6))
+    assert run_nms(apart, np.array([0.0, -0.0] * 3, np.float32), 0.5) == list(range(6))
+
+
+def test_scores_that_are_no_numbers():
+    b = np.array([[0, 0, 10, 10]] * 2 + [[20, 0, 30, 10]] * 2 + [[50, 0, 60, 10]], np.float32)
+    # A NaN neither stays nor suppresses; infinities are scores like others.
+    assert run_nms(b, np.array([NAN, 0.1, 0.2, NAN, NAN], np.float32), 0.5) == [2, 1]
+    assert run_nms(b, np.array([-INF, NAN, 1e38, INF, -1e38], np.float32), 0.5) == [3, 4, 0]
+    assert run_nms(b, np.full(5, NAN, np.float32), 0.5) == []
+    s, g = np.array([NAN, 0.1, 0.2, NAN, NAN], np.float32), np.array([0, 0, 1, 1, 2])
+    assert run_batched(b, s, g, 0.5) == [2, 1]
+
+
+def test_boxes_without_area():
+    # 0 / 0 is above no threshold; a point inside a box has overlap 0.
+    points = np.array([[5, 5, 5, 5]] * 2 + [[0, 0, 10, 10]] + [[3, 0, 3, 9]] * 2, np.float32)
+    assert run_nms(points, falling(5), 0.0) == [0, 1, 2, 3, 4]
+
+
+def test_inverted_boxes_overlap_nothing():
+    # As in torchvision, where no intersection is negative.
+    for box in ([10, 0, 0, 10], [0, 10, 10, 0], [10, 10, 0, 0]):
+        b = np.array([box] * 2 + [[0, 0, 10, 10]], np.float32)
+        assert run_nms(b, falling(3), 0.1) == [0, 1, 2]
+
+
+def test_one_pixel_and_one_box():
+    b = np.array([[3, 3, 4, 4], [3, 3, 4, 4], [4, 3, 5, 4]], np.float32)
+    assert run_nms(b, falling(3), 0.5) == [0, 2]
+    assert run_nms(b[:1], falling(1), 0.5) == [0]
+    assert run_batched(b[:1], falling(1), np.array([7]), 0.5) == [0]
+
+
+def test_no_boxes():
+    none = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+    assert run_nms(*none, 0.5) == []
+    assert run_batched(*none, np.zeros(0, np.int32), 0.5) == []
+    for shape in ((2, 0), (0, 0), (0, 3)):
+        keep, exact = nms_mask(mx.zeros((*shape, 4)), mx.zeros(shape, dtype=mx.bool_), 0.5)
+        assert keep.shape == shape and keep.dtype == mx.bool_ and exact.item()
+    assert run_mask(chain(5), [False] * 5) == ([], True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows, thresholds)
+def test_oracle(values, threshold):
+    b, s, g = unzip(values)
+    assert run_nms(b, s, threshold) == slow_nms(b, s, threshold)
+    assert run_batched(b, s, g, threshold) == slow_nms(b, s, threshold, g)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows, thresholds, st.integers(1, 14), st.data())
+def test_mask_oracle(values, threshold, rounds, data):
+    b, _, g = unzip(values)
+    n = len(b)
+    valid = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+    for labels in (None, g):
+        s = np.where(valid, falling(n), np.float32(NAN))
+        expected = slow_nms(b, s, threshold, labels)
+        assert run_mask(b, valid, threshold, labels) == (expected, True)
+        keep, exact = run_mask(b, valid, threshold, labels, rounds)
+        assert keep == expected or not exact  # it may not claim what it has not reached
+
+
+@pytest.mark.parametrize("n", [2, 40, 200])
+def test_chain(n, block):
+    # Neighbours overlap by 3 / 5, others by 2 / 6 at most: every other box stays, and that is known
+    # of a box only when it is known of all before it.
+    expected = list(range(0, n, 2))
+    assert run_mask(chain(n)) == (expected, True)
+    assert run_nms(chain(n), falling(n), 0.5) == expected
+    assert run_batched(chain(n), falling(n), np.zeros(n, int), 0.5) == expected
+    if n == 2:
+        return
+    # Short blocks need as many rounds as they are long; the others more than ROUNDS.
+    keep, exact = run_mask(chain(n), rounds=MODULE.ROUNDS)
+    assert exact == (block is not None)
+    assert (keep == expected) == exact
+
+
+def test_every_number_of_rounds(block):
+    n = 24
+    claims = []
+    for rounds in range(1, n + 1):
+        keep, exact = run_mask(chain(n), rounds=rounds)
+        assert keep == list(range(0, n, 2)) or not exact
+        claims.append(exact)
+    enough = block or n
+    assert claims == sorted(claims) and all(claims[enough - 1 :])
+    if block is None:
+        assert not any(claims[: n // 2])
+    # Boxes that do not meet are settled by the first round
+    apart = np.array([[30 * i, 0, 30 * i + 9, 9] for i in range(n)], np.float32)
+    assert run_mask(apart, rounds=1) == (list(range(n)), True)
+
+
+def test_one_unsettled_list_is_enough():
+    apart = np.array([[30 * i, 0, 30 * i + 9, 9] for i in range(40)], np.float32)
+    batch, valid = mx.array(np.stack([apart, chain(40), apart])), mx.ones((3, 40), dtype=mx.bool_)
+    _, exact = nms_mask(batch, valid, 0.5, rounds=2)
+    assert exact.item() == (MODULE.CPU_BLOCK == 1)
+    keep, exact = nms_mask(batch, valid, 0.5, rounds=40)
+    assert exact.item()
+    assert np.array(keep).sum(axis=1).tolist() == [40, 20, 40]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 999), st.booleans())
+def test_invalid_rows_change_nothing(seed, labelled):
+    rng = np.random.default_rng(seed)
+    b, g = random_boxes(seed, 20, 60), rng.integers(0, 3, 20)
+    expected, _ = run_mask(b, labels=g if labelled else None)
+    where = np.sort(rng.choice(27, 20, replace=False))
+    junk = np.array([[NAN] * 4, [-INF, -INF, INF, INF], [-1e30, -1e30, 1e30, 1e30], [0, 0, 99, 99]])
+    wide = junk[rng.integers(0, 4, 27)].astype(np.float32)
+    wide[::2] = b[0]  # copies of the best box
+    wide[where] = b
+    groups, valid = np.zeros(27, int), np.zeros(27, bool)
+    groups[where], valid[where] = g, True
+    keep, exact = run_mask(wide, valid, labels=groups if labelled else None)
+    assert keep == where[expected].tolist() and exact
+
+
+def test_batch_equals_singles():
+    rng = np.random.default_rng(5)
+    b = random_boxes(5, 90, 60).reshape(3, 30, 4)
+    valid, labels = rng.random((3, 30)) < 0.8, rng.integers(0, 2, (3, 30)).astype(np.int32)
+    for with_labels in (False, True):
+        keep, exact = nms_mask(
+            mx.array(b), mx.array(valid), 0.3, mx.array(labels) if with_labels else None, 30
+        )
+        assert exact.item()
+        for i in range(3):
+            single, _ = run_mask(b[i], valid[i], 0.3, labels[i] if with_labels else None)
+            assert np.flatnonzero(np.array(keep[i])).tolist() == single
+            assert 0 < len(single) < valid[i].sum()
+
+
+def test_permuting_the_boxes_permutes_the_answer():
+    b, s = random_boxes(6, 40), np.random.default_rng(6).permutation(40).astype(np.float32)
+    expected = run_nms(b, s, 0.3)
+    order = np.random.default_rng(7).permutation(40)
+    assert [int(order[i]) for i in run_nms(b[order], s[order], 0.3)] == expected
+
+
+@pytest.mark.parametrize(
+    "counts", [[30], [10, 10, 10], [27, 1, 1, 1], [1] * 30, [15, 15], [2, 28]]
+)
+def test_groups_of_all_proportions(counts):
+    """One padded row a group and one labelled list are two ways to the same answer."""
+    names = np.array([-7, 3, 2**30, 0, *range(100, 126)])[: len(counts)]
+    g = np.random.default_rng(8).permutation(np.repeat(names, counts))
+    b, s = random_boxes(8, 30, 40), np.random.default_rng(9).random(30).astype(np.float32)
+    s[::7] = s[3]  # equal scores within and across groups
+    s[5] = NAN
+    expected = slow_nms(b, s, 0.3, g)
+    assert run_batched(b, s, g, 0.3) == expected
+    if len(counts) == 1:
+        assert run_nms(b, s, 0.3) == expected
+
+
+def test_groups_do_not_shift_coordinates():
+    # Far from the origin a shift by group times extent would round widths of a few pixels away:
+    # overlap 1 / 3 at 0.5 stays. A million groups are no problem either.
+    b = np.array([[0, 0, 4, 1], [2, 0, 6, 1]], np.float32) + np.float32(2**22)
+    assert run_batched(b, falling(2), np.array([10**6, 10**6]), 0.5) == [0, 1]
+    assert run_batched(b, falling(2), np.array([10**6, 10**6]), 0.3) == [0]
+    assert run_batched(b, falling(2), np.array([0, 10**6]), 0.3) == [0, 1]
+
+
+def test_torchvision():
+    b, s, g = (GOLDEN[f"nms_{name}"] for name in ("boxes", "scores", "groups"))
+    for threshold in (0.0, 0.3, 0.5, 0.7, 1.0):
+        assert run_nms(b, s, threshold) == GOLDEN[f"nms_{threshold}"].tolist()
+        assert run_batched(b, s, g, threshold) == GOLDEN[f"batched_nms_{threshold}"].tolist()
+
+
+def test_sort_scores():
+    # inf, 3 (twice), 0 and -0 (equal), -inf, and NaN behind it
+    s = [-0.0, 3, NAN, 0.0, INF, 3, -2, -0.0]
+    order = sort_scores(mx.array(s))
+    assert order.tolist() == [4, 1, 5, 0, 3, 7, 6, 2] and order.dtype == mx.int32
+    assert sort_scores(mx.array([[1.0, 2], [2, 1], [1, 1]])).tolist() == [[1, 0], [0, 1], [0, 1]]
+    assert sort_scores(mx.zeros((3, 0))).shape == (3, 0)
+    assert sort_scores(mx.array([NAN, -INF, NAN])).tolist() == [0, 1, 2]  # all equal
+    fine = np.array([1e-30, 1, 1 + 2**-23, -1e-30, -1, -1 - 2**-23, 3e38, -3e38], np.float32)
+    assert sort_scores(mx.array(fine)).tolist() == np.argsort(-fine.astype(np.float64)).tolist()
+    assert sort_scores(mx.array([1.0, 2.0]).astype(mx.bfloat16)).tolist() == [1, 0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.one_of(st.floats(width=32, allow_subnormal=False), scores), max_size=20))
+def test_sort_scores_oracle(values):
+    s = np.array(values, np.float32)
+    clean = np.where(np.isnan(s), -np.inf, s)
+    expected = sorted(range(len(s)), key=lambda i: (-clean[i], i))
+    assert sort_scores(mx.array(s)).tolist() == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(scores, min_size=1, max_size=20), st.data())
+def test_top_scores_oracle(values, data):
+    s, k = np.array(values, np.float32), data.draw(st.integers(0, len(values)))
+    top = top_scores(mx.array(s)[None], k)
+    assert top.shape == (1, k) and top.dtype == mx.int32
+    chosen, clean = top[0].tolist(), np.where(np.isnan(s), -np.inf, s)
+    assert len(set(chosen)) == k and all(0 <= i < len(s) for i in chosen)
+    assert chosen == sorted(chosen, key=lambda i: (-clean[i], i))
+    assert clean[chosen].tolist() == sorted(clean, reverse=True)[:k]
+
+
+def test_top_scores_of_rows():
+    s = np.random.default_rng(10).permutation(60).reshape(3, 20).astype(np.float32)
+    expected = np.argsort(-s, axis=1)
+    for k in (1, 7, 19, 20):
+        np.testing.assert_array_equal(np.array(top_scores(mx.array(s), k)), expected[:, :k])
+
+
+def test_ten_thousand_boxes_in_bounded_memory(block):
+    if block is not None:
+        return  # 10,000 blocks of one box are no case
+    n = 10_000
+    rng = np.random.default_rng(11)
+    b = random_boxes(11, n, 800, 100)
+    s, g = rng.permutation(n).astype(np.float32), rng.integers(0, 4, n)
+    for groups in (None, g):
+        mx.eval(arrays := [mx.array(v) for v in (b, s, g)])
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        kept = nms(*arrays[:2], 0.5) if groups is None else batched_nms(*arrays, 0.5)
+        mx.eval(kept)
+        assert mx.get_peak_memory() - before < n * n * 4 / 5
+        assert kept.tolist() == fast_nms(b, s, 0.5, groups)
+
+
+def fast_nms(b, s, threshold, groups):
+    """A row of the matrix at a time, as areas and sides of float32."""
+    order, kept = np.argsort(-s), []
+    area = (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
+    while order.size:
+        i, order = order[0], order[1:]
+        kept.append(int(i))
+        side = np.minimum(b[order, 2:], b[i, 2:]) - np.maximum(b[order, :2], b[i, :2])
+        both = np.maximum(side[:, 0], 0) * np.maximum(side[:, 1], 0)
+        gone = both / (area[order] + area[i] - both) > np.float32(threshold)
+        if groups is not None:
+            gone &= groups[order] == groups[i]
+        order = order[~gone]
+    return kept
+
+
+def test_arrays_of_numpy_and_of_half_precision():
+    b, s = chain(6), falling(6)
+    assert nms(b, s, 0.5).tolist() == [0, 2, 4]
+    assert nms(mx.array(b).astype(mx.float16), mx.array(s).astype(mx.bfloat16), 0.5).tolist() == [0, 2, 4]
+    assert nms(b.astype(np.int32), s, 0.5).tolist() == [0, 2, 4]
+
+
+def test_bad_arguments():
+    b, s, g = mx.zeros((3, 4)), mx.zeros(3), mx.zeros(3, dtype=mx.int32)
+    for function, more in ((nms, ()), (batched_nms, (g,))):
+        for bad in (mx.zeros((3, 5)), mx.zeros(4), mx.zeros((1, 3, 4))):
+            with pytest.raises(ValueError, match=r"boxes: expected shape \(n, 4\), got"):
+                function(bad, s, *more, 0.5)
+        for bad in (mx.zeros(2), mx.zeros((3, 1))):
+            with pytest.raises(ValueError, match=r"scores: expected shape \(3,\), got"):
+                function(b, bad, *more, 0.5)
+        for bad in (-0.1, 1.5, NAN):
+            with pytest.raises(ValueError, match="iou_threshold=.*expected a number in"):
+                function(b, s, *more, bad)
+    with pytest.raises(ValueError, match=r"idxs: expected shape \(3,\), got \(2,\)"):
+        batched_nms(b, s, g[:2], 0.5)

@@ -1,0 +1,62 @@
+"""Small models with the recipe's weights, and torch's names for them, shared by tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+from PIL import Image
+from recipe import GOLDENS, fill
+
+from mlx_rcnn import FasterRCNN, MaskRCNN, ResNetFPNConfig
+
+BACKBONE = ResNetFPNConfig(depth=18, num_classes=0, norm="frozen", norm_eps=0.0, out_channels=32)
+OPTIONS = {
+    "use_fpn": True, "hidden_dim": 64, "min_size": 96, "max_size": 160, "dropout": 0.0,
+    "rpn_pre_nms_top_n_test": 200, "rpn_post_nms_top_n_test": 100,
+}  # fmt: skip
+MASK_OPTIONS = {"mask_hidden_channels": 16, "mask_num_convs": 2}
+PHOTOS = GOLDENS / "images"
+
+
+def photo(name: str = "deck.jpg") -> np.ndarray:
+    """(H, W, 3) uint8: deck.jpg is 220x330, stop.jpg 270x180, dogs.jpg 192x200."""
+    return np.array(Image.open(PHOTOS / name))
+
+
+def untrained(kind: str, num_classes: int = 5, **options) -> FasterRCNN:
+    """A Faster ("faster_rcnn") or Mask R-CNN ("mask_rcnn") on ResNet-18 with random weights."""
+    extra = MASK_OPTIONS if kind == "mask_rcnn" else {}
+    cls = MaskRCNN if kind == "mask_rcnn" else FasterRCNN
+    return cls(BACKBONE, 32, num_classes, **{**OPTIONS, **extra, **options})
+
+
+def to_torch(key: str, value: np.ndarray, pool: int = 7) -> tuple[str, np.ndarray]:
+    """One of our parameters under torchvision's name and in its layout."""
+    key = key.replace("backbone.net.", "backbone.body.")
+    if "mask_head.convs." in key:
+        stem, kind = key.replace("mask_head.convs.", "mask_head.").rsplit(".", 1)
+        key = f"{stem}.0.{kind}"
+    if key.endswith("conv5_mask.weight"):
+        value = value.transpose(3, 0, 1, 2)
+    elif value.ndim == 4:
+        value = value.transpose(0, 3, 1, 2)
+    elif key.endswith("fc6.weight"):
+        units, flat = value.shape
+        value = value.reshape(units, pool, pool, flat // pool**2).transpose(0, 3, 1, 2)
+        value = value.reshape(units, flat)
+    return key, np.ascontiguousarray(value)
+
+
+def torch_state(model: nn.Module) -> dict[str, mx.array]:
+    """The model's weights as torchvision would save them."""
+    pairs = (to_torch(k, np.array(v)) for k, v in tree_flatten(model.parameters()))
+    return {key: mx.array(value) for key, value in pairs}
+
+
+def recipe_state(model: nn.Module) -> dict[str, mx.array]:
+    """The recipe's weights for a model of this shape, as torchvision would save them."""
+    return {k: mx.array(fill(k, v.shape)) for k, v in torch_state(model).items()}
