@@ -18,7 +18,7 @@ class Rule(NamedTuple):
 
     Layouts: ``"same"``; ``"conv"`` (O, I, kh, kw) -> (O, kh, kw, I); ``"deconv"`` (I, O, kh, kw) ->
     (O, kh, kw, I); ``"flat"`` (units, C * ph * pw) -> (units, ph * pw * C), the first linear after
-    RoI pooling. Arrays of fewer axes (biases, norms) stay as they are.
+    RoI pooling. Arrays of other than 4 axes (biases, norms) stay as they are.
     """
 
     pattern: str
@@ -68,7 +68,7 @@ def rename(
         origin[target] = key
         weights[target] = _relayout(value, rule.layout, pool_size, key)
     if unknown:
-        raise ValueError(f"no rule for {len(unknown)} keys: {listing(unknown)}")
+        raise ValueError(f"no rule for {listing(unknown)}")
     return Renamed(weights, dropped)
 
 
@@ -86,7 +86,7 @@ def _relayout(value: mx.array, layout: str, pool: tuple[int, int], key: str) -> 
             .transpose(0, 2, 3, 1)
             .reshape(value.shape)
         )
-    if value.ndim < 4:
+    if value.ndim != 4:
         return value
     return mx.contiguous(value.transpose(*((0, 2, 3, 1) if layout == "conv" else (1, 2, 3, 0))))
 
@@ -96,7 +96,7 @@ def state_dict_of(content: Any, name: str) -> dict[str, mx.array]:
 
     Args:
         content: what the file held: a state dict, or a dict with one under ``model``,
-            ``state_dict``, ``model_state_dict`` or ``ema``. Keys may start with ``module.``.
+            ``state_dict``, ``model_state_dict`` or ``ema``. All keys may start with ``module.``.
         name: of the file, for errors.
 
     Returns:
@@ -117,7 +117,8 @@ def state_dict_of(content: Any, name: str) -> dict[str, mx.array]:
     ]
     if wrong:
         raise ValueError(f"{name}: expected a state dict, but no tensor is under {listing(wrong)}")
-    return {key.removeprefix("module."): value for key, value in content.items()}
+    wrapped = all(key.startswith("module.") for key in content)
+    return {key.removeprefix("module.") if wrapped else key: v for key, v in content.items()}
 
 
 def listing(names: Sequence[str], most: int = 8) -> str:

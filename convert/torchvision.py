@@ -51,9 +51,23 @@ _DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {  # (blocks a stage, bottlen
     ((3, 8, 36, 3), True): 152,
 }
 
+# What tells the architecture, and its number of axes.
+_NEEDED = {
+    "backbone.body.conv1.weight": 4,
+    "rpn.head.cls_logits.weight": 4,
+    "roi_heads.box_head.fc6.weight": 2,
+    "roi_heads.box_head.fc7.weight": 2,
+    "roi_heads.box_predictor.cls_score.weight": 2,
+    "roi_heads.box_predictor.bbox_pred.weight": 2,
+}
+_NEEDED_FOR_MASKS = {
+    "roi_heads.mask_predictor.conv5_mask.weight": 4,
+    "roi_heads.mask_predictor.mask_fcn_logits.weight": 4,
+}
+
 
 class Recognised(NamedTuple):
-    """``model`` ("faster_rcnn" or "mask_rcnn"), config fields, RoI pool size, and why."""
+    """``model`` ("faster_rcnn" or "mask_rcnn"), its config's fields, and what was recognised."""
 
     model: str
     backbone: dict[str, Any]
@@ -74,24 +88,13 @@ def recognise(state: Mapping[str, mx.array]) -> Recognised:
         ValueError: it is no R-CNN with a ResNet and FPN of torchvision; the message says what it
             looks like.
     """
-    needed = (
-        "backbone.body.conv1.weight", "rpn.head.cls_logits.weight", "roi_heads.box_head.fc6.weight",
-        "roi_heads.box_head.fc7.weight", "roi_heads.box_predictor.cls_score.weight",
-        "roi_heads.box_predictor.bbox_pred.weight",
-    )  # fmt: skip
     other = _something_else(state)
     if other:
         raise ValueError(
             f"this is {other}; expected a Faster or Mask R-CNN (ResNet and FPN) of torchvision"
         )
-    missing = [key for key in needed if key not in state]
-    if len(missing) > 2:
-        raise ValueError(
-            "not a Faster or Mask R-CNN (ResNet and FPN) of torchvision: expected keys such as "
-            f"{needed[0]!r}, got {listing(list(state), 4)}"
-        )
-    if missing:
-        raise ValueError(f"missing keys: {listing(missing)}")
+    mask = any(key.startswith("roi_heads.mask_") for key in state)
+    _check_needed(state, {**_NEEDED, **(_NEEDED_FOR_MASKS if mask else {})})
     depth = _depth(state)
     units, flat = state["roi_heads.box_head.fc6.weight"].shape
     channels = int(state["rpn.head.cls_logits.weight"].shape[1])
@@ -102,7 +105,6 @@ def recognise(state: Mapping[str, mx.array]) -> Recognised:
             "times a square"
         )
     classes = int(state["roi_heads.box_predictor.cls_score.weight"].shape[0])
-    frozen = not any(key.endswith("num_batches_tracked") for key in state)
     detector: dict[str, Any] = {
         "feat_channels": channels,
         "num_classes": classes,
@@ -110,26 +112,51 @@ def recognise(state: Mapping[str, mx.array]) -> Recognised:
         "hidden_dim": int(units),
         "pool_size": (side, side),
         "dropout": 0.0,
-    }  # fmt: skip
+    }
     if classes == len(COCO_91):
         detector["class_names"] = COCO_91
-    mask = "roi_heads.mask_predictor.mask_fcn_logits.weight" in state
     if mask:
         convs = {m[1] for k in state if (m := re.search(r"mask_head\.(?:mask_fcn)?(\d)", k))}
-        detector["mask_num_convs"] = len(convs)
+        detector["mask_num_convs"] = max(len(convs), 1)
         detector["mask_hidden_channels"] = int(
             state["roi_heads.mask_predictor.conv5_mask.weight"].shape[0]
         )
+    backbone: dict[str, Any] = {"depth": depth, "num_classes": 0, "out_channels": channels}
+    backbone["width"] = int(state["backbone.body.conv1.weight"].shape[0])
+    norm, why = _norm(state)
+    kind = "Mask R-CNN" if mask else "Faster R-CNN"
+    note = f"torchvision {kind}, ResNet-{depth} and FPN, {classes} classes ({why})"
+    return Recognised("mask_rcnn" if mask else "faster_rcnn", backbone | norm, detector, note)
+
+
+def _norm(state: Mapping[str, mx.array]) -> tuple[dict[str, Any], str]:
+    """The backbone's norm, which only the kinds of keys tell, and the reason."""
+    if not any(key.endswith(".running_var") for key in state):
+        return {"norm": "group"}, "no running_var: GroupNorm; give norm_groups if they are not 32"
     # Published files hold FrozenBatchNorm2d and are used with epsilon 0; a model made without
     # pretrained weights holds BatchNorm2d with the usual epsilon.
-    backbone: dict[str, Any] = {"depth": depth, "num_classes": 0, "out_channels": channels}
-    backbone |= {"norm": "frozen", "norm_eps": 0.0} if frozen else {"norm": "batch"}
-    kind = "Mask R-CNN" if mask else "Faster R-CNN"
-    norms = (
-        "no num_batches_tracked: frozen norms, epsilon 0" if frozen else "BatchNorm2d, epsilon 1e-5"
-    )
-    note = f"torchvision {kind}, ResNet-{depth} and FPN, {classes} classes ({norms})"
-    return Recognised("mask_rcnn" if mask else "faster_rcnn", backbone, detector, note)
+    if any(key.endswith(".num_batches_tracked") for key in state):
+        return {"norm": "batch"}, "num_batches_tracked: BatchNorm2d, epsilon 1e-5"
+    return {"norm": "frozen", "norm_eps": 0.0}, "no num_batches_tracked: frozen norms, epsilon 0"
+
+
+def _check_needed(state: Mapping[str, mx.array], needed: Mapping[str, int]) -> None:
+    """Raise unless the keys of ``needed`` are there with as many axes, none of length 0."""
+    missing = [key for key in needed if key not in state]
+    if len(missing) > 2:
+        raise ValueError(
+            "not a Faster or Mask R-CNN (ResNet and FPN) of torchvision: expected keys such as "
+            f"{next(iter(needed))!r}, got {listing(list(state), 4)}"
+        )
+    if missing:
+        raise ValueError(f"missing {listing(missing)}")
+    wrong = [
+        f"{key} {state[key].shape} (expected {axes} axes)"
+        for key, axes in needed.items()
+        if state[key].ndim != axes or state[key].size == 0
+    ]
+    if wrong:
+        raise ValueError(f"misshaped {listing(wrong)}")
 
 
 def _depth(state: Mapping[str, mx.array]) -> int:
@@ -139,7 +166,7 @@ def _depth(state: Mapping[str, mx.array]) -> int:
             m[1] for k in state if (m := re.match(rf"backbone\.body\.layer{stage}\.(\d+)\.", k))
         }
         blocks.append(len(found))
-    bottleneck = "backbone.body.layer1.0.conv3.weight" in state
+    bottleneck = any(re.match(r"backbone\.body\.layer\d\.\d+\.conv3\.", key) for key in state)
     depth = _DEPTHS.get((tuple(blocks), bottleneck))
     if depth is None:
         raise ValueError(

@@ -31,6 +31,7 @@ class ResNetFPNConfig:
             its 3x3. Default: ``False``.
         groups (int): groups of the 3x3 convolutions (ResNeXt). Default: ``1``.
         width_per_group (int): base width of the bottlenecks. Default: ``64``.
+        width (int): channels of the stem and, doubling, of the stages. Default: ``64``.
         out_channels (int): channels of every pyramid level. Default: ``256``.
         returned_layers (tuple of int): which of stages 1..4 feed the pyramid. Default: all.
     """
@@ -43,6 +44,7 @@ class ResNetFPNConfig:
     stride_in_1x1: bool = False
     groups: int = 1
     width_per_group: int = 64
+    width: int = 64
     out_channels: int = 256
     returned_layers: tuple[int, ...] = (1, 2, 3, 4)
 
@@ -53,7 +55,8 @@ class ResNetFPNConfig:
         if self.norm not in NORMS:
             raise ValueError(f"norm={self.norm!r}: expected one of {NORMS}")
         _integer(self, "num_classes", 0)
-        _integer(self, "out_channels", 1)
+        for name in ("norm_groups", "groups", "width_per_group", "width", "out_channels"):
+            _integer(self, name, 1)
         _number(self, "norm_eps", 0.0)
         layers = self.returned_layers
         if not layers or list(layers) != sorted(set(layers) & {1, 2, 3, 4}):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -47,11 +48,11 @@ def fetch(name: str, url: str | None = None) -> Path:
     target = cache_directory() / url.rsplit("/", 1)[-1]
     if target.exists():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         _download(url, part)
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         raise ValueError(
             f"cannot download {name} from {url} ({error}); with the file at hand, give its path"
         ) from error

@@ -74,15 +74,18 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
 def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
     """Write a model to a directory, from which :func:`load` gives the same one bit for bit.
 
-    Both files are written beside their place and renamed, the config last.
+    Both files are written beside their place and renamed together at the end. A head that was
+    replaced is saved as it is now.
 
     Args:
         model: a model of this package.
         directory: made if it does not exist; a model in it is replaced.
 
     Raises:
-        TypeError: ``model`` is none of this package's models.
+        TypeError: ``model``, or a head in it, is none of this package's.
+        ValueError: parts that do not fit each other, such as a new box head and an old mask head.
         NotADirectoryError: ``directory`` is a file.
+        OSError: it cannot be written.
     """
     kind = next((k for k, cls in MODELS.items() if type(model) is cls), None)
     if kind is None:
@@ -90,29 +93,53 @@ def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"{directory} is a file: expected a directory")
-    config = to_json(model.config)
-    config["num_classes"] = model.roi_heads.box_predictor.cls_score.out_features
-    if config["class_names"] and len(config["class_names"]) != config["num_classes"]:
-        config["class_names"] = None  # the head was swapped
-    own = isinstance(model.backbone, ResNetFPN)
-    config["backbone"] = asdict(model.backbone.config) if own else None
-    content = {
-        "model_type": kind,
-        "format_version": FORMAT_VERSION,
-        "source": model.source,
-        **config,
-    }
+    text = json.dumps(_description(model, kind), indent=2) + "\n"
     directory.mkdir(parents=True, exist_ok=True)
-    weights = dict(tree_flatten(model.parameters()))
-    part = directory / f".part-{os.getpid()}-{WEIGHTS_FILE}"
+    parts = {n: directory / f".part-{os.getpid()}-{n}" for n in (WEIGHTS_FILE, CONFIG_FILE)}
     try:
-        mx.save_safetensors(str(part), weights, metadata={"format": "mlx"})
-        os.replace(part, directory / WEIGHTS_FILE)
+        parts[CONFIG_FILE].write_text(text, encoding="utf-8")
+        weights = dict(tree_flatten(model.parameters()))
+        try:
+            mx.save_safetensors(str(parts[WEIGHTS_FILE]), weights, metadata={"format": "mlx"})
+        except RuntimeError as error:  # MLX's, of a full disk
+            raise OSError(f"cannot write {directory / WEIGHTS_FILE}: {error}") from error
+        for name, part in parts.items():
+            os.replace(part, directory / name)
     finally:
-        part.unlink(missing_ok=True)
-    part = directory / f".part-{os.getpid()}-{CONFIG_FILE}"
-    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, directory / CONFIG_FILE)
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+
+
+def _description(model: FasterRCNN, kind: str) -> dict[str, Any]:
+    """What config.json holds: the model's config, with the sizes its heads have by now."""
+    config, heads = to_json(model.config), model.roi_heads
+    own = type(model.backbone) is ResNetFPN
+    backbone = asdict(model.backbone.config) if own else None
+    try:
+        config["num_classes"] = heads.box_predictor.cls_score.out_features
+        config["class_agnostic_bbox"] = heads.box_predictor.bbox_pred.out_features == 4
+        if kind == "mask_rcnn":
+            config["mask_hidden_channels"] = heads.mask_predictor.conv5_mask.in_channels
+    except AttributeError as error:
+        raise TypeError(f"cannot save a head that is not of this package: {error}") from error
+    config["class_names"] = model.class_names
+    del config["backbone"]
+    high, low = mx.random.state[0].tolist()
+    loaded = _build(kind, backbone, config, {} if own else {"backbone": model.backbone})
+    mx.random.seed(high << 32 | low)  # saving must not change what is drawn next
+    expected = dict(tree_flatten(loaded.parameters()))
+    wrong = [
+        f"{k} {v.shape}"
+        for k, v in tree_flatten(model.parameters())
+        if k not in expected or expected.pop(k).shape != v.shape
+    ]
+    if wrong or expected:
+        raise ValueError(
+            f"cannot save a model whose parts do not fit num_classes={config['num_classes']} and "
+            f"the rest of its config (were all heads replaced?): {listing([*wrong, *expected])}"
+        )
+    version = {"model_type": kind, "format_version": FORMAT_VERSION, "source": model.source}
+    return {**version, **config, "backbone": backbone}
 
 
 def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
@@ -121,21 +148,26 @@ def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
             raise FileNotFoundError(
                 f"{directory} has no {name}: expected a directory written by mlx_rcnn.save"
             )
+    file = directory / CONFIG_FILE
     try:
-        content = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
-        kind, version = content.pop("model_type"), content.pop("format_version")
-        note, backbone = content.pop("source"), content.pop("backbone")
-    except (ValueError, KeyError, AttributeError) as error:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds a {type(content).__name__}, expected a config of mlx_rcnn")
+    names = ("model_type", "format_version", "source", "backbone")
+    if lacking := [name for name in names if name not in content]:
+        raise ValueError(f"{file} is no config of mlx_rcnn: it has no {listing(lacking)}")
+    kind, version, note, backbone = (content.pop(name) for name in names)
+    if kind not in tuple(MODELS) or version != FORMAT_VERSION:
         raise ValueError(
-            f"{directory / CONFIG_FILE} is no config of mlx_rcnn: {error!r}"
-        ) from error
-    if kind not in MODELS or version != FORMAT_VERSION:
-        raise ValueError(
-            f"{directory / CONFIG_FILE}: model_type {kind!r} of format {version!r}, expected one "
+            f"{file}: model_type {kind!r} of format {version!r}, expected one "
             f"of {tuple(MODELS)} of format {FORMAT_VERSION}"
         )
     if "backbone" in overrides:
         backbone = None
+    elif not isinstance(backbone, dict | None):
+        raise ValueError(f"{file}: backbone {backbone!r}, expected an object of fields or null")
     elif backbone is None:
         raise ValueError(
             f"{directory} was saved with a backbone of your own: pass load(..., backbone=module)"
@@ -143,7 +175,7 @@ def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
     try:
         model = _build(kind, backbone, content, overrides)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{directory / CONFIG_FILE}: {error}") from error
+        raise type(error)(f"{file}: {error}") from error
     weights, _ = _read_safetensors(directory / WEIGHTS_FILE)
     assign(model, weights, str(directory / WEIGHTS_FILE))
     model.source = note

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
-import recipe
-import small
 
 import mlx_rcnn
+import recipe
+import small
 from mlx_rcnn import FasterRCNN
 from mlx_rcnn.convert.rename import rename
 from mlx_rcnn.convert.torchvision import RULES
@@ -59,7 +60,14 @@ def small_model(fresh_model: Callable[..., FasterRCNN]) -> Callable[[str], Faste
 
 
 @pytest.fixture
-def saved(tmp_path: Path, fresh_model: Callable[..., FasterRCNN]) -> Path:
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A temporary folder that is not kept, as pytest keeps the others: models are large."""
+    yield tmp_path
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+@pytest.fixture
+def saved(folder: Path, fresh_model: Callable[..., FasterRCNN]) -> Path:
     """A directory with a small Faster R-CNN, written by ``mlx_rcnn.save``."""
-    mlx_rcnn.save(fresh_model("faster_rcnn"), tmp_path / "saved")
-    return tmp_path / "saved"
+    mlx_rcnn.save(fresh_model("faster_rcnn"), folder / "saved")
+    return folder / "saved"

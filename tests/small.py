@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 from PIL import Image
-from recipe import GOLDENS, fill
 
 from mlx_rcnn import FasterRCNN, MaskRCNN, ResNetFPNConfig
+from recipe import GOLDENS, fill
 
 BACKBONE = ResNetFPNConfig(depth=18, num_classes=0, norm="frozen", norm_eps=0.0, out_channels=32)
 OPTIONS = {
@@ -34,8 +34,8 @@ def untrained(kind: str, num_classes: int = 5, **options) -> FasterRCNN:
     return cls(BACKBONE, 32, num_classes, **{**OPTIONS, **extra, **options})
 
 
-def to_torch(key: str, value: np.ndarray, pool: int = 7) -> tuple[str, np.ndarray]:
-    """One of our parameters under torchvision's name and in its layout."""
+def to_torch(key: str, value: mx.array, pool: int) -> tuple[str, mx.array]:
+    """One of our parameters under torchvision's name and in its layout, unevaluated."""
     key = key.replace("backbone.net.", "backbone.body.")
     if "mask_head.convs." in key:
         stem, kind = key.replace("mask_head.convs.", "mask_head.").rsplit(".", 1)
@@ -48,15 +48,34 @@ def to_torch(key: str, value: np.ndarray, pool: int = 7) -> tuple[str, np.ndarra
         units, flat = value.shape
         value = value.reshape(units, pool, pool, flat // pool**2).transpose(0, 3, 1, 2)
         value = value.reshape(units, flat)
-    return key, np.ascontiguousarray(value)
+    return key, value
 
 
-def torch_state(model: nn.Module) -> dict[str, mx.array]:
+def torch_state(model: nn.Module, pool: int = 7) -> dict[str, mx.array]:
     """The model's weights as torchvision would save them."""
-    pairs = (to_torch(k, np.array(v)) for k, v in tree_flatten(model.parameters()))
-    return {key: mx.array(value) for key, value in pairs}
+    return dict(to_torch(key, value, pool) for key, value in tree_flatten(model.parameters()))
 
 
 def recipe_state(model: nn.Module) -> dict[str, mx.array]:
     """The recipe's weights for a model of this shape, as torchvision would save them."""
     return {k: mx.array(fill(k, v.shape)) for k, v in torch_state(model).items()}
+
+
+def old_name(key: str) -> str:
+    """A key of torchvision's, as it was in the files published in 2019."""
+    key = re.sub(r"(fpn\.(?:inner|layer)_blocks\.\d)\.0\.", r"\1.", key)
+    key = key.replace("rpn.head.conv.0.0.", "rpn.head.conv.")
+    return re.sub(
+        r"mask_head\.(\d)\.0\.", lambda m: f"mask_head.mask_fcn{int(m[1]) + 1}.", key
+    )
+
+
+def with_counts(state: dict[str, mx.array]) -> dict[str, mx.array]:
+    """The state of the same network on BatchNorm2d, which counts its batches."""
+    out = {}
+    for key, value in state.items():
+        out[key] = value
+        if key.endswith("running_var"):
+            count = key.replace("running_var", "num_batches_tracked")
+            out[count] = mx.array(7, dtype=mx.int64)
+    return out

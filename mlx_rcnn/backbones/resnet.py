@@ -96,6 +96,7 @@ class ResNet(nn.Module):
         stride_in_1x1 (bool): where a bottleneck strides. Default: ``False``, its 3x3.
         groups (int): groups of the 3x3 convolutions. Default: ``1``.
         width_per_group (int): Default: ``64``.
+        width (int): channels of the stem and, doubling, of the stages. Default: ``64``.
 
     Raises:
         ValueError: a depth that does not exist.
@@ -111,6 +112,7 @@ class ResNet(nn.Module):
         stride_in_1x1: bool = False,
         groups: int = 1,
         width_per_group: int = 64,
+        width: int = 64,
     ):
         super().__init__()
         if depth not in BLOCKS:
@@ -122,18 +124,18 @@ class ResNet(nn.Module):
             width_per_group,
         )
         block = Bottleneck if depth >= 50 else BasicBlock
-        self.conv1 = Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = self.norm(64)
-        inputs = 64
+        self.conv1 = Conv2d(3, width, 7, 2, 3, bias=False)
+        self.bn1 = self.norm(width)
+        inputs = width
         for stage, count in enumerate(BLOCKS[depth]):
-            planes = 64 * 2**stage
+            planes = width * 2**stage
             blocks = []
             for i in range(count):
                 stride = 2 if stage and i == 0 else 1
                 blocks.append(block(inputs, planes, stride, self))
                 inputs = planes * block.expansion
             self[f"layer{stage + 1}"] = blocks
-        self.stage_channels = tuple(64 * 2**s * block.expansion for s in range(4))
+        self.stage_channels = tuple(width * 2**s * block.expansion for s in range(4))
         if num_classes:
             self.fc = Linear(inputs, num_classes)
 

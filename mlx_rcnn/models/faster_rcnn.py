@@ -63,8 +63,9 @@ class FasterRCNN(nn.Module):
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """One name a class, the background's first, or ``None``."""
-        return self.config.class_names
+        """One name a class, the background's first; ``None`` if unknown, as after a head swap."""
+        names, last = self.config.class_names, self.roi_heads.box_predictor.cls_score
+        return names if names and len(names) == last.weight.shape[0] else None
 
     def __call__(self, images: mx.array) -> tuple[mx.array, ...]:
         """Raw outputs for a batch that is already network input.

@@ -285,8 +285,9 @@ def _chunked(
     done: list[mx.array] = []
     for start in range(0, count, step):
         rows = slice(start, start + step)
-        # The chunks are ordered by an edge: left free, the scheduler holds them all at once.
-        piece = mx.depends(index[rows], done[-1]) if done else index[rows]
+        # The chunks are ordered by an edge: left free, the scheduler holds them all at once. The
+        # edge alone would make the indices differentiable, which a gather refuses.
+        piece = mx.stop_gradient(mx.depends(index[rows], done[-1])) if done else index[rows]
         done.append(reduce(pixels[piece], rows))
     return mx.concatenate(done) if len(done) > 1 else done[0]
 

@@ -6,9 +6,9 @@ and torchvision 0.27.0:
     python tests/goldens/make_torchvision.py
 
 Of the stages' large arrays only a sample is kept: `<stage>` are the values at the flat positions
-`<stage>_at` of an array of shape `<stage>_shape`. Proposals, detections and the areas of pasted masks
-are whole; `mask_probs_<i>` are the first few of image i. Both networks have the same weights up to
-the mask branch, so Mask R-CNN's values stand for both, which is checked here.
+`<stage>_at` of an array of shape `<stage>_shape`. Proposals, detections and the areas of pasted
+masks are whole; `mask_probs_<i>` are the first few of image i. Both networks have the same weights
+up to the mask branch, so Mask R-CNN's values stand for both, which is checked here.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import numpy as np
 import torch
 import torchvision_reference as reference
 from PIL import Image
+from torch import nn
+from torchvision.ops import MultiScaleRoIAlign
 
 HERE = Path(__file__).parent
 SIZES = {"min_size": 256, "max_size": 448}
@@ -60,6 +62,17 @@ def packed(
     return out
 
 
+def run(model: nn.Module, images: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """The stages of one batch, as if it were the model's first.
+
+    Torchvision infers the scales of RoI pooling from the first batch it sees and keeps them.
+    """
+    for part in model.modules():
+        if isinstance(part, MultiScaleRoIAlign):
+            part.scales = part.map_levels = None
+    return reference.run(model, images)
+
+
 def resized_sizes() -> np.ndarray:
     """Rows of (height, width, resized height, resized width) at the published 800 and 1333."""
     random = np.random.default_rng(0)
@@ -89,13 +102,13 @@ def main() -> None:
     faster = reference.build("fasterrcnn_resnet50_fpn", **SIZES)
     photos = [np.array(Image.open(HERE / "images" / name)) for name in PHOTOS]
     for case, images in (("one", photos[:1]), ("three", photos)):
-        stages = reference.run(mask, images)
-        for name, value in reference.run(faster, images).items():
+        stages = run(mask, images)
+        for name, value in run(faster, images).items():
             np.testing.assert_array_equal(value, stages[name], err_msg=name)
         np.savez_compressed(HERE / f"torchvision_{case}.npz", **packed(stages))
     odd: dict[str, np.ndarray] = {"resized_sizes": resized_sizes()}
     for seed, (height, width) in enumerate(ODD):
-        stages = reference.run(mask, [noise(seed, height, width)])
+        stages = run(mask, [noise(seed, height, width)])
         values = packed(stages, ODD_STAGES)
         odd |= {f"{height}x{width}_{name}": value for name, value in values.items()}
     np.savez_compressed(HERE / "torchvision_odd.npz", **odd)

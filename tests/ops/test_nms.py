@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import slow_nms
 
 from mlx_rcnn.ops import batched_nms, nms, nms_mask
 from mlx_rcnn.ops.nms import sort_scores, top_scores
+from reference import slow_nms
 
 GOLDEN = np.load(Path(__file__).parents[1] / "goldens" / "ops_torchvision.npz")
 MODULE = importlib.import_module("mlx_rcnn.ops.nms")  # mlx_rcnn.ops.nms is the function
@@ -25,13 +25,17 @@ thresholds = st.sampled_from([0.0, 0.125, 0.25, 0.5, 0.7, 1.0])
 rows = st.lists(st.tuples(boxes, scores, st.integers(-1, 2)), min_size=1, max_size=14)
 
 
-@pytest.fixture(autouse=True, params=[None, 1, 3], ids=["whole", "blocks1", "blocks3"])
+@pytest.fixture(autouse=True, params=[1000, 1, 3])
 def block(request, monkeypatch):
-    """Every test also with blocks that are much shorter than its lists."""
-    if request.param is not None:
-        monkeypatch.setattr(MODULE, "CPU_BLOCK", request.param)
-        monkeypatch.setattr(MODULE, "GPU_BLOCK", request.param)
+    """Rows resolved at once: all of a test's list, and much fewer."""
+    for name in ("CPU_BLOCK", "GPU_BLOCK"):
+        monkeypatch.setattr(MODULE, name, request.param)
     return request.param
+
+
+# For tests of what has no blocks, and of the blocks there really are.
+once = pytest.mark.parametrize("block", [1000], indirect=True)
+as_shipped = pytest.mark.parametrize("block", [MODULE.CPU_BLOCK], indirect=True)
 
 
 def unzip(values):
@@ -190,7 +194,7 @@ def test_chain(n, block):
         return
     # Short blocks need as many rounds as they are long; the others more than ROUNDS.
     keep, exact = run_mask(chain(n), rounds=MODULE.ROUNDS)
-    assert exact == (block is not None)
+    assert exact == (block < MODULE.ROUNDS)
     assert (keep == expected) == exact
 
 
@@ -201,20 +205,19 @@ def test_every_number_of_rounds(block):
         keep, exact = run_mask(chain(n), rounds=rounds)
         assert keep == list(range(0, n, 2)) or not exact
         claims.append(exact)
-    enough = block or n
-    assert claims == sorted(claims) and all(claims[enough - 1 :])
-    if block is None:
+    assert claims == sorted(claims) and all(claims[min(block, n) - 1 :])
+    if block > n:
         assert not any(claims[: n // 2])
     # Boxes that do not meet are settled by the first round
     apart = np.array([[30 * i, 0, 30 * i + 9, 9] for i in range(n)], np.float32)
     assert run_mask(apart, rounds=1) == (list(range(n)), True)
 
 
-def test_one_unsettled_list_is_enough():
+def test_one_unsettled_list_is_enough(block):
     apart = np.array([[30 * i, 0, 30 * i + 9, 9] for i in range(40)], np.float32)
     batch, valid = mx.array(np.stack([apart, chain(40), apart])), mx.ones((3, 40), dtype=mx.bool_)
     _, exact = nms_mask(batch, valid, 0.5, rounds=2)
-    assert exact.item() == (MODULE.CPU_BLOCK == 1)
+    assert exact.item() == (block == 1)
     keep, exact = nms_mask(batch, valid, 0.5, rounds=40)
     assert exact.item()
     assert np.array(keep).sum(axis=1).tolist() == [40, 20, 40]
@@ -291,6 +294,7 @@ def test_torchvision():
         assert run_batched(b, s, g, threshold) == GOLDEN[f"batched_nms_{threshold}"].tolist()
 
 
+@once
 def test_sort_scores():
     # inf, 3 (twice), 0 and -0 (equal), -inf, and NaN behind it
     s = [-0.0, 3, NAN, 0.0, INF, 3, -2, -0.0]
@@ -304,6 +308,7 @@ def test_sort_scores():
     assert sort_scores(mx.array([1.0, 2.0]).astype(mx.bfloat16)).tolist() == [1, 0]
 
 
+@once
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.one_of(st.floats(width=32, allow_subnormal=False), scores), max_size=20))
 def test_sort_scores_oracle(values):
@@ -313,6 +318,7 @@ def test_sort_scores_oracle(values):
     assert sort_scores(mx.array(s)).tolist() == expected
 
 
+@once
 @settings(max_examples=40, deadline=None)
 @given(st.lists(scores, min_size=1, max_size=20), st.data())
 def test_top_scores_oracle(values, data):
@@ -325,6 +331,7 @@ def test_top_scores_oracle(values, data):
     assert clean[chosen].tolist() == sorted(clean, reverse=True)[:k]
 
 
+@once
 def test_top_scores_of_rows():
     s = np.random.default_rng(10).permutation(60).reshape(3, 20).astype(np.float32)
     expected = np.argsort(-s, axis=1)
@@ -332,46 +339,47 @@ def test_top_scores_of_rows():
         np.testing.assert_array_equal(np.array(top_scores(mx.array(s), k)), expected[:, :k])
 
 
-def test_ten_thousand_boxes_in_bounded_memory(block):
-    if block is not None:
-        return  # 10,000 blocks of one box are no case
+@as_shipped
+def test_ten_thousand_boxes_in_bounded_memory():
     n = 10_000
     rng = np.random.default_rng(11)
-    b = random_boxes(11, n, 800, 100)
+    b = random_boxes(11, n, 150, 100)
     s, g = rng.permutation(n).astype(np.float32), rng.integers(0, 4, n)
-    for groups in (None, g):
-        mx.eval(arrays := [mx.array(v) for v in (b, s, g)])
+    mx.eval(arrays := [mx.array(v) for v in (b, s, g)])
+    for function, inputs, groups in ((nms, arrays[:2], 0 * g), (batched_nms, arrays, g)):
         before = mx.get_active_memory()
         mx.reset_peak_memory()
-        kept = nms(*arrays[:2], 0.5) if groups is None else batched_nms(*arrays, 0.5)
+        kept = function(*inputs, 0.5)
         mx.eval(kept)
         assert mx.get_peak_memory() - before < n * n * 4 / 5
-        assert kept.tolist() == fast_nms(b, s, 0.5, groups)
+        expected = [i for group in range(4) for i in fast_nms(b, s, 0.5, groups == group)]
+        assert kept.tolist() == sorted(expected, key=lambda i: -s[i])
 
 
-def fast_nms(b, s, threshold, groups):
-    """A row of the matrix at a time, as areas and sides of float32."""
-    order, kept = np.argsort(-s), []
+def fast_nms(b, s, threshold, rows):
+    """A row of the matrix at a time, in float32."""
+    kept, order = [], np.flatnonzero(rows)
+    order = order[np.argsort(-s[order])]
     area = (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
     while order.size:
         i, order = order[0], order[1:]
         kept.append(int(i))
         side = np.minimum(b[order, 2:], b[i, 2:]) - np.maximum(b[order, :2], b[i, :2])
         both = np.maximum(side[:, 0], 0) * np.maximum(side[:, 1], 0)
-        gone = both / (area[order] + area[i] - both) > np.float32(threshold)
-        if groups is not None:
-            gone &= groups[order] == groups[i]
-        order = order[~gone]
+        order = order[both / (area[order] + area[i] - both) <= np.float32(threshold)]
     return kept
 
 
+@once
 def test_arrays_of_numpy_and_of_half_precision():
     b, s = chain(6), falling(6)
     assert nms(b, s, 0.5).tolist() == [0, 2, 4]
-    assert nms(mx.array(b).astype(mx.float16), mx.array(s).astype(mx.bfloat16), 0.5).tolist() == [0, 2, 4]
+    half = mx.array(b).astype(mx.float16), mx.array(s).astype(mx.bfloat16)
+    assert nms(*half, 0.5).tolist() == [0, 2, 4]
     assert nms(b.astype(np.int32), s, 0.5).tolist() == [0, 2, 4]
 
 
+@once
 def test_bad_arguments():
     b, s, g = mx.zeros((3, 4)), mx.zeros(3), mx.zeros(3, dtype=mx.int32)
     for function, more in ((nms, ()), (batched_nms, (g,))):
