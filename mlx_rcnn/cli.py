@@ -32,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 if part of the work failed; 2 for arguments that cannot work, after one
         line on standard error; 130 if interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file name need not be text
+            stream.reconfigure(errors="backslashreplace")
     try:
         args = build_parser().parse_args(argv)
         # Each command's module brings its heavy imports: --help answers without them.

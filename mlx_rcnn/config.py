@@ -166,6 +166,8 @@ class FasterRCNNConfig:
             _number(self, name, 0.0)
         _sizes(self, "min_size", 1)
         _sizes(self, "aspect_ratios", 1)
+        if not isinstance(self.aspect_ratios, tuple) or isinstance(self.aspect_ratios[0], tuple):
+            raise ValueError(f"aspect_ratios={self.aspect_ratios!r}: expected a tuple of numbers")
         if self.anchor_sizes is not None:
             _sizes(self, "anchor_sizes", 1)
         if self.anchor_stride is not None:

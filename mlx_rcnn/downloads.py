@@ -53,8 +53,9 @@ def fetch(name: str, url: str | None = None) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         _download(url, part)
     except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"cannot download {name} from {url} ({error}); with the file at hand, give its path"
+            f"cannot download {name} from {url} ({reason}); with the file at hand, give its path"
         ) from error
     digest = _sha256(part)
     expected = target.stem.rsplit("-", 1)[-1]

@@ -62,7 +62,7 @@ def coco_results(prediction: Mapping[str, np.ndarray], image_id: int | str) -> l
     for i, (label, score) in enumerate(
         zip(prediction["labels"], prediction["scores"], strict=True)
     ):
-        entry = {
+        entry: dict[str, Any] = {
             "image_id": image_id,
             "category_id": int(label),
             "bbox": [round(float(v), 4) for v in boxes[i]],

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from .anchors import AnchorGenerator
+from .assign import BELOW, match, sample
+from .config import FasterRCNNConfig
 from .layers import Conv2d
-from .ops import clip_boxes, decode_boxes, nms_mask
+from .losses import binary_cross_entropy, smooth_l1
+from .ops import clip_boxes, decode_boxes, encode_boxes, nms_mask
 from .ops.nms import ROUNDS, sort_scores, top_scores
-from .structures import Proposals
+from .structures import Proposals, Targets
 
 
 class RPNHead(nn.Module):
@@ -51,6 +54,14 @@ class RPNHead(nn.Module):
         return logits, deltas
 
 
+class RPNOutputs(NamedTuple):
+    """One entry a level: ``logits`` (N, n), ``deltas`` (N, n, 4) and ``anchors`` (n, 4)."""
+
+    logits: list[mx.array]
+    deltas: list[mx.array]
+    anchors: list[mx.array]
+
+
 class RegionProposalNetwork(nn.Module):
     """The head with its anchors and its rule for turning outputs into proposals.
 
@@ -58,7 +69,7 @@ class RegionProposalNetwork(nn.Module):
         config (FasterRCNNConfig): fields ``anchor_*``, ``aspect_ratios`` and ``rpn_*``.
     """
 
-    def __init__(self, config: Any):
+    def __init__(self, config: FasterRCNNConfig):
         super().__init__()
         self.anchors = AnchorGenerator(
             config.anchor_sizes,
@@ -94,10 +105,26 @@ class RegionProposalNetwork(nn.Module):
         Returns:
             P = ``post_nms_top_n`` proposals an image (fewer if there are fewer anchors).
         """
-        logits, deltas = self.head(features)
+        return self.select(
+            self.outputs(features, input_size), sizes, pre_nms_top_n, post_nms_top_n, rounds
+        )
+
+    def outputs(self, features: list[mx.array], input_size: tuple[int, int]) -> RPNOutputs:
+        """The head's raw outputs and the anchors they belong to; arguments as :meth:`propose`."""
         anchors = self.anchors([(f.shape[1], f.shape[2]) for f in features], input_size)
+        return RPNOutputs(*self.head(features), anchors)
+
+    def select(
+        self,
+        outputs: RPNOutputs,
+        sizes: mx.array,
+        pre_nms_top_n: int,
+        post_nms_top_n: int,
+        rounds: int = ROUNDS,
+    ) -> Proposals:
+        """Proposals from raw outputs; arguments as :meth:`propose`."""
         return select_proposals(
-            logits, deltas, anchors, sizes, pre_nms_top_n, post_nms_top_n,
+            *outputs, sizes, pre_nms_top_n, post_nms_top_n,
             self.nms_thresh, self.score_thresh, self.min_size, rounds,
         )  # fmt: skip
 
@@ -164,3 +191,46 @@ def select_proposals(
         mx.take_along_axis(keep, best, axis=1),
         exact,
     )
+
+
+def rpn_losses(
+    outputs: RPNOutputs, targets: Targets, config: FasterRCNNConfig, key: mx.array
+) -> tuple[mx.array, mx.array]:
+    """Objectness and box regression losses of a batch (Faster R-CNN, equation 1).
+
+    As torchvision's ``RegionProposalNetwork``: both are sums over the sampled anchors of the batch,
+    divided by their number.
+
+    Args:
+        outputs: of :meth:`RegionProposalNetwork.outputs`.
+        targets: in pixels of the network input.
+        config: the fields ``rpn_*_iou_thresh``, ``rpn_batch_size_per_image`` and
+            ``rpn_positive_fraction``.
+        key: of the sampling.
+
+    Returns:
+        Two scalars: binary cross-entropy, and smooth L1 over the positives.
+    """
+    logits, deltas = mx.concatenate(outputs.logits, axis=1), mx.concatenate(outputs.deltas, axis=1)
+    anchors = mx.concatenate(outputs.anchors)
+    classification = regression = count = mx.array(0.0)
+    for i, k in enumerate(mx.random.split(key, logits.shape[0])):
+        matched = match(
+            targets.boxes[i], targets.valid[i], anchors, config.rpn_fg_iou_thresh,
+            config.rpn_bg_iou_thresh, allow_low_quality=True,
+        )  # fmt: skip
+        chosen = sample(
+            matched >= 0, matched == BELOW, config.rpn_batch_size_per_image,
+            config.rpn_positive_fraction, k,
+        )  # fmt: skip
+        positive, anchor = chosen.positive[:, None], anchors[chosen.rows]
+        error = binary_cross_entropy(logits[i][chosen.rows], positive[:, 0].astype(mx.float32))
+        classification = classification + mx.sum(mx.where(chosen.valid, error, 0.0))
+        # Rows that are not positive aim at their own anchor: finite, and then left out.
+        target = targets.boxes[i][mx.maximum(matched[chosen.rows], 0)]
+        goal = encode_boxes(mx.where(positive, target, anchor), anchor)
+        error = smooth_l1(deltas[i][chosen.rows], goal)
+        regression = regression + mx.sum(mx.where(positive, error, 0.0))
+        count = count + mx.sum(chosen.valid)
+    count = mx.maximum(count, 1)
+    return classification / count, regression / count

@@ -33,6 +33,19 @@ class Batch(NamedTuple):
     original_sizes: np.ndarray
 
 
+class Targets(NamedTuple):
+    """What is to be found, padded to M an image (at least 1).
+
+    ``boxes`` (N, M, 4), ``labels`` (N, M) int32, ``valid`` (N, M), and for masks ``masks``
+    (N, M, H, W) uint8 0 or 1 over the padded network input, else ``None``.
+    """
+
+    boxes: mx.array
+    labels: mx.array
+    valid: mx.array
+    masks: mx.array | None
+
+
 class Proposals(NamedTuple):
     """``boxes`` (N, P, 4), ``scores`` (N, P) in [0, 1], falling, ``valid`` (N, P).
 

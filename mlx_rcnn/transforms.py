@@ -96,7 +96,7 @@ def preprocess(images: Sequence[np.ndarray], config: FasterRCNNConfig) -> Batch:
         np.multiply(resized, (1.0 / (unit * std)).astype(np.float32), out=out)
         out -= (mean / std).astype(np.float32)
     if config.channel_order == "bgr":
-        pixels = pixels[..., ::-1]
+        pixels = np.ascontiguousarray(pixels[..., ::-1])
     return Batch(mx.array(pixels), sizes, originals)
 
 

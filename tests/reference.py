@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from recipe import fill
+
 
 def match_boxes(expected: np.ndarray, got: np.ndarray, tolerance: float) -> float:
     """Share of expected boxes (n, 4) with a box of their own in ``got`` (m, 4) within tolerance."""
@@ -74,6 +76,20 @@ def noise(key: str, *shape: int) -> np.ndarray:
     """Standard normal float32 values that depend on the key only."""
     random = np.random.default_rng(zlib.crc32(key.encode()))
     return random.standard_normal(shape).astype(np.float32)
+
+
+def last_noise(key: str, *shape: int) -> np.ndarray:
+    """``noise`` of torch's shape (N, C, H, W), channels last."""
+    return np.ascontiguousarray(noise(key, *shape).transpose(0, 2, 3, 1))
+
+
+def fill_ours(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The recipe's tensor of a parameter of our ``shape``, filled in torch's layout."""
+    if len(shape) != 4:
+        return fill(key, shape)
+    order = (3, 0, 1, 2) if "conv5_mask" in key else (0, 3, 1, 2)
+    theirs = fill(key, tuple(shape[axis] for axis in order))
+    return np.ascontiguousarray(theirs.transpose(np.argsort(order)))
 
 
 def slow_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -28,13 +28,13 @@ def slow_anchors(sizes, ratios, map_size, strides, rounding=True, offset=0.0):
 
 
 def test_by_hand():
-    # Size 32, ratio 0.5: height 32 * sqrt(0.5) = 22.63, width 45.25, halves 11.31 and 22.63, rounded
-    # to 11 and 23. Ratio 2 is that turned.
+    # Size 32, ratio 0.5: height 32 * sqrt(0.5) = 22.63, width 45.25, of which the halves 11.31 and
+    # 22.63 are rounded to 11 and 23. Ratio 2 is that turned.
     generator = AnchorGenerator((32,), RATIOS)
     assert generator.per_cell == 3
     cell = [[-23, -11, 23, 11], [-16, -16, 16, 16], [-11, -23, 11, 23]]
     assert generator.cell_anchors(0).tolist() == cell
-    # A 2 x 3 map of an 16 x 48 input: strides 8 down and 16 right; the anchor varies fastest,
+    # A 2 x 3 map of a 16 x 48 input: strides 8 down and 16 right; the anchor varies fastest,
     # then x, then y
     (anchors,) = generator([(2, 3)], (16, 48))
     assert anchors.shape == (18, 4) and anchors.dtype == mx.float32
@@ -43,8 +43,9 @@ def test_by_hand():
     assert anchors[7].tolist() == [16, -16, 48, 16]
     assert anchors[10].tolist() == [-16, -8, 16, 24]  # one down
     # Half to even: sizes 5 and 7 have halves 2.5 and 3.5
-    assert AnchorGenerator((5, 7), (1.0,)).cell_anchors(0)[:, 2].tolist() == [2, 4]
-    assert AnchorGenerator((5, 7), (1.0,), rounding=False).cell_anchors(0)[:, 2].tolist() == [2.5, 3.5]
+    for rounding, halves in ((True, [2, 4]), (False, [2.5, 3.5])):
+        cell = AnchorGenerator((5, 7), (1.0,), rounding=rounding).cell_anchors(0)
+        assert cell[:, 2].tolist() == halves
 
 
 def test_ratios_vary_slower_than_sizes():
@@ -55,7 +56,7 @@ def test_ratios_vary_slower_than_sizes():
 
 
 def test_offset_and_stride():
-    # detectron2 and mmdetection: not rounded; mmdetection's grid starts at 0, others' at half a stride
+    # Not rounded, and starting half a stride in
     generator = AnchorGenerator((8,), (1.0,), stride=4, rounding=False, offset=0.5)
     (anchors,) = generator([(2, 2)], (999, 999))  # the input's size plays no role
     assert anchors.tolist() == [[-2, -2, 6, 6], [2, -2, 10, 6], [-2, 2, 6, 10], [2, 2, 10, 10]]
@@ -135,6 +136,7 @@ def test_oracle(sizes, ratios, map_size, image, rounding, offset, stride):
     generator = AnchorGenerator(sizes, ratios, False, stride, rounding, offset)
     assert generator.per_cell == len(sizes) * len(ratios)
     (anchors,) = generator([map_size], image)
-    strides = (image[0] // map_size[0], image[1] // map_size[1]) if stride is None else (stride,) * 2
+    inferred = image[0] // map_size[0], image[1] // map_size[1]
+    strides = inferred if stride is None else (stride, stride)
     expected = slow_anchors(sizes, ratios, map_size, strides, rounding, offset)
     np.testing.assert_allclose(np.array(anchors), expected, rtol=1e-6, atol=0 if rounding else 1e-4)

@@ -289,7 +289,7 @@ def test_any_bytes_load_or_raise_image_error(tmp_path_factory, data, start):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def tree(tmp_path):
     """b.JPG, a.png, notes.txt, .hidden.jpg and sub/c.jpg."""
     (tmp_path / "sub").mkdir()
     for name in ("b.JPG", "a.png", "notes.txt", ".hidden.jpg", "sub/c.jpg"):
@@ -297,28 +297,28 @@ def folder(tmp_path):
     return tmp_path
 
 
-def names(paths, folder):
-    return [path.relative_to(folder).as_posix() for path in paths]
+def names(paths, root):
+    return [path.relative_to(root).as_posix() for path in paths]
 
 
-def test_find_in_folder_is_one_level_sorted_and_visible(folder):
-    assert names(find_images([str(folder)]), folder) == ["a.png", "b.JPG"]
-    assert names(find_images([folder]), folder) == ["a.png", "b.JPG"]
+def test_find_in_folder_is_one_level_sorted_and_visible(tree):
+    assert names(find_images([str(tree)]), tree) == ["a.png", "b.JPG"]
+    assert names(find_images([tree]), tree) == ["a.png", "b.JPG"]
 
 
-def test_find_file_with_any_suffix(folder):
-    assert names(find_images([f"{folder}/notes.txt"]), folder) == ["notes.txt"]
+def test_find_file_with_any_suffix(tree):
+    assert names(find_images([f"{tree}/notes.txt"]), tree) == ["notes.txt"]
 
 
-def test_find_glob(folder):
-    assert names(find_images([f"{folder}/*"]), folder) == ["a.png", "b.JPG"]
-    found = find_images([f"{folder}/**/*.*"])
-    assert names(found, folder) == ["a.png", "b.JPG", "sub/c.jpg"]
+def test_find_glob(tree):
+    assert names(find_images([f"{tree}/*"]), tree) == ["a.png", "b.JPG"]
+    found = find_images([f"{tree}/**/*.*"])
+    assert names(found, tree) == ["a.png", "b.JPG", "sub/c.jpg"]
 
 
-def test_find_keeps_order_and_drops_repeats(folder):
-    sources = [f"{folder}/sub", f"{folder}/b.JPG", str(folder), f"{folder}/sub/../b.JPG"]
-    assert names(find_images(sources), folder) == ["sub/c.jpg", "b.JPG", "a.png"]
+def test_find_keeps_order_and_drops_repeats(tree):
+    sources = [f"{tree}/sub", f"{tree}/b.JPG", str(tree), f"{tree}/sub/../b.JPG"]
+    assert names(find_images(sources), tree) == ["sub/c.jpg", "b.JPG", "a.png"]
 
 
 def test_find_file_with_brackets_in_its_name(tmp_path):
@@ -326,8 +326,8 @@ def test_find_file_with_brackets_in_its_name(tmp_path):
     assert names(find_images([f"{tmp_path}/shot[1].jpg"]), tmp_path) == ["shot[1].jpg"]
 
 
-def test_find_spells_paths_as_given(folder, monkeypatch):
-    monkeypatch.chdir(folder)
+def test_find_spells_paths_as_given(tree, monkeypatch):
+    monkeypatch.chdir(tree)
     assert [str(p) for p in find_images(["sub", "a.png"])] == ["sub/c.jpg", "a.png"]
 
 
@@ -341,9 +341,9 @@ def test_find_spells_paths_as_given(folder, monkeypatch):
         ("", ValueError, "an empty path"),
     ],
 )
-def test_find_errors_name_the_source(folder, monkeypatch, source, error, message):
-    monkeypatch.chdir(folder)
-    (folder / "empty").mkdir()
+def test_find_errors_name_the_source(tree, monkeypatch, source, error, message):
+    monkeypatch.chdir(tree)
+    (tree / "empty").mkdir()
     with pytest.raises(error, match=message):
         find_images(["a.png", source])
 

@@ -6,6 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..layers import Conv2d, ConvTranspose2d
+from ..losses import binary_cross_entropy
 
 # A 3x3 convolution of 256 channels on 14x14 unfolds to 1.8 MB a RoI.
 ROIS_AT_ONCE = 64
@@ -63,5 +64,20 @@ class MaskRCNNPredictor(nn.Module):
         x = mx.maximum(self.conv5_mask(x), 0)
         last = self.mask_fcn_logits
         weight = last.weight.reshape(last.weight.shape[0], -1)[labels]  # (R, dim_reduced)
-        y = (x.reshape(x.shape[0], -1, x.shape[-1]) @ weight[..., None]).reshape(x.shape[:3])
+        y = (x.flatten(1, 2) @ weight[..., None]).reshape(x.shape[:3])
         return y.astype(mx.float32) + last.bias[labels].astype(mx.float32)[:, None, None]
+
+
+def mask_loss(logits: mx.array, targets: mx.array, positive: mx.array) -> mx.array:
+    """Mean binary cross-entropy over the pixels of the positives' class (Mask R-CNN, section 3).
+
+    Args:
+        logits (R, s, s): of each RoI's class.
+        targets (R, s, s): in [0, 1].
+        positive (R,): RoIs that count.
+
+    Returns:
+        A scalar, 0 without positives.
+    """
+    error = mx.mean(binary_cross_entropy(logits, targets), axis=(1, 2))
+    return mx.sum(mx.where(positive, error, 0.0)) / mx.maximum(mx.sum(positive), 1)

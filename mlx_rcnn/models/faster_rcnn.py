@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +18,7 @@ from ..ops.nms import ROUNDS
 from ..rpn import RegionProposalNetwork
 from ..structures import Batch, Detections, Proposals
 from ..transforms import boxes_to_original, load_images, preprocess
+from .training_pass import batch_rows, roi_scales, training_pass
 
 CANDIDATES = 1024  # (proposal, class) pairs the final suppression looks at, at first
 
@@ -45,6 +45,7 @@ class FasterRCNN(nn.Module):
 
     config_class: type[FasterRCNNConfig] = FasterRCNNConfig
     config: FasterRCNNConfig
+    needs_masks = False
 
     def __init__(
         self, backbone: Any, feat_channels: Any = None, num_classes: Any = None, **config: Any
@@ -116,6 +117,32 @@ class FasterRCNN(nn.Module):
         with inference(self):
             _, _, detections = self._detect(batch, limits)
         return to_results(detections, batch)
+
+    def get_loss(
+        self,
+        images: Any,
+        targets: Sequence[Mapping[str, Any]],
+        *,
+        key: mx.array | None = None,
+    ) -> dict[str, mx.array]:
+        """Losses of a batch, to be differentiated with ``mlx.nn.value_and_grad``.
+
+        Args:
+            images: as :meth:`predict`.
+            targets: one dict an image: ``boxes`` (G, 4) xyxy pixels of the image given, ``labels``
+                (G,) in 1..C-1, optional ``iscrowd`` (G,), left out; G may be 0.
+            key: of everything random (sampling, dropout, the size drawn from several
+                ``min_size``). Default: drawn from MLX's global state.
+
+        Returns:
+            Scalars ``rpn_cls_loss``, ``rpn_reg_loss``, ``roi_cls_loss``, ``roi_reg_loss`` and their
+            plain sum ``total_loss``, normalised as in torchvision.
+
+        Raises:
+            ValueError, TypeError, FileNotFoundError: images or targets that cannot be used, naming
+                the image and the box.
+        """
+        return training_pass(self, images, targets, key).losses
 
     def _limits(
         self, score_thresh: float | None, nms_thresh: float | None, top_k: int | None
@@ -200,36 +227,6 @@ class FasterRCNN(nn.Module):
             if exact.item():
                 return features, scales, detections
             rounds, candidates = config.rpn_pre_nms_top_n_test, 8 * candidates
-
-
-def roi_scales(features: list[mx.array], height: int, config: FasterRCNNConfig) -> list[float]:
-    """Map pixels per input pixel of the levels RoIs are pooled from.
-
-    With ``anchor_stride`` set it is the inverse. Otherwise torchvision's rule: the power of two
-    nearest to map height over ``height``. For images a few pixels high that is not the true scale,
-    but the one with which torchvision's checkpoints give their detections.
-
-    Args:
-        features: maps (N, h, w, C), finest first.
-        height: the greatest *unpadded* height of the batch.
-        config: its ``anchor_stride`` and ``roi_levels``.
-
-    Returns:
-        One scale a level.
-    """
-    levels = features[: config.roi_levels]
-    if config.anchor_stride is not None:
-        stride = config.anchor_stride
-        strides = (stride,) * len(levels) if isinstance(stride, int) else stride
-        return [1.0 / s for s, _ in zip(strides, levels, strict=False)]
-    return [2.0 ** round(math.log2(f.shape[1] / height)) for f in levels]
-
-
-def batch_rows(boxes: mx.array) -> mx.array:
-    """Boxes (N, P, 4) as RoIs (N * P, 5), the batch index first."""
-    n, count, _ = boxes.shape
-    index = mx.broadcast_to(mx.arange(n, dtype=mx.float32)[:, None, None], (n, count, 1))
-    return mx.concatenate([index, boxes], axis=-1).reshape(-1, 5)
 
 
 def to_results(detections: Detections, batch: Batch) -> list[dict[str, np.ndarray]]:

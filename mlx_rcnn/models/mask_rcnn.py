@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from ..config import MaskRCNNConfig
-from ..heads import MaskRCNNHeads, MaskRCNNPredictor
+from ..heads import MaskRCNNHeads, MaskRCNNPredictor, mask_loss
 from ..heads.mask import ROIS_AT_ONCE
-from ..ops import paste_masks
+from ..ops import crop_masks, paste_masks
 from ..structures import Detections
+from ..targets import BUCKET
 from ..transforms import load_images, preprocess
-from .faster_rcnn import FasterRCNN, batch_rows, inference, roi_scales, to_results
+from .faster_rcnn import FasterRCNN, inference, to_results
+from .training_pass import batch_rows, roi_scales, training_pass, with_total
 
 MASK_THRESH = 0.5
 
@@ -30,6 +33,7 @@ class MaskRCNN(FasterRCNN):
 
     config_class = MaskRCNNConfig
     config: MaskRCNNConfig
+    needs_masks = True
 
     def __init__(
         self, backbone: Any, feat_channels: Any = None, num_classes: Any = None, **config: Any
@@ -101,6 +105,43 @@ class MaskRCNN(FasterRCNN):
                 part = np.asarray(paste_masks(part, result["boxes"], tuple(size), MASK_THRESH))
             result["masks"] = part
         return results
+
+    def get_loss(
+        self,
+        images: Any,
+        targets: Sequence[Mapping[str, Any]],
+        *,
+        key: mx.array | None = None,
+    ) -> dict[str, mx.array]:
+        """Losses of a batch; as :meth:`FasterRCNN.get_loss`, with ``mask_loss``.
+
+        Args:
+            images: as :meth:`predict`.
+            targets: also ``masks`` (G, H, W), 0 or 1, of the image given.
+            key: of everything random.
+
+        Returns:
+            The scalars of :meth:`FasterRCNN.get_loss` and ``mask_loss``, which ``total_loss``
+            includes.
+
+        Raises:
+            ValueError, TypeError, FileNotFoundError: as :meth:`FasterRCNN.get_loss`.
+        """
+        found = training_pass(self, images, targets, key)
+        rois, goals = found.rois, found.targets
+        assert goals.masks is not None
+        n, count = rois.labels.shape
+        # Positives stand first: how many rows can hold one is worth a look, the head being costly.
+        most = int(np.array(mx.max(mx.sum(rois.positive, axis=1))))
+        most = min(max(-(-most // BUCKET) * BUCKET, BUCKET), count)
+        flat = batch_rows(rois.boxes[:, :most])
+        labels, positive = rois.labels[:, :most].reshape(-1), rois.positive[:, :most].reshape(-1)
+        logits = self._mask(found.features, flat, found.scales, labels)
+        masks = goals.masks.reshape(-1, *goals.masks.shape[2:])
+        row = mx.arange(n)[:, None] * goals.masks.shape[1] + rois.matched[:, :most]
+        wanted = crop_masks(masks, row.reshape(-1), flat[:, 1:], logits.shape[1])
+        loss = mask_loss(logits, mx.stop_gradient(wanted), positive)
+        return with_total({**found.losses, "mask_loss": loss})
 
     def _mask(
         self, features: list[mx.array], rois: mx.array, scales: list[float],

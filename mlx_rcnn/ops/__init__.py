@@ -16,13 +16,14 @@ from .masks import paste_masks
 from .nms import batched_nms, nms, nms_mask
 from .resize import resize_opencv, resize_pillow, resize_torch
 from .rle import decode_rle, encode_rle
-from .roi_align import multiscale_roi_align, roi_align, roi_pool
+from .roi_align import crop_masks, multiscale_roi_align, roi_align, roi_pool
 
 __all__ = [
     "batched_nms",
     "box_area",
     "box_iou",
     "clip_boxes",
+    "crop_masks",
     "cxcywh_to_xyxy",
     "decode_boxes",
     "decode_rle",

@@ -144,6 +144,43 @@ def roi_pool(
     )
 
 
+def crop_masks(masks: mx.array, index: mx.array, boxes: mx.array, size: int) -> mx.array:
+    """The part of a mask inside each box, resampled; what a mask head should say.
+
+    As ``torchvision.ops.roi_align(masks, boxes, size, 1.0)`` with one mask a box: two small
+    matrices around a whole mask, a few boxes at a time.
+
+    Args:
+        masks (K, H, W): 0 or 1.
+        index (R,): the mask of each box.
+        boxes (R, 4): xyxy, pixels of the masks.
+        size: side of the result.
+
+    Returns:
+        (R, size, size): in [0, 1], float32.
+    """
+    height, width = masks.shape[1:]
+    extent = mx.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)
+    grid = mx.ceil(extent / size)
+    matrices = []
+    for axis, length in ((1, height), (0, width)):
+        limit = mx.full((boxes.shape[0],), length, dtype=mx.int32)
+        most = -(-length // size) + 1
+        place, weight = _taps(boxes[:, axis], extent[:, axis], size, grid[:, axis], most, limit)
+        row = mx.arange(boxes.shape[0])[:, None, None]
+        line = mx.arange(size)[None, :, None]
+        matrices.append(mx.zeros((boxes.shape[0], size, length)).at[row, line, place].add(weight))
+    down, across = matrices
+    step = max(1, CPU_CHUNK // (4 * height * width))
+    done: list[mx.array] = []
+    for start in range(0, boxes.shape[0], step):
+        rows = slice(start, start + step)
+        piece = mx.depends(index[rows], done[-1]) if done else index[rows]
+        mask = masks[piece].astype(mx.float32)
+        done.append(down[rows] @ mask @ across[rows].swapaxes(1, 2))
+    return mx.concatenate(done) if done else mx.zeros((0, size, size))
+
+
 def _check(
     features: Sequence[mx.array],
     boxes: mx.array,
@@ -160,7 +197,8 @@ def _check(
             raise ValueError(f"features: expected at least one pixel, got {feature.shape}")
     if len(scales) != len(features):
         raise ValueError(f"spatial_scales: expected {len(features)} numbers, got {len(scales)}")
-    boxes = mx.array(boxes).astype(mx.float32)
+    # As in torchvision no gradient reaches the boxes; a gather would refuse to pass it.
+    boxes = mx.stop_gradient(mx.array(boxes).astype(mx.float32))
     if boxes.ndim != 2 or boxes.shape[1] != 5:
         raise ValueError(
             f"boxes: expected (R, 5) rows of (batch index, x1, y1, x2, y2), got {boxes.shape}"

@@ -8,8 +8,7 @@ from mlx.utils import tree_flatten
 from mlx_rcnn import ResNetFPNConfig
 from mlx_rcnn.backbones import FeaturePyramidNetwork, ResNetFPN
 from mlx_rcnn.layers import FrozenBatchNorm
-from recipe import fill
-from reference import noise, slow_conv
+from reference import fill_ours, last_noise, noise, slow_conv
 
 GOLDEN = np.load(Path(__file__).parents[1] / "goldens" / "ops_torchvision.npz")
 CHANNELS = (8, 12, 16)
@@ -18,22 +17,14 @@ SIZES = [(13, 18), (7, 9), (4, 5)]
 
 def build(channels=CHANNELS, outputs=8):
     fpn = FeaturePyramidNetwork(channels, outputs)
-    weights = []
-    for key, value in tree_flatten(fpn.parameters()):
-        name, shape = "fpn test." + key, value.shape
-        if len(shape) == 4:
-            tensor = fill(name, (shape[0], shape[3], *shape[1:3])).transpose(0, 2, 3, 1)
-        else:
-            tensor = fill(name, shape)
-        weights.append((key, mx.array(np.ascontiguousarray(tensor))))
-    return fpn.load_weights(weights)
+    shapes = {key: value.shape for key, value in tree_flatten(fpn.parameters())}
+    filled = {key: mx.array(fill_ours("fpn test." + key, v)) for key, v in shapes.items()}
+    return fpn.load_weights(list(filled.items()))
 
 
 def maps(n=2, sizes=SIZES, channels=CHANNELS):
-    return [
-        mx.array(np.ascontiguousarray(noise(f"fpn map {i}", n, c, *s).transpose(0, 2, 3, 1)))
-        for i, (c, s) in enumerate(zip(channels, sizes, strict=True))
-    ]
+    shapes = [(n, c, *s) for c, s in zip(channels, sizes, strict=True)]
+    return [mx.array(last_noise(f"fpn map {i}", *shape)) for i, shape in enumerate(shapes)]
 
 
 def slow_fpn(fpn, features):

@@ -8,8 +8,7 @@ from mlx.utils import tree_flatten
 
 from mlx_rcnn.backbones import ResNet
 from mlx_rcnn.layers import BatchNorm, FrozenBatchNorm, GroupNorm
-from recipe import fill
-from reference import noise
+from reference import fill_ours, last_noise
 
 GOLDEN = np.load(Path(__file__).parents[1] / "goldens" / "ops_torchvision.npz")
 
@@ -23,10 +22,7 @@ def forget():
 
 @cache
 def tensor(key, shape):
-    """The recipe's tensor in MLX's layout, of torch's shape."""
-    torch_shape = (shape[0], shape[3], *shape[1:3]) if len(shape) == 4 else shape
-    value = fill(key, torch_shape)
-    return mx.array(np.ascontiguousarray(value.transpose(0, 2, 3, 1)) if len(shape) == 4 else value)
+    return mx.array(fill_ours(key, shape))
 
 
 def build(*args, prefix="", **options):
@@ -37,7 +33,7 @@ def build(*args, prefix="", **options):
 
 
 def image(key, *shape):
-    return mx.array(np.ascontiguousarray(noise(key, *shape).transpose(0, 2, 3, 1)))
+    return mx.array(last_noise(key, *shape))
 
 
 def count(net):

@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_rcnn.layers import BatchNorm, Conv2d, FrozenBatchNorm, GroupNorm, conv_norm, make_norm
 from recipe import fill
-from reference import noise
+from reference import last_noise, noise
 
 GOLDEN = np.load(Path(__file__).parents[1] / "goldens" / "ops_torchvision.npz")
 PARAMETERS = ["bias", "running_mean", "running_var", "weight"]
@@ -23,10 +23,6 @@ def filled(norm, prefix="norm."):
     for key in norm.parameters():
         norm[key] = mx.array(fill(prefix + key, norm[key].shape))
     return norm
-
-
-def channels_last(key, *shape):
-    return np.ascontiguousarray(noise(key, *shape).transpose(0, 2, 3, 1))
 
 
 def trainable(module):
@@ -64,7 +60,7 @@ def test_fixed_statistics_by_hand():
 def test_frozen_is_torchvisions_with_tiny_variances(name):
     norm = filled(FrozenBatchNorm(6, eps=float(name)), "frozen.")
     norm.running_var = mx.array(TINY_VARIANCES)
-    x = channels_last("norm input", 3, 6, 4, 5)
+    x = last_noise("norm input", 3, 6, 4, 5)
     expected = GOLDEN[f"frozen_eps_{name}"]
     np.testing.assert_allclose(np.array(norm(mx.array(x))), expected, rtol=2e-5, atol=1e-4)
     np.testing.assert_allclose(slow_fixed(norm, x), expected, rtol=2e-5, atol=1e-4)
@@ -75,10 +71,10 @@ def test_frozen_is_torchvisions_with_tiny_variances(name):
 
 def test_training_batch_norm_is_torchs():
     norm = filled(BatchNorm(6), "batch.").train()
-    cotangent = mx.array(channels_last("norm cotangent", 3, 6, 4, 5))
+    cotangent = mx.array(last_noise("norm cotangent", 3, 6, 4, 5))
     totals = {"weight": 0, "bias": 0}
     for step in range(2):
-        x = mx.array(channels_last(f"norm input {step}", 3, 6, 4, 5) + 2)
+        x = mx.array(last_noise(f"norm input {step}", 3, 6, 4, 5) + 2)
 
         def total(x, parameters):
             norm.update(parameters)
@@ -129,7 +125,7 @@ def test_training_batch_norm_far_from_zero():
 @pytest.mark.parametrize("groups", [1, 2, 3, 6])
 def test_group_norm_oracle(groups):
     norm = filled(GroupNorm(groups, 6, eps=0.01), "group.")
-    x = channels_last("norm input", 3, 6, 4, 5)
+    x = last_noise("norm input", 3, 6, 4, 5)
     expected = slow_group(x, groups, np.array(norm.weight), np.array(norm.bias), 0.01)
     np.testing.assert_allclose(np.array(norm(mx.array(x))), expected, atol=1e-5)
     assert norm.affine() is None

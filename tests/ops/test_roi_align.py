@@ -234,6 +234,20 @@ def test_gradient_of_pool():
     np.testing.assert_allclose(gradient, expected, atol=1e-5)
 
 
+def test_no_gradient_reaches_the_boxes():
+    """And boxes that depend on something trained do not break the gradient of the map."""
+    features, rois = mx.array(maps()), mx.array(np.array(EDGES, np.float32))
+    for function in (roi_align, roi_pool):
+
+        def total(features, rois, function=function):
+            return mx.sum(function(features, rois, 2))
+
+        expected = mx.grad(total)(features, rois)
+        gradient, none = mx.grad(total, argnums=(0, 1))(features, rois)
+        np.testing.assert_array_equal(np.array(gradient), np.array(expected))
+        assert not mx.any(none).item()
+
+
 def test_gradient_of_levels():
     features = [maps(1, 8 >> i, 8 >> i, 1, key=f"level {i}") for i in (0, 1)]
     rois = np.array([[0, 3, 2, 20, 25], [0, 0, 0, 130, 140]], np.float32)  # one on each level
