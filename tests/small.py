@@ -12,8 +12,10 @@ from PIL import Image
 
 from mlx_rcnn import FasterRCNN, MaskRCNN, ResNetFPNConfig
 from recipe import GOLDENS, fill
+from reference import match_detections
 
 BACKBONE = ResNetFPNConfig(depth=18, num_classes=0, norm="frozen", norm_eps=0.0, out_channels=32)
+Found = dict[str, np.ndarray]
 OPTIONS = {
     "use_fpn": True, "hidden_dim": 64, "min_size": 96, "max_size": 160, "dropout": 0.0,
     "rpn_pre_nms_top_n_test": 200, "rpn_post_nms_top_n_test": 100,
@@ -79,3 +81,31 @@ def with_counts(state: dict[str, mx.array]) -> dict[str, mx.array]:
             count = key.replace("running_var", "num_batches_tracked")
             out[count] = mx.array(7, dtype=mx.int64)
     return out
+
+
+def check(found: Found, height: int, width: int, classes: int, top_k: int = 100) -> None:
+    """What holds for every result."""
+    count = len(found["scores"])
+    assert count <= top_k
+    assert found["boxes"].shape == (count, 4) and found["boxes"].dtype == np.float32
+    assert found["scores"].shape == (count,) and found["scores"].dtype == np.float32
+    assert found["labels"].shape == (count,) and found["labels"].dtype == np.int32
+    assert all(isinstance(value, np.ndarray) for value in found.values())
+    assert (np.diff(found["scores"]) <= 0).all()
+    assert ((found["labels"] >= 1) & (found["labels"] < classes)).all()
+    x1, y1, x2, y2 = found["boxes"].T
+    assert (x1 >= 0).all() and (y1 >= 0).all() and (x1 < x2).all() and (y1 < y2).all()
+    assert (x2 <= width + 1e-3).all() and (y2 <= height + 1e-3).all()
+
+
+def same(a: Found, b: Found) -> None:
+    assert a.keys() == b.keys()
+    for key in a:
+        np.testing.assert_array_equal(a[key], b[key])
+
+
+def near(a: Found, b: Found) -> None:
+    """Equal up to rounding, which random weights amplify."""
+    result = match_detections(a, b, 0.05, 100)
+    assert result["share"] >= 0.97
+    assert result["box_error"] < 0.1 and result["score_error"] < 2e-3

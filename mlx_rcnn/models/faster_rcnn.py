@@ -207,7 +207,7 @@ class FasterRCNN(nn.Module):
         """Features, RoI scales and evaluated detections.
 
         Suppression runs a fixed number of rounds without asking the host; in the rare case that it
-        says it was not enough, its part is done again with as many as it can ever need.
+        says it was not enough, its part is done again with eight times as many.
         """
         score_thresh, nms_thresh, top_k = limits
         config, rounds, candidates = self.config, ROUNDS, max(CANDIDATES, 4 * top_k)
@@ -226,7 +226,7 @@ class FasterRCNN(nn.Module):
             mx.eval(exact, *detections)
             if exact.item():
                 return features, scales, detections
-            rounds, candidates = config.rpn_pre_nms_top_n_test, 8 * candidates
+            rounds, candidates = 8 * rounds, 8 * candidates
 
 
 def to_results(detections: Detections, batch: Batch) -> list[dict[str, np.ndarray]]:

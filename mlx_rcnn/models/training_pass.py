@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from ..config import FasterRCNNConfig
 from ..heads import SampledRoIs, box_losses, sample_rois
@@ -15,9 +16,6 @@ from ..rpn import RPNOutputs, rpn_losses
 from ..structures import Proposals, Targets
 from ..targets import prepare_targets
 from ..transforms import load_images, preprocess
-
-if TYPE_CHECKING:
-    from .faster_rcnn import FasterRCNN
 
 
 class TrainingPass(NamedTuple):
@@ -31,7 +29,7 @@ class TrainingPass(NamedTuple):
 
 
 def training_pass(
-    model: FasterRCNN, images: Any, targets: Sequence[Mapping[str, Any]], key: mx.array | None
+    model: nn.Module, images: Any, targets: Sequence[Mapping[str, Any]], key: mx.array | None
 ) -> TrainingPass:
     """Losses of RPN and box head; arguments as :meth:`FasterRCNN.get_loss`."""
     config, heads = model.config, model.roi_heads
@@ -61,7 +59,7 @@ def training_pass(
     return TrainingPass(with_total(losses), features, scales, goals, rois)
 
 
-def training_proposals(model: FasterRCNN, outputs: RPNOutputs, sizes: mx.array) -> Proposals:
+def training_proposals(model: nn.Module, outputs: RPNOutputs, sizes: mx.array) -> Proposals:
     """Proposals of a batch as constants, exact; ``sizes`` (N, 2) are unpadded."""
     config = model.config
     logits, deltas, anchors = ([mx.stop_gradient(v) for v in part] for part in outputs)

@@ -27,7 +27,7 @@ def _above(
     """Whether intersections (corners given) over unions exceed the threshold."""
     width = x2 - x1
     # (w + |w|) / 2 is max(w, 0) without a branch, which lets a compiled CPU kernel vectorise. A
-    # negative height needs nothing: its ratio is negative.
+    # negative height needs nothing: over areas that are not negative its ratio is.
     intersection = (width + mx.abs(width)) * 0.5 * (y2 - y1)
     # Two empty boxes give 0 / 0 = NaN, which is not above any threshold.
     return intersection / (areas - intersection) > threshold
@@ -76,7 +76,8 @@ def nms_mask(
     on_gpu = mx.default_device().type == mx.DeviceType.gpu
     block = GPU_BLOCK if on_gpu else CPU_BLOCK
     boxes = boxes.astype(mx.float32)
-    columns = mx.stack([*(boxes[..., i] for i in range(4)), box_area(boxes)])  # (5, B, n)
+    area = mx.maximum(box_area(boxes), 0)  # of an inverted box too
+    columns = mx.stack([*(boxes[..., i] for i in range(4)), area])  # (5, B, n)
     threshold = mx.array(iou_threshold, dtype=mx.float32)
     better = mx.triu(mx.ones((min(block, n), min(block, n))), k=1)  # only better boxes suppress
     alive = valid.astype(mx.float32)[:, None, :]  # (B, 1, rest)
@@ -93,7 +94,7 @@ def nms_mask(
         hits = matrix.astype(mx.float32)
         inner = hits[:, :, :size] * better[:size, :size]
         first = keep = previous = alive[:, :, :size]
-        for _ in range(min(rounds, size)):
+        for _ in range(min(max(rounds, 1), size)):
             previous, keep = keep, _surviving(first, keep, inner)
         if rounds < size:
             settled.append(mx.all(keep == previous))

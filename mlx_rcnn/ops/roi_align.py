@@ -279,8 +279,30 @@ def _average(
     taps = weight.shape[3] * weight.shape[4]
     weight = weight.reshape(weight.shape[0], -1, 1, taps).astype(pixels.dtype)  # (R, ph*pw, 1, T)
     index = _pixel_index(base, limit, row, column)
-    out = _chunked(index, pixels, lambda part, rows: weight[rows] @ part)
+    out = _weighted(pixels, index, weight)
     return out.reshape(-1, *bins, pixels.shape[-1])
+
+
+def _weighted(pixels: mx.array, index: mx.array, weight: mx.array) -> mx.array:
+    """Weighted sums of gathered pixels, (R, B, 1, C), with a gradient in bounded memory.
+
+    Left to automatic differentiation, every gathered chunk would be kept for the way back.
+    """
+
+    @mx.custom_function
+    def forward(pixels: mx.array) -> mx.array:
+        return _chunked(index, pixels, lambda part, rows: weight[rows] @ part)
+
+    @forward.vjp
+    def backward(pixels: mx.array, cotangent: mx.array, _: mx.array) -> mx.array:
+        total = mx.zeros_like(pixels)
+        for rows in _chunks(index, pixels):
+            # No edge orders these chunks: any other use of the sum would have it copied each time.
+            share = weight[rows].swapaxes(2, 3) * cotangent[rows]  # (r, B, T, C)
+            total = total.at[index[rows].reshape(-1)].add(share.reshape(-1, pixels.shape[-1]))
+        return total
+
+    return forward(pixels)
 
 
 def _maximum(
@@ -316,18 +338,22 @@ def _chunked(
     index: mx.array, pixels: mx.array, reduce: Callable[[mx.array, slice], mx.array]
 ) -> mx.array:
     """Gather ``index`` (R, B, T) and reduce the taps, a bounded number of RoIs at a time."""
-    on_gpu = mx.default_device().type == mx.DeviceType.gpu
-    count, bins, taps = index.shape
-    size = bins * taps * pixels.shape[-1] * pixels.dtype.size
-    step = max(1, (GPU_CHUNK if on_gpu else CPU_CHUNK) // size)
     done: list[mx.array] = []
-    for start in range(0, count, step):
-        rows = slice(start, start + step)
+    for rows in _chunks(index, pixels):
         # The chunks are ordered by an edge: left free, the scheduler holds them all at once. The
         # edge alone would make the indices differentiable, which a gather refuses.
         piece = mx.stop_gradient(mx.depends(index[rows], done[-1])) if done else index[rows]
         done.append(reduce(pixels[piece], rows))
     return mx.concatenate(done) if len(done) > 1 else done[0]
+
+
+def _chunks(index: mx.array, pixels: mx.array) -> list[slice]:
+    """RoIs (R, B, T) to gather at once."""
+    on_gpu = mx.default_device().type == mx.DeviceType.gpu
+    count, bins, taps = index.shape
+    size = bins * taps * pixels.shape[-1] * pixels.dtype.size
+    step = max(1, (GPU_CHUNK if on_gpu else CPU_CHUNK) // size)
+    return [slice(start, start + step) for start in range(0, count, step)]
 
 
 def _dense(

@@ -1,3 +1,4 @@
+import copy
 from functools import cache
 from pathlib import Path
 
@@ -176,6 +177,26 @@ def test_where_a_bottleneck_strides():
     assert strides == {False: [1, 2, 2], True: [2, 1, 2]}
     block = ResNet(18).layer2[0]
     assert [block.conv1.stride, block.conv2.stride, block.downsample[0].stride] == [2, 1, 2]
+
+
+def test_narrow_networks():
+    """The stem has ``width`` channels, and every stage twice those of the one before."""
+    for depth, expansion in ((18, 1), (50, 4)):
+        net = ResNet(depth, num_classes=3, width=16)
+        assert net.stage_channels == tuple(16 * expansion * 2**i for i in range(4))
+        assert net.conv1.out_channels == 16 and net.fc.in_features == 128 * expansion
+        assert net.layer3[0].conv2.weight.shape == (64, 3, 3, 64)
+        assert net(mx.zeros((1, 32, 32, 3))).shape == (1, 3)
+    # ResNeXt's bottlenecks: planes * width_per_group / 64 * groups
+    assert ResNet(50, width=16, groups=4, width_per_group=32).layer2[0].conv2.out_channels == 64
+
+
+def test_copies_are_independent():
+    net, x = build(18, num_classes=10, norm="frozen"), image(*ODD)
+    other = copy.deepcopy(net)
+    other.conv1.weight = 0 * other.conv1.weight
+    np.testing.assert_allclose(np.array(net(x)), GOLDEN["resnet18_odd"], atol=2e-4)
+    assert np.abs(np.array(other(x)) - GOLDEN["resnet18_odd"]).max() > 0.1
 
 
 def test_unknown_depth():

@@ -1,4 +1,4 @@
-"""Faster R-CNN: from whatever is given to what was promised, whatever the backbone."""
+"""Faster R-CNN: from whatever is given to what was promised."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
@@ -15,38 +14,15 @@ from PIL import Image
 
 from mlx_rcnn import FasterRCNN, ResNetFPNConfig
 from mlx_rcnn.models import faster_rcnn
-from mlx_rcnn.models.faster_rcnn import batch_rows, inference, roi_scales
-from small import OPTIONS, PHOTOS, photo
+from mlx_rcnn.models.faster_rcnn import batch_rows, inference
+from small import OPTIONS, PHOTOS, check, near, photo, same
 
-Found = dict[str, np.ndarray]
 SQUARE = np.random.default_rng(4).integers(0, 256, (3, 90, 90, 3)).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def model(small_model: Callable[[str], FasterRCNN]) -> FasterRCNN:
     return small_model("faster_rcnn")
-
-
-def check(found: Found, height: int, width: int, classes: int, top_k: int = 100) -> None:
-    """What holds for every result."""
-    count = len(found["scores"])
-    assert count <= top_k
-    assert found["boxes"].shape == (count, 4) and found["boxes"].dtype == np.float32
-    assert found["scores"].shape == (count,) and found["scores"].dtype == np.float32
-    assert found["labels"].shape == (count,) and found["labels"].dtype == np.int32
-    assert all(isinstance(value, np.ndarray) for value in found.values())
-    assert (np.diff(found["scores"]) <= 0).all()
-    assert ((found["labels"] >= 1) & (found["labels"] < classes)).all()
-    x1, y1, x2, y2 = found["boxes"].T
-    assert (x1 >= 0).all() and (y1 >= 0).all() and (x1 < x2).all() and (y1 < y2).all()
-    assert (x2 <= width + 1e-3).all() and (y2 <= height + 1e-3).all()
-
-
-def same(a: Found, b: Found, tolerance: float = 0.0) -> None:
-    assert a.keys() == b.keys()
-    np.testing.assert_array_equal(a["labels"], b["labels"])
-    for key in ("boxes", "scores"):
-        np.testing.assert_allclose(a[key], b[key], rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", ["deck.jpg", "stop.jpg", "dogs.jpg"])
@@ -63,13 +39,13 @@ def test_equal_pixels_give_equal_results(model: FasterRCNN) -> None:
     path, pixels = PHOTOS / "stop.jpg", photo("stop.jpg")
     expected = model.predict(path)[0]
     forms = [str(path), Image.open(path), pixels, np.asfortranarray(pixels), mx.array(pixels)]
-    for form in (*forms, [path], (pixels,), pixels[None]):
+    for form in (*forms, [path], (pixels,), pixels[None]):  # all of them bytes
         same(model.predict(form)[0], expected)
     floats = pixels.astype(np.float32) / 255
     expected = model.predict(floats)[0]
     for form in (mx.array(floats), floats.astype(np.float64), floats[None], mx.array(floats[None])):
         same(model.predict(form)[0], expected)
-    same(expected, model.predict(pixels)[0], tolerance=1e-3)  # 1 / 255 rounds
+    near(expected, model.predict(pixels)[0])  # 1 / 255 rounds
 
 
 def test_flipped_views_are_read_as_they_look(model: FasterRCNN) -> None:
@@ -81,10 +57,10 @@ def test_a_batch_of_equal_sizes_equals_singles(model: FasterRCNN) -> None:
     batch = model.predict(list(SQUARE))
     assert len(batch) == 3
     for found, image in zip(batch, SQUARE, strict=True):
-        same(found, model.predict(image)[0], tolerance=1e-2)
+        near(found, model.predict(image)[0])
     floats = SQUARE.astype(np.float32) / 255
     for found, other in zip(model.predict(floats), batch, strict=True):
-        same(found, other, tolerance=1e-2)
+        near(found, other)
 
 
 def test_unequal_sizes_each_in_their_own_pixels(model: FasterRCNN) -> None:
@@ -145,7 +121,7 @@ def test_every_candidate_counts(
 ) -> None:
     """All 100 x 4 pairs pass a threshold of 0; with room for 5 they come in several attempts."""
     expected = model.predict(photo(), score_thresh=0.0, top_k=top_k)[0]
-    assert len(expected["scores"]) == min(top_k, 100) or top_k > 100
+    assert len(expected["scores"]) > 50
     monkeypatch.setattr(faster_rcnn, "CANDIDATES", 10**6)
     same(model.predict(photo(), score_thresh=0.0, top_k=top_k)[0], expected)
     few = {"score_thresh": 0.0, "top_k": 2, "nms_thresh": 0.0}
@@ -172,23 +148,21 @@ def test_suppression_that_does_not_settle_is_done_again(
     assert attempts[0] == 1 and len(attempts) > 1
 
 
-def test_few_proposals_and_few_rounds_still_settle(
+def test_attempts_grow_until_they_settle(
     fresh_model: Callable[..., FasterRCNN], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A chain of overlapping boxes is longer than the anchors kept of a level."""
-    options = {"rpn_pre_nms_top_n_test": 1, "rpn_post_nms_top_n_test": 5, "box_nms_thresh": 0.0}
-    model = fresh_model("faster_rcnn", box_score_thresh=0.0, **options)
-    expected = model.predict(photo())[0]
-    attempts, propose = [], FasterRCNN._propose
+    """However many rounds a chain of boxes needs, and however few anchors are kept of a level."""
+    model, rounds = fresh_model("faster_rcnn", rpn_pre_nms_top_n_test=5), []
+    select = faster_rcnn.select_detections
 
-    def counted(self, *args):
-        attempts.append(args[-1])
-        assert len(attempts) < 9, "does not end"
-        return propose(self, *args)
+    def unsettled(*args: Any) -> Any:
+        rounds.append(args[-1])
+        assert len(rounds) < 9, "does not end"
+        return select(*args)._replace(exact=mx.array(args[-1] >= 1000))
 
-    monkeypatch.setattr(FasterRCNN, "_propose", counted)
-    monkeypatch.setattr(faster_rcnn, "ROUNDS", 1)
-    same(model.predict(photo())[0], expected)
+    monkeypatch.setattr(faster_rcnn, "select_detections", unsettled)
+    model.predict(photo())
+    assert rounds == sorted(set(rounds)) and rounds[-1] >= 1000
 
 
 def test_training_mode_neither_matters_nor_changes(
@@ -210,76 +184,6 @@ def test_training_mode_neither_matters_nor_changes(
     with pytest.raises(RuntimeError), inference(model.train()):
         raise RuntimeError
     assert all(module.training for module in model.modules())
-
-
-class Maps(nn.Module):
-    """Strided convolutions: ``levels`` maps, finest first, or one map for 0."""
-
-    def __init__(self, levels: int, channels: int = 8):
-        super().__init__()
-        self.levels = levels
-        self.stem = nn.Conv2d(3, channels, 3, stride=4, padding=1)
-        self.down = [nn.Conv2d(channels, channels, 3, 2, 1) for _ in range(max(levels - 1, 0))]
-
-    def __call__(self, x: mx.array) -> Any:
-        maps = [nn.relu(self.stem(x))]
-        for conv in self.down:
-            maps.append(nn.relu(conv(maps[-1])))
-        return maps if self.levels else maps[0]
-
-
-@pytest.mark.parametrize("levels", [0, 1, 2, 3, 6])
-@pytest.mark.parametrize("pyramid", [False, True])
-def test_any_backbone(levels: int, pyramid: bool) -> None:
-    options = {**OPTIONS, "use_fpn": pyramid, "box_score_thresh": 0.0}
-    model = FasterRCNN(Maps(levels), 8, 3, **options)
-    if levels == 0 and pyramid:
-        with pytest.raises(ValueError, match="use_fpn=True: expected a list of maps"):
-            model.predict(photo())
-        return
-    assert model.rpn.anchors.per_cell == (3 if pyramid else 9)
-    found = model.predict([photo(), SQUARE[0]])
-    check(found[0], 220, 330, classes=3)
-    assert len(found[0]["scores"]) > 0
-    logits, deltas = model(mx.random.normal((2, 64, 96, 3)))
-    assert logits.shape[0] == 2 and logits.shape[2] == 3
-    assert deltas.shape == (*logits.shape[:2], 12)
-    features = model._features(mx.zeros((1, 64, 96, 3)))
-    scales = roi_scales(features, 64, model.config)  # the four finest: 1/4, 1/8, ...
-    assert scales == [2.0 ** -(2 + i) for i in range(min(max(levels, 1), 4))]
-
-
-def test_class_agnostic_regression() -> None:
-    options = {**OPTIONS, "class_agnostic_bbox": True, "box_score_thresh": 0.0}
-    model = FasterRCNN(Maps(2), 8, 3, **options)
-    logits, deltas = model(mx.random.normal((1, 64, 64, 3)))
-    assert deltas.shape == (1, logits.shape[1], 4)
-    check(model.predict(photo())[0], 220, 330, classes=3)
-
-
-def test_explicit_stride() -> None:
-    """Where it equals the inferred one nothing changes; it also sets the scale of pooling."""
-    for levels, stride in ((0, 4), (2, (4, 8))):
-        options = {**OPTIONS, "use_fpn": levels > 0, "box_score_thresh": 0.0}
-        mx.random.seed(1)
-        inferred = FasterRCNN(Maps(levels), 8, 3, **options)
-        mx.random.seed(1)
-        explicit = FasterRCNN(Maps(levels), 8, 3, anchor_stride=stride, **options)
-        same(explicit.predict(photo())[0], inferred.predict(photo())[0])
-    wrong = FasterRCNN(Maps(2), 8, 3, anchor_stride=(4, 8, 16), **OPTIONS)
-    with pytest.raises(ValueError, match=r"anchor_stride=\(4, 8, 16\): .* each of the 2 maps"):
-        wrong.predict(photo())
-    wrong = FasterRCNN(Maps(2), 8, 3, anchor_sizes=((32,), (64,), (128,)), **OPTIONS)
-    with pytest.raises(ValueError, match="anchor_sizes=.* each of the 2 maps"):
-        wrong.predict(photo())
-
-
-def test_wrong_backbones_are_named() -> None:
-    model = FasterRCNN(Maps(2), 16, 3, **OPTIONS)
-    with pytest.raises(ValueError, match=r"feat_channels=16: .* shape \(1, 24, 40, 8\), expected"):
-        model.predict(photo())
-    with pytest.raises(ValueError, match=r"expected \(N, H, W, 3\) network input, got \(2, 3\)"):
-        model(mx.zeros((2, 3)))
 
 
 @pytest.mark.parametrize(
