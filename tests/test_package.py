@@ -22,9 +22,9 @@ LAYERS = (
     ("anchors", "assign", "losses"),
     ("rpn", "heads"),
     ("images",),
-    ("transforms",),
+    ("transforms", "targets"),
     ("models",),
-    ("convert",),
+    ("convert", "downloads"),
     ("weights",),
     ("visualize", "results"),
     ("training", "evaluation", "data"),
@@ -57,18 +57,26 @@ NOT_AT_IMPORT = FOREIGN | {
 # Everywhere else `.item()`, `.tolist()`, `np.array(` and `np.asarray(` mean a hidden
 # synchronisation.
 HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
-    ("ops/nms.py", "nms"),  # these two return as many indices as boxes survive
+    ("ops/nms.py", "nms"),  # these return as many indices as boxes survive
     ("ops/nms.py", "batched_nms"),
     ("ops/nms.py", "_settled"),
     ("ops/roi_align.py", "multiscale_roi_align"),  # the adaptive grid alone: sampling_ratio <= 0
-    ("ops/roi_align.py", "roi_pool"),  # how many pixels the largest bin covers
+    ("ops/roi_align.py", "_dense"),  # likewise: one RoI at a time
+    ("ops/roi_pool.py", "roi_pool"),  # how many pixels the largest bin covers
     ("ops/resize.py", None),  # Pillow's and OpenCV's rules are integer arithmetic in NumPy
     ("ops/masks.py", None),  # pasting has the size of the image given
     ("ops/rle.py", None),  # strings of bytes
     ("anchors.py", "cell_anchors"),  # numbers of the configuration, never on the device
     ("images.py", None),  # files, PIL and NumPy come in
     ("transforms.py", None),
-    ("models", "predict"),  # results leave the device here, once a batch
+    ("targets.py", None),  # NumPy comes in
+    ("models/faster_rcnn.py", "_detect"),  # results leave the device here, once a batch
+    ("models/faster_rcnn.py", "to_results"),
+    ("models/mask_rcnn.py", "_mask_probabilities"),  # and masks, once they are known
+    ("models/mask_rcnn.py", "predict"),
+    ("models/mask_rcnn.py", "get_loss"),  # how many positives the mask head gets
+    ("models/training_pass.py", "training_proposals"),  # whether suppression has settled
+    ("models/training_pass.py", "draw_size"),  # a size of the images
     ("convert", None),  # checkpoints are NumPy until they are complete
     ("weights.py", None),
     ("visualize.py", None),

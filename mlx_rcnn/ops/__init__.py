@@ -16,7 +16,8 @@ from .masks import paste_masks
 from .nms import batched_nms, nms, nms_mask
 from .resize import resize_opencv, resize_pillow, resize_torch
 from .rle import decode_rle, encode_rle
-from .roi_align import crop_masks, multiscale_roi_align, roi_align, roi_pool
+from .roi_align import crop_masks, multiscale_roi_align, roi_align
+from .roi_pool import roi_pool
 
 __all__ = [
     "batched_nms",

@@ -13,6 +13,7 @@ from reference import noise, numeric_gradient
 
 GOLDEN = np.load(Path(__file__).parents[1] / "goldens" / "ops_torchvision.npz")
 MODULE = importlib.import_module("mlx_rcnn.ops.roi_align")  # mlx_rcnn.ops.roi_align: the function
+GATHER = importlib.import_module("mlx_rcnn.ops.roi_gather")
 NAN, INF = float("nan"), float("inf")
 
 RATIOS = (-1, 0, 1, 2, 3)
@@ -180,8 +181,8 @@ def test_chunks_and_dense_form_change_nothing(monkeypatch, name, ratio):
 
     expected = run_all()
     if name == "chunks":
-        monkeypatch.setattr(MODULE, "CPU_CHUNK", 1)
-        monkeypatch.setattr(MODULE, "GPU_CHUNK", 1)
+        monkeypatch.setattr(GATHER, "CPU_CHUNK", 1)
+        monkeypatch.setattr(GATHER, "GPU_CHUNK", 1)
     else:
         monkeypatch.setattr(MODULE, "MAX_TAPS", 0)
     for value, wanted in zip(run_all(), expected, strict=True):

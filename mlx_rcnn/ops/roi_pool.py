@@ -1,0 +1,74 @@
+"""RoIPool on channels-last maps; shapes as in :mod:`~mlx_rcnn.ops.roi_gather`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+import numpy as np
+
+from .roi_gather import check_rois, flatten_levels, gather_chunked, group_by_grid, pixel_index
+
+
+def roi_pool(
+    features: mx.array,
+    boxes: mx.array,
+    output_size: int | tuple[int, int],
+    spatial_scale: float = 1.0,
+) -> mx.array:
+    """Maximum over the whole pixels of each bin (Fast R-CNN), as ``torchvision.ops.roi_pool``.
+
+    Args:
+        features (N, H, W, C): one map a batch image.
+        boxes (R, 5): (batch index, x1, y1, x2, y2), pixels of the network input.
+        output_size: bins, one number or (ph, pw).
+        spatial_scale: map pixels per input pixel. Default: ``1.0``.
+
+    Returns:
+        (R, ph, pw, C): bins outside the map are 0. Costs one host synchronisation.
+
+    Raises:
+        ValueError: shapes or sizes that do not fit.
+    """
+    bins, boxes = check_rois([features], boxes, output_size, [spatial_scale])
+    if boxes.shape[0] == 0:
+        return mx.zeros((0, *bins, features.shape[-1]), dtype=features.dtype)
+    pixels, base, limit, scale = flatten_levels([features], boxes, [spatial_scale])
+    corners = boxes[:, 1:] * scale[:, None]
+    corners = mx.sign(corners) * mx.floor(mx.abs(corners) + 0.5)  # C's round, half away from 0
+    start, extent = corners[:, :2], mx.maximum(corners[:, 2:] - corners[:, :2] + 1, 1.0)
+    size = extent / mx.array([bins[1], bins[0]], dtype=mx.float32)
+    spans = []
+    for axis, count in ((0, bins[1]), (1, bins[0])):
+        steps = mx.arange(count)[None]
+        low = mx.floor(steps * size[:, axis, None]) + start[:, axis, None]
+        high = mx.ceil((steps + 1) * size[:, axis, None]) + start[:, axis, None]
+        top = limit[:, axis, None].astype(mx.float32)
+        spans.append(tuple(mx.clip(v, 0, top).astype(mx.int32) for v in (low, high)))
+    longest = mx.stack([mx.max(high - low, axis=1) for low, high in spans], axis=1)
+    return group_by_grid(
+        np.array(longest),
+        lambda rows, most: _maximum(pixels, base[rows], limit[rows], spans, rows, bins, most),
+    )
+
+
+def _maximum(
+    pixels: mx.array, base: mx.array, limit: mx.array, spans: list[tuple[mx.array, ...]],
+    rows: mx.array, bins: tuple[int, int], most: Sequence[int],
+) -> mx.array:  # fmt: skip
+    """RoIPool of RoIs whose bins span at most ``most`` = (x, y) pixels -> (R, ph, pw, C)."""
+    index, inside = [], []
+    for axis in (0, 1):
+        low, high = (v[rows][..., None] for v in spans[axis])
+        place = low + mx.arange(most[axis])
+        inside.append(place < high)
+        index.append(mx.clip(place, 0, limit[:, axis, None, None] - 1))
+    mask = inside[1][:, :, None, :, None] & inside[0][:, None, :, None, :]
+    mask = mask.reshape(mask.shape[0], bins[0] * bins[1], -1, 1)  # (R, ph*pw, T, 1)
+
+    def reduce(part: mx.array, piece: slice) -> mx.array:
+        top = mx.max(mx.where(mask[piece], part, -mx.inf), axis=2)
+        return mx.where(mx.any(mask[piece], axis=2), top, 0.0).astype(part.dtype)
+
+    out = gather_chunked(pixel_index(base, limit, index[1], index[0]), pixels, reduce)
+    return out.reshape(-1, *bins, pixels.shape[-1])
