@@ -13,6 +13,7 @@ from .models import (
     mask_rcnn_resnet_101_fpn,
     maskrcnn_resnet50_fpn,
 )
+from .training import set_trainable
 from .weights import load, save
 
 __version__ = "0.1.0"
@@ -34,4 +35,5 @@ __all__ = [
     "maskrcnn_resnet50_fpn",
     "ops",
     "save",
+    "set_trainable",
 ]

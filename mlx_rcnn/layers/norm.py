@@ -49,8 +49,11 @@ class BatchNorm(nn.Module):
         return f"{self.weight.shape[0]}, eps={self.eps}"
 
     def affine(self) -> tuple[mx.array, mx.array] | None:
-        """(scale, shift), float32, of the fixed statistics; ``None`` where the batch decides."""
-        if self.training:
+        """(scale, shift), float32, of the fixed statistics; ``None`` where the batch decides.
+
+        A norm whose scale and shift are frozen is fixed as a whole, in training mode too.
+        """
+        if self.training and not self._no_grad.issuperset(AFFINE):
             return None
         return self._fixed()
 

@@ -1,0 +1,5 @@
+"""Training: what learns."""
+
+from .freeze import set_trainable
+
+__all__ = ["set_trainable"]

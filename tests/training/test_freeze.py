@@ -1,0 +1,104 @@
+"""What learns, and what never moves."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from mlx_rcnn import FasterRCNN, ResNetFPNConfig, set_trainable
+
+
+def build(norm: str, **options) -> FasterRCNN:
+    backbone = ResNetFPNConfig(
+        depth=18, width=8, out_channels=8, norm=norm, norm_groups=4, **options
+    )
+    return FasterRCNN(backbone, 8, 3, use_fpn=True, hidden_dim=8, dropout=0.0, min_size=64)
+
+
+def trainable(model: FasterRCNN) -> set[str]:
+    return {name for name, _ in tree_flatten(model.trainable_parameters())}
+
+
+# torchvision's order of thawing: from the last stage to the stem, whose norm comes with it.
+@pytest.mark.parametrize(
+    ("count", "stages"),
+    [
+        (0, set()),
+        (1, {"layer4"}),
+        (3, {"layer4", "layer3", "layer2"}),
+        (4, {"layer4", "layer3", "layer2", "layer1"}),
+        (5, {"layer4", "layer3", "layer2", "layer1", "conv1", "bn1"}),
+    ],
+)
+@pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
+def test_stages(norm, count, stages):
+    model = build(norm)
+    set_trainable(model, count)
+    names = trainable(model)
+    prefix = "backbone.net."
+    body = {name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)}
+    assert body == (stages - {"bn1"} if norm == "frozen" else stages)
+    assert not any("running" in name for name in names)
+    assert {n for n in names if not n.startswith(prefix)} == {
+        name for name, _ in tree_flatten(model.parameters()) if not name.startswith(prefix)
+    }
+
+
+@pytest.mark.parametrize("count", [-1, 6, 2.0, True])
+def test_count_out_of_range(count):
+    with pytest.raises(ValueError, match=r"trainable_backbone_layers.*0\.\.5"):
+        set_trainable(build("frozen"), count)
+
+
+def test_backbone_of_ones_own_is_refused():
+    model = FasterRCNN(nn.Conv2d(3, 8, 3, 2, 1), 8, 3, hidden_dim=8)
+    with pytest.raises(TypeError, match="expected one with a ResNet"):
+        set_trainable(model, 3)
+
+
+def step(model: FasterRCNN) -> None:
+    """One optimizer step with a weight decay that would move anything it reaches."""
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    target = {"boxes": np.array([[8.0, 8, 40, 48]]), "labels": np.array([1])}
+    optimizer = optim.SGD(0.1, momentum=0.9, weight_decay=0.1)
+    loss = nn.value_and_grad(
+        model, lambda: model.get_loss([image], [target], key=mx.random.key(0))["total_loss"]
+    )
+    _, gradients = loss()
+    optimizer.update(model, gradients)
+    mx.eval(model.parameters())
+
+
+def test_frozen_norms_never_move():
+    model = build("frozen")
+    before = {k: np.array(v) for k, v in tree_flatten(model.parameters()) if "bn" in k}
+    model.unfreeze()
+    model.train()
+    set_trainable(model, 5)
+    model.unfreeze()
+    weight = np.array(model.backbone.net.conv1.weight)
+    step(model)
+    after = dict(tree_flatten(model.parameters()))
+    assert np.abs(np.array(model.backbone.net.conv1.weight) - weight).max() > 0
+    for name, value in before.items():
+        np.testing.assert_array_equal(np.array(after[name]), value, err_msg=name)
+
+
+def test_batch_norm_moves_where_it_learns_and_nowhere_else():
+    model = build("batch")
+    model.train()
+    set_trainable(model, 2)  # layer4 and layer3
+    before = {k: np.array(v) for k, v in tree_flatten(model.backbone.net.parameters())}
+    step(model)
+    moved = {
+        name.split(".")[0]
+        for name, value in tree_flatten(model.backbone.net.parameters())
+        if np.abs(np.array(value) - before[name]).max() > 0
+    }
+    assert moved == {"layer3", "layer4"}
+    after = dict(tree_flatten(model.backbone.net.parameters()))
+    assert np.abs(np.array(after["layer4.0.bn1.running_mean"])).max() > 0
