@@ -18,11 +18,12 @@ class CommandError(Exception):
         self.code = code
 
 
-def load_model(source: str) -> Any:
+def load_model(source: str, dtype: str | None = None) -> Any:
     """Load a model for a subcommand.
 
     Args:
         source (str): a checkpoint file, a directory or a name.
+        dtype (str): of the convolutions and linears. Default: as stored.
 
     Returns:
         The model.
@@ -33,6 +34,6 @@ def load_model(source: str) -> Any:
     from ..weights import load
 
     try:
-        return load(source)
+        return load(source, dtype=dtype)
     except (OSError, ValueError, ImportError) as error:
         raise CommandError(" ".join(str(error).split()) or f"cannot load {source}") from error

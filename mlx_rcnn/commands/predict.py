@@ -68,11 +68,7 @@ def run(args: argparse.Namespace) -> int:
     for folder in folders:
         _check_writable(folder)
     _set_device(args.device)
-    model = load_model(args.model)
-    if args.dtype:
-        import mlx.core as mx
-
-        model.set_dtype(getattr(mx, args.dtype))
+    model = load_model(args.model, args.dtype)
     classes = _class_labels(args.classes, model) if args.classes is not None else None
     _make_folders(folders)
 

@@ -41,7 +41,7 @@ def test_info_counts_every_number_once(tiny_model):
 
 
 def test_info_prints_it_all(tiny_model, monkeypatch, capsys):
-    monkeypatch.setattr(mlx_rcnn.weights, "load", lambda source: tiny_model)
+    monkeypatch.setattr(mlx_rcnn.weights, "load", lambda source, dtype=None: tiny_model)
     assert main(["info", "--model", "x"]) == 0
     out = capsys.readouterr().out
     assert "MaskRCNN, Backbone" in out
