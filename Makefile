@@ -1,4 +1,4 @@
-# `make test` goes from a bare macOS (Apple silicon) or Linux machine to a finished test run.
+# `make demo` and `make test` each go from a bare macOS (Apple silicon) or Linux machine to a result.
 # Variables: PYTHON=python3.12 picks the interpreter, EXTRAS=test,cuda what is installed,
 # ARGS="tests/ops -x" what pytest gets.
 
@@ -18,9 +18,10 @@ CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3.10 python3
 USABLE := import sys, platform, venv, ensurepip; \
 sys.exit(sys.version_info < (3, 10) or (sys.platform, platform.machine()) == ("darwin", "x86_64"))
 
-.PHONY: help install test test-all lint openblas clean
+.PHONY: help demo install test test-all lint openblas clean
 
 help:
+	@echo "make demo      set up .venv if needed and find blood cells in three photos"
 	@echo "make test      set up .venv if needed and run the tests (ARGS=... goes to pytest)"
 	@echo "make test-all  the same with the slow tests"
 	@echo "make lint      ruff and mypy"
@@ -28,6 +29,13 @@ help:
 	@echo "make clean     remove .venv, caches and build output"
 
 install: $(STAMP)
+
+# The weights are stored in float16 to be small; a CPU computes faster in float32.
+demo: $(STAMP)
+	@blas=$$($(MAKE) -s --no-print-directory openblas); \
+	[ -z "$$blas" ] || export LD_PRELOAD="$$blas$${LD_PRELOAD:+:$$LD_PRELOAD}"; \
+	$(BIN)/mlx_rcnn predict examples/blood_cells --model examples/blood_cells/model \
+	    --dtype float32 --out demo_output
 
 test: $(STAMP)
 	@blas=$$($(MAKE) -s --no-print-directory openblas); \
