@@ -1,4 +1,4 @@
-"""The command line: ``mlx_rcnn predict`` and ``mlx_rcnn info``."""
+"""The command line: ``mlx_rcnn predict``, ``train``, ``evaluate`` and ``info``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from importlib import import_module, metadata
 from typing import Any, NoReturn
 
 from .commands import CommandError
+from .commands.evaluate_flags import add_evaluate
+from .commands.train_flags import add_train
 
 _MODEL_HELP = "checkpoint file (.pth), directory written by mlx_rcnn.save, or name of a model"
 
@@ -69,6 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mlx_rcnn {_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_predict(commands)
+    add_train(commands, _MODEL_HELP)
+    add_evaluate(commands, _MODEL_HELP, _fraction, _add_execution)
     _add_info(commands)
     return parser
 

@@ -1,4 +1,4 @@
-"""Elementwise losses, float32, unreduced."""
+"""Elementwise losses, float32, unreduced, and what their sums are divided by."""
 
 from __future__ import annotations
 
@@ -45,3 +45,23 @@ def cross_entropy(logits: mx.array, labels: mx.array) -> mx.array:
     """
     chosen = mx.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
     return mx.logsumexp(logits, axis=1) - chosen
+
+
+def normaliser(count: mx.array, group: mx.distributed.Group | None = None) -> mx.array:
+    """What the sum of a loss is divided by: how many there are, at least 1.
+
+    With several machines it is the mean of that over them, so that the average of their gradients
+    is the gradient of one machine with all images.
+
+    Args:
+        count (): samples of this machine's batch.
+        group: of the machines; each of them must come here. Default: none but this one.
+
+    Returns:
+        A scalar.
+    """
+    if group is None or group.size() == 1:
+        return mx.maximum(count, 1)
+    total = mx.distributed.all_sum(count.astype(mx.float32), group=group)
+    mx.eval(total)  # here, so that the machines' messages go out in the same order
+    return mx.maximum(total, 1) / group.size()

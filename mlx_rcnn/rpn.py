@@ -11,7 +11,7 @@ from .anchors import AnchorGenerator
 from .assign import BELOW, match, sample
 from .config import FasterRCNNConfig
 from .layers import Conv2d
-from .losses import binary_cross_entropy, smooth_l1
+from .losses import binary_cross_entropy, normaliser, smooth_l1
 from .ops import clip_boxes, decode_boxes, encode_boxes, nms_mask
 from .ops.nms import ROUNDS, sort_scores, top_scores
 from .structures import Proposals, Targets
@@ -194,8 +194,9 @@ def select_proposals(
 
 
 def rpn_losses(
-    outputs: RPNOutputs, targets: Targets, config: FasterRCNNConfig, key: mx.array
-) -> tuple[mx.array, mx.array]:
+    outputs: RPNOutputs, targets: Targets, config: FasterRCNNConfig, key: mx.array,
+    group: mx.distributed.Group | None = None,
+) -> tuple[mx.array, mx.array]:  # fmt: skip
     """Objectness and box regression losses of a batch (Faster R-CNN, equation 1).
 
     As torchvision's ``RegionProposalNetwork``: both are sums over the sampled anchors of the batch,
@@ -207,6 +208,7 @@ def rpn_losses(
         config: the fields ``rpn_*_iou_thresh``, ``rpn_batch_size_per_image`` and
             ``rpn_positive_fraction``.
         key: of the sampling.
+        group: of the machines that share a batch. Default: none.
 
     Returns:
         Two scalars: binary cross-entropy, and smooth L1 over the positives.
@@ -232,5 +234,5 @@ def rpn_losses(
         error = smooth_l1(deltas[i][chosen.rows], goal)
         regression = regression + mx.sum(mx.where(positive, error, 0.0))
         count = count + mx.sum(chosen.valid)
-    count = mx.maximum(count, 1)
+    count = normaliser(count, group)
     return classification / count, regression / count

@@ -84,7 +84,10 @@ def _check(
     for name in needed:
         if name not in target:
             raise ValueError(f"targets[{i}]: missing {name!r}, expected {', '.join(needed)}")
-    boxes = np.asarray(target["boxes"], np.float32).reshape(-1, 4)
+    boxes = np.asarray(target["boxes"], np.float32)
+    if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
+        raise ValueError(f"targets[{i}]: boxes of shape {boxes.shape}, expected (G, 4)")
+    boxes = boxes.reshape(-1, 4)
     labels = np.asarray(target["labels"]).reshape(-1)
     if len(labels) != len(boxes):
         raise ValueError(f"targets[{i}]: {len(boxes)} boxes, but {len(labels)} labels")
@@ -102,7 +105,7 @@ def _check(
             raise ValueError(f"{where}: {box} has no area, expected x1 < x2 and y1 < y2")
         if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
             raise ValueError(f"{where}: {box} lies outside the image of {width} x {height} pixels")
-        if label != int(label) or not 1 <= label < num_classes:
+        if not 1 <= label < num_classes or label != int(label):
             raise ValueError(f"{where}: label {label}, expected an integer in 1..{num_classes - 1}")
     pasted = np.zeros((len(boxes), 0, 0), np.uint8)
     if masks:
@@ -112,7 +115,7 @@ def _check(
                 f"targets[{i}]: masks of shape {pasted.shape}, expected "
                 f"{(len(boxes), height, width)}"
             )
+        if (wrong := pasted != pasted.astype(bool)).any():
+            raise ValueError(f"targets[{i}]: masks hold {pasted[wrong][0]}, expected 0 and 1")
         pasted = pasted.astype(np.uint8).reshape(len(boxes), height, width)
-        if pasted.size and pasted.max() > 1:
-            raise ValueError(f"targets[{i}]: masks hold {pasted.max()}, expected 0 and 1")
     return boxes[~crowd], labels[~crowd].astype(np.int32), pasted[~crowd]

@@ -21,14 +21,14 @@ from mlx_rcnn.weights import assign
 
 @pytest.fixture(scope="session")
 def torchvision_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], FasterRCNN]:
-    """By name: torchvision's network with the recipe's weights, through a file, at 256 and 448."""
+    """By name: torchvision's network with the recipe's weights, through a file, at 192 and 336."""
 
     @cache
     def get(name: str) -> FasterRCNN:
         path = tmp_path_factory.mktemp("torchvision") / f"{name}.safetensors"
         state = {key: mx.array(value) for key, value in recipe.state_dict(name).items()}
         mx.save_safetensors(str(path), state)
-        model = mlx_rcnn.load(path, min_size=256, max_size=448)
+        model = mlx_rcnn.load(path, min_size=192, max_size=336)
         path.unlink()
         return model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -161,3 +161,34 @@ def numeric_gradient(
         x[i] = value
         out[i] = (sides[0] - sides[1]) / (2 * step)
     return out
+
+
+def slow_roi_taps(
+    rois: Any,
+    bins: tuple[int, int],
+    size: tuple[int, int],
+    scale: float = 1.0,
+    ratio: int = -1,
+    aligned: bool = False,
+) -> Iterator[tuple[tuple[int, int, int], tuple[int, int, int], float]]:
+    """RoIAlign as a list: (RoI, bin row, bin column), (image, row, column), weight.
+
+    Rows of ``rois`` are (image, x1, y1, x2, y2), ``size`` is (H, W) of the maps. A sample more
+    than a pixel outside counts as zero, so it has no entry.
+    """
+    height, width = size
+    for r, (image, *corners) in enumerate(np.asarray(rois, np.float64).tolist()):
+        x1, y1, x2, y2 = (c * scale - (0.5 if aligned else 0) for c in corners)
+        low = -math.inf if aligned else 1
+        h, w = max(y2 - y1, low) / bins[0], max(x2 - x1, low) / bins[1]
+        rows, columns = (ratio if ratio > 0 else max(math.ceil(n), 0) for n in (h, w))
+        for i, j, v, u in np.ndindex(*bins, rows, columns):
+            y, x = y1 + (i + (v + 0.5) / rows) * h, x1 + (j + (u + 0.5) / columns) * w
+            if not (-1 <= y <= height and -1 <= x <= width):
+                continue
+            y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+            top, left = int(y), int(x)
+            for row, share in ((top, 1 - y + top), (min(top + 1, height - 1), y - top)):
+                for column, part in ((left, 1 - x + left), (min(left + 1, width - 1), x - left)):
+                    weight = share * part / (rows * columns)
+                    yield (r, i, j), (int(image), row, column), weight

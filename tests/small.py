@@ -14,7 +14,9 @@ from mlx_rcnn import FasterRCNN, MaskRCNN, ResNetFPNConfig
 from recipe import GOLDENS, fill
 from reference import match_detections
 
-BACKBONE = ResNetFPNConfig(depth=18, num_classes=0, norm="frozen", norm_eps=0.0, out_channels=32)
+BACKBONE = ResNetFPNConfig(
+    depth=18, width=16, num_classes=0, norm="frozen", norm_eps=0.0, out_channels=32
+)
 Found = dict[str, np.ndarray]
 OPTIONS = {
     "use_fpn": True, "hidden_dim": 64, "min_size": 96, "max_size": 160, "dropout": 0.0,

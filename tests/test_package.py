@@ -27,7 +27,8 @@ LAYERS = (
     ("convert", "downloads"),
     ("weights",),
     ("visualize", "results"),
-    ("training", "evaluation", "data"),
+    ("evaluation", "data"),
+    ("training",),
     ("commands",),
     ("cli",),
     ("__main__", "__init__"),
@@ -81,6 +82,11 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("weights.py", None),
     ("visualize.py", None),
     ("results.py", None),
+    ("data", None),  # NumPy throughout
+    ("evaluation", None),
+    ("training/step.py", "_take"),  # what the step's one evaluation has computed
+    ("training/prepare.py", "share_from_first"),  # once, before training
+    ("training/report.py", None),  # files
     ("commands", None),
     ("cli.py", None),
 )

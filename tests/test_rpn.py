@@ -18,7 +18,6 @@ COUNTS = [3 * h * w for h, w in MAPS]
 CASES = {  # before, after suppression, its threshold, least score
     "a": (30, 25, 0.5, 0.0), "b": (1000, 1000, 0.7, 0.0), "c": (20, 1000, 0.7, 0.45),
 }  # fmt: skip
-NAN = float("nan")
 
 
 def build_head(channels=8, anchors=3, depth=1):
@@ -230,9 +229,9 @@ def test_anchors_that_are_not_numbers_change_nothing():
     levels, sizes = golden_inputs()
     expected = select_proposals(*levels, sizes, 1000, 200, 0.5, rounds=100)
     logits, deltas, anchors = (list(v) for v in levels)
-    logits[1] = mx.concatenate([mx.full((2, 3), NAN), logits[1], mx.full((2, 1), 9.0)], axis=1)
+    logits[1] = mx.concatenate([mx.full((2, 3), mx.nan), logits[1], mx.full((2, 1), 9.0)], axis=1)
     deltas[1] = mx.pad(deltas[1], [(0, 0), (3, 0), (0, 0)])
-    deltas[1] = mx.concatenate([deltas[1], mx.full((2, 1, 4), NAN)], axis=1)
+    deltas[1] = mx.concatenate([deltas[1], mx.full((2, 1, 4), mx.nan)], axis=1)
     anchors[1] = mx.concatenate([anchors[1][:3], anchors[1], anchors[1][:1]])
     result = select_proposals(logits, deltas, anchors, sizes, 1000, 200, 0.5, rounds=100)
     for i in (0, 1):
@@ -269,7 +268,7 @@ def test_network_wires_its_config():
     config = FasterRCNNConfig(
         None, 8, 5, use_fpn=True, anchor_sizes=((6, 8), (12, 16), (24, 32)),
         aspect_ratios=(0.5, 2.0), anchor_stride=(8, 16, 32), anchor_rounding=False,
-        anchor_offset=0.5, rpn_nms_thresh=0.4, rpn_score_thresh=0.03, rpn_min_size=4.0,
+        anchor_offset=0.5, rpn_nms_thresh=0.4, rpn_score_thresh=0.7, rpn_min_size=4.0,
     )  # fmt: skip
     rpn = RegionProposalNetwork(config)
     rpn.head = build_head(anchors=4)
@@ -283,7 +282,7 @@ def test_network_wires_its_config():
     for i in (0, 1):
         expected = slow_proposals(
             [np.array(v[i]) for v in logits], [np.array(v[i]) for v in deltas],
-            [np.array(v) for v in anchors], tuple(sizes[i].tolist()), 40, 30, 0.4, 0.03, 4.0,
+            [np.array(v) for v in anchors], tuple(sizes[i].tolist()), 40, 30, 0.4, 0.7, 4.0,
         )  # fmt: skip
         boxes, scores = rows_of(result, i)
         assert len(boxes) > 5

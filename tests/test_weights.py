@@ -255,7 +255,7 @@ def test_save_over_an_old_model(saved: Path, fresh_model: Models) -> None:
 
 def test_backbone_net_alone(folder: Path) -> None:
     """Pretrain `backbone.net` as a classifier, save it with MLX's own means, load it back."""
-    net = ResNetFPNConfig(depth=18, num_classes=10, out_channels=8)
+    net = ResNetFPNConfig(depth=18, width=16, num_classes=10, out_channels=8)
     model, other = (FasterRCNN(net, 8, 3, use_fpn=True, hidden_dim=8) for _ in range(2))
     classifier, images = model.backbone.net, mx.random.uniform(shape=(2, 64, 64, 3))
     classifier.train()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from ..results import (
 )
 from ..visualize import draw_detections, readable_scale
 from . import CommandError, load_model
+from .places import check_writable, make_folders, set_device
 
 SHOWN_SCORE = 0.5
 """What pictures and the table show when no threshold is given; the JSON holds all detections."""
@@ -66,11 +66,11 @@ def run(args: argparse.Namespace) -> int:
     if results.resolve() in [path.resolve() for path in paths]:
         raise CommandError(f"--json {results} is one of the images: expected another file")
     for folder in folders:
-        _check_writable(folder)
-    _set_device(args.device)
+        check_writable(folder)
+    set_device(args.device)
     model = load_model(args.model, args.dtype)
     classes = _class_labels(args.classes, model) if args.classes is not None else None
-    _make_folders(folders)
+    make_folders(folders)
 
     done, code = _Done(), 0
     began = time.perf_counter()
@@ -232,39 +232,6 @@ def _sources(given: list[str]) -> list[Path]:
         return find_images(sources)
     except (OSError, ValueError) as error:
         raise CommandError(str(error)) from error
-
-
-def _check_writable(folder: Path) -> None:
-    """Try a file in ``folder``, or where it would be made, and leave nothing behind."""
-    existing = folder.absolute()
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        raise CommandError(f"cannot write to {folder}: {existing} is not a folder")
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise CommandError(f"cannot write to {folder}: {error.strerror}") from error
-
-
-def _make_folders(folders: list[Path]) -> None:
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CommandError(f"cannot make folder {folder}: {error.strerror}") from error
-
-
-def _set_device(name: str | None) -> None:
-    if name is None:
-        return
-    import mlx.core as mx
-
-    device = mx.gpu if name == "gpu" else mx.cpu
-    if not mx.is_available(mx.Device(device)):
-        raise CommandError(f"--device {name}: MLX has no {name.upper()} on this machine")
-    mx.set_default_device(mx.Device(device))
 
 
 def _class_labels(text: str, model: Any) -> list[int]:

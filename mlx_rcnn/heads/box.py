@@ -10,7 +10,7 @@ import mlx.nn as nn
 from ..assign import BELOW, match, sample
 from ..config import FasterRCNNConfig
 from ..layers import Linear
-from ..losses import cross_entropy, smooth_l1
+from ..losses import cross_entropy, normaliser, smooth_l1
 from ..ops import clip_boxes, decode_boxes, encode_boxes, nms_mask
 from ..ops.nms import ROUNDS, sort_scores, top_scores
 from ..structures import Detections, Proposals, Targets
@@ -199,7 +199,10 @@ def sample_rois(
 
 
 def box_losses(
-    cls_logits: mx.array, bbox_deltas: mx.array, rois: SampledRoIs
+    cls_logits: mx.array,
+    bbox_deltas: mx.array,
+    rois: SampledRoIs,
+    group: mx.distributed.Group | None = None,
 ) -> tuple[mx.array, mx.array]:
     """Classification and box regression losses (Fast R-CNN, equation 1), as torchvision's.
 
@@ -207,13 +210,14 @@ def box_losses(
         cls_logits (N, S, C).
         bbox_deltas (N, S, 4 * C or 4).
         rois: the S sampled RoIs of each image.
+        group: of the machines that share a batch. Default: none.
 
     Returns:
         Two scalars, sums over the sampled RoIs of the batch divided by their number: cross-entropy,
         and smooth L1 of the positives' own class.
     """
     labels, valid = rois.labels.reshape(-1), rois.valid.reshape(-1)
-    count = mx.maximum(mx.sum(valid), 1)
+    count = normaliser(mx.sum(valid), group)
     error = cross_entropy(cls_logits.reshape(labels.shape[0], -1), labels)
     classification = mx.sum(mx.where(valid, error, 0.0)) / count
     deltas = bbox_deltas.reshape(labels.shape[0], -1, 4)

@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..layers import Conv2d, ConvTranspose2d
-from ..losses import binary_cross_entropy
+from ..losses import binary_cross_entropy, normaliser
 
 # A 3x3 convolution of 256 channels on 14x14 unfolds to 1.8 MB a RoI.
 ROIS_AT_ONCE = 64
@@ -68,16 +68,22 @@ class MaskRCNNPredictor(nn.Module):
         return y.astype(mx.float32) + last.bias[labels].astype(mx.float32)[:, None, None]
 
 
-def mask_loss(logits: mx.array, targets: mx.array, positive: mx.array) -> mx.array:
+def mask_loss(
+    logits: mx.array,
+    targets: mx.array,
+    positive: mx.array,
+    group: mx.distributed.Group | None = None,
+) -> mx.array:
     """Mean binary cross-entropy over the pixels of the positives' class (Mask R-CNN, section 3).
 
     Args:
         logits (R, s, s): of each RoI's class.
         targets (R, s, s): in [0, 1].
         positive (R,): RoIs that count.
+        group: of the machines that share a batch. Default: none.
 
     Returns:
         A scalar, 0 without positives.
     """
     error = mx.mean(binary_cross_entropy(logits, targets), axis=(1, 2))
-    return mx.sum(mx.where(positive, error, 0.0)) / mx.maximum(mx.sum(positive), 1)
+    return mx.sum(mx.where(positive, error, 0.0)) / normaliser(mx.sum(positive), group)

@@ -124,6 +124,7 @@ class FasterRCNN(nn.Module):
         targets: Sequence[Mapping[str, Any]],
         *,
         key: mx.array | None = None,
+        group: mx.distributed.Group | None = None,
     ) -> dict[str, mx.array]:
         """Losses of a batch, to be differentiated with ``mlx.nn.value_and_grad``.
 
@@ -133,6 +134,8 @@ class FasterRCNN(nn.Module):
                 (G,) in 1..C-1, optional ``iscrowd`` (G,), left out; G may be 0.
             key: of everything random (sampling, dropout, the size drawn from several
                 ``min_size``). Default: drawn from MLX's global state.
+            group: of machines that share a batch: losses are normalised so that the average of
+                their gradients is that of the whole batch. Default: this machine alone.
 
         Returns:
             Scalars ``rpn_cls_loss``, ``rpn_reg_loss``, ``roi_cls_loss``, ``roi_reg_loss`` and their
@@ -142,7 +145,7 @@ class FasterRCNN(nn.Module):
             ValueError, TypeError, FileNotFoundError: images or targets that cannot be used, naming
                 the image and the box.
         """
-        return training_pass(self, images, targets, key).losses
+        return training_pass(self, images, targets, key, group).losses
 
     def _limits(
         self, score_thresh: float | None, nms_thresh: float | None, top_k: int | None

@@ -112,6 +112,7 @@ class MaskRCNN(FasterRCNN):
         targets: Sequence[Mapping[str, Any]],
         *,
         key: mx.array | None = None,
+        group: mx.distributed.Group | None = None,
     ) -> dict[str, mx.array]:
         """Losses of a batch; as :meth:`FasterRCNN.get_loss`, with ``mask_loss``.
 
@@ -119,6 +120,7 @@ class MaskRCNN(FasterRCNN):
             images: as :meth:`predict`.
             targets: also ``masks`` (G, H, W), 0 or 1, of the image given.
             key: of everything random.
+            group: of machines that share a batch.
 
         Returns:
             The scalars of :meth:`FasterRCNN.get_loss` and ``mask_loss``, which ``total_loss``
@@ -127,7 +129,7 @@ class MaskRCNN(FasterRCNN):
         Raises:
             ValueError, TypeError, FileNotFoundError: as :meth:`FasterRCNN.get_loss`.
         """
-        found = training_pass(self, images, targets, key)
+        found = training_pass(self, images, targets, key, group)
         rois, goals = found.rois, found.targets
         assert goals.masks is not None
         n, count = rois.labels.shape
@@ -140,7 +142,7 @@ class MaskRCNN(FasterRCNN):
         masks = goals.masks.reshape(-1, *goals.masks.shape[2:])
         row = mx.arange(n)[:, None] * goals.masks.shape[1] + rois.matched[:, :most]
         wanted = crop_masks(masks, row.reshape(-1), flat[:, 1:], logits.shape[1])
-        loss = mask_loss(logits, mx.stop_gradient(wanted), positive)
+        loss = mask_loss(logits, mx.stop_gradient(wanted), positive, group)
         return with_total({**found.losses, "mask_loss": loss})
 
     def _mask(

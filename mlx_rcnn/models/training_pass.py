@@ -29,8 +29,9 @@ class TrainingPass(NamedTuple):
 
 
 def training_pass(
-    model: nn.Module, images: Any, targets: Sequence[Mapping[str, Any]], key: mx.array | None
-) -> TrainingPass:
+    model: nn.Module, images: Any, targets: Sequence[Mapping[str, Any]], key: mx.array | None,
+    group: mx.distributed.Group | None = None,
+) -> TrainingPass:  # fmt: skip
     """Losses of RPN and box head; arguments as :meth:`FasterRCNN.get_loss`."""
     config, heads = model.config, model.roi_heads
     if key is None:
@@ -41,7 +42,7 @@ def training_pass(
     goals = prepare_targets(targets, batch, classes, model.needs_masks)
     features = model._features(batch.pixels)
     outputs = model.rpn.outputs(features, (batch.pixels.shape[1], batch.pixels.shape[2]))
-    rpn_cls, rpn_reg = rpn_losses(outputs, goals, config, rpn_key)
+    rpn_cls, rpn_reg = rpn_losses(outputs, goals, config, rpn_key, group)
     proposals = training_proposals(model, outputs, mx.array(batch.sizes).astype(mx.float32))
     rois = sample_rois(proposals, goals, config, roi_key)
     scales = roi_scales(features, int(batch.sizes[:, 0].max()), config)
@@ -49,7 +50,8 @@ def training_pass(
     hidden = heads.box_head(pooled, config.dropout, dropout_key)
     logits, deltas = heads.box_predictor(hidden)
     n, count = rois.labels.shape
-    roi_cls, roi_reg = box_losses(logits.reshape(n, count, -1), deltas.reshape(n, count, -1), rois)
+    logits, deltas = logits.reshape(n, count, -1), deltas.reshape(n, count, -1)
+    roi_cls, roi_reg = box_losses(logits, deltas, rois, group)
     losses = {
         "rpn_cls_loss": rpn_cls,
         "rpn_reg_loss": rpn_reg,

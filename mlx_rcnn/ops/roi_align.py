@@ -119,14 +119,18 @@ def crop_masks(masks: mx.array, index: mx.array, boxes: mx.array, size: int) -> 
     Returns:
         (R, size, size): in [0, 1], float32.
     """
+    if boxes.shape[0] == 0:
+        return mx.zeros((0, size, size))
     height, width = masks.shape[1:]
     extent = mx.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)
     grid = mx.ceil(extent / size)
     matrices = []
     for axis, length in ((1, height), (0, width)):
         limit = mx.full((boxes.shape[0],), length, dtype=mx.int32)
+        # Enough for a box of the mask's length; one far beyond takes fewer samples a bin.
         most = -(-length // size) + 1
-        place, weight = _taps(boxes[:, axis], extent[:, axis], size, grid[:, axis], most, limit)
+        count = mx.minimum(grid[:, axis], most)
+        place, weight = _taps(boxes[:, axis], extent[:, axis], size, count, most, limit)
         row = mx.arange(boxes.shape[0])[:, None, None]
         line = mx.arange(size)[None, :, None]
         matrices.append(mx.zeros((boxes.shape[0], size, length)).at[row, line, place].add(weight))
@@ -138,7 +142,7 @@ def crop_masks(masks: mx.array, index: mx.array, boxes: mx.array, size: int) -> 
         piece = mx.depends(index[rows], done[-1]) if done else index[rows]
         mask = masks[piece].astype(mx.float32)
         done.append(down[rows] @ mask @ across[rows].swapaxes(1, 2))
-    return mx.concatenate(done) if done else mx.zeros((0, size, size))
+    return mx.concatenate(done)
 
 
 def _taps(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import mlx.core as mx
 import pytest
@@ -101,6 +102,16 @@ def test_other_sizes_are_read_from_shapes() -> None:
     assert found.detector["mask_hidden_channels"] == 24
     pooled = FasterRCNN(BACKBONE, 32, 7, use_fpn=True, hidden_dim=8, pool_size=(5, 5))
     assert recognise(torch_state(pooled, 5)).detector["pool_size"] == (5, 5)
+    assert found.backbone["width"] == BACKBONE.width == 16
+
+
+def test_group_norm_is_told_by_what_it_lacks() -> None:
+    net = replace(BACKBONE, norm="group", norm_groups=4, norm_eps=1e-5)
+    state = torch_state(FasterRCNN(net, 32, 3, use_fpn=True, hidden_dim=8))
+    found = recognise(state)
+    assert found.backbone["norm"] == "group" and "norm_groups" in found.note
+    model = FasterRCNN(ResNetFPNConfig(**found.backbone, norm_groups=4), **found.detector)
+    assign(model, rename(state, RULES).weights, "file")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -25,7 +25,7 @@ from torch import nn
 from torchvision.ops import MultiScaleRoIAlign
 
 HERE = Path(__file__).parent
-SIZES = {"min_size": 256, "max_size": 448}
+SIZES = {"min_size": 192, "max_size": 336}
 PHOTOS = ("deck.jpg", "stop.jpg", "dogs.jpg")
 ODD = ((1, 1), (4000, 30), (30, 4000), (97, 61))  # height, width of uniform noise
 MASKS = 6  # probabilities kept an image

@@ -80,7 +80,7 @@ def test_config_goes_to_backbone_and_detector() -> None:
 
 
 def test_keywords_and_config_mean_the_same() -> None:
-    net = ResNetFPNConfig(depth=18, num_classes=0, out_channels=16)
+    net = ResNetFPNConfig(depth=18, width=16, num_classes=0, out_channels=16)
     options: dict[str, Any] = {"use_fpn": True, "hidden_dim": 8, "mask_hidden_channels": 8}
     mx.random.seed(0)
     a = MaskRCNN(net, 16, 4, **options)

@@ -168,7 +168,7 @@ def test_attempts_grow_until_they_settle(
 def test_training_mode_neither_matters_nor_changes(
     fresh_model: Callable[..., FasterRCNN],
 ) -> None:
-    net = ResNetFPNConfig(depth=18, num_classes=0, out_channels=8)
+    net = ResNetFPNConfig(depth=18, width=16, num_classes=0, out_channels=8)
     model = FasterRCNN(net, 8, 3, **OPTIONS, box_score_thresh=0.0)
     model.train()
     model.backbone.net.layer1[0].eval()

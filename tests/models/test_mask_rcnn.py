@@ -145,7 +145,7 @@ def test_raw_outputs(model: MaskRCNN, small_model: Models) -> None:
 
 
 def test_other_mask_sizes() -> None:
-    net = ResNetFPNConfig(depth=18, num_classes=0, out_channels=8)
+    net = ResNetFPNConfig(depth=18, width=16, num_classes=0, out_channels=8)
     sizes: dict[str, Any] = {"mask_pool_size": (7, 7), "mask_out_size": 14}
     options = {**OPTIONS, **MASK_OPTIONS, **sizes, "box_score_thresh": 0.0}
     model = MaskRCNN(net, 8, 3, **options)

@@ -51,6 +51,21 @@ def test_same_as_plain_for_all_shapes(function):
         np.testing.assert_allclose(np.array(result), expected(*arrays), atol=1e-6)
 
 
+def test_one_trace_serves_all_shapes(monkeypatch):
+    """mx.compile keeps a trace, on a CPU a call of g++, for each shape it is not told to ignore."""
+    monkeypatch.setattr(MODULE, "_has_compiler", lambda: True)
+    traces = []
+
+    def counted(x, y):
+        traces.append(x.shape)
+        return x + y
+
+    function = MODULE.fused(counted)
+    for shape in ((2, 3), (4, 5), (1, 7)):
+        function(mx.zeros(shape), mx.zeros(shape[1:]))  # not evaluated: nothing is built
+    assert len(traces) == 1
+
+
 def test_scalars_broadcast(function):
     x, y = random(0, 4, 1), random(1, 1, 6)
     for value in (0.25, -1.0):

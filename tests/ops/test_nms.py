@@ -1,86 +1,32 @@
-import importlib
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mlx_rcnn.ops import batched_nms, nms, nms_mask
-from mlx_rcnn.ops.nms import sort_scores, top_scores
 from reference import slow_nms
+from suppression import (
+    INF,
+    MODULE,
+    NAN,
+    block,  # noqa: F401
+    chain,
+    falling,
+    random_boxes,
+    rows,
+    run_batched,
+    run_mask,
+    run_nms,
+    thresholds,
+    unzip,
+)
 
 GOLDEN = np.load(Path(__file__).parents[1] / "goldens" / "ops_torchvision.npz")
-MODULE = importlib.import_module("mlx_rcnn.ops.nms")  # mlx_rcnn.ops.nms is the function
-NAN, INF = float("nan"), float("inf")
-
-# Whole numbers: every area, and so every comparison with a threshold, is exact in float32.
-corner = st.integers(0, 6)
-side = st.integers(-1, 5)  # some have no area, and some are inverted
-boxes = st.tuples(corner, corner, side, side).map(
-    lambda v: [v[0], v[1], v[0] + v[2], v[1] + v[3]]
-)
-scores = st.sampled_from([0.0, -0.0, 0.25, 0.5, 0.75, 1.0, -1.0, INF, -INF, NAN])
-thresholds = st.sampled_from([0.0, 0.125, 0.25, 0.5, 0.7, 1.0])
-rows = st.lists(st.tuples(boxes, scores, st.integers(-1, 2)), min_size=1, max_size=14)
-
-
-@pytest.fixture(autouse=True, params=[1000, 1, 3])
-def block(request, monkeypatch):
-    """Rows resolved at once: all of a test's list, and much fewer."""
-    for name in ("CPU_BLOCK", "GPU_BLOCK"):
-        monkeypatch.setattr(MODULE, name, request.param)
-    return request.param
-
-
 # For tests of what has no blocks, and of the blocks there really are.
 once = pytest.mark.parametrize("block", [1000], indirect=True)
 as_shipped = pytest.mark.parametrize("block", [MODULE.CPU_BLOCK], indirect=True)
-
-
-def unzip(values):
-    b, s, g = zip(*values, strict=True)
-    return np.array(b, np.float32), np.array(s, np.float32), np.array(g)
-
-
-def random_boxes(seed, n, extent=100.0, side=40.0):
-    rng = np.random.default_rng(seed)
-    corner = rng.uniform(0, extent, (n, 2))
-    return np.concatenate([corner, corner + rng.uniform(1, side, (n, 2))], 1).astype(np.float32)
-
-
-def chain(n):
-    """Boxes 4 wide, 1 apart: neighbours share 3 of 5 columns, the next but one 2 of 6."""
-    x = np.arange(n)
-    return np.stack([x, 0 * x, x + 4, 0 * x + 1], axis=1).astype(np.float32)
-
-
-def run_nms(b, s, threshold):
-    result = nms(mx.array(b), mx.array(s), threshold)
-    assert result.dtype == mx.int32 and result.ndim == 1
-    return np.array(result).tolist()
-
-
-def run_batched(b, s, g, threshold):
-    result = batched_nms(mx.array(b), mx.array(s), mx.array(g), threshold)
-    assert result.dtype == mx.int32 and result.ndim == 1
-    return np.array(result).tolist()
-
-
-def run_mask(b, valid=None, threshold=0.5, labels=None, rounds=None):
-    """One sorted list -> (indices kept, exact)."""
-    valid = np.ones(len(b), bool) if valid is None else np.asarray(valid)
-    labels = None if labels is None else mx.array(np.asarray(labels, np.int32))[None]
-    rounds = len(b) if rounds is None else rounds
-    keep, exact = nms_mask(mx.array(b)[None], mx.array(valid)[None], threshold, labels, rounds)
-    assert keep.shape == (1, len(b)) and keep.dtype == mx.bool_
-    assert exact.shape == () and exact.dtype == mx.bool_
-    return np.flatnonzero(np.array(keep[0])).tolist(), exact.item()
-
-
-def falling(n):
-    return np.linspace(1, 0, n, dtype=np.float32)
 
 
 def test_by_hand():
@@ -169,22 +115,8 @@ def test_oracle(values, threshold):
     assert run_batched(b, s, g, threshold) == slow_nms(b, s, threshold, g)
 
 
-@settings(max_examples=60, deadline=None)
-@given(rows, thresholds, st.integers(0, 14), st.data())
-def test_mask_oracle(values, threshold, rounds, data):
-    b, _, g = unzip(values)
-    n = len(b)
-    valid = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
-    for labels in (None, g):
-        s = np.where(valid, falling(n), np.float32(NAN))
-        expected = slow_nms(b, s, threshold, labels)
-        assert run_mask(b, valid, threshold, labels) == (expected, True)
-        keep, exact = run_mask(b, valid, threshold, labels, rounds)
-        assert keep == expected or not exact  # it may not claim what it has not reached
-
-
 @pytest.mark.parametrize("n", [2, 40, 200])
-def test_chain(n, block):
+def test_chain(n):
     # Neighbours overlap by 3 / 5, others by 2 / 6 at most: every other box stays, and that is known
     # of a box only when it is known of all before it.
     expected = list(range(0, n, 2))
@@ -195,65 +127,8 @@ def test_chain(n, block):
         return
     # Short blocks need as many rounds as they are long; the others more than ROUNDS.
     keep, exact = run_mask(chain(n), rounds=MODULE.ROUNDS)
-    assert exact == (block < MODULE.ROUNDS)
+    assert exact == (MODULE.CPU_BLOCK < MODULE.ROUNDS)
     assert (keep == expected) == exact
-
-
-def test_every_number_of_rounds(block):
-    n = 24
-    claims = []
-    for rounds in range(1, n + 1):
-        keep, exact = run_mask(chain(n), rounds=rounds)
-        assert keep == list(range(0, n, 2)) or not exact
-        claims.append(exact)
-    assert claims == sorted(claims) and all(claims[min(block, n) - 1 :])
-    if block > n:
-        assert not any(claims[: n // 2])
-    # Boxes that do not meet are settled by the first round
-    apart = np.array([[30 * i, 0, 30 * i + 9, 9] for i in range(n)], np.float32)
-    assert run_mask(apart, rounds=1) == (list(range(n)), True)
-
-
-def test_one_unsettled_list_is_enough(block):
-    apart = np.array([[30 * i, 0, 30 * i + 9, 9] for i in range(40)], np.float32)
-    batch, valid = mx.array(np.stack([apart, chain(40), apart])), mx.ones((3, 40), dtype=mx.bool_)
-    _, exact = nms_mask(batch, valid, 0.5, rounds=2)
-    assert exact.item() == (block == 1)
-    keep, exact = nms_mask(batch, valid, 0.5, rounds=40)
-    assert exact.item()
-    assert np.array(keep).sum(axis=1).tolist() == [40, 20, 40]
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 999), st.booleans())
-def test_invalid_rows_change_nothing(seed, labelled):
-    rng = np.random.default_rng(seed)
-    b, g = random_boxes(seed, 20, 60), rng.integers(0, 3, 20)
-    expected, _ = run_mask(b, labels=g if labelled else None)
-    where = np.sort(rng.choice(27, 20, replace=False))
-    junk = np.array([[NAN] * 4, [-INF, -INF, INF, INF], [-1e30, -1e30, 1e30, 1e30], [0, 0, 99, 99]])
-    wide = junk[rng.integers(0, 4, 27)].astype(np.float32)
-    wide[::2] = b[0]  # copies of the best box
-    wide[where] = b
-    groups, valid = np.zeros(27, int), np.zeros(27, bool)
-    groups[where], valid[where] = g, True
-    keep, exact = run_mask(wide, valid, labels=groups if labelled else None)
-    assert keep == where[expected].tolist() and exact
-
-
-def test_batch_equals_singles():
-    rng = np.random.default_rng(5)
-    b = random_boxes(5, 90, 60).reshape(3, 30, 4)
-    valid, labels = rng.random((3, 30)) < 0.8, rng.integers(0, 2, (3, 30)).astype(np.int32)
-    for with_labels in (False, True):
-        keep, exact = nms_mask(
-            mx.array(b), mx.array(valid), 0.3, mx.array(labels) if with_labels else None, 30
-        )
-        assert exact.item()
-        for i in range(3):
-            single, _ = run_mask(b[i], valid[i], 0.3, labels[i] if with_labels else None)
-            assert np.flatnonzero(np.array(keep[i])).tolist() == single
-            assert 0 < len(single) < valid[i].sum()
 
 
 def test_permuting_the_boxes_permutes_the_answer():
@@ -293,51 +168,6 @@ def test_torchvision():
     for threshold in (0.0, 0.3, 0.5, 0.7, 1.0):
         assert run_nms(b, s, threshold) == GOLDEN[f"nms_{threshold}"].tolist()
         assert run_batched(b, s, g, threshold) == GOLDEN[f"batched_nms_{threshold}"].tolist()
-
-
-@once
-def test_sort_scores():
-    # inf, 3 (twice), 0 and -0 (equal), -inf, and NaN behind it
-    s = [-0.0, 3, NAN, 0.0, INF, 3, -2, -0.0]
-    order = sort_scores(mx.array(s))
-    assert order.tolist() == [4, 1, 5, 0, 3, 7, 6, 2] and order.dtype == mx.int32
-    assert sort_scores(mx.array([[1.0, 2], [2, 1], [1, 1]])).tolist() == [[1, 0], [0, 1], [0, 1]]
-    assert sort_scores(mx.zeros((3, 0))).shape == (3, 0)
-    assert sort_scores(mx.array([NAN, -INF, NAN])).tolist() == [0, 1, 2]  # all equal
-    fine = np.array([1e-30, 1, 1 + 2**-23, -1e-30, -1, -1 - 2**-23, 3e38, -3e38], np.float32)
-    assert sort_scores(mx.array(fine)).tolist() == np.argsort(-fine.astype(np.float64)).tolist()
-    assert sort_scores(mx.array([1.0, 2.0]).astype(mx.bfloat16)).tolist() == [1, 0]
-
-
-@once
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.one_of(st.floats(width=32, allow_subnormal=False), scores), max_size=20))
-def test_sort_scores_oracle(values):
-    s = np.array(values, np.float32)
-    clean = np.where(np.isnan(s), -np.inf, s)
-    expected = sorted(range(len(s)), key=lambda i: (-clean[i], i))
-    assert sort_scores(mx.array(s)).tolist() == expected
-
-
-@once
-@settings(max_examples=40, deadline=None)
-@given(st.lists(scores, min_size=1, max_size=20), st.data())
-def test_top_scores_oracle(values, data):
-    s, k = np.array(values, np.float32), data.draw(st.integers(0, len(values)))
-    top = top_scores(mx.array(s)[None], k)
-    assert top.shape == (1, k) and top.dtype == mx.int32
-    chosen, clean = top[0].tolist(), np.where(np.isnan(s), -np.inf, s)
-    assert len(set(chosen)) == k and all(0 <= i < len(s) for i in chosen)
-    assert chosen == sorted(chosen, key=lambda i: (-clean[i], i))
-    assert clean[chosen].tolist() == sorted(clean, reverse=True)[:k]
-
-
-@once
-def test_top_scores_of_rows():
-    s = np.random.default_rng(10).permutation(60).reshape(3, 20).astype(np.float32)
-    expected = np.argsort(-s, axis=1)
-    for k in (1, 7, 19, 20):
-        np.testing.assert_array_equal(np.array(top_scores(mx.array(s), k)), expected[:, :k])
 
 
 @as_shipped

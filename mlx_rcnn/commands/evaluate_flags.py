@@ -1,0 +1,70 @@
+"""The flags of ``mlx_rcnn evaluate``: light, so that ``--help`` stays quick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def add_evaluate(
+    commands: Any,
+    model_help: str,
+    fraction: Callable[[str], float],
+    add_execution: Callable[[Any], None],
+) -> None:
+    """Add the ``evaluate`` subcommand.
+
+    Args:
+        commands: the subparsers of the command line.
+        model_help: describes ``--model``.
+        fraction: parses a number from 0 to 1.
+        add_execution: adds ``--batch-size``, ``--dtype`` and ``--device`` to a group.
+    """
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure a model on a VOC or COCO data set",
+        description="Measure a model on annotated images: average precision, in all and for each "
+        "class, and images per second.",
+        epilog="Classes are matched by name: the data may have fewer than the model, never others. "
+        "What is wrong in the data is named and left out. In the results file, image_id and "
+        "category_id are the data's own (VOC: the image's name, and the model's label).",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--data", required=True, metavar="PATH", help="folder in VOC layout, or COCO JSON file"
+    )
+    parser.add_argument("--model", required=True, metavar="MODEL", help=model_help)
+    group = parser.add_argument_group("what to measure on")
+    group.add_argument(
+        "--format", choices=("voc", "coco"), help="of the data (default: recognised)"
+    )
+    group.add_argument(
+        "--split",
+        metavar="NAME",
+        help="the split, such as test (default: all of a VOC folder, the only JSON file of COCO)",
+    )
+    group.add_argument(
+        "--images",
+        metavar="DIR",
+        help="folder that file_name in COCO JSON counts from (default: looked for beside it)",
+    )
+    group.add_argument(
+        "--strict", action="store_true", help="defects in the data are an error (default: left out)"
+    )
+    group = parser.add_argument_group("what to measure")
+    group.add_argument(
+        "--metric",
+        choices=("coco", "voc07", "voc"),
+        default="coco",
+        help="coco: AP at IoU 0.50:0.95, of boxes and masks; voc07: 11-point AP at 0.5; voc: area "
+        "AP at 0.5, since 2010 (default: coco)",
+    )
+    group.add_argument(
+        "--score-thresh",
+        type=fraction,
+        default=0.05,
+        metavar="X",
+        help="detections that score less are left out, 0 to 1 (default: 0.05)",
+    )
+    group.add_argument("--json", metavar="FILE", help="COCO results file to write (default: none)")
+    add_execution(parser.add_argument_group("how to run"))

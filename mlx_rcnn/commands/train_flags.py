@@ -1,0 +1,101 @@
+"""The flags of ``mlx_rcnn train``: light, so that ``--help`` stays quick."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+from ..training.config import CHOICES, TrainConfig, flag
+
+
+def add_train(commands: Any, model_help: str) -> None:
+    """Add the ``train`` subcommand.
+
+    Args:
+        commands: the subparsers of the command line.
+        model_help: describes ``--model``.
+    """
+    parser = commands.add_parser(
+        "train",
+        help="train or fine-tune a model on a VOC or COCO data set",
+        description="Train a model on a VOC or COCO data set. Its heads are made new for the "
+        "data's classes, unless it has them already.",
+        epilog="Ctrl-C finishes the step, saves, and exits with code 130; --resume goes on from "
+        "there as if nothing had happened. DIR/last and DIR/best are models for the other "
+        "commands. On several machines: mlx.launch ... mlx_rcnn train ...",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--data", required=True, metavar="PATH", help="folder in VOC layout, or COCO JSON file"
+    )
+    parser.add_argument(
+        "--format", choices=("voc", "coco"), help="of the data (default: recognised)"
+    )
+    parser.add_argument("--split", metavar="NAME", help="trained on (default: train, if there)")
+    parser.add_argument("--val-data", metavar="PATH", help="evaluated each epoch (default: --data)")
+    parser.add_argument(
+        "--val-split", metavar="NAME", help="evaluated each epoch (default: val, if there)"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="defects in the data are an error (default: dropped)"
+    )
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help=f"{model_help}; or the name of a builder, such as faster_rcnn_resnet_50_fpn, to train "
+        "from scratch (default with --resume: the run's own)",
+    )
+    parser.add_argument("--output", default="run", metavar="DIR", help="of the run (default: run)")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with the run in DIR")
+    again.add_argument("--overwrite", action="store_true", help="remove the run in DIR first")
+    group = parser.add_argument_group("how to train")
+    for item in fields(TrainConfig):
+        _add_field(group, item)
+
+
+def _add_field(group: Any, item: Field[Any]) -> None:
+    """One flag of one field; ``None`` when it is not given."""
+    assert item.default is not MISSING
+    default = item.default
+    text = item.metadata["help"].replace("%", "%%")
+    if default is not None:
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        text = f"{text} (default: {shown})"
+    options: dict[str, Any] = {"help": text, "dest": f"train_{item.name}"}
+    if item.name in CHOICES:
+        options["choices"] = CHOICES[item.name]
+    else:
+        options["type"], options["metavar"] = _reader(str(item.type)), "N"
+    group.add_argument(flag(item.name), **options)
+
+
+def _reader(kind: str) -> Callable[[str], Any]:
+    number: Callable[[str], Any] = int if "int" in kind else float
+    several = kind.startswith("tuple")
+    rule = "a whole number" if number is int else "a number"
+
+    def read(text: str) -> Any:
+        try:
+            values = tuple(number(part) for part in (text.split(",") if several else [text]))
+        except ValueError:
+            more = ", or several separated by commas" if several else ""
+            raise argparse.ArgumentTypeError(f"{text!r} given, expected {rule}{more}") from None
+        return values if several else values[0]
+
+    return read
+
+
+def given_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of :class:`TrainConfig` that the command line sets.
+
+    Args:
+        args: the parsed command line.
+
+    Returns:
+        Values by field name.
+    """
+    values = {item.name: getattr(args, f"train_{item.name}") for item in fields(TrainConfig)}
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,217 @@
+"""What is checked of every image and object before training, and the rule for what fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..images import ImageError
+from .polygons import segmentation_mask, usable_polygons
+from .sample import BACKGROUND, Defect, Target
+
+# Boxes that pass the border by no more are rounding, and are clipped without a word.
+_OUTSIDE = 1.0
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap the sides
+
+
+@dataclass(slots=True)
+class RawObject:
+    """One annotated object before any check.
+
+    Args:
+        where: what to call it in a defect, after the image.
+        box: x1, y1, x2, y2 in pixels.
+        label: 1..C-1.
+        crowd, difficult: COCO's and VOC's marks.
+        segmentation: COCO polygons or RLE, or ``None``.
+    """
+
+    where: str
+    box: Sequence[float]
+    label: int
+    crowd: bool = False
+    difficult: bool = False
+    segmentation: Any = None
+
+
+@dataclass(slots=True)
+class Item:
+    """One image that can be loaded, with the objects that passed.
+
+    Args:
+        path, image_id, name: the image.
+        size: (height, width) as it will be loaded.
+        target: boxes, labels, iscrowd, difficult.
+        upright: whether to follow the EXIF orientation.
+        segmentations: one an object, or ``None`` without masks.
+        truth: every object as annotated, in COCO's terms, or ``None`` where ``target`` is that.
+    """
+
+    path: Path
+    image_id: int | str
+    name: str
+    size: tuple[int, int]
+    target: Target
+    upright: bool = True
+    segmentations: list[Any] | None = None
+    truth: list[dict[str, Any]] | None = None
+
+
+def make_item(
+    path: Path,
+    image_id: int | str,
+    name: str,
+    annotated: tuple[int, int] | None,
+    objects: Sequence[RawObject],
+    defects: list[Defect],
+    masks: bool = False,
+) -> Item | None:
+    """Check one image and its objects; what does not pass goes to ``defects``.
+
+    Args:
+        path, image_id, name: the image.
+        annotated: (height, width) that the annotation gives, or ``None``.
+        objects: as annotated.
+        defects: extended in place.
+        masks: whether each object needs a segmentation. Default: ``False``.
+
+    Returns:
+        The item, or ``None`` if the image is dropped.
+    """
+    try:
+        stored, upright = image_sizes(path)
+    except (OSError, ValueError) as error:
+        defects.append(Defect(name, str(error), "image dropped"))
+        return None
+    size, follow = upright, True
+    if annotated is not None and annotated != upright:
+        if annotated != stored:
+            defects.append(
+                Defect(
+                    name,
+                    f"the image is {upright[1]}x{upright[0]}, its annotation says "
+                    f"{annotated[1]}x{annotated[0]}",
+                    "image dropped",
+                )
+            )
+            return None
+        size, follow = stored, False  # annotated as stored, before the EXIF turn
+    kept, boxes = _passing(objects, size, name, defects, masks)
+    target: Target = {
+        "boxes": np.array(boxes, np.float32).reshape(-1, 4),
+        "labels": np.array([o.label for o in kept], np.int32),
+        "iscrowd": np.array([o.crowd for o in kept], np.uint8),
+        "difficult": np.array([o.difficult for o in kept], np.uint8),
+    }
+    segmentations = [o.segmentation for o in kept] if masks else None
+    return Item(path, image_id, name, size, target, follow, segmentations)
+
+
+def image_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) of an image file as stored and as turned by EXIF; decodes no pixels.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The two sizes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImageError: the file is not an image.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no such image: {path}")
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION) in _TURNED
+    # On broken files Pillow raises OSError, SyntaxError, ValueError, struct.error, ...
+    except Exception as error:
+        raise ImageError(f"cannot read {path}: not an image") from error
+    return (height, width), ((width, height) if turned else (height, width))
+
+
+def check_class_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Class names with the background in front.
+
+    Args:
+        names: of labels 1..C-1.
+
+    Returns:
+        ``("__background__", *names)``.
+
+    Raises:
+        ValueError: a name comes up twice.
+    """
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise ValueError(f"two classes have the same name: {', '.join(twice)}")
+    return (BACKGROUND, *names)
+
+
+def _passing(
+    objects: Sequence[RawObject],
+    size: tuple[int, int],
+    name: str,
+    defects: list[Defect],
+    masks: bool,
+) -> tuple[list[RawObject], list[tuple[float, ...]]]:
+    """The objects that can be used, and their boxes cut to the image."""
+    height, width = size
+    kept: list[RawObject] = []
+    boxes: list[tuple[float, ...]] = []
+    seen: set[tuple[Any, ...]] = set()
+    for found in objects:
+        box = tuple(float(v) for v in found.box)
+        where = f"{name}, {found.where}"
+        problem = _problem(box, width, height) or (_mask_problem(found, size) if masks else None)
+        if problem is None and (box, found.label, found.crowd) in seen:
+            problem = f"box {_shown(box)} comes up twice"
+        if problem is not None:
+            defects.append(Defect(where, problem, "object dropped"))
+            continue
+        seen.add((box, found.label, found.crowd))
+        x1, y1, x2, y2 = box
+        if x1 < -_OUTSIDE or y1 < -_OUTSIDE or x2 > width + _OUTSIDE or y2 > height + _OUTSIDE:
+            problem = f"box {_shown(box)} passes the border of the image of {width}x{height}"
+            defects.append(Defect(where, problem, "box clipped"))
+        boxes.append((max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))))
+        kept.append(found)
+    return kept, boxes
+
+
+def _problem(box: tuple[float, ...], width: int, height: int) -> str | None:
+    x1, y1, x2, y2 = box
+    if not np.isfinite(box).all():
+        return f"box {_shown(box)} is not finite"
+    if x2 <= x1 or y2 <= y1:
+        return f"box {_shown(box)} has no area"
+    # In float32, as training sees it: a sliver may vanish there.
+    clipped = np.clip(np.array(box, np.float32), 0, np.array([width, height] * 2, np.float32))
+    if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
+        return f"box {_shown(box)} lies outside the image of {width}x{height}"
+    return None
+
+
+def _mask_problem(found: RawObject, size: tuple[int, int]) -> str | None:
+    """What is wrong with a segmentation; polygons are not drawn for that, RLE is decoded."""
+    if found.segmentation is None:
+        return "no segmentation"
+    try:
+        if isinstance(found.segmentation, dict):
+            segmentation_mask(found.segmentation, *size)
+        elif not usable_polygons(found.segmentation):
+            return "no polygon of at least three points"
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _shown(box: tuple[float, ...]) -> str:
+    return f"({', '.join(f'{v:g}' for v in box)})"

@@ -1,0 +1,311 @@
+"""COCO annotations: one JSON file of boxes, polygons and RLE, and the folder of its images."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .checks import Item, RawObject, check_class_names, make_item
+from .dataset import DetectionDataset
+from .sample import Defect
+
+_LISTS = ("images", "annotations", "categories")
+_TRIED = 50  # images looked for to tell the folder
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file of COCO annotations.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its dict, with lists of dicts under ``images``, ``annotations`` and ``categories``.
+
+    Raises:
+        ValueError: not JSON, or JSON of another kind.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            data = json.load(file)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error.msg} at line {error.lineno}") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if isinstance(data, list):
+        kind = "COCO results" if data and _is(data[0], "image_id") else "a list"
+        raise ValueError(f"{path} holds {kind}: expected COCO annotations, a dict with {_LISTS}")
+    lacking = [name for name in _LISTS if not isinstance(data, dict) or name not in data]
+    if lacking:
+        raise ValueError(f"{path} is not COCO annotations: it has no {', '.join(lacking)}")
+    for name in _LISTS:
+        if not isinstance(data[name], list) or not all(isinstance(e, dict) for e in data[name]):
+            raise ValueError(f"{path} is not COCO annotations: {name} is not a list of dicts")
+    return dict(data)
+
+
+def open_coco(
+    path: Path,
+    split: str | None = None,
+    images: Path | None = None,
+    masks: bool | None = False,
+) -> DetectionDataset:
+    """Read COCO annotations.
+
+    Labels 1, 2, ... stand for the categories by rising id, whatever gaps the ids have; images come
+    by rising id. Segmentations are drawn when an image is loaded.
+
+    Args:
+        path: the JSON file, or a folder with one, or one a split (named so, or its folder is).
+        split: ``"train"``, ``"val2017"``, ... Default: the only one.
+        images: the folder that ``file_name`` counts from. Default: looked for beside the JSON.
+        masks: whether objects need a segmentation; ``None``: if the data has any.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        ValueError: JSON of another kind, no image found, or several files and no split.
+        FileNotFoundError: ``images`` does not exist.
+    """
+    path, splits = find_json(path, split)
+    data = read_json(path)
+    defects: list[Defect] = []
+    categories = _categories(data["categories"], path)
+    label_of = {id_: label for label, id_ in enumerate(categories, 1)}
+    entries = _images(data["images"], path, defects)
+    by_image = _by_image(data["annotations"], entries, path, defects)
+    folder = _image_folder(path, [str(e["file_name"]) for e in entries.values()], images)
+    if masks is None:
+        masks = any(annotation.get("segmentation") for annotation in data["annotations"])
+    items = []
+    for id_, entry in entries.items():
+        item = _item(folder, entry, by_image.get(id_, []), label_of, masks, defects)
+        if item is not None:
+            items.append(item)
+    return DetectionDataset(
+        items,
+        check_class_names(list(categories.values())),
+        tuple(categories),
+        tuple(defects),
+        "coco",
+        masks,
+        splits,
+    )
+
+
+def find_json(path: Path, split: str | None = None) -> tuple[Path, tuple[str, ...]]:
+    """The annotation file that a path and a split mean.
+
+    Args:
+        path: a JSON file, or a folder with some in it, in ``annotations/`` or one folder down.
+        split: told by the name of the file (``instances_val2017``) or of its folder (``valid/``).
+
+    Returns:
+        The file, and the splits to choose from.
+
+    Raises:
+        ValueError: none, or more than one.
+    """
+    if not path.is_dir():
+        return path, ()
+    found = json_files(path)
+    splits = {file: split_names(file, path) for file in found}
+    known = tuple(dict.fromkeys(names[0] for names in splits.values() if names))
+    if split is not None:
+        found = [file for file in found if split in splits[file]]
+        if not found:
+            raise ValueError(f"{path} has no split {split!r}: it has {', '.join(known) or 'none'}")
+    if len(found) > 1:
+        instances = [file for file in found if "instances" in file.stem]
+        found = instances if len(instances) == 1 else found
+    if len(found) != 1:
+        names = ", ".join(str(file.relative_to(path)) for file in found) or "none"
+        raise ValueError(
+            f"{path}: expected one COCO JSON file, got {names}"
+            + ("; choose a split or name the file" if found else "")
+        )
+    return found[0], known
+
+
+def json_files(folder: Path) -> list[Path]:
+    """JSON files in a folder or one below it, hidden ones left out.
+
+    Args:
+        folder: where to look.
+
+    Returns:
+        Sorted paths.
+    """
+    found = {*folder.glob("*.json"), *folder.glob("*/*.json")}
+    return sorted(
+        f for f in found if not any(p.startswith(".") for p in f.relative_to(folder).parts)
+    )
+
+
+def split_names(file: Path, root: Path) -> list[str]:
+    """What a split may be called by: ``val2017`` and ``val`` for ``instances_val2017.json``.
+
+    Args:
+        file: a JSON file.
+        root: the folder below which names count.
+
+    Returns:
+        Names, the most telling first.
+    """
+    names: list[str] = []
+    for word in (*reversed(re.split(r"[_.\-\s]", file.stem)), *file.relative_to(root).parts[:-1]):
+        match = re.fullmatch(r"(train|validation|valid|val|test|minival)(\d*)", word.lower())
+        if match:
+            short = "val" if match[1].startswith("val") else match[1]
+            names += [word, short + match[2], match[1], short]
+    return list(dict.fromkeys(names))
+
+
+def _is(value: Any, key: str) -> bool:
+    return isinstance(value, Mapping) and key in value
+
+
+def _categories(entries: Sequence[Mapping[str, Any]], path: Path) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for entry in entries:
+        if not isinstance(entry.get("id"), int) or not isinstance(entry.get("name"), str):
+            raise ValueError(f"{path}: category {dict(entry)}: expected an integer id and a name")
+        if entry["id"] in found:
+            raise ValueError(f"{path}: category id {entry['id']} comes up twice")
+        found[entry["id"]] = entry["name"]
+    if not found:
+        raise ValueError(f"{path} has no categories")
+    return dict(sorted(found.items()))
+
+
+def _images(
+    entries: Sequence[Mapping[str, Any]], path: Path, defects: list[Defect]
+) -> dict[Any, Mapping[str, Any]]:
+    found: dict[Any, Mapping[str, Any]] = {}
+    for entry in entries:
+        id_, name = entry.get("id"), entry.get("file_name")
+        if not isinstance(id_, int | str) or not isinstance(name, str) or not name:
+            problem = f"image {dict(entry)}: expected id and file_name"
+        elif id_ in found:
+            problem = f"image id {id_} comes up twice"
+        else:
+            found[id_] = entry
+            continue
+        defects.append(Defect(str(path), problem, "image dropped"))
+    if not found:
+        raise ValueError(f"{path} has no images")
+    numbers = all(isinstance(id_, int) for id_ in found)
+    return dict(sorted(found.items(), key=lambda pair: pair[0] if numbers else str(pair[0])))
+
+
+def _by_image(
+    annotations: Sequence[dict[str, Any]],
+    images: Mapping[Any, Any],
+    path: Path,
+    defects: list[Defect],
+) -> dict[Any, list[dict[str, Any]]]:
+    found: dict[Any, list[dict[str, Any]]] = {}
+    for number, annotation in enumerate(annotations):
+        id_ = annotation.get("image_id")
+        if isinstance(id_, int | str) and id_ in images:
+            found.setdefault(id_, []).append(annotation)
+        else:
+            where = f"{path}, annotation {annotation.get('id', f'number {number}')}"
+            defects.append(Defect(where, f"image id {id_} is not in images", "object dropped"))
+    return found
+
+
+def _image_folder(path: Path, names: Sequence[str], given: Path | None) -> Path:
+    """The folder where most of the first images are."""
+    if given is not None:
+        if not given.is_dir():
+            raise FileNotFoundError(f"no such folder of images: {given}")
+        folders = [given]
+    else:
+        near = [path.parent, path.parent.parent]
+        stems = split_names(path, path.parent.parent)
+        inner = ["images", "data", "JPEGImages", *stems]
+        inner += [f"images/{stem}" for stem in stems]
+        folders = [*near, *(folder / name for folder in near for name in inner)]
+    tried = names[:: max(len(names) // _TRIED, 1)]
+    found = [sum((folder / name).is_file() for name in tried) for folder in folders]
+    if max(found) == 0 and not any((folder / n).is_file() for folder in folders for n in names):
+        where = given or f"{path.parent} or the folders beside it"
+        raise ValueError(f"{path}: none of its {len(names)} images ({names[0]}, ...) is in {where}")
+    return folders[found.index(max(found))]
+
+
+def _item(
+    folder: Path,
+    entry: Mapping[str, Any],
+    annotations: Sequence[dict[str, Any]],
+    label_of: Mapping[int, int],
+    masks: bool,
+    defects: list[Defect],
+) -> Item | None:
+    path = folder / str(entry["file_name"])
+    height, width = entry.get("height"), entry.get("width")
+    annotated = None
+    if isinstance(height, int) and isinstance(width, int) and height > 0 < width:
+        annotated = (height, width)
+    objects, truth = [], []
+    for annotation in annotations:
+        where = f"annotation {annotation.get('id', '')}".strip()
+        box, label = annotation.get("bbox"), _label(annotation.get("category_id"), label_of)
+        problem = None
+        if label is None:
+            problem = f"category id {annotation.get('category_id')} is not in categories"
+        elif not _numbers(box):
+            problem = f"bbox {box}: expected four numbers"
+        if problem is not None or label is None or box is None:
+            defects.append(Defect(f"{path}, {where}", problem or "", "object dropped"))
+            continue
+        x, y, width, height = (float(v) for v in box)
+        crowd = bool(annotation.get("iscrowd", 0))
+        segmentation = _compact(annotation.get("segmentation")) if masks else None
+        corners = (x, y, x + width, y + height)
+        objects.append(RawObject(where, corners, label, crowd, segmentation=segmentation))
+        truth.append(
+            {
+                "category_id": label,
+                "bbox": [x, y, width, height],
+                "area": float(annotation.get("area", width * height)),
+                "iscrowd": int(crowd),
+                "difficult": int(bool(annotation.get("difficult", 0))),
+                **({"segmentation": segmentation} if segmentation else {}),
+            }
+        )
+    item = make_item(path, entry["id"], str(path), annotated, objects, defects, masks)
+    if item is not None:
+        item.truth = truth
+    return item
+
+
+def _label(category_id: Any, label_of: Mapping[int, int]) -> int | None:
+    return label_of.get(category_id) if isinstance(category_id, int) else None
+
+
+def _numbers(box: Any) -> bool:
+    return (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in box)
+        and all(math.isfinite(v) for v in box)
+    )
+
+
+def _compact(segmentation: Any) -> Any:
+    """Polygons as arrays, which take an eighth of the memory of lists; anything else as it is."""
+    if not isinstance(segmentation, list) or not segmentation:
+        return segmentation or None
+    try:
+        return [np.asarray(polygon, np.float64).reshape(-1) for polygon in segmentation]
+    except (TypeError, ValueError):
+        return segmentation

@@ -1,0 +1,182 @@
+"""Batches for training: their order, and loading them ahead in threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .augment import Augmentation
+from .sample import Sample, Target
+
+# Width over height falls between these: 2^(-1 .. 1) in six steps, as torchvision groups images.
+_ASPECTS = 2.0 ** np.linspace(-1, 1, 7)
+_ORDER, _AUGMENT = 0, 1  # streams of random numbers
+
+
+class TrainBatch(NamedTuple):
+    """What ``get_loss`` takes, and whose it is.
+
+    Args:
+        images: (H, W, 3) uint8, one an image.
+        targets: one an image, see :class:`~mlx_rcnn.data.Sample`.
+        image_ids, names: one an image.
+    """
+
+    images: list[np.ndarray]
+    targets: list[Target]
+    image_ids: list[int | str]
+    names: list[str]
+
+
+class Loader:
+    """Batches of a dataset, loaded ahead by threads.
+
+    The order is a function of (seed, epoch, rank) alone, and an image's augmentation of (seed,
+    epoch, image): neither depends on threads, on where an epoch was resumed, or on the number of
+    machines. Batches hold images of similar aspect ratio, as far as there are enough; those left
+    over of each ratio are put together. ``world_size`` machines at ``batch_size`` take the images
+    that one at ``world_size * batch_size`` takes in a step.
+
+    Args:
+        dataset: with ``len``, indexing that gives a :class:`Sample`, and ``sizes``.
+        batch_size: images a batch and machine.
+        seed: of order and augmentation. Default: ``0``.
+        augment: ``(image, target, rng) -> (image, target)``. Default: none.
+        rank, world_size: this machine of how many. Defaults: ``0`` and ``1``.
+        workers: threads; 0 loads when asked. Default: ``2``.
+        shuffle: ``False`` keeps the dataset's order, and groups nothing. Default: ``True``.
+        drop_last: leave out what does not fill a batch. Otherwise it is a smaller one, filled from
+            the start of the order where machines would get unequal shares. Default: ``True``.
+        prefetch: batches loaded ahead. Default: ``3``.
+
+    Raises:
+        ValueError: a number out of range, or fewer images than a step takes.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        augment: Augmentation | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 2,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        prefetch: int = 3,
+    ) -> None:
+        for name, value, least in (
+            ("batch_size", batch_size, 1), ("world_size", world_size, 1), ("workers", workers, 0),
+            ("prefetch", prefetch, 1), ("seed", seed, 0),
+        ):  # fmt: skip
+            if value < least:
+                raise ValueError(f"{name}={value}: expected at least {least}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank={rank}: expected 0 to {world_size - 1}")
+        step = batch_size * world_size
+        if len(dataset) < (step if drop_last else 1):
+            raise ValueError(
+                f"{len(dataset)} images, but a step takes {step} "
+                f"(batch_size {batch_size}, {world_size} machines): expected a smaller batch_size"
+            )
+        self.dataset, self.batch_size, self.seed, self.augment = dataset, batch_size, seed, augment
+        self.rank, self.world_size, self.workers = rank, world_size, workers
+        self.shuffle, self.drop_last, self.prefetch = shuffle, drop_last, prefetch
+        sizes = np.asarray(dataset.sizes, np.float64)
+        self._groups = np.searchsorted(_ASPECTS, sizes[:, 1] / sizes[:, 0], side="right")
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        step = self.batch_size * self.world_size
+        whole, rest = divmod(len(self.dataset), step)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def order(self, epoch: int) -> list[list[int]]:
+        """Which images this machine sees.
+
+        Args:
+            epoch: 0, 1, ...
+
+        Returns:
+            Indices, one list a batch.
+        """
+        step = self.batch_size * self.world_size
+        steps = self._steps(epoch, step)
+        if self.world_size > 1 and len(steps[-1]) < step:
+            flat = [index for indices in steps for index in indices]
+            steps[-1] = [*steps[-1], *(flat * step)][:step]
+        mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
+        return [indices[mine] for indices in steps]
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[TrainBatch]:
+        """The batches of one epoch, in order.
+
+        Args:
+            epoch: 0, 1, ...
+            start: the first batch wanted, for resuming. Default: ``0``.
+
+        Yields:
+            Batches ``start`` to ``len(self) - 1``.
+
+        Raises:
+            Whatever the dataset raises for an image, when its batch is due.
+        """
+        if not 0 <= start <= len(self):
+            raise ValueError(f"start={start}: expected 0 to {len(self)}")
+        order = self.order(epoch)[start:]
+        if self.workers == 0:
+            for indices in order:
+                yield _collate([self._load(index, epoch) for index in indices])
+            return
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="mlx_rcnn-loader")
+        try:
+            waiting: deque[list[Future[Sample]]] = deque()
+            for indices in order:
+                waiting.append([pool.submit(self._load, index, epoch) for index in indices])
+                if len(waiting) > self.prefetch:
+                    yield _collate([future.result() for future in waiting.popleft()])
+            while waiting:
+                yield _collate([future.result() for future in waiting.popleft()])
+        finally:  # also when the caller leaves early
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _steps(self, epoch: int, step: int) -> list[list[int]]:
+        """Indices of every step of all machines."""
+        count = len(self.dataset)
+        if not self.shuffle:
+            steps = [list(range(i, min(i + step, count))) for i in range(0, count, step)]
+        else:
+            rng = np.random.default_rng([_ORDER, self.seed, epoch])
+            open_steps: dict[int, list[int]] = {}
+            steps = []
+            for index in rng.permutation(count).tolist():
+                indices = open_steps.setdefault(int(self._groups[index]), [])
+                indices.append(index)
+                if len(indices) == step:
+                    steps.append(open_steps.pop(int(self._groups[index])))
+            # By aspect ratio, so that those put together are as alike as can be; from a start that
+            # changes, so that it is not always the widest that are left out.
+            rest = [index for group in sorted(open_steps) for index in open_steps[group]]
+            turn = int(rng.integers(len(rest))) if rest else 0
+            rest = rest[turn:] + rest[:turn]
+            steps += [rest[i : i + step] for i in range(0, len(rest), step)]
+        return steps[: len(self)]
+
+    def _load(self, index: int, epoch: int) -> Sample:
+        sample: Sample = self.dataset[index]
+        if self.augment is None:
+            return sample
+        rng = np.random.default_rng([_AUGMENT, self.seed, epoch, index])
+        image, target = self.augment(sample.image, sample.target, rng)
+        return sample._replace(image=image, target=target)
+
+
+def _collate(samples: list[Sample]) -> TrainBatch:
+    images, targets, ids, names = zip(*samples, strict=True)
+    return TrainBatch(list(images), list(targets), list(ids), list(names))

@@ -1,0 +1,98 @@
+"""Open a dataset from a path, whatever its format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from .coco import json_files, open_coco
+from .dataset import DetectionDataset
+from .voc import list_files, open_voc
+
+FORMATS = ("voc", "coco")
+
+
+def open_dataset(
+    path: str | os.PathLike[str],
+    format: str | None = None,
+    split: str | None = None,
+    class_names: Sequence[str] | None = None,
+    masks: bool | None = False,
+    *,
+    images: str | os.PathLike[str] | None = None,
+    strict: bool = False,
+) -> DetectionDataset:
+    """Open VOC or COCO annotations and check them; no image is decoded.
+
+    What is wrong is dropped, and listed in ``defects``: images that are missing, unreadable or of
+    another size than annotated, XML that is not well formed, objects whose box has no area, is not
+    finite, lies outside the image or comes up twice, whose class or image is unknown, and with
+    ``masks`` those without a usable segmentation. Boxes that reach over the border are cut.
+
+    Args:
+        path: a VOC folder (a devkit with its years, a year, or images and XML files in any
+            nesting), a COCO JSON file, or a folder with such files.
+        format: ``"voc"`` or ``"coco"``. Default: told by what is there.
+        split: ``"train"``, ``"val"``, ... Default: all of a VOC folder; the only file of COCO's.
+        class_names: the labels to use, as a model has them, the background first. Default: the
+            data's own, alphabetical for VOC, by category id for COCO.
+        masks: whether samples carry masks (COCO only); objects without a segmentation are then
+            dropped. ``None``: if the data has any.
+        images: the folder that COCO's ``file_name`` counts from. Default: looked for.
+        strict: make defects an error. Default: ``False``.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        FileNotFoundError: no such path.
+        ValueError: no annotations, JSON of another kind, no such split, a class that
+            ``class_names`` lacks, or no image that can be used.
+        DatasetError: defects, with ``strict``; all are listed.
+    """
+    root = Path(path)
+    if not root.exists():
+        raise FileNotFoundError(f"no such file or folder: {root}")
+    if format is None:
+        format = guess_format(root)
+    if format not in FORMATS:
+        raise ValueError(f"format={format!r}: expected one of {FORMATS}")
+    if format == "voc":
+        if not root.is_dir():
+            raise ValueError(f"{root} is a file: expected a folder with VOC annotations")
+        if masks:
+            raise ValueError("VOC annotations hold no masks: expected masks=False, or COCO JSON")
+        dataset = open_voc(list_files(root), split)
+    else:
+        dataset = open_coco(root, split, Path(images) if images is not None else None, masks)
+    if strict:
+        dataset = dataset.strict()
+    if not len(dataset):
+        first = f"; {dataset.defects[0]}" if dataset.defects else ""
+        raise ValueError(f"{root}: no image can be used{first}")
+    return dataset if class_names is None else dataset.with_classes(class_names)
+
+
+def guess_format(path: Path) -> str:
+    """Tell the format of annotations.
+
+    Args:
+        path: a file or a folder.
+
+    Returns:
+        ``"voc"`` or ``"coco"``.
+
+    Raises:
+        ValueError: neither, or both.
+    """
+    if path.is_file():
+        if path.suffix.lower() != ".json":
+            raise ValueError(f"{path}: expected a folder of VOC annotations or a COCO JSON file")
+        return "coco"
+    voc, coco = bool(list_files(path).xml), bool(json_files(path))
+    if voc and coco:
+        raise ValueError(f"{path} has both XML and JSON files: choose the format, voc or coco")
+    if not voc and not coco:
+        raise ValueError(f"no annotations in {path}: expected VOC XML files or COCO JSON")
+    return "voc" if voc else "coco"

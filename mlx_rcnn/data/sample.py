@@ -1,0 +1,75 @@
+"""What a dataset gives: a sample, and the defects found in its annotations."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Target = dict[str, np.ndarray]
+
+BACKGROUND = "__background__"
+"""The name of class 0."""
+
+
+class Sample(NamedTuple):
+    """One image with its objects.
+
+    ``target`` holds ``boxes`` (G, 4) float32 xyxy in pixels of ``image``, ``labels`` (G,) int32 in
+    1..C-1, ``iscrowd`` (G,) uint8, and where the data has them ``difficult`` (G,) uint8 and
+    ``masks`` (G, H, W) uint8 of 0 and 1. G may be 0.
+
+    Args:
+        image (H, W, 3): uint8, RGB.
+        target: the arrays above.
+        image_id: the dataset's own id of the image.
+        name: what to call the image in messages, usually its path.
+    """
+
+    image: np.ndarray
+    target: Target
+    image_id: int | str
+    name: str
+
+
+class Defect(NamedTuple):
+    """Something wrong in a dataset, and what was done about it.
+
+    Args:
+        where: the file, and the object in it if it is about one.
+        problem: what is wrong.
+        rule: what was done: ``"image dropped"``, ``"object dropped"`` or ``"box clipped"``.
+    """
+
+    where: str
+    problem: str
+    rule: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem} ({self.rule})"
+
+
+class DatasetError(ValueError):
+    """A dataset with defects, where none are accepted; the message lists them all.
+
+    Args:
+        defects: what was found, at least one.
+    """
+
+    def __init__(self, defects: tuple[Defect, ...]) -> None:
+        lines = "\n".join(f"  {defect}" for defect in defects)
+        super().__init__(f"{len(defects)} defect{'s' * (len(defects) > 1)}:\n{lines}")
+        self.defects = defects
+
+
+def select(target: Target, keep: Any) -> Target:
+    """The rows of a target that ``keep``, indices or a mask, chooses.
+
+    Args:
+        target: arrays that have one row an object.
+        keep (K,) int or (G,) bool: which rows.
+
+    Returns:
+        A new dict with K rows in each array.
+    """
+    return {name: rows[keep] for name, rows in target.items()}

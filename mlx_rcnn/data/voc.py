@@ -1,0 +1,264 @@
+"""PASCAL VOC annotations: devkit folders, and loose folders of images and XML files.
+
+Boxes are the numbers of the XML as they stand, cut to the image. The devkit counts pixels from 1;
+tools that people annotate with count from 0 as often, and torchvision's own VOC reader leaves the
+numbers alone too, so nothing is subtracted: predictions come out in the frame of the XML.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
+
+from ..images import IMAGE_SUFFIXES
+from .checks import Item, RawObject, check_class_names, make_item
+from .dataset import DetectionDataset
+from .sample import Defect
+from .splits import find_splits, folder_splits
+
+_NOT_PHOTOS = ("SegmentationClass", "SegmentationObject")  # of the same stems as the photos
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+@dataclass
+class Files:
+    """The files below a folder that matter, hidden ones left out, sorted.
+
+    Args:
+        root: the folder.
+        xml, images, text: paths relative to it.
+    """
+
+    root: Path
+    xml: list[PurePosixPath] = field(default_factory=list)
+    images: list[PurePosixPath] = field(default_factory=list)
+    text: list[PurePosixPath] = field(default_factory=list)
+
+
+def list_files(root: Path) -> Files:
+    """Find XML files, images and split lists at any depth below a folder.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        What is there.
+    """
+    files = Files(root)
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if len(PurePosixPath(Path(folder).relative_to(root)).parts) > 20:
+            folders.clear()  # a link that leads back up
+        for name in sorted(names):
+            path = PurePosixPath(Path(folder, name).relative_to(root).as_posix())
+            suffix = path.suffix.lower()
+            if name.startswith("."):  # macOS leaves ._a.xml files on foreign disks
+                continue
+            if suffix == ".xml":
+                files.xml.append(path)
+            elif suffix in IMAGE_SUFFIXES and path.parent.name not in _NOT_PHOTOS:
+                files.images.append(path)
+            elif suffix == ".txt":
+                files.text.append(path)
+    return files
+
+
+def open_voc(files: Files, split: str | None = None) -> DetectionDataset:
+    """Read VOC annotations.
+
+    An XML file belongs to the image of the same stem (or, failing that, of the stem of its
+    ``filename``), in the same folder or else the one nearest to it. A split is a list
+    ``ImageSets/**/<split>.txt``, a ``<split>.txt`` at the top, or else a folder of that name.
+    Classes are all those in the folder, whatever the split, in alphabetical order.
+
+    Args:
+        files: the folder's.
+        split: ``"train"``, ``"val"``, ... Default: everything annotated.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        ValueError: no annotations, or no such split.
+    """
+    if not files.xml:
+        raise ValueError(f"no annotations in {files.root}: expected VOC XML files")
+    lists = find_splits(files.root, files.text, {path.stem for path in files.xml})
+    folders = folder_splits(files.xml)
+    chosen, defects = files.xml, list[Defect]()
+    if split is not None:
+        chosen = _of_split(files, split, lists, folders, defects)
+    parsed = {path: _parse(files.root / path) for path in files.xml}
+    names = sorted({o.name for p in parsed.values() if isinstance(p, _Parsed) for o in p.objects})
+    if not names and all(isinstance(p, Defect) for p in parsed.values()):
+        raise ValueError(f"no VOC annotation in {files.root}; {next(iter(parsed.values()))}")
+    labels = {name: label for label, name in enumerate(names, 1)}
+    stems = _by_stem(files.images)
+    ids = _image_ids(chosen)
+    items = [_item(files, path, parsed[path], stems, ids[path], labels, defects) for path in chosen]
+    if split is None:
+        used = {item.path for item in items if item}
+        annotated = {path.stem for path in files.xml}
+        for image in files.images:
+            if image.stem not in annotated and files.root / image not in used:
+                defects.append(Defect(str(files.root / image), "no annotation", "image dropped"))
+    return DetectionDataset(
+        [item for item in items if item],
+        check_class_names(names),
+        defects=tuple(defects),
+        format="voc",
+        splits=tuple(lists) or tuple(folders),
+    )
+
+
+@dataclass(slots=True)
+class _Object:
+    name: str
+    box: tuple[float, ...]
+    difficult: bool
+    number: int
+
+
+@dataclass(slots=True)
+class _Parsed:
+    filename: str
+    size: tuple[int, int] | None
+    objects: list[_Object]
+    defects: list[tuple[int, str]]
+
+
+def _parse(path: Path) -> _Parsed | Defect:
+    """One XML file; what cannot be read at all is a defect."""
+    try:
+        root = ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        line, column = error.position
+        reason = str(error).split(":")[0]
+        problem = f"not well-formed XML at line {line}, column {column + 1}: {reason}"
+        return Defect(str(path), problem, "image dropped")
+    except (OSError, ValueError, LookupError) as error:  # an encoding nobody knows
+        return Defect(str(path), f"cannot read the XML: {error}", "image dropped")
+    if root.tag != "annotation":
+        problem = f"not a VOC annotation: <{root.tag}>, expected <annotation>"
+        return Defect(str(path), problem, "image dropped")
+    found = _Parsed((root.findtext("filename") or "").strip(), _size(root), [], [])
+    for number, element in enumerate(root.findall("object"), 1):
+        name = (element.findtext("name") or "").strip()
+        try:
+            # Of the object itself: VOC's person layout has parts with boxes of their own.
+            corners = [element.find("bndbox/" + corner) for corner in _CORNERS]
+            box = tuple(float(corner.text or "") for corner in corners if corner is not None)
+        except ValueError:
+            box = ()
+        if not name or len(box) != 4:
+            problem = "no name" if not name else "bndbox: expected four numbers"
+            found.defects.append((number, problem))
+            continue
+        difficult = (element.findtext("difficult") or "0").strip() == "1"
+        found.objects.append(_Object(name, box, difficult, number))
+    return found
+
+
+def _size(root: ElementTree.Element) -> tuple[int, int] | None:
+    """(height, width) as annotated; ``None`` where missing or zero, as some tools write it."""
+    try:
+        height, width = (int(float(root.findtext(f"size/{k}") or 0)) for k in ("height", "width"))
+    except ValueError:
+        return None
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def _item(
+    files: Files,
+    path: PurePosixPath,
+    parsed: _Parsed | Defect,
+    stems: dict[str, list[PurePosixPath]],
+    image_id: str,
+    labels: dict[str, int],
+    defects: list[Defect],
+) -> Item | None:
+    if isinstance(parsed, Defect):
+        defects.append(parsed)
+        return None
+    near = stems.get(path.stem) or stems.get(PurePosixPath(parsed.filename).stem) or []
+    if not near:
+        problem = f"no image {parsed.filename or path.stem}"
+        defects.append(Defect(str(files.root / path), problem, "image dropped"))
+        return None
+    image = files.root / _nearest(path, near, parsed.filename)
+    name = str(image)
+    for number, problem in parsed.defects:
+        defects.append(Defect(f"{name}, object {number}", problem, "object dropped"))
+    objects = [
+        RawObject(f"object {o.number} ({o.name})", o.box, labels[o.name], difficult=o.difficult)
+        for o in parsed.objects
+    ]
+    return make_item(image, image_id, name, parsed.size, objects, defects)
+
+
+def _by_stem(paths: Sequence[PurePosixPath]) -> dict[str, list[PurePosixPath]]:
+    found: dict[str, list[PurePosixPath]] = {}
+    for path in paths:
+        found.setdefault(path.stem, []).append(path)
+    return found
+
+
+def _nearest(
+    path: PurePosixPath, candidates: list[PurePosixPath], filename: str = ""
+) -> PurePosixPath:
+    """The candidate beside ``path``, or that shares most of its folders with it, counted from the
+    top and from the bottom (``images/train/a.jpg`` for ``annotations/train/a.xml``)."""
+
+    def shared(a: Sequence[str], b: Sequence[str]) -> int:
+        same = [x == y for x, y in zip(a, b, strict=False)]
+        return (same + [False]).index(False)
+
+    def rank(other: PurePosixPath) -> tuple[bool, int, bool, int]:
+        a, b = path.parent.parts, other.parent.parts
+        both = shared(a, b) + shared(a[::-1], b[::-1])
+        return a == b, both, other.name == filename, -len(b)
+
+    return max(candidates, key=rank)
+
+
+def _image_ids(paths: Sequence[PurePosixPath]) -> dict[PurePosixPath, str]:
+    """The stem, as VOC numbers its images, or the path for stems that come up twice."""
+    stems = _by_stem(paths)
+    return {
+        path: path.stem if len(stems[path.stem]) == 1 else path.with_suffix("").as_posix()
+        for path in paths
+    }
+
+
+def _of_split(
+    files: Files,
+    split: str,
+    lists: dict[str, list[tuple[PurePosixPath, list[str]]]],
+    folders: dict[str, list[PurePosixPath]],
+    defects: list[Defect],
+) -> list[PurePosixPath]:
+    """The XML files of a split, in its order."""
+    if split not in lists:
+        if split in folders:
+            return folders[split]
+        known = ", ".join(lists or folders) or "none"
+        raise ValueError(f"{files.root} has no split {split!r}: it has {known}")
+    stems = _by_stem(files.xml)
+    chosen: dict[PurePosixPath, None] = {}
+    for where, names in lists[split]:
+        for name in names:
+            near = stems.get(PurePosixPath(name).name) or stems.get(PurePosixPath(name).stem)
+            if not near:
+                defects.append(
+                    Defect(str(files.root / where), f"{name}: no such annotation", "image dropped")
+                )
+                continue
+            path = _nearest(where.parent / PurePosixPath(name), near)
+            if path in chosen:
+                problem = f"{name} comes up twice"
+                defects.append(Defect(str(files.root / where), problem, "image dropped"))
+            chosen[path] = None
+    return list(chosen)

@@ -1,0 +1,15 @@
+"""How good a model is: COCO's metrics and PASCAL VOC's."""
+
+from .coco import coco_metrics, evaluate_coco
+from .collect import Collected, collect, results_entries
+from .voc import evaluate_voc, voc_metrics
+
+__all__ = [
+    "Collected",
+    "coco_metrics",
+    "collect",
+    "evaluate_coco",
+    "evaluate_voc",
+    "results_entries",
+    "voc_metrics",
+]

@@ -1,0 +1,132 @@
+"""Run a model over a dataset and keep what every metric needs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ..results import coco_annotations, coco_results
+
+Entry = dict[str, Any]
+
+
+@dataclass
+class Collected:
+    """Detections and ground truth of a dataset, in COCO's terms.
+
+    ``image_id`` counts images from 1 and ``category_id`` is the label: evaluators want integers.
+    Boxes and scores are rounded as in a results file, so that the file gives the same metrics.
+
+    Args:
+        class_names: by label.
+        images: ``id``, ``height`` and ``width`` of each.
+        truth: annotations, ``id`` counting from 1.
+        found: detections.
+        ids: the dataset's own id of each image.
+        masks: whether every image's detections and ground truth had masks.
+        seconds: spent in ``predict``.
+    """
+
+    class_names: tuple[str, ...]
+    images: list[Entry] = field(default_factory=list)
+    truth: list[Entry] = field(default_factory=list)
+    found: list[Entry] = field(default_factory=list)
+    ids: list[int | str] = field(default_factory=list)
+    masks: bool = True
+    seconds: float = 0.0
+
+
+def collect(
+    model: Any,
+    dataset: Any,
+    *,
+    batch_size: int = 1,
+    score_thresh: float = 0.05,
+    progress: bool = True,
+) -> Collected:
+    """Predict every image of a dataset.
+
+    Args:
+        model: with ``predict(images, score_thresh=...)``, a list of dicts (see the models).
+        dataset: with ``len``, indexing that gives samples, and ``class_names``; its method
+            ``ground_truth``, if it has one, gives the annotations, else the samples do.
+        batch_size: images predicted at once. Default: ``1``.
+        score_thresh: detections that score less are left out. Default: ``0.05``.
+        progress: show a bar on standard error. Default: ``True``.
+
+    Returns:
+        Detections and ground truth; masks are kept as RLE.
+
+    Raises:
+        ValueError: no images, or a ``batch_size`` below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: expected at least 1")
+    if len(dataset) == 0:
+        raise ValueError("the dataset has no images")
+    out = Collected(tuple(dataset.class_names))
+    with tqdm(total=len(dataset), unit="image", desc="evaluate", disable=not progress) as bar:
+        for start in range(0, len(dataset), batch_size):
+            chosen = range(start, min(start + batch_size, len(dataset)))
+            samples = [dataset[i] for i in chosen]
+            began = time.perf_counter()
+            predictions = model.predict([s.image for s in samples], score_thresh=score_thresh)
+            out.seconds += time.perf_counter() - began
+            for i, sample, prediction in zip(chosen, samples, predictions, strict=True):
+                _add(out, dataset, i, sample, prediction)
+            bar.update(len(chosen))
+    return out
+
+
+def _add(
+    out: Collected, dataset: Any, i: int, sample: Any, prediction: dict[str, np.ndarray]
+) -> None:
+    height, width = sample.image.shape[:2]
+    image_id = len(out.images) + 1
+    out.images.append({"id": image_id, "height": height, "width": width})
+    out.ids.append(sample.image_id)
+    out.masks &= "masks" in prediction and "masks" in sample.target
+    out.found += coco_results(prediction, image_id)
+    if hasattr(dataset, "ground_truth"):
+        truth = dataset.ground_truth(i)
+    else:
+        truth = coco_annotations(sample.target)
+    for entry in truth:
+        out.truth.append({**entry, "id": len(out.truth) + 1, "image_id": image_id})
+
+
+def results_entries(collected: Collected, category_ids: tuple[int, ...] | None) -> list[Entry]:
+    """Detections as a COCO results file holds them.
+
+    Args:
+        collected: of :func:`collect`.
+        category_ids: the dataset's own id of labels 1..C-1, -1 for classes it lacks, whose
+            detections are left out; ``None`` keeps the labels.
+
+    Returns:
+        Entries with the dataset's own image and category ids.
+    """
+    entries = []
+    for entry in collected.found:
+        label = entry["category_id"]
+        own = label if category_ids is None else category_ids[label - 1]
+        if own >= 0:
+            image_id = collected.ids[entry["image_id"] - 1]
+            entries.append({**entry, "image_id": image_id, "category_id": own})
+    return entries
+
+
+def images_per_second(collected: Collected) -> float:
+    """How fast ``predict`` was.
+
+    Args:
+        collected: of :func:`collect`.
+
+    Returns:
+        Images a second, without loading them and without scoring.
+    """
+    return len(collected.images) / max(collected.seconds, 1e-9)

@@ -1,0 +1,159 @@
+"""What a training run is made of; every default of the trainer and of its flags stands here."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+CHOICES = {
+    "schedule": ("step", "cosine"),
+    "optimizer": ("sgd", "adamw"),
+    "dtype": ("float32", "bfloat16"),  # float16 would need its losses scaled
+}
+# Least and greatest value; None has no limit.
+LIMITS: dict[str, tuple[float, float | None]] = {
+    "epochs": (1, None),
+    "batch_size": (1, None),
+    "lr": (0, None),
+    "warmup": (0, None),
+    "drop_factor": (0, 1),
+    "momentum": (0, 1),
+    "weight_decay": (0, None),
+    "clip": (0, None),
+    "accumulate": (1, None),
+    "ema": (0, 1),
+    "freeze": (0, 5),
+    "hflip": (0, 1),
+    "vflip": (0, 1),
+    "seed": (0, 2**32 - 1),
+    "workers": (1, None),
+    "checkpoint_steps": (0, None),
+    "cache_limit": (0, None),
+}
+MAY_CHANGE = ("workers", "checkpoint_steps", "cache_limit")
+"""Fields that a resumed run may change, as no step depends on them."""
+
+
+def _field(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of one training run. Each field is described by its ``help``, and is a flag too.
+
+    Raises:
+        TypeError, ValueError: a field against its rule, naming what was given.
+    """
+
+    epochs: int = _field(12, "passes over the training images")
+    batch_size: int = _field(2, "images in a step, on each machine")
+    lr: float = _field(0.005, "learning rate after the warm-up")
+    schedule: str = _field("step", "how the learning rate falls")
+    drops: tuple[float, ...] = _field((0.75,), "where 'step' drops it, shares of the training")
+    drop_factor: float = _field(0.1, "what 'step' multiplies it with at each drop")
+    warmup: int = _field(100, "steps of linear warm-up")
+    optimizer: str = _field("sgd", "what takes the steps")
+    momentum: float = _field(0.9, "of SGD, and the first beta of AdamW")
+    weight_decay: float = _field(1e-4, "of all parameters but norms and biases")
+    clip: float = _field(35.0, "greatest norm of the whole gradient, 0 for no limit")
+    accumulate: int = _field(1, "batches whose gradients are averaged into one step")
+    ema: float = _field(0.0, "decay of the averaged weights that are evaluated and saved, 0: none")
+    dtype: str = _field("float32", "precision of the network's pass; weights stay float32")
+    min_size: tuple[int, ...] | None = _field(
+        None, "short side in pixels, several to draw from (default: the model's)"
+    )
+    freeze: int | None = _field(
+        None, "backbone stages that do not learn, from the stem, 0 to 5 (default: 2, or 0 for an "
+        "untrained model)"
+    )  # fmt: skip
+    hflip: float = _field(0.5, "chance that an image is mirrored")
+    vflip: float = _field(0.0, "chance that an image is turned upside down")
+    seed: int = _field(0, "of the new weights, the order, the augmentation and the sampling")
+    workers: int = _field(2, "threads that load images")
+    checkpoint_steps: int = _field(0, "steps between checkpoints, 0 for one an epoch")
+    cache_limit: float = _field(2.0, "GB of freed memory that MLX may keep")
+
+    def __post_init__(self) -> None:
+        for name in ("drops", "min_size"):
+            value = getattr(self, name)
+            if isinstance(value, list | int | float) and not isinstance(value, bool):
+                value = tuple(value) if isinstance(value, list) else (value,)
+                object.__setattr__(self, name, value)
+        for item in fields(self):
+            self._check(item.name, getattr(self, item.name), _kind(item))
+
+    def _check(self, name: str, value: Any, kind: str) -> None:
+        if value is None and kind.endswith("| None"):
+            return
+        values = value if kind.startswith("tuple") else (value,)
+        if not isinstance(values, tuple) or not values:
+            raise TypeError(f"{name}={value!r}: expected one number or more")
+        low, high = LIMITS.get(name, (0, 1) if name == "drops" else (1, None))
+        for item in values:
+            if kind == "str":
+                if item not in CHOICES[name]:
+                    raise ValueError(f"{name}={item!r}: expected one of {CHOICES[name]}")
+                continue
+            whole = "int" in kind
+            if isinstance(item, bool) or not isinstance(item, int if whole else int | float):
+                expected = "a whole number" if whole else "a number"
+                raise TypeError(f"{name}={item!r}: expected {expected}")
+            if not math.isfinite(item) or item < low or (high is not None and item > high):
+                rule = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
+                raise ValueError(f"{name}={item!r}: expected a number {rule}")
+        if name == "ema" and value == 1:
+            raise ValueError("ema=1: expected a number below 1, as the average would never move")
+
+
+def _kind(item: Any) -> str:
+    """A field's annotation, which this module keeps as text."""
+    return str(item.type)
+
+
+def from_json(content: Mapping[str, Any]) -> TrainConfig:
+    """A config from what :func:`dataclasses.asdict` gave.
+
+    Args:
+        content: values by field name; lists for tuples.
+
+    Returns:
+        The config.
+
+    Raises:
+        TypeError: an unknown field, with the nearest name.
+        ValueError: a value against its rule.
+    """
+    known = [item.name for item in fields(TrainConfig)]
+    for name in content:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"TrainConfig has no field {name!r}{hint}")
+    return TrainConfig(**content)
+
+
+def changes(old: TrainConfig, new: TrainConfig) -> list[str]:
+    """The fields in which two configs differ, as ``name: old, now new``, for a resumed run.
+
+    Args:
+        old: of the run so far.
+        new: asked for now.
+
+    Returns:
+        One text a field; empty if the run can go on.
+    """
+    before, after = asdict(old), asdict(new)
+    return [
+        f"{name}: {before[name]}, now {after[name]}"
+        for name in before
+        if before[name] != after[name] and name not in MAY_CHANGE
+    ]
+
+
+def flag(name: str) -> str:
+    """The command line's name of a field: ``--batch-size`` of ``batch_size``."""
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,37 @@
+"""The loader and augmentation that a config asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+
+from ..data import Compose, HorizontalFlip, Loader, VerticalFlip
+from .config import TrainConfig
+
+
+def make_loader(train_set: Any, config: TrainConfig, group: mx.distributed.Group) -> Loader:
+    """A loader of this machine's share of the data.
+
+    Args:
+        train_set: see :mod:`mlx_rcnn.data`.
+        config: the fields ``batch_size``, ``seed``, ``workers``, ``hflip`` and ``vflip``.
+        group: of the machines.
+
+    Returns:
+        The loader.
+    """
+    steps: list[Any] = []
+    if config.hflip:
+        steps.append(HorizontalFlip(config.hflip))
+    if config.vflip:
+        steps.append(VerticalFlip(config.vflip))
+    return Loader(
+        train_set,
+        config.batch_size,
+        seed=config.seed,
+        augment=Compose(steps) if steps else None,
+        rank=group.rank(),
+        world_size=group.size(),
+        workers=config.workers,
+    )

@@ -1,0 +1,201 @@
+"""A model made ready for a data set, and a folder for a run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from ..heads import FastRCNNPredictor, MaskRCNNPredictor
+from ..models import FasterRCNN, MaskRCNN
+from .checkpoint import BEST, FOLDER, LAST, Progress
+from .config import TrainConfig, changes, from_json
+from .freeze import set_trainable
+from .report import CURVES_FILE, METRICS_FILE, SAMPLES_FOLDER
+from .step import TrainStep
+from .trees import Arrays, flatten, unflatten
+
+NONFINITE = "nonfinite"
+OURS = {LAST, BEST, NONFINITE, FOLDER, METRICS_FILE, CURVES_FILE, SAMPLES_FOLDER}
+FROZEN_STAGES = 2  # of a model with weights, as torchvision
+
+
+def set_classes(model: FasterRCNN, class_names: Sequence[str]) -> bool:
+    """Give a model the classes of a data set, with new predictors unless it has them already.
+
+    Args:
+        model: changed in place.
+        class_names: one name a class, the background's first.
+
+    Returns:
+        Whether the predictors are new.
+    """
+    names = tuple(class_names)
+    if model.class_names == names:
+        return False
+    heads, config, count = model.roi_heads, model.config, len(names)
+    old = heads.box_predictor.cls_score
+    dtype = old.weight.dtype
+    if old.weight.shape[0] != count or model.class_names is not None or model.source:
+        heads.box_predictor = FastRCNNPredictor(
+            old.weight.shape[1], count, config.class_agnostic_bbox
+        )
+        heads.box_predictor.set_dtype(dtype)
+        if isinstance(model, MaskRCNN):
+            conv = heads.mask_predictor.conv5_mask
+            heads.mask_predictor = MaskRCNNPredictor(conv.in_channels, conv.out_channels, count)
+            heads.mask_predictor.set_dtype(dtype)
+        new = True
+    else:  # never trained, and of the right size: it has only lacked the names
+        new = False
+    model.config = replace(config, num_classes=count, class_names=names)
+    return new
+
+
+def prepare_model(
+    model: FasterRCNN, class_names: Sequence[str], config: TrainConfig
+) -> TrainConfig:
+    """Set classes, input size and what learns; weights become float32.
+
+    Args:
+        model: changed in place, left in training mode.
+        class_names: of the data.
+        config: the fields ``freeze``, ``min_size`` and ``seed``.
+
+    Returns:
+        The config with ``freeze`` resolved.
+
+    Raises:
+        TypeError: ``freeze`` for a backbone that is no ResNet of this package.
+    """
+    mx.random.seed(config.seed)
+    set_classes(model, class_names)
+    model.set_dtype(mx.float32)
+    if config.min_size is not None:
+        sizes = config.min_size
+        model.config = replace(model.config, min_size=sizes if len(sizes) > 1 else sizes[0])
+    frozen = config.freeze
+    if frozen is None:
+        frozen = FROZEN_STAGES if model.source else 0
+        if not hasattr(model.backbone, "net"):  # its owner has frozen what should be
+            model.train()
+            return replace(config, freeze=0)
+    if hasattr(model.backbone, "net") or frozen:
+        set_trainable(model, 5 - frozen)
+    model.train()
+    return replace(config, freeze=frozen)
+
+
+def share_from_first(trainer: TrainStep, step: int) -> int:
+    """Give all machines the state that the first one has.
+
+    Args:
+        trainer: of this machine, changed in place; its shapes are the same everywhere.
+        step: of this machine.
+
+    Returns:
+        The first machine's step.
+    """
+    group = trainer.group
+    if group.size() == 1:
+        return step
+    first = group.rank() == 0
+
+    def share(value: mx.array) -> mx.array:
+        shared = mx.distributed.all_sum(value if first else mx.zeros_like(value), group=group)
+        mx.eval(shared)  # one after the other, in the same order everywhere
+        return shared
+
+    def share_all(tree: Any) -> Arrays:
+        return {name: share(value) for name, value in sorted(flatten(tree).items())}
+
+    trainer.model.update(unflatten(share_all(trainer.model.parameters())))
+    trainer.optimizer.state = unflatten(share_all(trainer.optimizer.state))
+    trainer.average = share_all(trainer.average)
+    return int(share(mx.array(step, dtype=mx.int32)).item())  # type: ignore[arg-type]
+
+
+def check_folder(folder: Path, resume: bool = False, overwrite: bool = False) -> None:
+    """Check that a run may write to a folder, and change nothing.
+
+    Args:
+        folder: need not exist.
+        resume: the run in it goes on. Default: ``False``.
+        overwrite: the run in it may be removed. Default: ``False``.
+
+    Raises:
+        FileExistsError: it holds another run, or other things.
+        FileNotFoundError: ``resume``, and it holds no checkpoint.
+        NotADirectoryError: it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file: expected a folder")
+    if resume:
+        if not (folder / LAST).exists():
+            raise FileNotFoundError(f"{folder} holds no checkpoint to resume from")
+        return
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    foreign = {name for name in found - OURS if not name.startswith(".")}
+    if foreign:
+        raise FileExistsError(
+            f"{folder} holds other things, such as {min(foreign)}: expected a new or empty folder"
+        )
+    # What a run leaves that was killed before its first checkpoint is no run.
+    if found & {LAST, BEST, NONFINITE} and not overwrite:
+        raise FileExistsError(f"{folder} holds another run: resume it, overwrite it, or name "
+                              "another folder")  # fmt: skip
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove a run and nothing else.
+
+    Args:
+        folder: that :func:`check_folder` let pass; need not exist.
+    """
+    for path in sorted(folder.iterdir()) if folder.exists() else ():
+        if path.name in OURS and (path.is_symlink() or path.is_file()):
+            path.unlink()  # the links first: never one to what is already gone
+    for name in (FOLDER, SAMPLES_FOLDER):
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+
+
+def describe_data(train_set: Any, group: mx.distributed.Group) -> dict[str, Any]:
+    """What about the data and machines must not change when a run is resumed."""
+    return {"images": len(train_set), "machines": group.size()}
+
+
+def check_resume(
+    progress: Progress, class_names: Sequence[str], config: TrainConfig, data: dict[str, Any]
+) -> TrainConfig:
+    """Check that a run goes on as it began.
+
+    Args:
+        progress: of its checkpoint.
+        class_names: of the data now.
+        config: asked for now; an open ``freeze`` is what it was.
+        data: of :func:`describe_data`.
+
+    Returns:
+        The config.
+
+    Raises:
+        ValueError: other classes, settings or data.
+    """
+    if progress.class_names != list(class_names):
+        raise ValueError(
+            f"cannot resume: the run was trained for classes {', '.join(progress.class_names[1:])};"
+            f" the data has {', '.join(class_names[1:])}"
+        )
+    old = from_json(progress.config)
+    if config.freeze is None:
+        config = replace(config, freeze=old.freeze)
+    odd = changes(old, config)
+    odd += [f"{k}: {v}, now {data.get(k)}" for k, v in progress.data.items() if data.get(k) != v]
+    if odd:
+        raise ValueError(f"cannot resume a run of other settings: {'; '.join(odd)}")
+    return config

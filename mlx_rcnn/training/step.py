@@ -1,0 +1,192 @@
+"""One optimizer step: losses, gradients, machines, clipping, update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+from mlx.utils import tree_map
+
+from ..layers import BatchNorm, GroupNorm
+from ..weights import DTYPES
+from .config import TrainConfig
+from .optimizer import clip, moving_average
+from .trees import Arrays, flatten, unflatten
+
+NORMS = (BatchNorm, GroupNorm, nn.BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
+
+class StepResult(NamedTuple):
+    """``losses`` by name, over all machines; the gradient's ``norm`` before clipping.
+
+    ``finite``: all of these are, and the step was taken. ``suspects``: which of the batches given
+    have a loss that is not finite, here. ``stop``: some machine asked to stop.
+    """
+
+    losses: dict[str, float]
+    norm: float
+    finite: bool
+    suspects: list[int]
+    stop: bool
+
+
+def step_key(seed: int, step: int, rank: int = 0, part: int = 0) -> mx.array:
+    """The key of everything random in a step, a function of its arguments alone.
+
+    Args:
+        seed: of the run.
+        step: optimizer steps taken so far.
+        rank: of the machine. Default: ``0``.
+        part: which of the accumulated batches. Default: ``0``.
+
+    Returns:
+        A key of ``mlx.core.random``.
+    """
+    return mx.array(np.random.SeedSequence((seed, step, rank, part)).generate_state(2))
+
+
+def cast_names(model: nn.Module) -> set[str]:
+    """Names of the parameters that mixed precision casts: all but those of norms."""
+    names: set[str] = set()
+    for prefix, module in model.named_modules():
+        if not isinstance(module, NORMS):
+            own = (k for k, v in module.items() if isinstance(v, mx.array))
+            names.update(f"{prefix}.{k}" if prefix else k for k in own)
+    return names
+
+
+class TrainStep:
+    """Takes optimizer steps on a model.
+
+    With a ``dtype`` of 16 bits the network runs on cast copies of its weights; the weights, their
+    gradients and the update stay float32 (Micikevicius et al., 2018).
+
+    Args:
+        model: its parameters, float32, are updated in place.
+        optimizer: of its trainable parameters.
+        config: the fields ``seed``, ``clip``, ``ema`` and ``dtype``.
+        group: of the machines that train together. Default: all that were launched.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: optim.MultiOptimizer,
+        config: TrainConfig,
+        group: mx.distributed.Group | None = None,
+    ):
+        self.model, self.optimizer, self.config = model, optimizer, config
+        self.group = group or mx.distributed.init()
+        self.dtype = DTYPES[config.dtype]
+        self.cast = cast_names(model) if self.dtype != mx.float32 else set()
+        self.average: Arrays = flatten(model.parameters()) if config.ema else {}
+
+    def __call__(
+        self, batches: Sequence[Any], step: int, rate: float, stop: bool = False
+    ) -> StepResult:
+        """Take one step. If it fails in any way, the model and optimizer stay as they were.
+
+        Args:
+            batches: what is accumulated; each has ``images`` and ``targets`` for ``get_loss``.
+            step: optimizer steps taken so far.
+            rate: the learning rate.
+            stop: a wish to stop, told to the other machines.
+
+        Returns:
+            What happened. The one synchronisation that evaluates the step serves the check too.
+        """
+        # Arrays never change: holding on to the old ones is all it takes to go back. The copies
+        # matter, as update() writes into the trees.
+        before = flatten(self.model.parameters())
+        state = tree_map(lambda v: v, self.optimizer.state)
+        average = self.average
+        try:
+            result = self._take(batches, step, rate, stop)
+        except BaseException:
+            self._restore(before, state, average)
+            raise
+        if not result.finite:
+            self._restore(before, state, average)
+        return result
+
+    def _restore(self, parameters: Arrays, state: Any, average: Arrays) -> None:
+        self.model.update(unflatten(parameters))
+        self.optimizer.state = state
+        self.average = average
+
+    def _take(self, batches: Sequence[Any], step: int, rate: float, stop: bool) -> StepResult:
+        gradients, losses = self._gradients(batches, step)
+        mean = {k: sum(part[k] for part in losses) / len(losses) for k in losses[0]}
+        shared = {**mean, "stop": mx.array(float(stop))}
+        shared, gradients = self._over_machines(shared, gradients)
+        gradients, norm = clip(gradients, self.config.clip)
+        self.optimizer.learning_rate = rate
+        self.optimizer.update(self.model, gradients)
+        if self.config.ema:
+            # A short memory at first (as in TensorFlow): the first weights mean little.
+            decay = min(self.config.ema, (1 + step) / (10 + step))
+            self.average = moving_average(self.average, self.model, decay)
+        mx.eval(shared, norm, losses, self.model.parameters(), self.optimizer.state, self.average)
+        values = {name: float(value.item()) for name, value in shared.items()}  # type: ignore[arg-type]
+        asked = values.pop("stop") > 0
+        size = float(norm.item())  # type: ignore[arg-type]
+        totals = [float(part["total_loss"].item()) for part in losses]  # type: ignore[arg-type]
+        finite = all(math.isfinite(v) for v in (*values.values(), size))
+        suspects = [i for i, total in enumerate(totals) if not math.isfinite(total)]
+        return StepResult(values, size, finite, suspects, asked)
+
+    def _over_machines(self, shared: Arrays, gradients: Any) -> tuple[Arrays, Any]:
+        """Means over the machines, asked for in the same order on each of them."""
+        if self.group.size() == 1:
+            return shared, gradients
+        shared = nn.average_gradients(shared, self.group)
+        flat = flatten(gradients)
+        later = mx.depends(list(flat.values()), list(shared.values()))
+        ordered = dict(zip(flat, later, strict=True))
+        return shared, nn.average_gradients(unflatten(ordered), self.group)
+
+    def _gradients(self, batches: Sequence[Any], step: int) -> tuple[Any, list[dict[str, Any]]]:
+        """Mean gradient over the batches, and the losses of each."""
+        total: Any = None
+        losses = []
+        for part, batch in enumerate(batches):
+            key = step_key(self.config.seed, step, self.group.rank(), part)
+            values, gradients = self._backward(batch, key)
+            if total is not None:
+                gradients = tree_map(mx.add, total, gradients)
+            total = gradients
+            losses.append(values)
+            if len(batches) > 1:  # else the graphs of all batches would be held at once
+                mx.eval(total, values)
+        if len(batches) > 1:
+            total = tree_map(lambda g: g / len(batches), total)
+        return total, losses
+
+    def _backward(self, batch: Any, key: mx.array) -> tuple[dict[str, mx.array], Any]:
+        model = self.model
+        masters = model.trainable_parameters()
+        everything = flatten(model.parameters())
+        cast = {k: everything[k].astype(self.dtype) for k in self.cast}
+        if cast:  # what is frozen; the rest is cast below, where it is differentiated
+            model.update(unflatten(cast))
+
+        together = {"group": self.group} if self.group.size() > 1 else {}
+
+        def losses_of(parameters: Any) -> tuple[mx.array, dict[str, mx.array]]:
+            flat = flatten(parameters)
+            model.update(
+                unflatten({k: v.astype(self.dtype) if k in cast else v for k, v in flat.items()})
+            )
+            losses = model.get_loss(batch.images, batch.targets, key=key, **together)
+            return losses["total_loss"], losses
+
+        (_, losses), gradients = mx.value_and_grad(losses_of)(masters)
+        # Back to the weights themselves; running statistics keep what the pass made of them.
+        kept = {k: everything[k] for k in {*flatten(masters), *cast}}
+        model.update(unflatten(kept))
+        return losses, gradients

@@ -1,0 +1,310 @@
+"""The trainer: epochs of steps, evaluation, checkpoints, and a record of all of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import asdict
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+from tqdm import tqdm
+
+from .checkpoint import BEST, LAST, Progress, averaged, load_checkpoint, read_progress
+from .checkpoint import save_checkpoint as write_checkpoint
+from .config import TrainConfig
+from .interrupt import Stop, interruptions
+from .loading import make_loader
+from .optimizer import make_optimizer
+from .prepare import (
+    NONFINITE,
+    check_folder,
+    check_resume,
+    clear_folder,
+    describe_data,
+    prepare_model,
+    share_from_first,
+)
+from .report import SAMPLES_FOLDER, Metrics, contact_sheet, draw_curves
+from .schedule import learning_rate
+from .step import StepResult, TrainStep
+
+METRIC = "AP"  # decides which checkpoint is the best
+Evaluate = Callable[[Any, Any], dict[str, Any]]
+
+
+class Summary(NamedTuple):
+    """What became of a run: ``step`` and ``epoch`` reached, the ``best`` metric or ``None``,
+    ``metrics`` of the last evaluation, ``interrupted``, and ``peak_memory`` in bytes."""
+
+    step: int
+    epoch: int
+    best: float | None
+    metrics: dict[str, Any]
+    interrupted: bool
+    peak_memory: int
+
+
+def fit(
+    model: Any,
+    train_set: Any,
+    val_set: Any = None,
+    config: TrainConfig | None = None,
+    output_dir: str | os.PathLike[str] = "run",
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    evaluate: Evaluate | None = None,
+) -> Summary:
+    """Train a detector.
+
+    The folder gets ``last`` and ``best`` (directories that :func:`mlx_rcnn.load` reads),
+    ``metrics.jsonl``, and each epoch ``curves.png`` and a picture of validation predictions. Under
+    ``mlx.launch`` the machines share the work, and the first one writes. Ctrl-C finishes the step
+    under way, saves and returns.
+
+    Args:
+        model: of this package; its predictors are replaced if its classes are not the data's.
+        train_set: a data set, see :mod:`mlx_rcnn.data`.
+        val_set: evaluated after each epoch. Default: none.
+        config: Default: ``TrainConfig()``.
+        output_dir: the run's folder. Default: ``"run"``.
+        resume: go on from ``last``, bit for bit as if never stopped. Default: ``False``.
+        overwrite: remove the run that is in the folder. Default: ``False``.
+        evaluate: ``(model, val_set) -> metrics``, ``AP`` deciding which is the best. Default: COCO
+            metrics, if faster-coco-eval is installed.
+
+    Returns:
+        What became of it.
+
+    Raises:
+        FileExistsError, FileNotFoundError: a folder that holds another run, or none to resume.
+        ValueError: data, config or checkpoint that do not go together.
+        FloatingPointError: a loss that is not finite, naming the images.
+        OSError: a checkpoint that cannot be written, or an image that cannot be read.
+    """
+    trainer = Trainer(
+        model, train_set, val_set, config or TrainConfig(), Path(output_dir), evaluate
+    )
+    return trainer.run(resume, overwrite)
+
+
+class Trainer:
+    """One run; see :func:`fit`, which describes the arguments."""
+
+    def __init__(
+        self, model: Any, train_set: Any, val_set: Any, config: TrainConfig, folder: Path,
+        evaluate: Evaluate | None = None,
+    ):  # fmt: skip
+        self.model, self.train_set, self.val_set = model, train_set, val_set
+        self.config, self.folder = config, folder
+        self.group = mx.distributed.init()
+        self.first = self.group.rank() == 0
+        self.data = describe_data(train_set, self.group)
+        self.evaluate = evaluate or (self._default_evaluate() if val_set is not None else None)
+        self.step, self.best = 0, None  # type: int, float | None
+        self.scores: dict[str, Any] = {}
+        self.interrupted = False
+
+    def run(self, resume: bool = False, overwrite: bool = False) -> Summary:
+        """Train to the end, or until stopped."""
+        if self.first:
+            check_folder(self.folder, resume, overwrite)
+        # What the checkpoint says must hold before anything is built from this run's settings.
+        progress = read_progress(self.folder) if resume and self.first else None
+        if progress is not None:
+            names = self.train_set.class_names
+            self.config = check_resume(progress, names, self.config, self.data)
+        config = self.config = prepare_model(self.model, self.train_set.class_names, self.config)
+        self.loader = make_loader(self.train_set, config, self.group)
+        self.steps = len(self.loader) // config.accumulate  # an epoch
+        if not self.steps:
+            raise ValueError(
+                f"{len(self.train_set)} images make no step: expected at least batch_size "
+                f"{config.batch_size} x accumulate {config.accumulate} x machines "
+                f"{self.group.size()}"
+            )
+        self.take = TrainStep(self.model, make_optimizer(self.model, config), config, self.group)
+        mx.set_cache_limit(int(config.cache_limit * 1e9))
+        mx.reset_peak_memory()
+        if progress is not None:
+            self.step = load_checkpoint(self.folder, self.take).step
+            self.best = _best(self.folder)
+        self.step = share_from_first(self.take, self.step)
+        if self.first:
+            if progress is None:
+                clear_folder(self.folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.metrics = Metrics(self.folder, self.step)
+            if progress is None:  # from now on there is something to resume from
+                self._save(LAST)
+        with interruptions() as stop:
+            self._epochs(stop)
+        self.model.eval()
+        peak = mx.get_peak_memory()
+        self._say(f"peak memory {peak / 1e9:.2f} GB")
+        epoch = self.step // self.steps
+        return Summary(self.step, epoch, self.best, self.scores, self.interrupted, peak)
+
+    def _epochs(self, stop: Stop) -> None:
+        total = self.steps * self.config.epochs
+        with tqdm(
+            total=total, initial=self.step, unit="step", disable=not self.first, smoothing=0.05
+        ) as bar:
+            # An epoch whose steps are done may still lack its evaluation.
+            for epoch in range(max(self.step - 1, 0) // self.steps, self.config.epochs):
+                record = self._train(epoch, stop, bar)
+                if self.interrupted:
+                    if self.first:
+                        self._save(LAST)
+                        tqdm.write(f"stopped at step {self.step}, saved", file=sys.stderr)
+                    return
+                if self.first and not self.metrics.evaluated(epoch + 1):
+                    if record:
+                        self._save(LAST)
+                    try:
+                        self._finish(epoch, record)
+                    except KeyboardInterrupt:  # a second Ctrl-C; the checkpoint is there
+                        self.interrupted = True
+                        return
+                if stop.asked and self.group.size() == 1 and epoch + 1 < self.config.epochs:
+                    self.interrupted = True
+                    return
+
+    def _train(self, epoch: int, stop: Stop, bar: Any) -> dict[str, Any]:
+        """The steps of an epoch that are still to be done; returns what its record holds."""
+        config, began, waited, images = self.config, time.perf_counter(), 0.0, 0
+        total = self.steps * config.epochs
+        end = (epoch + 1) * self.steps
+        if self.step >= end:
+            return {}
+        start = (self.step - epoch * self.steps) * config.accumulate
+        with closing(_iterate(self.loader, epoch, start)) as batches:
+            while self.step < end:
+                asked = time.perf_counter()
+                chosen = list(islice(batches, config.accumulate))
+                ready = time.perf_counter()
+                waited += ready - asked
+                rate = learning_rate(
+                    self.step, total, config.lr, config.schedule, config.warmup, config.drops,
+                    config.drop_factor,
+                )  # fmt: skip
+                result = self._take_step(chosen, rate, stop)
+                count = sum(len(b.images) for b in chosen) * self.group.size()
+                images += count
+                speed = count / (time.perf_counter() - asked)
+                if self.first:
+                    self._record_step(epoch, result, rate, speed, bar)
+                if result.stop:
+                    self.interrupted = True
+                    break
+                every = config.checkpoint_steps
+                if self.first and every and self.step % every == 0 and self.step < end:
+                    self._save(LAST)
+        seconds = time.perf_counter() - began
+        return {
+            "seconds": round(seconds, 3),
+            "images_per_s": round(images / seconds, 3),
+            "waiting": round(waited / seconds, 4),
+        }
+
+    def _take_step(self, batches: list[Any], rate: float, stop: Stop) -> StepResult:
+        try:
+            result = self.take(batches, self.step, rate, stop.asked)
+        except ValueError as error:  # of a target: get_loss knows its place in the batch only
+            names = ", ".join(name for batch in batches for name in batch.names)
+            raise ValueError(f"{error} (images of the step: {names})") from error
+        if not result.finite:
+            self._fail(batches, result)
+        self.step += 1
+        return result
+
+    def _fail(self, batches: list[Any], result: StepResult) -> None:
+        """Save the state before the step that failed, and say which images it was."""
+        suspects = [batches[i] for i in result.suspects] or batches
+        names = [name for batch in suspects for name in batch.names]
+        values = {**result.losses, "norm of the gradient": result.norm}
+        odd = ", ".join(f"{k} {v}" for k, v in values.items() if not abs(v) < float("inf"))
+        where = ""
+        if self.first:
+            path = self._save(NONFINITE)
+            ids = [str(v) for batch in suspects for v in batch.image_ids]
+            report = {"step": self.step, "images": names, "image_ids": ids, "values": repr(values)}
+            (path / "batch.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            where = f"; the state before it is in {self.folder / NONFINITE}"
+        raise FloatingPointError(
+            f"step {self.step}: not finite: {odd}; images: {', '.join(names)}{where}. "
+            "A lower lr, a longer warmup or a smaller clip may help"
+        )
+
+    def _record_step(
+        self, epoch: int, result: StepResult, rate: float, speed: float, bar: Any
+    ) -> None:
+        losses = {k: round(v, 6) for k, v in result.losses.items()}
+        line = {"lr": rate, "norm": round(result.norm, 4), "images_per_s": round(speed, 2)}
+        self.metrics.add({"kind": "step", "step": self.step, "epoch": epoch + 1, **losses, **line})
+        shown = {k.removesuffix("_loss"): f"{v:.3f}" for k, v in result.losses.items()}
+        memory = mx.get_peak_memory() / 1e9
+        bar.set_description(f"epoch {epoch + 1}/{self.config.epochs}", refresh=False)
+        bar.set_postfix(shown, refresh=False, images_s=f"{speed:.1f}", GB=f"{memory:.1f}")
+        bar.update()
+
+    def _finish(self, epoch: int, record: dict[str, Any]) -> None:
+        """Evaluate, keep the best, and draw."""
+        line = {"kind": "epoch", "step": self.step, "epoch": epoch + 1, **record}
+        line["peak_memory"] = mx.get_peak_memory()
+        if self.val_set is not None:
+            with averaged(self.take) as model:
+                if self.evaluate is not None:
+                    self.scores = line["metrics"] = self.evaluate(model, self.val_set)
+                sheet = self.folder / SAMPLES_FOLDER / f"epoch-{epoch + 1:03d}.png"
+                contact_sheet(model, self.val_set, self.train_set.class_names, sheet)
+        score = self.scores.get(METRIC)
+        if score is None or self.best is None or score > self.best:
+            self.best = None if score is None else float(score)
+            self._save(BEST)
+        self.metrics.add(line)
+        if not draw_curves(self.metrics) and epoch == 0:
+            self._say("no curves.png: pip install 'mlx-rcnn[plots]' draws it")
+        shown = "" if score is None else f", {METRIC} {score:.4f} (best {self.best:.4f})"
+        self._say(f"epoch {epoch + 1}: {record.get('images_per_s', 0):.1f} images/s{shown}")
+
+    def _save(self, name: str) -> Path:
+        progress = Progress(
+            self.step, self.step // self.steps, self.best, asdict(self.config),
+            list(self.train_set.class_names), self.data,
+        )  # fmt: skip
+        return write_checkpoint(self.folder, self.take, progress, name)
+
+    def _default_evaluate(self) -> Evaluate | None:
+        if find_spec("faster_coco_eval") is None:
+            self._say("no evaluation: pip install 'mlx-rcnn[eval]' gives COCO metrics")
+            return None
+        from ..evaluation import evaluate_coco
+
+        size = self.config.batch_size
+        return lambda model, dataset: evaluate_coco(model, dataset, batch_size=size, progress=False)
+
+    def _say(self, text: str) -> None:
+        if self.first:
+            tqdm.write(text, file=sys.stderr)
+
+
+def _iterate(loader: Any, epoch: int, start: int) -> Generator[Any, None, None]:
+    """A loader's epoch as a generator, so that leaving it early ends its threads."""
+    yield from loader.epoch(epoch, start=start)
+
+
+def _best(folder: Path) -> float | None:
+    """The metric of the best checkpoint so far."""
+    try:
+        return read_progress(folder, BEST).metric
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,120 @@
+import importlib
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlx_rcnn.ops import roi_pool
+from reference import noise, numeric_gradient
+from rois import EDGES, maps, run, slow_roi_pool
+
+GOLDEN = np.load(Path(__file__).parents[1] / "goldens" / "ops_torchvision.npz")
+GATHER = importlib.import_module("mlx_rcnn.ops.roi_gather")
+NAN, INF = float("nan"), float("inf")
+
+
+def test_by_hand():
+    # A map whose value is 10 * row + column; corners are rounded, half away from zero, and belong
+    # to the RoI: (0.5, 1.4, 3.4, 2.5) is columns 1..3, rows 1..3.
+    features = np.add.outer(10 * np.arange(6), np.arange(6))[None, ..., None].astype(np.float32)
+    rois = [[0, 0.5, 1.4, 3.4, 2.5]]
+    assert run(roi_pool, features, rois, 1).item() == 33
+    # Two bins of the 3 columns: floor(0), ceil(1.5) = 2 and floor(1.5) = 1, 3: they overlap
+    assert run(roi_pool, features, rois, (1, 2))[0, 0, :, 0].tolist() == [32, 33]
+    # -0.5 rounds to -1: columns -1..0, of which only 0 is on the map. Bins outside it are 0.
+    result = run(roi_pool, features - 100, [[0, -0.5, 0, 0.4, 0]], (1, 2))
+    assert result[0, 0, :, 0].tolist() == [0, -100]
+    # Inverted: one pixel. At half the scale 5 -> 2.5 -> 3.
+    assert run(roi_pool, features, [[0, 4, 3, 1, 1]], 1).item() == 34
+    assert run(roi_pool, features, [[0, 5, 5, 5, 5]], 1, 0.5).item() == 33
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 99),
+    st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    st.lists(
+        st.tuples(st.integers(0, 1), *[st.integers(-32, 64).map(lambda v: v / 4)] * 4),
+        min_size=1, max_size=4,
+    ),
+    st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    st.sampled_from([1.0, 0.5]),
+)  # fmt: skip
+def test_oracle(seed, size, rois, bins, scale):
+    features = maps(2, *size, 2, key=f"pool {seed}") - 5
+    expected = slow_roi_pool(features, rois, bins, scale)
+    result = run(roi_pool, features, rois, bins, scale)
+    np.testing.assert_array_equal(result, expected.astype(np.float32))
+
+
+def test_edges_oracle():
+    for bins, scale in (((3, 2), 1.0), ((1, 4), 0.5), ((7, 7), 0.3)):
+        expected = slow_roi_pool(maps(), EDGES, bins, scale).astype(np.float32)
+        np.testing.assert_array_equal(run(roi_pool, maps(), EDGES, bins, scale), expected)
+    for size in ((1, 1), (1, 6), (6, 1)):
+        rois = [[0, 0, 0, 1, 1], [0, -0.5, -0.5, 6, 6], [0, 0.2, 0.3, 0.4, 0.5]]
+        expected = slow_roi_pool(maps(1, *size), rois, (2, 2)).astype(np.float32)
+        np.testing.assert_array_equal(run(roi_pool, maps(1, *size), rois, (2, 2)), expected)
+
+
+def test_spans_of_all_sizes_at_once():
+    """RoIs are grouped by the pixels a bin spans and must come back in order."""
+    rng = np.random.default_rng(0)
+    first, sides = rng.uniform(-10, 10, (40, 2)), 2.0 ** rng.uniform(-2, 6.5, (40, 2))
+    rois = np.concatenate([rng.integers(0, 2, (40, 1)), first, first + sides], axis=1)
+    expected = slow_roi_pool(maps(), rois, (2, 1)).astype(np.float32)
+    np.testing.assert_array_equal(run(roi_pool, maps(), rois, (2, 1)), expected)
+
+
+def test_chunks_change_nothing(monkeypatch):
+    features, rois = mx.array(maps()), mx.array(np.array(EDGES, np.float32))
+    weight = mx.array(noise("weight", len(EDGES), 3, 2, 3))
+    gradient = mx.grad(lambda f: mx.sum(weight * roi_pool(f, rois, (3, 2))))
+    expected = np.array(roi_pool(features, rois, (3, 2))), np.array(gradient(features))
+    for name in ("CPU_CHUNK", "GPU_CHUNK"):
+        monkeypatch.setattr(GATHER, name, 1)
+    np.testing.assert_array_equal(np.array(roi_pool(features, rois, (3, 2))), expected[0])
+    np.testing.assert_allclose(np.array(gradient(features)), expected[1], atol=1e-5)
+
+
+def test_gradient():
+    features = np.random.default_rng(1).permutation(40).reshape(2, 4, 5, 1) / 8  # no two are equal
+    rois = np.array([[0, 0, 0, 4, 3], [1, -2, 1, 2, 9], [0, 1, 1, 2, 2], [1, 9, 9, 12, 12]])
+    weight = noise("cotangent", 4, 2, 3, 1)
+
+    def total(f):
+        return mx.sum(roi_pool(f, mx.array(rois), (2, 3)) * mx.array(weight))
+
+    gradient = np.array(mx.grad(total)(mx.array(features.astype(np.float32))))
+    expected = numeric_gradient(
+        lambda f: (slow_roi_pool(f, rois, (2, 3)) * weight).sum(), features, step=1e-3
+    )
+    np.testing.assert_allclose(gradient, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("bins", [(3, 2), (7, 7)])
+def test_torchvision(bins):
+    features = noise("roi maps", 2, 2, 9, 13).transpose(0, 2, 3, 1)
+    result = run(roi_pool, features, GOLDEN["rois"], bins, 0.5)
+    np.testing.assert_array_equal(result, GOLDEN[f"roi_pool_{bins[0]}x{bins[1]}"])
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+def test_half_precision(dtype):
+    features = mx.array(maps()).astype(dtype)
+    # Coordinates stay float32: bfloat16 has no number between 1000 and 1004
+    rois = np.array(EDGES) * [1, 128, 128, 128, 128] + [0, 0.3, 0.3, 0.3, 0.3]
+    result = roi_pool(features, mx.array(rois.astype(np.float32)), (3, 2), 1 / 128)
+    assert result.dtype == dtype
+    expected = run(roi_pool, np.array(features.astype(mx.float32)), rois, (3, 2), 1 / 128)
+    np.testing.assert_array_equal(np.array(result.astype(mx.float32)), expected)
+
+
+def test_what_is_no_box_reads_nothing_astray():
+    bad = [[0, NAN, 0, 3, 3], [0, 0, 0, INF, 3], [0, -INF, 0, 3, 3], [1, 1e30, 1e30, 2e30, 2e30],
+           [1, -1e30, -1e30, 1e30, 1e30], [0, NAN, NAN, NAN, NAN]]  # fmt: skip
+    result = np.array(roi_pool(mx.ones((2, 4, 4, 1)), mx.array([*bad, [1, 0, 0, 3, 3]]), 2))
+    assert np.isin(result, (0, 1)).all() and (result[-1] == 1).all()

@@ -1,0 +1,77 @@
+"""Boxes to suppress, and what the tests of suppression call."""
+
+from __future__ import annotations
+
+import importlib
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from mlx_rcnn.ops import batched_nms, nms, nms_mask
+
+MODULE = importlib.import_module("mlx_rcnn.ops.nms")  # mlx_rcnn.ops.nms is the function
+NAN, INF = float("nan"), float("inf")
+
+# Whole numbers: every area, and so every comparison with a threshold, is exact in float32.
+corner = st.integers(0, 6)
+side = st.integers(-1, 5)  # some have no area, and some are inverted
+boxes = st.tuples(corner, corner, side, side).map(
+    lambda v: [v[0], v[1], v[0] + v[2], v[1] + v[3]]
+)
+scores = st.sampled_from([0.0, -0.0, 0.25, 0.5, 0.75, 1.0, -1.0, INF, -INF, NAN])
+thresholds = st.sampled_from([0.0, 0.125, 0.25, 0.5, 0.7, 1.0])
+rows = st.lists(st.tuples(boxes, scores, st.integers(-1, 2)), min_size=1, max_size=14)
+
+
+@pytest.fixture(autouse=True, params=[1000, 1, 3])
+def block(request, monkeypatch):
+    """Rows resolved at once: all of a test's list, and much fewer."""
+    for name in ("CPU_BLOCK", "GPU_BLOCK"):
+        monkeypatch.setattr(MODULE, name, request.param)
+    return request.param
+
+
+def unzip(values):
+    b, s, g = zip(*values, strict=True)
+    return np.array(b, np.float32), np.array(s, np.float32), np.array(g)
+
+
+def random_boxes(seed, n, extent=100.0, side=40.0):
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, extent, (n, 2))
+    return np.concatenate([corner, corner + rng.uniform(1, side, (n, 2))], 1).astype(np.float32)
+
+
+def chain(n):
+    """Boxes 4 wide, 1 apart: neighbours share 3 of 5 columns, the next but one 2 of 6."""
+    x = np.arange(n)
+    return np.stack([x, 0 * x, x + 4, 0 * x + 1], axis=1).astype(np.float32)
+
+
+def falling(n):
+    return np.linspace(1, 0, n, dtype=np.float32)
+
+
+def run_nms(b, s, threshold):
+    result = nms(mx.array(b), mx.array(s), threshold)
+    assert result.dtype == mx.int32 and result.ndim == 1
+    return np.array(result).tolist()
+
+
+def run_batched(b, s, g, threshold):
+    result = batched_nms(mx.array(b), mx.array(s), mx.array(g), threshold)
+    assert result.dtype == mx.int32 and result.ndim == 1
+    return np.array(result).tolist()
+
+
+def run_mask(b, valid=None, threshold=0.5, labels=None, rounds=None):
+    """One sorted list -> (indices kept, exact)."""
+    valid = np.ones(len(b), bool) if valid is None else np.asarray(valid)
+    labels = None if labels is None else mx.array(np.asarray(labels, np.int32))[None]
+    rounds = len(b) if rounds is None else rounds
+    keep, exact = nms_mask(mx.array(b)[None], mx.array(valid)[None], threshold, labels, rounds)
+    assert keep.shape == (1, len(b)) and keep.dtype == mx.bool_
+    assert exact.shape == () and exact.dtype == mx.bool_
+    return np.flatnonzero(np.array(keep[0])).tolist(), exact.item()
