@@ -7,9 +7,18 @@ way that changes numbers, the difference is a field too, with torchvision's beha
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
+
+from .checks import (
+    check_choice,
+    check_integer,
+    check_number,
+    check_row,
+    check_sizes,
+    freeze_sequences,
+)
 
 RESNET_DEPTHS = (18, 34, 50, 101, 152)
 NORMS = ("batch", "frozen", "group")
@@ -49,15 +58,19 @@ class ResNetFPNConfig:
     returned_layers: tuple[int, ...] = (1, 2, 3, 4)
 
     def __post_init__(self) -> None:
-        _tuples(self)
-        if self.depth not in RESNET_DEPTHS:
-            raise ValueError(f"depth={self.depth!r}: expected one of {RESNET_DEPTHS}")
-        if self.norm not in NORMS:
-            raise ValueError(f"norm={self.norm!r}: expected one of {NORMS}")
-        _integer(self, "num_classes", 0)
+        freeze_sequences(self)
+        check_choice(self, "depth", RESNET_DEPTHS)
+        check_choice(self, "norm", NORMS)
+        check_choice(self, "stride_in_1x1", (True, False))
+        check_integer(self, "num_classes", 0)
         for name in ("norm_groups", "groups", "width_per_group", "width", "out_channels"):
-            _integer(self, name, 1)
-        _number(self, "norm_eps", 0.0)
+            check_integer(self, name, 1)
+        check_number(self, "norm_eps", 0.0)
+        if self.depth < 50 and (self.groups, self.width_per_group) != (1, 64):
+            raise ValueError(
+                f"groups={self.groups!r}, width_per_group={self.width_per_group!r}: expected 1 and "
+                f"64 for depth={self.depth}, whose blocks have no bottleneck"
+            )
         layers = self.returned_layers
         if not layers or list(layers) != sorted(set(layers) & {1, 2, 3, 4}):
             raise ValueError(
@@ -152,38 +165,54 @@ class FasterRCNNConfig:
     class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        _tuples(self)
+        freeze_sequences(self)
         for name in _COUNTS:
-            _integer(self, name, 1)
-        _integer(self, "num_classes", 2)
-        _integer(self, "roi_sampling_ratio", -1)
+            check_integer(self, name, 1)
+        check_integer(self, "num_classes", 2)
+        check_integer(self, "roi_sampling_ratio", -1)
         for name in _FRACTIONS:
-            _number(self, name, 0.0, 1.0)
-        _number(self, "dropout", 0.0)
+            check_number(self, name, 0.0, 1.0)
+        check_number(self, "dropout", 0.0)
         if self.dropout >= 1:
             raise ValueError(f"dropout={self.dropout!r}: expected a number in [0, 1)")
         for name in ("rpn_min_size", "box_min_size"):
-            _number(self, name, 0.0)
-        _sizes(self, "min_size", 1)
-        _sizes(self, "aspect_ratios", 1)
-        if not isinstance(self.aspect_ratios, tuple) or isinstance(self.aspect_ratios[0], tuple):
-            raise ValueError(f"aspect_ratios={self.aspect_ratios!r}: expected a tuple of numbers")
+            check_number(self, name, 0.0)
+        for name in _SWITCHES:
+            check_choice(self, name, (True, False))
+        check_number(self, "anchor_offset", -float("inf"))
+        if self.rpn_bg_iou_thresh > self.rpn_fg_iou_thresh:
+            raise ValueError(
+                f"rpn_bg_iou_thresh={self.rpn_bg_iou_thresh!r}: expected at most rpn_fg_iou_thresh="
+                f"{self.rpn_fg_iou_thresh!r}"
+            )
+        check_sizes(self, "min_size")
+        if isinstance(self.min_size, tuple):
+            check_row(self, "min_size")
+        check_sizes(self, "aspect_ratios")
+        check_row(self, "aspect_ratios")
         if self.anchor_sizes is not None:
-            _sizes(self, "anchor_sizes", 1)
+            check_sizes(self, "anchor_sizes")
+            check_row(self, "anchor_sizes", nested=True)
         if self.anchor_stride is not None:
-            _sizes(self, "anchor_stride", 1)
-        _sizes(self, "pool_size", 2, whole=True)
-        for name, n in (("image_mean", 3), ("image_std", 3), ("bbox_reg_weights", 4)):
-            if len(getattr(self, name)) != n:
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected {n} numbers")
-        _sizes(self, "image_std", 3)
-        _sizes(self, "bbox_reg_weights", 4)
-        _choice(self, "channel_order", ("rgb", "bgr"))
-        _choice(self, "resize_rule", ("torch", "pillow", "opencv"))
+            check_sizes(self, "anchor_stride", whole=True)
+        check_row(self, "pool_size", 2)
+        check_sizes(self, "pool_size", whole=True)
+        check_row(self, "image_mean", 3)
+        for name, n in (("image_std", 3), ("bbox_reg_weights", 4)):
+            check_row(self, name, n)
+            check_sizes(self, name)
+        check_choice(self, "channel_order", ("rgb", "bgr"))
+        check_choice(self, "resize_rule", ("torch", "pillow", "opencv"))
         self._check_names()
 
     def _check_names(self) -> None:
-        if self.class_names is not None and len(self.class_names) != self.num_classes:
+        if self.class_names is None:
+            return
+        if not isinstance(self.class_names, tuple) or not all(
+            isinstance(name, str) for name in self.class_names
+        ):
+            raise TypeError(f"class_names={self.class_names!r}: expected a sequence of strings")
+        if len(self.class_names) != self.num_classes:
             raise ValueError(
                 f"class_names has {len(self.class_names)} entries: expected num_classes="
                 f"{self.num_classes}, the background's name first"
@@ -208,9 +237,10 @@ class MaskRCNNConfig(FasterRCNNConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _sizes(self, "mask_pool_size", 2, whole=True)
+        check_row(self, "mask_pool_size", 2)
+        check_sizes(self, "mask_pool_size", whole=True)
         for name in ("mask_hidden_channels", "mask_out_size", "mask_num_convs"):
-            _integer(self, name, 1)
+            check_integer(self, name, 1)
         height, width = self.mask_pool_size
         if height != width:
             raise ValueError(f"mask_pool_size={self.mask_pool_size!r}: expected a square")
@@ -226,6 +256,7 @@ _COUNTS = (
     "rpn_post_nms_top_n_test", "rpn_batch_size_per_image", "box_detections_per_img",
     "box_batch_size_per_image",
 )  # fmt: skip
+_SWITCHES = ("use_fpn", "anchor_rounding", "roi_aligned", "class_agnostic_bbox")
 _FRACTIONS = (
     "rpn_nms_thresh", "rpn_fg_iou_thresh", "rpn_bg_iou_thresh", "rpn_positive_fraction",
     "rpn_score_thresh", "box_score_thresh", "box_nms_thresh", "box_fg_iou_thresh",
@@ -273,55 +304,3 @@ def make_config(
 def to_json(config: FasterRCNNConfig) -> dict[str, Any]:
     """The config as JSON-ready values, the backbone (a module or config) left out."""
     return asdict(replace(config, backbone=None))
-
-
-def _tuples(config: Any) -> None:
-    """JSON and users give lists: fields hold tuples, so that a config is hashable."""
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if isinstance(value, list | tuple):
-            deep = tuple(tuple(v) if isinstance(v, list | tuple) else v for v in value)
-            object.__setattr__(config, field.name, deep)
-
-
-def _integer(config: Any, name: str, low: int) -> None:
-    value = getattr(config, name)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}={value!r}: expected an integer, got {type(value).__name__}")
-    if value < low:
-        raise ValueError(f"{name}={value!r}: expected an integer of at least {low}")
-
-
-def _number(config: Any, name: str, low: float, high: float = float("inf")) -> None:
-    value = getattr(config, name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name}={value!r}: expected a number, got {type(value).__name__}")
-    if not low <= value <= high:
-        raise ValueError(f"{name}={value!r}: expected a number in [{low:g}, {high:g}]")
-
-
-def _sizes(config: Any, name: str, at_least: int, whole: bool = False) -> None:
-    """A positive number or a (nested) sequence of them; ``at_least`` entries of a sequence."""
-    value = getattr(config, name)
-    kind: Any = int if whole else (int, float)
-
-    def check(v: Any) -> None:
-        if isinstance(v, Sequence) and not isinstance(v, str):
-            if len(v) == 0:
-                raise ValueError(f"{name}={value!r}: expected sizes, got an empty sequence")
-            for item in v:
-                check(item)
-        elif isinstance(v, bool) or not isinstance(v, kind):
-            raise TypeError(f"{name}={value!r}: expected positive numbers, got {v!r}")
-        elif not 0 < v < float("inf"):
-            raise ValueError(f"{name}={value!r}: expected positive numbers, got {v!r}")
-
-    check(value)
-    if at_least > 1 and (not isinstance(value, tuple) or len(value) != at_least):
-        raise ValueError(f"{name}={value!r}: expected {at_least} numbers")
-
-
-def _choice(config: Any, name: str, allowed: tuple[str, ...]) -> None:
-    value = getattr(config, name)
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r}: expected one of {allowed}")

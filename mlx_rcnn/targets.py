@@ -59,8 +59,8 @@ def prepare_targets(
         valid[i, : len(box)] = True
         if pasted is not None and len(box):
             h, w = batch.sizes[i].tolist()
-            rows, columns = _nearest(mask.shape[1], h), _nearest(mask.shape[2], w)
-            pasted[i, : len(box), :h, :w] = mask[:, rows][:, :, columns]
+            rows, columns = _nearest(mask.shape[1], h, height), _nearest(mask.shape[2], w, width)
+            pasted[i, : len(box), : len(rows), : len(columns)] = mask[:, rows][:, :, columns]
     return Targets(
         mx.array(boxes),
         mx.array(labels),
@@ -69,11 +69,15 @@ def prepare_targets(
     )
 
 
-def _nearest(length: int, size: int) -> np.ndarray:
-    """Source pixels of torch's nearest-neighbour resize of one axis."""
+def _nearest(length: int, size: int, padded: int) -> np.ndarray:
+    """Source pixels of torch's nearest-neighbour resize of one axis, the last one twice if padded.
+
+    torchvision crops masks without padding, whose border goes on; here zeros would leak into it.
+    """
     scale = np.float32(length) / np.float32(size)
     index = np.floor(np.arange(size, dtype=np.float32) * scale).astype(np.int64)
-    return np.minimum(index, length - 1)
+    index = np.minimum(index, length - 1)
+    return np.append(index, index[-1])[:padded]
 
 
 def _check(

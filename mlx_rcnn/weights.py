@@ -98,7 +98,7 @@ def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
     parts = {n: directory / f".part-{os.getpid()}-{n}" for n in (WEIGHTS_FILE, CONFIG_FILE)}
     try:
         parts[CONFIG_FILE].write_text(text, encoding="utf-8")
-        weights = dict(tree_flatten(model.parameters()))
+        weights = _parameters(model)
         try:
             mx.save_safetensors(str(parts[WEIGHTS_FILE]), weights, metadata={"format": "mlx"})
         except RuntimeError as error:  # MLX's, of a full disk
@@ -124,13 +124,13 @@ def _description(model: FasterRCNN, kind: str) -> dict[str, Any]:
         raise TypeError(f"cannot save a head that is not of this package: {error}") from error
     config["class_names"] = model.class_names
     del config["backbone"]
-    high, low = mx.random.state[0].tolist()
+    high, low = cast(Any, mx.random.state)[0].tolist()
     loaded = _build(kind, backbone, config, {} if own else {"backbone": model.backbone})
     mx.random.seed(high << 32 | low)  # saving must not change what is drawn next
-    expected = dict(tree_flatten(loaded.parameters()))
+    expected = _parameters(loaded)
     wrong = [
         f"{k} {v.shape}"
-        for k, v in tree_flatten(model.parameters())
+        for k, v in _parameters(model).items()
         if k not in expected or expected.pop(k).shape != v.shape
     ]
     if wrong or expected:
@@ -229,7 +229,7 @@ def assign(model: nn.Module, weights: Mapping[str, mx.array], name: str) -> None
     Raises:
         ValueError: missing, unexpected, misshaped or non-floating weights, all listed.
     """
-    expected = dict(tree_flatten(model.parameters()))
+    expected = _parameters(model)
     problems = []
     if missing := [k for k in expected if k not in weights]:
         problems.append(f"missing {listing(missing)}")
@@ -249,6 +249,11 @@ def assign(model: nn.Module, weights: Mapping[str, mx.array], name: str) -> None
     if problems:
         raise ValueError(f"{name} does not fit the model: {'; '.join(problems)}")
     model.load_weights(list(weights.items()), strict=True)
+
+
+def flat_parameters(module: nn.Module) -> dict[str, mx.array]:
+    """All arrays of a module, running statistics included, by dotted name."""
+    return dict(cast(Any, tree_flatten(module.parameters())))
 
 
 def cast_weights(model: nn.Module, dtype: str) -> None:
@@ -271,6 +276,11 @@ def cast_weights(model: nn.Module, dtype: str) -> None:
         for name, value in own.items():
             if mx.issubdtype(value.dtype, mx.floating):
                 module[name] = value.astype(mx.float32 if norm else DTYPES[dtype])
+
+
+def _parameters(model: nn.Module) -> dict[str, mx.array]:
+    """Every array of a model by its name."""
+    return dict(cast(Any, tree_flatten(model.parameters())))
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:

@@ -49,7 +49,8 @@ def test_match_by_hand() -> None:
     target = [[0, 0, 10, 10]]
     boxes = [[0, 0, 10, 10], [0, 0, 5, 10], [0, 0, 10, 20], [5, 0, 15, 10], [0, 0, 4, 10],
              [50, 50, 60, 60]]  # fmt: skip
-    assert run(target, [True], boxes, 0.7, 0.4, True) == [0, BETWEEN, BETWEEN, BELOW, BETWEEN, BELOW]
+    expected = [0, BETWEEN, BETWEEN, BELOW, BETWEEN, BELOW]
+    assert run(target, [True], boxes, 0.7, 0.4, True) == expected
     # A threshold is reached by equality: 0.5 is a match, and not below 0.5
     assert run(target, [True], boxes, 0.5, 0.5, False) == [0, 0, 0, BELOW, BELOW, BELOW]
     # Without the exact box the best are the two halves, a tie: both are matched

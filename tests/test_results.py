@@ -4,9 +4,17 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from mlx_rcnn.results import image_ids, picture_paths, replacing, write_results
+from mlx_rcnn.ops.rle import decode_rle
+from mlx_rcnn.results import (
+    coco_annotations,
+    image_ids,
+    picture_paths,
+    replacing,
+    write_results,
+)
 
 
 def test_image_ids():
@@ -32,3 +40,21 @@ def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
         part.write_text("half")
         raise RuntimeError
     assert len(json.loads(path.read_text())) == 2 and os.listdir(tmp_path) == ["found.json"]
+
+
+def test_coco_annotations():
+    masks = np.zeros((2, 10, 20), np.uint8)
+    masks[0, 2:5, 1:4] = 1  # 9 pixels
+    target = {
+        "boxes": np.array([[1, 2, 4, 6], [0, 0, 20, 10]], np.float32),
+        "labels": np.array([3, 1], np.int32),
+        "difficult": np.array([0, 1], np.uint8),
+    }
+    first, second = coco_annotations(target)
+    assert first == {
+        "category_id": 3, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0, "difficult": 0,
+    }  # fmt: skip
+    assert second["difficult"] == 1 and second["area"] == 200
+    first = coco_annotations({**target, "masks": masks, "iscrowd": np.array([1, 0])})[0]
+    assert first["area"] == 9 and first["iscrowd"] == 1
+    assert decode_rle(first["segmentation"]).sum() == 9

@@ -62,8 +62,15 @@ def check_gradient(gradient: np.ndarray, prefix: str, key: str) -> float:
     return float(error / max(1e-3, 2 * noise))
 
 
-@pytest.mark.parametrize("case", ["both", "one"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        (NAMES[0], "one"),
+        (NAMES[1], "both"),
+        pytest.param(NAMES[0], "both", marks=pytest.mark.slow),
+        pytest.param(NAMES[1], "one", marks=pytest.mark.slow),
+    ],
+)
 def test_losses_and_gradients(
     torchvision_model: Callable[[str], FasterRCNN],
     monkeypatch: pytest.MonkeyPatch,

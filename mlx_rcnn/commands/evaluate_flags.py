@@ -34,7 +34,12 @@ def add_evaluate(
         "--data", required=True, metavar="PATH", help="folder in VOC layout, or COCO JSON file"
     )
     parser.add_argument("--model", required=True, metavar="MODEL", help=model_help)
-    group = parser.add_argument_group("what to measure on")
+    _add_data(parser.add_argument_group("what to measure on"))
+    _add_metric(parser.add_argument_group("what to measure"), fraction)
+    add_execution(parser.add_argument_group("how to run"))
+
+
+def _add_data(group: Any) -> None:
     group.add_argument(
         "--format", choices=("voc", "coco"), help="of the data (default: recognised)"
     )
@@ -51,7 +56,9 @@ def add_evaluate(
     group.add_argument(
         "--strict", action="store_true", help="defects in the data are an error (default: left out)"
     )
-    group = parser.add_argument_group("what to measure")
+
+
+def _add_metric(group: Any, fraction: Callable[[str], float]) -> None:
     group.add_argument(
         "--metric",
         choices=("coco", "voc07", "voc"),
@@ -67,4 +74,3 @@ def add_evaluate(
         help="detections that score less are left out, 0 to 1 (default: 0.05)",
     )
     group.add_argument("--json", metavar="FILE", help="COCO results file to write (default: none)")
-    add_execution(parser.add_argument_group("how to run"))

@@ -113,8 +113,7 @@ class RandomShortSide:
     ) -> tuple[np.ndarray, Target]:
         """Scale to a size drawn."""
         short, long = sorted(image.shape[:2])
-        size = self.sizes[int(rng.integers(len(self.sizes)))]
-        scale = min(size / short, self.max_size / long)
+        scale = min(int(rng.choice(self.sizes)) / short, self.max_size / long)
         return resize(image, target, _scaled(image, scale))
 
 
@@ -194,7 +193,7 @@ class ColourJitter:
             pixels = image.astype(np.float32) * np.float32(brightness)
             pixels += np.float32(1 - contrast) * ((pixels @ _GREY).mean() - pixels)
             pixels += np.float32(1 - saturation) * ((pixels @ _GREY)[..., None] - pixels)
-            image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+            image = np.rint(pixels).clip(0, 255).astype(np.uint8)
         if turn:
             hsv = np.array(Image.fromarray(image).convert("HSV"))
             hsv[..., 0] += np.uint8(round(turn * 256) % 256)  # wraps, as hue does
@@ -296,6 +295,6 @@ def _nearest(length: int, size: int) -> np.ndarray:
 
 
 def _probability(p: float) -> float:
-    if not 0 <= p <= 1:
-        raise ValueError(f"p={p}: expected a probability from 0 to 1")
-    return p
+    if 0 <= p <= 1:
+        return p
+    raise ValueError(f"p={p}: expected a probability from 0 to 1")

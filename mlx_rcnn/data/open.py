@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from .coco import json_files, open_coco
+from .coco import open_coco
 from .dataset import DetectionDataset
+from .splits import json_files
 from .voc import list_files, open_voc
 
 FORMATS = ("voc", "coco")
@@ -54,24 +55,29 @@ def open_dataset(
     root = Path(path)
     if not root.exists():
         raise FileNotFoundError(f"no such file or folder: {root}")
-    if format is None:
-        format = guess_format(root)
-    if format not in FORMATS:
-        raise ValueError(f"format={format!r}: expected one of {FORMATS}")
-    if format == "voc":
-        if not root.is_dir():
-            raise ValueError(f"{root} is a file: expected a folder with VOC annotations")
-        if masks:
-            raise ValueError("VOC annotations hold no masks: expected masks=False, or COCO JSON")
-        dataset = open_voc(list_files(root), split)
-    else:
-        dataset = open_coco(root, split, Path(images) if images is not None else None, masks)
+    dataset = _open(root, format, split, masks, Path(images) if images is not None else None)
     if strict:
         dataset = dataset.strict()
     if not len(dataset):
         first = f"; {dataset.defects[0]}" if dataset.defects else ""
         raise ValueError(f"{root}: no image can be used{first}")
     return dataset if class_names is None else dataset.with_classes(class_names)
+
+
+def _open(
+    root: Path, format: str | None, split: str | None, masks: bool | None, images: Path | None
+) -> DetectionDataset:
+    if format is None:
+        format = guess_format(root)
+    if format not in FORMATS:
+        raise ValueError(f"format={format!r}: expected one of {FORMATS}")
+    if format == "coco":
+        return open_coco(root, split, images, masks)
+    if not root.is_dir():
+        raise ValueError(f"{root} is a file: expected a folder with VOC annotations")
+    if masks:
+        raise ValueError("VOC annotations hold no masks: expected masks=False, or COCO JSON")
+    return open_voc(list_files(root), split)
 
 
 def guess_format(path: Path) -> str:

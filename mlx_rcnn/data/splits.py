@@ -1,7 +1,8 @@
-"""Which images belong to train, val and test: VOC's lists, and folders that are named so."""
+"""Which images belong to train, val and test: VOC's lists, COCO's files, and folders named so."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -56,3 +57,71 @@ def folder_splits(paths: Sequence[PurePosixPath]) -> dict[str, list[PurePosixPat
                 found.setdefault(_FOLDER_SPLITS[part.lower()], []).append(path)
                 break
     return found
+
+
+def find_json(path: Path, split: str | None = None) -> tuple[Path, tuple[str, ...]]:
+    """The annotation file that a path and a split mean.
+
+    Args:
+        path: a JSON file, or a folder with some in it, in ``annotations/`` or one folder down.
+        split: told by the name of the file (``instances_val2017``) or of its folder (``valid/``).
+
+    Returns:
+        The file, and the splits to choose from.
+
+    Raises:
+        ValueError: none, or more than one.
+    """
+    if not path.is_dir():
+        return path, ()
+    found = json_files(path)
+    splits = {file: split_names(file, path) for file in found}
+    known = tuple(dict.fromkeys(names[0] for names in splits.values() if names))
+    if split is not None:
+        found = [file for file in found if split in splits[file]]
+        if not found:
+            raise ValueError(f"{path} has no split {split!r}: it has {', '.join(known) or 'none'}")
+    if len(found) > 1:
+        instances = [file for file in found if "instances" in file.stem]
+        found = instances if len(instances) == 1 else found
+    if len(found) != 1:
+        names = ", ".join(str(file.relative_to(path)) for file in found) or "none"
+        raise ValueError(
+            f"{path}: expected one COCO JSON file, got {names}"
+            + ("; choose a split or name the file" if found else "")
+        )
+    return found[0], known
+
+
+def json_files(folder: Path) -> list[Path]:
+    """JSON files in a folder or one below it, hidden ones left out.
+
+    Args:
+        folder: where to look.
+
+    Returns:
+        Sorted paths.
+    """
+    found = {*folder.glob("*.json"), *folder.glob("*/*.json")}
+    return sorted(
+        f for f in found if not any(p.startswith(".") for p in f.relative_to(folder).parts)
+    )
+
+
+def split_names(file: Path, root: Path) -> list[str]:
+    """What a split may be called by: ``val2017`` and ``val`` for ``instances_val2017.json``.
+
+    Args:
+        file: a JSON file.
+        root: the folder below which names count.
+
+    Returns:
+        Names, the most telling first.
+    """
+    names: list[str] = []
+    for word in (*reversed(re.split(r"[_.\-\s]", file.stem)), *file.relative_to(root).parts[:-1]):
+        match = re.fullmatch(r"(train|validation|valid|val|test|minival)(\d*)", word.lower())
+        if match:
+            short = "val" if match[1].startswith("val") else match[1]
+            names += [word, short + match[2], match[1], short]
+    return list(dict.fromkeys(names))

@@ -154,7 +154,7 @@ def _score(
     """Metrics of all classes together, and AP and AP50 by label."""
     module = load_evaluator()
     names = collected.class_names
-    labels = [label for label in range(1, len(names)) if names[label] != "N/A"]
+    labels = [label for label in range(1, len(names)) if names[label] != "N/A"]  # never annotated
     annotations = {
         "images": collected.images,
         "annotations": truth,

@@ -6,6 +6,7 @@ import math
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 
 class Conv2d(nn.Module):
@@ -172,13 +173,17 @@ def upsample_nearest(x: mx.array, size: tuple[int, int]) -> mx.array:
         size: (height, width) wanted.
 
     Returns:
-        (N, *size, C): output pixel i shows input pixel ``floor(i * h / height)``.
+        (N, *size, C): output pixel i shows input pixel ``floor(i * (h / height))``, in float32.
     """
     n, h, w, channels = x.shape
     height, width = size
     if (height, width) == (2 * h, 2 * w):
         x = mx.broadcast_to(x[:, :, None, :, None], (n, h, 2, w, 2, channels))
         return x.reshape(n, height, width, channels)
-    rows = mx.array([i * h // height for i in range(height)])
-    columns = mx.array([i * w // width for i in range(width)])
-    return x[:, rows][:, :, columns]
+    return x[:, _nearest(h, height)][:, :, _nearest(w, width)]
+
+
+def _nearest(length: int, size: int) -> mx.array:
+    scale = np.float32(length) / np.float32(size)  # torch's, which rounds
+    index = np.floor(np.arange(size, dtype=np.float32) * scale)
+    return mx.array(np.minimum(index, length - 1).astype(np.int32))

@@ -127,10 +127,17 @@ def make_norm(kind: str, dims: int, eps: float = 1e-5, groups: int = 32) -> Norm
 
     Returns:
         The layer.
+
+    Raises:
+        ValueError: another kind.
     """
     if kind == "group":
         return GroupNorm(groups, dims, eps)
-    return FrozenBatchNorm(dims, eps) if kind == "frozen" else BatchNorm(dims, eps)
+    if kind == "frozen":
+        return FrozenBatchNorm(dims, eps)
+    if kind == "batch":
+        return BatchNorm(dims, eps)
+    raise ValueError(f"norm={kind!r}: expected 'batch', 'frozen' or 'group'")
 
 
 @fused
@@ -165,7 +172,7 @@ def conv_norm(
         conv: without a bias.
         norm: of ``conv.out_channels``.
         relu: Default: ``True``.
-        residual: added before the ReLU; needs ``relu``.
+        residual: added before the ReLU.
 
     Returns:
         (N, H', W', O).
@@ -178,6 +185,7 @@ def conv_norm(
     scale, shift = fixed
     weight = (conv.weight * scale[:, None, None, None]).astype(x.dtype)
     y, shift = conv.convolve(x, weight), shift.astype(x.dtype)
-    if residual is not None:
-        return _shift_add_relu(y, shift, residual)
-    return _shift_relu(y, shift) if relu else _shift(y, shift)
+    if not relu:
+        y = _shift(y, shift)
+        return y if residual is None else y + residual
+    return _shift_relu(y, shift) if residual is None else _shift_add_relu(y, shift, residual)

@@ -78,7 +78,10 @@ def nms_mask(
     boxes = boxes.astype(mx.float32)
     area = mx.maximum(box_area(boxes), 0)  # of an inverted box too
     columns = mx.stack([*(boxes[..., i] for i in range(4)), area])  # (5, B, n)
-    threshold = mx.array(iou_threshold, dtype=mx.float32)
+    # torch compares a float32 IoU with a double: rounding the threshold down is the same.
+    limit = np.float32(iou_threshold)
+    limit = np.nextafter(limit, np.float32(-1)) if float(limit) > iou_threshold else limit
+    threshold = mx.array(float(limit), dtype=mx.float32)
     better = mx.triu(mx.ones((min(block, n), min(block, n))), k=1)  # only better boxes suppress
     alive = valid.astype(mx.float32)[:, None, :]  # (B, 1, rest)
     keeps: list[mx.array] = []

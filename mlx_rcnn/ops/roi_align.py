@@ -7,6 +7,7 @@ The average of bilinear samples is linear in the map and separable in y and x, s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
@@ -215,7 +216,7 @@ def _weighted(pixels: mx.array, index: mx.array, weight: mx.array) -> mx.array:
             total = total.at[index[rows].reshape(-1)].add(share.reshape(-1, pixels.shape[-1]))
         return total
 
-    return forward(pixels)
+    return cast(mx.array, forward(pixels))
 
 
 def _dense(

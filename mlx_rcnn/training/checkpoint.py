@@ -186,6 +186,14 @@ def read_progress(folder: Path, name: str = LAST) -> Progress:
         raise ValueError(f"{path} is no checkpoint of this trainer: {error}") from error
 
 
+def best_metric(folder: Path) -> float | None:
+    """The metric of the best checkpoint of a run, ``None`` where there is none."""
+    try:
+        return read_progress(folder, BEST).metric
+    except FileNotFoundError:
+        return None
+
+
 def load_checkpoint(folder: Path, trainer: TrainStep) -> Progress:
     """Put the state of ``folder/last`` into a trainer of the same model and config.
 

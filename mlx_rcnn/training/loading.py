@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
 import mlx.core as mx
 
-from ..data import Compose, HorizontalFlip, Loader, VerticalFlip
+from ..data import Compose, HorizontalFlip, Loader, TrainBatch, VerticalFlip
 from .config import TrainConfig
 
 
@@ -35,3 +36,17 @@ def make_loader(train_set: Any, config: TrainConfig, group: mx.distributed.Group
         world_size=group.size(),
         workers=config.workers,
     )
+
+
+def batches_of(loader: Loader, epoch: int, start: int) -> Generator[TrainBatch, None, None]:
+    """One epoch's batches as a generator, so that leaving it early ends the loader's threads.
+
+    Args:
+        loader: of :func:`make_loader`.
+        epoch: 0, 1, ...
+        start: the first batch wanted.
+
+    Yields:
+        The batches.
+    """
+    yield from loader.epoch(epoch, start=start)

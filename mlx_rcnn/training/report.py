@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,25 @@ METRICS_FILE, CURVES_FILE, SAMPLES_FOLDER = "metrics.jsonl", "curves.png", "samp
 TILE = 320  # pixels of a picture's longer side on the contact sheet
 TILES = 9
 SHOWN_SCORE = 0.5
+Evaluate = Callable[[Any, Any], dict[str, Any]]
+
+
+def coco_evaluation(batch_size: int) -> Evaluate | None:
+    """COCO metrics of a model on a data set.
+
+    Args:
+        batch_size: images predicted at once.
+
+    Returns:
+        ``(model, dataset) -> metrics``, or ``None`` without faster-coco-eval (the extra ``eval``).
+    """
+    if find_spec("faster_coco_eval") is None:
+        return None
+    from ..evaluation import evaluate_coco
+
+    return lambda model, dataset: evaluate_coco(
+        model, dataset, batch_size=batch_size, progress=False
+    )
 
 
 class Metrics:
@@ -81,13 +101,10 @@ def draw_curves(metrics: Metrics) -> bool:
     """
     if find_spec("matplotlib") is None:
         return False
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     lines = metrics.lines()
     steps = [line for line in lines if line.get("kind") == "step"]
     epochs = [line for line in lines if line.get("kind") == "epoch" and "metrics" in line]
-    figure = Figure(figsize=(12, 4), layout="constrained")
+    figure = import_module("matplotlib.figure").Figure(figsize=(12, 4), layout="constrained")
     losses, rate, scores = figure.subplots(1, 3)
     for name in [key for key in (steps[-1] if steps else {}) if key.endswith("_loss")]:
         known = [(v["step"], v[name]) for v in steps if v.get(name) is not None]
@@ -107,7 +124,7 @@ def draw_curves(metrics: Metrics) -> bool:
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
     with replacing(metrics.path.with_name(CURVES_FILE)) as part:
-        FigureCanvasAgg(figure).print_png(str(part))
+        figure.savefig(part, format="png", dpi=100)
     return True
 
 

@@ -135,7 +135,7 @@ class TrainStep:
         values = {name: float(value.item()) for name, value in shared.items()}  # type: ignore[arg-type]
         asked = values.pop("stop") > 0
         size = float(norm.item())  # type: ignore[arg-type]
-        totals = [float(part["total_loss"].item()) for part in losses]  # type: ignore[arg-type]
+        totals = [float(part["total_loss"].item()) for part in losses]
         finite = all(math.isfinite(v) for v in (*values.values(), size))
         suspects = [i for i, total in enumerate(totals) if not math.isfinite(total)]
         return StepResult(values, size, finite, suspects, asked)

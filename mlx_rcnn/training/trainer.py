@@ -6,10 +6,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,11 +15,19 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 from tqdm import tqdm
 
-from .checkpoint import BEST, LAST, Progress, averaged, load_checkpoint, read_progress
+from .checkpoint import (
+    BEST,
+    LAST,
+    Progress,
+    averaged,
+    best_metric,
+    load_checkpoint,
+    read_progress,
+)
 from .checkpoint import save_checkpoint as write_checkpoint
 from .config import TrainConfig
 from .interrupt import Stop, interruptions
-from .loading import make_loader
+from .loading import batches_of, make_loader
 from .optimizer import make_optimizer
 from .prepare import (
     NONFINITE,
@@ -32,12 +38,18 @@ from .prepare import (
     prepare_model,
     share_from_first,
 )
-from .report import SAMPLES_FOLDER, Metrics, contact_sheet, draw_curves
+from .report import (
+    SAMPLES_FOLDER,
+    Evaluate,
+    Metrics,
+    coco_evaluation,
+    contact_sheet,
+    draw_curves,
+)
 from .schedule import learning_rate
 from .step import StepResult, TrainStep
 
 METRIC = "AP"  # decides which checkpoint is the best
-Evaluate = Callable[[Any, Any], dict[str, Any]]
 
 
 class Summary(NamedTuple):
@@ -108,7 +120,11 @@ class Trainer:
         self.group = mx.distributed.init()
         self.first = self.group.rank() == 0
         self.data = describe_data(train_set, self.group)
-        self.evaluate = evaluate or (self._default_evaluate() if val_set is not None else None)
+        self.evaluate = evaluate
+        if evaluate is None and val_set is not None:
+            self.evaluate = coco_evaluation(config.batch_size)
+            if self.evaluate is None:
+                self._say("no evaluation: pip install 'mlx-rcnn[eval]' gives COCO metrics")
         self.step, self.best = 0, None  # type: int, float | None
         self.scores: dict[str, Any] = {}
         self.interrupted = False
@@ -136,7 +152,7 @@ class Trainer:
         mx.reset_peak_memory()
         if progress is not None:
             self.step = load_checkpoint(self.folder, self.take).step
-            self.best = _best(self.folder)
+            self.best = best_metric(self.folder)
         self.step = share_from_first(self.take, self.step)
         if self.first:
             if progress is None:
@@ -186,7 +202,7 @@ class Trainer:
         if self.step >= end:
             return {}
         start = (self.step - epoch * self.steps) * config.accumulate
-        with closing(_iterate(self.loader, epoch, start)) as batches:
+        with closing(batches_of(self.loader, epoch, start)) as batches:
             while self.step < end:
                 asked = time.perf_counter()
                 chosen = list(islice(batches, config.accumulate))
@@ -283,28 +299,6 @@ class Trainer:
         )  # fmt: skip
         return write_checkpoint(self.folder, self.take, progress, name)
 
-    def _default_evaluate(self) -> Evaluate | None:
-        if find_spec("faster_coco_eval") is None:
-            self._say("no evaluation: pip install 'mlx-rcnn[eval]' gives COCO metrics")
-            return None
-        from ..evaluation import evaluate_coco
-
-        size = self.config.batch_size
-        return lambda model, dataset: evaluate_coco(model, dataset, batch_size=size, progress=False)
-
     def _say(self, text: str) -> None:
         if self.first:
             tqdm.write(text, file=sys.stderr)
-
-
-def _iterate(loader: Any, epoch: int, start: int) -> Generator[Any, None, None]:
-    """A loader's epoch as a generator, so that leaving it early ends its threads."""
-    yield from loader.epoch(epoch, start=start)
-
-
-def _best(folder: Path) -> float | None:
-    """The metric of the best checkpoint so far."""
-    try:
-        return read_progress(folder, BEST).metric
-    except FileNotFoundError:
-        return None

@@ -63,7 +63,9 @@ sixteenths = st.integers(-100, 500).map(lambda v: v / 16 + 0.003)
 @settings(max_examples=60, deadline=None)
 @given(
     st.tuples(st.integers(1, 20), st.integers(1, 20)),
-    st.lists(st.tuples(sixteenths, sixteenths, st.integers(0, 160), st.integers(0, 160)), max_size=4),
+    st.lists(
+        st.tuples(sixteenths, sixteenths, st.integers(0, 160), st.integers(0, 160)), max_size=4
+    ),
     st.integers(1, 9),
 )
 def test_oracle_of_anything(shape, places, size) -> None:

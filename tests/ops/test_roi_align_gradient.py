@@ -30,7 +30,9 @@ def gradient(cotangent, rois, shape=SHAPE, scale=1.0, ratio=2, aligned=False) ->
     rois, weight = mx.array(np.asarray(rois, np.float32)), mx.array(cotangent)
 
     def total(features: mx.array) -> mx.array:
-        return mx.sum(weight * roi_align(features, rois, cotangent.shape[1:3], scale, ratio, aligned))
+        return mx.sum(
+            weight * roi_align(features, rois, cotangent.shape[1:3], scale, ratio, aligned)
+        )
 
     found = mx.grad(total)(mx.array(noise("gradient maps", *shape)))
     assert found.dtype == mx.float32 and found.shape == shape
@@ -84,7 +86,9 @@ def test_finite_differences_on_small_maps(shape: tuple[int, ...], aligned: bool)
         return sum(w * float(features[pixel] @ cotangent[place]) for place, pixel, w in taps)
 
     expected = numeric_gradient(total, noise("gradient maps", *shape), step=1.0)  # it is linear
-    np.testing.assert_allclose(gradient(cotangent, rois, shape, aligned=aligned), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        gradient(cotangent, rois, shape, aligned=aligned), expected, atol=1e-5
+    )
 
 
 def test_chunks_and_evaluation_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

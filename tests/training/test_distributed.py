@@ -41,6 +41,10 @@ def test_two_at_batch_2_are_one_at_batch_4(tmp_path: Path):
     assert one.keys() == two.keys()
     for name in one:
         np.testing.assert_allclose(one[name], two[name], rtol=1e-3, atol=1e-5, err_msg=name)
+    run(2, str(tmp_path / "two"), "2", "resume")  # the others get all from the first
+    again = weights(tmp_path / "two")
+    for name in two:
+        np.testing.assert_array_equal(again[name], two[name], err_msg=name)
     lines = [(tmp_path / n / "metrics.jsonl").read_text().count("\n") for n in ("one", "two")]
     assert lines == [6, 6]  # 2 epochs of 2 steps and an evaluation: the first machine alone wrote
 

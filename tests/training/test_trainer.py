@@ -20,7 +20,7 @@ from PIL import Image
 
 import mlx_rcnn
 import tiny
-from mlx_rcnn.training import TrainConfig, trainer
+from mlx_rcnn.training import TrainConfig, report, trainer
 from mlx_rcnn.training.checkpoint import LAST, read_progress
 from mlx_rcnn.training.report import Metrics
 
@@ -176,8 +176,8 @@ def test_loss_that_is_not_finite_names_the_images(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(trainer.TrainStep, "__call__", poisoned)
     with pytest.raises(FloatingPointError, match=r"step 4: not finite: rpn_cls_loss.*shapes"):
         trainer.fit(model, tiny.shapes(), None, tiny.CONFIG, tmp_path)
-    report = json.loads((tmp_path / "nonfinite/batch.json").read_text())
-    assert report["step"] == 4 and len(report["images"]) == len(report["image_ids"]) == 2
+    found = json.loads((tmp_path / "nonfinite/batch.json").read_text())
+    assert found["step"] == 4 and len(found["images"]) == len(found["image_ids"]) == 2
     progress = read_progress(tmp_path, "nonfinite")
     assert progress.step == 4
     weights = mx.load(str(tmp_path / "nonfinite/model.safetensors"))
@@ -267,7 +267,7 @@ def test_heads_and_freezing(tmp_path: Path):
 
 
 def test_without_an_evaluation(tmp_path: Path, monkeypatch, capsys):
-    monkeypatch.setattr(trainer, "find_spec", lambda name: None)
+    monkeypatch.setattr(report, "find_spec", lambda name: None)
     config = replace(tiny.CONFIG, epochs=1)
     done = trainer.fit(tiny.build(), tiny.shapes(), tiny.shapes(2), config, tmp_path)
     assert done.best is None and done.metrics == {}

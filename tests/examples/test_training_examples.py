@@ -1,0 +1,50 @@
+"""The training examples run, on a folder with a handful of made-up pictures."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import mlx_rcnn
+import tiny
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    """A VOC folder: 4 images to train on, 2 to validate with."""
+    root = tmp_path / "voc"
+    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (root / part).mkdir(parents=True)
+    dataset = tiny.shapes(6)
+    for i in range(len(dataset)):
+        image, target, _, _ = dataset[i]
+        Image.fromarray(image).save(root / f"JPEGImages/{i}.png")
+        objects = "".join(
+            f"<object><name>{dataset.class_names[label]}</name><bndbox><xmin>{x1 + 1}</xmin>"
+            f"<ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+            for (x1, y1, x2, y2), label in zip(target["boxes"], target["labels"], strict=True)
+        )
+        (root / f"Annotations/{i}.xml").write_text(
+            f"<annotation><filename>{i}.png</filename><size><width>80</width><height>64</height>"
+            f"<depth>3</depth></size>{objects}</annotation>"
+        )
+    (root / "ImageSets/Main/train.txt").write_text("0\n1\n2\n3\n")
+    (root / "ImageSets/Main/val.txt").write_text("4\n5\n")
+    return root
+
+
+@pytest.mark.parametrize("name", ["train_voc.py", "pretrain_backbone.py"])
+def test_example(tmp_path: Path, voc: Path, name):
+    run = tmp_path / "run"
+    command = [sys.executable, str(EXAMPLES / name), "--data", str(voc), "--output", str(run)]
+    command += ["--epochs", "1", "--size", "64", "--width", "16"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    model = mlx_rcnn.load(run / "best")
+    assert model.config.min_size == 64 and len(model.class_names) >= 3
