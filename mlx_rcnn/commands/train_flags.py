@@ -45,12 +45,16 @@ def add_train(commands: Any, model_help: str) -> None:
         "--model",
         metavar="MODEL",
         help=f"{model_help}; or the name of a builder, such as faster_rcnn_resnet_50_fpn, to train "
-        "from scratch (default with --resume: the run's own)",
+        "from scratch (default: none, or the run's own with --resume)",
     )
     parser.add_argument("--output", default="run", metavar="DIR", help="of the run (default: run)")
     again = parser.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on with the run in DIR")
-    again.add_argument("--overwrite", action="store_true", help="remove the run in DIR first")
+    again.add_argument(
+        "--resume", action="store_true", help="go on with the run in DIR (default: start one)"
+    )
+    again.add_argument(
+        "--overwrite", action="store_true", help="remove the run in DIR first (default: refuse)"
+    )
     group = parser.add_argument_group("how to train")
     for item in fields(TrainConfig):
         _add_field(group, item)

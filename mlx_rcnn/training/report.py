@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -20,6 +20,18 @@ TILE = 320  # pixels of a picture's longer side on the contact sheet
 TILES = 9
 SHOWN_SCORE = 0.5
 Evaluate = Callable[[Any, Any], dict[str, Any]]
+
+
+class Summary(NamedTuple):
+    """What became of a run: ``step`` and ``epoch`` reached, the ``best`` metric or ``None``,
+    ``metrics`` of the last evaluation, ``interrupted``, and ``peak_memory`` in bytes."""
+
+    step: int
+    epoch: int
+    best: float | None
+    metrics: dict[str, Any]
+    interrupted: bool
+    peak_memory: int
 
 
 def coco_evaluation(batch_size: int) -> Evaluate | None:

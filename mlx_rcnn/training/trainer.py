@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 from tqdm import tqdm
@@ -42,6 +42,7 @@ from .report import (
     SAMPLES_FOLDER,
     Evaluate,
     Metrics,
+    Summary,
     coco_evaluation,
     contact_sheet,
     draw_curves,
@@ -50,18 +51,6 @@ from .schedule import learning_rate
 from .step import StepResult, TrainStep
 
 METRIC = "AP"  # decides which checkpoint is the best
-
-
-class Summary(NamedTuple):
-    """What became of a run: ``step`` and ``epoch`` reached, the ``best`` metric or ``None``,
-    ``metrics`` of the last evaluation, ``interrupted``, and ``peak_memory`` in bytes."""
-
-    step: int
-    epoch: int
-    best: float | None
-    metrics: dict[str, Any]
-    interrupted: bool
-    peak_memory: int
 
 
 def fit(
