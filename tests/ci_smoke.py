@@ -43,7 +43,7 @@ def main(checkout: Path) -> None:
         num_classes=5, backbone_num_classes=0, min_size=128, max_size=192
     )
     mlx_rcnn.save(model, "model")
-    pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
     Image.fromarray(pixels).save("photo.png")
 
     script = Path(sys.executable).with_name("mlx_rcnn")
@@ -57,7 +57,7 @@ def main(checkout: Path) -> None:
     check(len(drawn) == 1, f"expected one annotated image in out/, found {drawn}")
     with Image.open(drawn[0]) as image:
         image.load()
-        check(image.size == (128, 96), f"the annotated image is {image.size}, not (128, 96)")
+        check(image.size == (320, 240), f"the annotated image is {image.size}, not (320, 240)")
     results = json.loads(Path("out.json").read_text())
     check(isinstance(results, list), f"COCO results are a list, got {type(results).__name__}")
     check(len(results) <= 5, f"--top-k 5 gave {len(results)} results")
