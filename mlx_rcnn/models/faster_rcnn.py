@@ -170,6 +170,11 @@ class FasterRCNN(nn.Module):
         if self.config.use_fpn and isinstance(maps, mx.array):
             raise ValueError("use_fpn=True: expected a list of maps from the backbone, got one map")
         for feature in features:
+            if not isinstance(feature, mx.array):
+                raise TypeError(
+                    f"backbone returned a {type(maps).__name__} of {type(feature).__name__}: "
+                    "expected one map (N, h, w, C) or a list of them"
+                )
             if feature.ndim != 4 or feature.shape[-1] != self.config.feat_channels:
                 raise ValueError(
                     f"feat_channels={self.config.feat_channels}: the backbone returned a map of "

@@ -24,6 +24,8 @@ from .roi_gather import (
 
 # Above this many taps a bin the dense separable form is cheaper than gathering.
 MAX_TAPS = 1024
+# Bytes of indices and weights held at once.
+INDEX_BYTES = 16 << 20
 
 
 def roi_align(
@@ -97,6 +99,7 @@ def multiscale_roi_align(
         grid = mx.full(extent.shape, float(sampling_ratio))
         return _average(pixels, base, limit, start, extent, grid, bins, [sampling_ratio] * 2)
     grid = mx.maximum(mx.ceil(extent / mx.array([bins[1], bins[0]])), 0.0)
+    grid = mx.where(mx.isinf(grid) | mx.isnan(grid), 0.0, grid)  # such a box has no samples
     return group_by_grid(
         np.array(grid),
         lambda rows, most: _average(
@@ -183,6 +186,15 @@ def _average(
     grid: mx.array, bins: tuple[int, int], most: Sequence[int],
 ) -> mx.array:  # fmt: skip
     """RoIAlign of RoIs with at most ``most`` = (x, y) samples a bin -> (R, ph, pw, C)."""
+    step = max(1, INDEX_BYTES // (8 * bins[0] * bins[1] * 4 * most[0] * most[1]))
+    if base.shape[0] > step:  # indices and weights are bounded too, one slice after the other
+        done: list[mx.array] = []
+        for first in range(0, base.shape[0], step):
+            rows = slice(first, first + step)
+            begin = mx.stop_gradient(mx.depends(start[rows], done[-1])) if done else start[rows]
+            part = base[rows], limit[rows], begin, extent[rows], grid[rows]
+            done.append(_average(pixels, *part, bins, most))
+        return mx.concatenate(done)
     column, column_weight = _taps(
         start[:, 0], extent[:, 0], bins[1], grid[:, 0], most[0], limit[:, 0]
     )

@@ -81,3 +81,13 @@ def test_wrong_backbones_are_named() -> None:
         model.predict(photo())
     with pytest.raises(ValueError, match=r"expected \(N, H, W, 3\) network input, got \(2, 3\)"):
         model(mx.zeros((2, 3)))
+
+
+def test_a_backbone_that_returns_a_dict_is_named():
+    class Mapped(nn.Module):
+        def __call__(self, x):
+            return {"0": x}
+
+    model = FasterRCNN(Mapped(), 3, 4, hidden_dim=8)
+    with pytest.raises(TypeError, match="returned a dict of str: expected one map"):
+        model.predict(photo())

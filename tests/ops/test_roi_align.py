@@ -196,3 +196,27 @@ def test_what_is_no_box_reads_nothing_astray():
     good = [1, 0, 0, 3, 3]
     result = np.array(roi_align(ones, mx.array([*bad, good]), 2, 1.0, 2))
     assert np.isin(result, (0, 1)).all() and (result[-1] == 1).all()
+
+
+@pytest.mark.parametrize("ratio", [-1, 2])
+def test_indices_in_slices_change_nothing(monkeypatch, ratio):
+    features, rois = mx.array(maps()), mx.array(np.array(EDGES, np.float32))
+
+    def run_both():
+        gradient = mx.grad(lambda f: mx.sum(roi_align(f, rois, (3, 2), 1.0, ratio) ** 2))
+        return np.array(roi_align(features, rois, (3, 2), 1.0, ratio)), np.array(gradient(features))
+
+    expected = run_both()
+    monkeypatch.setattr(MODULE, "INDEX_BYTES", 1)
+    for value, wanted in zip(run_both(), expected, strict=True):
+        np.testing.assert_allclose(value, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("ratio", [-1, 2])
+def test_a_box_that_is_not_finite_gives_zeros_and_harms_no_other(ratio, bad):
+    rois = np.array([[0, 1, 2, 9, 8], [1, 0, 3, bad, 9]], np.float32)
+    both = run(roi_align, maps(), rois, (3, 2), 1.0, ratio)
+    alone = run(roi_align, maps(), rois[:1], (3, 2), 1.0, ratio)
+    np.testing.assert_allclose(both[:1], alone, atol=1e-6)
+    assert np.isfinite(both).all()
