@@ -10,7 +10,7 @@ import mlx.nn as nn
 from .anchors import AnchorGenerator
 from .assign import BELOW, match, sample
 from .config import FasterRCNNConfig
-from .layers import Conv2d
+from .layers import Conv2d, conv_relu
 from .losses import binary_cross_entropy, normaliser, smooth_l1
 from .ops import clip_boxes, decode_boxes, encode_boxes, nms_mask
 from .ops.nms import ROUNDS, sort_scores, top_scores
@@ -48,7 +48,7 @@ class RPNHead(nn.Module):
         for x in features:
             n = x.shape[0]
             for block in self.conv:
-                x = mx.maximum(block[0](x), 0)
+                x = conv_relu(x, block[0])
             logits.append(self.cls_logits(x).reshape(n, -1).astype(mx.float32))
             deltas.append(self.bbox_pred(x).reshape(n, -1, 4).astype(mx.float32))
         return logits, deltas

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..layers import Conv2d, ConvTranspose2d
+from ..layers import Conv2d, ConvTranspose2d, conv_relu
 from ..losses import binary_cross_entropy, normaliser
 
 # A 3x3 convolution of 256 channels on 14x14 unfolds to 1.8 MB a RoI.
@@ -29,7 +29,7 @@ class MaskRCNNHeads(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """(R, s, s, C) -> (R, s, s, hidden_channels)."""
         for conv in self.convs:
-            x = mx.maximum(conv(x), 0)
+            x = conv_relu(x, conv)
         return x
 
 

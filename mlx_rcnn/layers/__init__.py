@@ -1,6 +1,6 @@
 """Layers of the networks: convolutions, linears and norms, channels last."""
 
-from .conv import Conv2d, ConvTranspose2d, Linear, max_pool, upsample_nearest
+from .conv import Conv2d, ConvTranspose2d, Linear, conv_relu, max_pool, upsample_nearest
 from .norm import BatchNorm, FrozenBatchNorm, GroupNorm, Norm, conv_norm, make_norm
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Linear",
     "Norm",
     "conv_norm",
+    "conv_relu",
     "make_norm",
     "max_pool",
     "upsample_nearest",

@@ -8,6 +8,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ..ops.fuse import fused
+
 
 class Conv2d(nn.Module):
     """A 2-D convolution, channels last; 1x1 kernels run as a matrix product.
@@ -74,6 +76,25 @@ class Conv2d(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         y = self.convolve(x, self.weight)
         return y + self.bias if "bias" in self else y
+
+
+@fused
+def shift_relu(x: mx.array, shift: mx.array) -> mx.array:
+    """``max(x + shift, 0)`` in one pass over ``x``; ``shift`` (C,) is added to every pixel."""
+    return mx.maximum(x + shift, 0)
+
+
+def conv_relu(x: mx.array, conv: Conv2d) -> mx.array:
+    """Convolution with a bias, and ReLU.
+
+    Args:
+        x (N, H, W, C).
+        conv: with a bias.
+
+    Returns:
+        (N, H', W', O).
+    """
+    return shift_relu(conv.convolve(x, conv.weight), conv.bias)
 
 
 class ConvTranspose2d(nn.Module):

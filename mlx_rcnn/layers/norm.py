@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..ops.fuse import fused
-from .conv import Conv2d
+from .conv import Conv2d, shift_relu
 
 AFFINE = ("weight", "bias")
 STATISTICS = ("running_mean", "running_var")
@@ -146,11 +146,6 @@ def _shift(x: mx.array, shift: mx.array) -> mx.array:
 
 
 @fused
-def _shift_relu(x: mx.array, shift: mx.array) -> mx.array:
-    return mx.maximum(x + shift, 0)
-
-
-@fused
 def _shift_add_relu(x: mx.array, shift: mx.array, residual: mx.array) -> mx.array:
     return mx.maximum(x + shift + residual, 0)
 
@@ -188,4 +183,4 @@ def conv_norm(
     if not relu:
         y = _shift(y, shift)
         return y if residual is None else y + residual
-    return _shift_relu(y, shift) if residual is None else _shift_add_relu(y, shift, residual)
+    return shift_relu(y, shift) if residual is None else _shift_add_relu(y, shift, residual)

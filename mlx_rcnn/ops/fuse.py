@@ -19,22 +19,40 @@ def _has_compiler() -> bool:
 
 
 def fused(function: F) -> F:
-    """Compile an elementwise function, falling back to plain evaluation without a compiler.
+    """Compile an elementwise function on a GPU.
 
-    A chain of elementwise operations costs one pass over memory instead of one each. The function
-    is traced once for all shapes, so it may broadcast its arguments but not change their rank.
+    A chain of elementwise operations costs one pass over memory there instead of one each. On a CPU
+    the plain operations stay: they vectorise, and each writes over its input, where a compiled one
+    does neither if its arguments broadcast. The function is traced once for all shapes, so it may
+    not change their rank.
 
     Args:
         function: elementwise, arrays in, one array out.
 
     Returns:
-        The same function, compiled on a GPU and on a CPU with g++.
+        The same function.
     """
+    return _choose(function, lambda: False)
+
+
+def fused_alike(function: F) -> F:
+    """As :func:`fused`, and on a CPU with g++ too: for arguments all of one shape, or scalars.
+
+    Args:
+        function: elementwise, arrays of one shape in, one array out.
+
+    Returns:
+        The same function.
+    """
+    return _choose(function, lambda: _has_compiler())
+
+
+def _choose(function: F, on_cpu: Callable[[], bool]) -> F:
     compiled = mx.compile(function, shapeless=True)
 
     @functools.wraps(function)
     def call(*arrays: mx.array) -> mx.array:
         on_gpu = mx.default_device().type == mx.DeviceType.gpu
-        return (compiled if on_gpu or _has_compiler() else function)(*arrays)
+        return (compiled if on_gpu or on_cpu() else function)(*arrays)
 
     return call  # type: ignore[return-value]

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from .boxes import box_area
-from .fuse import fused
+from .fuse import fused_alike
 
 # Rows resolved at once, and the rounds tried first. A CPU is bound by the matrix: short blocks stay
 # in its caches and skip more of the lower half. A GPU is bound by the number of kernels.
@@ -20,7 +20,7 @@ CPU_BLOCK, GPU_BLOCK = 64, 1024
 ROUNDS = 10  # 4 to 12 settle real scenes as one block, fewer in short ones
 
 
-@fused
+@fused_alike
 def _above(
     x1: mx.array, y1: mx.array, x2: mx.array, y2: mx.array, areas: mx.array, threshold: mx.array
 ) -> mx.array:
@@ -103,7 +103,8 @@ def nms_mask(
             settled.append(mx.all(keep == previous))
         keeps.append(keep)
         if start + size < n:
-            alive = _surviving(alive[:, :, size:], keep, hits[:, :, size:])
+            # All of `hits`, as a slice of it would be copied before the product.
+            alive = _surviving(alive, keep, hits)[:, :, size:]
     keep = mx.concatenate(keeps, axis=-1)[:, 0] > 0.5
     return keep, mx.all(mx.stack(settled)) if settled else mx.array(True)
 

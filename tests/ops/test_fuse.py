@@ -14,7 +14,7 @@ def plain(x, y, z):
 
 @pytest.fixture(scope="module")
 def compiled():
-    return MODULE.fused(plain)
+    return MODULE.fused_alike(plain)
 
 
 @pytest.fixture(params=[True, False], ids=["compiler", "none"])
@@ -60,7 +60,7 @@ def test_one_trace_serves_all_shapes(monkeypatch):
         traces.append(x.shape)
         return x + y
 
-    function = MODULE.fused(counted)
+    function = MODULE.fused_alike(counted)
     for shape in ((2, 3), (4, 5), (1, 7)):
         function(mx.zeros(shape), mx.zeros(shape[1:]))  # not evaluated: nothing is built
     assert len(traces) == 1
@@ -117,10 +117,10 @@ def test_without_a_compiler_nothing_is_compiled(monkeypatch):
     monkeypatch.setattr(MODULE, "_has_compiler", lambda: False)
     monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.cpu, 0))
     x = mx.array([1.0, -2.0])
-    assert MODULE.fused(plain)(x, 0 * x, x).tolist() == [1, 2]  # max(0 + 1, 0) and -(-2)
+    assert MODULE.fused_alike(plain)(x, 0 * x, x).tolist() == [1, 2]  # max(0 + 1, 0) and -(-2)
     monkeypatch.setattr(MODULE, "_has_compiler", lambda: True)
     with pytest.raises(AssertionError, match="was called"):
-        MODULE.fused(plain)(x, x, x)
+        MODULE.fused_alike(plain)(x, x, x)
 
 
 def test_the_compiler_is_looked_up_by_name(monkeypatch):
@@ -129,3 +129,17 @@ def test_the_compiler_is_looked_up_by_name(monkeypatch):
     assert lookup()
     monkeypatch.setattr(MODULE.shutil, "which", lambda name: None)
     assert not lookup()
+
+
+def test_on_a_cpu_only_arguments_alike_are_compiled(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("the compiled function was called")
+
+    monkeypatch.setattr(mx, "compile", lambda function, shapeless: refuse)
+    monkeypatch.setattr(MODULE, "_has_compiler", lambda: True)
+    x = mx.array([1.0, -2.0])
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.cpu, 0))
+    assert MODULE.fused(plain)(x, 0 * x, x).tolist() == [1, 2]
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu, 0))
+    with pytest.raises(AssertionError, match="was called"):
+        MODULE.fused(plain)(x, x, x)
