@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
 from typing import Any, NoReturn
 
+from .allocator import reuse_large_blocks
 from .commands import CommandError
 from .commands.evaluate_flags import add_evaluate
 from .commands.train_flags import add_train
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         args = build_parser().parse_args(argv)
+        reuse_large_blocks()  # a process of our own: its memory is there for its arrays
         # Each command's module brings its heavy imports: --help answers without them.
         command = import_module(f".commands.{args.command}", __package__)
         with warnings.catch_warnings():

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Bottom up. A unit is a module of mlx_rcnn or a whole subpackage; it imports units of lines above
 # its own line only, never one beside it. Inside a subpackage imports may not form a cycle.
 LAYERS = (
-    ("ops", "checks"),
+    ("ops", "checks", "allocator"),
     ("structures", "config", "categories"),
     ("layers",),
     ("backbones",),
