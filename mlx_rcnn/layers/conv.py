@@ -8,6 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ..ops.conv2d import conv2d
 from ..ops.fuse import fused
 
 
@@ -71,7 +72,7 @@ class Conv2d(nn.Module):
         if self.kernel_size == 1 and self.groups == 1 and self.padding == 0:
             x = x[:, :: self.stride, :: self.stride] if self.stride > 1 else x
             return x @ weight.reshape(weight.shape[0], -1).T
-        return mx.conv2d(x, weight, self.stride, self.padding, groups=self.groups)
+        return conv2d(x, weight, self.stride, self.padding, self.groups)
 
     def __call__(self, x: mx.array) -> mx.array:
         y = self.convolve(x, self.weight)
