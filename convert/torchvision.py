@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 
 from mlx_rcnn.categories import COCO_91
 
+from .recognised import Recognised
 from .rename import Rule, listing
 
 RULES = (
@@ -66,13 +67,9 @@ _NEEDED_FOR_MASKS = {
 }
 
 
-class Recognised(NamedTuple):
-    """``model`` ("faster_rcnn" or "mask_rcnn"), its config's fields, and what was recognised."""
-
-    model: str
-    backbone: dict[str, Any]
-    detector: dict[str, Any]
-    note: str
+def looks_like(state: Mapping[str, mx.array]) -> bool:
+    """Whether the keys are those of torchvision's detectors."""
+    return any(key.startswith("backbone.body.") for key in state)
 
 
 def recognise(state: Mapping[str, mx.array]) -> Recognised:
@@ -121,12 +118,14 @@ def recognise(state: Mapping[str, mx.array]) -> Recognised:
         detector["mask_hidden_channels"] = int(
             state["roi_heads.mask_predictor.conv5_mask.weight"].shape[0]
         )
-    backbone: dict[str, Any] = {"depth": depth, "num_classes": 0, "out_channels": channels}
+    backbone: dict[str, Any] = {"type": "resnet_fpn", "depth": depth, "num_classes": 0}
+    backbone["out_channels"] = channels
     backbone["width"] = int(state["backbone.body.conv1.weight"].shape[0])
     norm, why = _norm(state)
     kind = "Mask R-CNN" if mask else "Faster R-CNN"
     note = f"torchvision {kind}, ResNet-{depth} and FPN, {classes} classes ({why})"
-    return Recognised("mask_rcnn" if mask else "faster_rcnn", backbone | norm, detector, note)
+    model = "mask_rcnn" if mask else "faster_rcnn"
+    return Recognised("torchvision", model, backbone | norm, detector, RULES, note)
 
 
 def _norm(state: Mapping[str, mx.array]) -> tuple[dict[str, Any], str]:

@@ -1,7 +1,8 @@
 """Faster R-CNN and Mask R-CNN on Apple's MLX, with the weights people already have."""
 
 from . import ops
-from .config import FasterRCNNConfig, MaskRCNNConfig, ResNetFPNConfig
+from .backbone_config import ResNetFPNConfig
+from .config import FasterRCNNConfig, MaskRCNNConfig
 from .heads import FastRCNNPredictor, MaskRCNNPredictor
 from .models import (
     FasterRCNN,

@@ -17,9 +17,9 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from .backbones import ResNetFPN
-from .config import ResNetFPNConfig, make_config, to_json
-from .convert import torchvision
+from .backbones import BACKBONES, backbone_type
+from .config import make_config, to_json
+from .convert.libraries import recognise
 from .convert.rename import listing, rename, state_dict_of
 from .convert.torch_file import load_torch_file
 from .downloads import PUBLISHED, fetch
@@ -113,8 +113,8 @@ def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
 def _description(model: FasterRCNN, kind: str) -> dict[str, Any]:
     """What config.json holds: the model's config, with the sizes its heads have by now."""
     config, heads = to_json(model.config), model.roi_heads
-    own = type(model.backbone) is ResNetFPN
-    backbone = asdict(model.backbone.config) if own else None
+    own = backbone_type(model.backbone)
+    backbone = {"type": own, **asdict(model.backbone.config)} if own else None
     try:
         config["num_classes"] = heads.box_predictor.cls_score.out_features
         config["class_agnostic_bbox"] = heads.box_predictor.bbox_pred.out_features == 4
@@ -191,9 +191,8 @@ def _load_checkpoint(path: Path, overrides: dict[str, Any]) -> FasterRCNN:
     else:
         state = state_dict_of(load_torch_file(path), str(path))
     try:
-        found = torchvision.recognise(state)
-        pool = found.detector["pool_size"]
-        renamed = rename(state, torchvision.RULES, pool)
+        found = recognise(state)
+        renamed = rename(state, found.rules, found.detector["pool_size"])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     model = _build(found.model, found.backbone, found.detector, overrides)
@@ -212,9 +211,14 @@ def _build(
     cls, options = MODELS[kind], dict(overrides)
     body: Any = options.pop("backbone", None)
     if body is None:
-        own = {f.name for f in fields(ResNetFPNConfig)} - {"num_classes"}
+        given = dict(backbone or {})
+        name = given.pop("type", "resnet_fpn")  # the only one there was in the first files
+        if name not in BACKBONES:
+            raise ValueError(f"backbone of type {name!r}: expected one of {tuple(BACKBONES)}")
+        body_config = BACKBONES[name][0]
+        own = {f.name for f in fields(body_config)} - {"num_classes"}
         changes = {name: options.pop(name) for name in list(options) if name in own}
-        body = ResNetFPNConfig(**{**(backbone or {}), **changes})
+        body = body_config(**{**given, **changes})
     return cls(make_config(cls.config_class, body, None, None, {**config, **options}))
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # its own line only, never one beside it. Inside a subpackage imports may not form a cycle.
 LAYERS = (
     ("ops", "checks", "allocator"),
-    ("structures", "config", "categories"),
+    ("structures", "config", "backbone_config", "categories"),
     ("layers",),
     ("backbones",),
     ("anchors", "assign", "losses"),

@@ -1,6 +1,52 @@
 """Backbones: networks that turn an image into feature maps."""
 
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.nn as nn
+
+from ..backbone_config import ResNetFPNConfig
 from .fpn import FeaturePyramidNetwork, ResNetFPN
 from .resnet import ResNet
 
-__all__ = ["FeaturePyramidNetwork", "ResNet", "ResNetFPN"]
+BACKBONES: dict[str, tuple[type[Any], type[Any]]] = {
+    "resnet_fpn": (ResNetFPNConfig, ResNetFPN),
+}
+"""By the ``type`` that config.json gives: the config, and the module built from it, which keeps it
+as ``config``."""
+
+
+def make_backbone(config: Any) -> nn.Module:
+    """The backbone a config describes.
+
+    Args:
+        config: of one of ``BACKBONES``.
+
+    Returns:
+        The module, untrained.
+
+    Raises:
+        TypeError: it is none of them.
+    """
+    for kind, module in BACKBONES.values():
+        if type(config) is kind:
+            built: nn.Module = module(config)
+            return built
+    names = " or ".join(kind.__name__ for kind, _ in BACKBONES.values())
+    raise TypeError(f"backbone={config!r}: expected an mlx.nn.Module or {names}")
+
+
+def backbone_type(module: nn.Module) -> str | None:
+    """The key of ``BACKBONES`` that built a module; ``None`` for one of the user's own."""
+    return next((name for name, (_, cls) in BACKBONES.items() if type(module) is cls), None)
+
+
+__all__ = [
+    "BACKBONES",
+    "FeaturePyramidNetwork",
+    "ResNet",
+    "ResNetFPN",
+    "backbone_type",
+    "make_backbone",
+]

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config import ResNetFPNConfig
+from ..backbone_config import ResNetFPNConfig
 from ..layers import Conv2d, upsample_nearest
 from .resnet import ResNet
 

@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config import RESNET_DEPTHS
+from ..backbone_config import RESNET_DEPTHS
 from ..layers import Conv2d, Linear, conv_norm, make_norm, max_pool
 
 BLOCKS = dict(

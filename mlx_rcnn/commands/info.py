@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..config import ResNetFPNConfig
+from ..backbone_config import ResNetFPNConfig
 from . import load_model
 
 _NAMES_SHOWN = 8

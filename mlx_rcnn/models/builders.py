@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from ..config import ResNetFPNConfig
+from ..backbone_config import ResNetFPNConfig
 from .faster_rcnn import FasterRCNN
 from .mask_rcnn import MaskRCNN
 

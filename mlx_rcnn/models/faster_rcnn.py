@@ -10,8 +10,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..backbones import ResNetFPN
-from ..config import FasterRCNNConfig, ResNetFPNConfig, make_config
+from ..backbones import make_backbone
+from ..config import FasterRCNNConfig, make_config
 from ..heads import RoIHeads, select_detections
 from ..ops import multiscale_roi_align
 from ..ops.nms import ROUNDS
@@ -53,11 +53,7 @@ class FasterRCNN(nn.Module):
         super().__init__()
         self.config = make_config(self.config_class, backbone, feat_channels, num_classes, config)
         backbone = self.config.backbone
-        if isinstance(backbone, ResNetFPNConfig):
-            backbone = ResNetFPN(backbone)
-        if not isinstance(backbone, nn.Module):
-            raise TypeError(f"backbone={backbone!r}: expected an mlx.nn.Module or ResNetFPNConfig")
-        self.backbone = backbone
+        self.backbone = backbone if isinstance(backbone, nn.Module) else make_backbone(backbone)
         self.rpn = RegionProposalNetwork(self.config)
         self.roi_heads = RoIHeads(self.config)
         self.source: str | None = None

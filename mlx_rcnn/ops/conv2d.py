@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import mlx.core as mx
 
 
@@ -35,7 +37,7 @@ def _strided(x: mx.array, weight: mx.array, stride: int, padding: int) -> mx.arr
     def convolve(x: mx.array, weight: mx.array) -> mx.array:
         return mx.conv2d(x, weight, stride, padding)
 
-    @convolve.vjp  # type: ignore[untyped-decorator]
+    @convolve.vjp
     def gradients(
         primals: tuple[mx.array, mx.array], cotangent: mx.array, output: mx.array
     ) -> tuple[mx.array, mx.array]:
@@ -45,8 +47,7 @@ def _strided(x: mx.array, weight: mx.array, stride: int, padding: int) -> mx.arr
         )
         return input_gradient(x.shape, weight, stride, padding, cotangent), of_weight
 
-    result: mx.array = convolve(x, weight)
-    return result
+    return cast(mx.array, convolve(x, weight))
 
 
 def input_gradient(

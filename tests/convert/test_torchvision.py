@@ -32,7 +32,8 @@ def convert(state: State) -> tuple[FasterRCNN, Renamed]:
     found = recognise(state)
     renamed = rename(state, RULES, found.detector["pool_size"])
     cls = MaskRCNN if found.model == "mask_rcnn" else FasterRCNN
-    model = cls(ResNetFPNConfig(**found.backbone), **found.detector)
+    body = {k: v for k, v in found.backbone.items() if k != "type"}
+    model = cls(ResNetFPNConfig(**body), **found.detector)
     assign(model, renamed.weights, "file")
     return model, renamed
 
@@ -110,7 +111,8 @@ def test_group_norm_is_told_by_what_it_lacks() -> None:
     state = torch_state(FasterRCNN(net, 32, 3, use_fpn=True, hidden_dim=8))
     found = recognise(state)
     assert found.backbone["norm"] == "group" and "norm_groups" in found.note
-    model = FasterRCNN(ResNetFPNConfig(**found.backbone, norm_groups=4), **found.detector)
+    body = {k: v for k, v in found.backbone.items() if k != "type"}
+    model = FasterRCNN(ResNetFPNConfig(**body, norm_groups=4), **found.detector)
     assign(model, rename(state, RULES).weights, "file")
 
 

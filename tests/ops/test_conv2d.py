@@ -14,8 +14,10 @@ def arrays(*shapes: tuple[int, ...]) -> list[mx.array]:
 
 # Sizes that the stride divides and does not; the last rows and columns may be read by no window.
 @pytest.mark.parametrize("size", [(8, 12), (9, 13), (7, 10), (3, 3)])
-@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 1), (7, 2, 3), (3, 3, 0),
-                                                           (2, 2, 0), (1, 2, 0), (3, 1, 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [(3, 2, 1), (7, 2, 3), (3, 3, 0), (2, 2, 0), (1, 2, 0), (3, 1, 1)],
+)
 def test_value_and_gradients_are_mlx_s(
     size: tuple[int, int], kernel: int, stride: int, padding: int
 ) -> None:
