@@ -65,16 +65,50 @@ class BatchNorm(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         if (fixed := self.affine()) is not None:
             return (x * fixed[0] + fixed[1]).astype(x.dtype)
-        axes = tuple(range(x.ndim - 1))
         wide = x.astype(mx.float32)
-        mean, var = mx.mean(wide, axis=axes), mx.var(wide, axis=axes)
+        mean = mean_in_steps(wide)
+        centred = wide - spread(mean, x.shape)
+        var = mean_in_steps(mx.square(centred))
         count = x.size // x.shape[-1]
         mu = self.momentum
         unbiased = mx.stop_gradient(var) * (count / max(count - 1, 1))
         self.running_mean = (1 - mu) * self.running_mean + mu * mx.stop_gradient(mean)
         self.running_var = (1 - mu) * self.running_var + mu * unbiased
-        y = (wide - mean) * mx.rsqrt(var + self.eps) * self.weight + self.bias
+        scale = mx.rsqrt(var + self.eps) * self.weight
+        y = centred * spread(scale, x.shape) + spread(self.bias, x.shape)
         return y.astype(x.dtype)
+
+
+def mean_in_steps(x: mx.array) -> mx.array:
+    """Mean over all axes but the last, one axis after the other.
+
+    A float32 sum over all pixels of a map at once is ten times less exact (7e-6 of 20,000 pixels),
+    which a deep network of batch norms amplifies to per cents of a gradient.
+
+    Args:
+        x (..., C).
+
+    Returns:
+        (C,).
+    """
+    while x.ndim > 1:
+        x = mx.mean(x, axis=-2)
+    return x
+
+
+def spread(v: mx.array, shape: tuple[int, ...]) -> mx.array:
+    """``v`` (C,) as (..., 1, C), to be broadcast to ``shape``: its gradient is summed in steps too.
+
+    Args:
+        v (C,).
+        shape: (..., C) of what it is combined with.
+
+    Returns:
+        An array that broadcasts to ``shape``.
+    """
+    for count in range(1, len(shape) - 1):
+        v = mx.broadcast_to(v[..., None, :], (*shape[:count], shape[-1]))
+    return v[..., None, :]
 
 
 class FrozenBatchNorm(BatchNorm):
