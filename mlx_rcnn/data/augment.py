@@ -128,34 +128,36 @@ class ScaleJitterCrop:
     the mask.
 
     Args:
-        size: (height, width) of the result.
+        size: (height, width) of the result. Default: the image's own.
         scale: smallest and largest factor. Default: ``(0.1, 2.0)``.
         fill: RGB of what is filled up. Default: ImageNet's mean.
     """
 
     def __init__(
         self,
-        size: tuple[int, int],
-        scale: tuple[float, float] = (0.1, 2.0),
+        size: tuple[int, int] | None = None,
+        scale: Sequence[float] = (0.1, 2.0),
         fill: tuple[int, int, int] = _FILL,
     ) -> None:
-        if len(size) != 2 or min(size) < 1:
+        if size is not None and (len(size) != 2 or min(size) < 1):
             raise ValueError(f"size={size}: expected (height, width) of at least 1 pixel")
         if not 0 < scale[0] <= scale[1]:
             raise ValueError(f"scale={scale}: expected 0 < smallest <= largest")
-        self.size, self.scale, self.fill = (int(size[0]), int(size[1])), scale, fill
+        self.size = None if size is None else (int(size[0]), int(size[1]))
+        self.scale, self.fill = (float(scale[0]), float(scale[1])), fill
 
     def __call__(
         self, image: np.ndarray, target: Target, rng: np.random.Generator
     ) -> tuple[np.ndarray, Target]:
         """Scale, crop and fill up."""
-        fit = min(self.size[0] / image.shape[0], self.size[1] / image.shape[1])
+        size = self.size or image.shape[:2]
+        fit = min(size[0] / image.shape[0], size[1] / image.shape[1])
         factor = fit * float(rng.uniform(*self.scale))
         image, target = resize(image, target, _scaled(image, factor))
-        room = [max(have - want, 0) for have, want in zip(image.shape[:2], self.size, strict=True)]
+        room = [max(have - want, 0) for have, want in zip(image.shape[:2], size, strict=True)]
         top, left = (int(rng.integers(r + 1)) for r in room)
-        image, target = crop(image, target, (top, left), self.size)
-        return pad(image, target, self.size, self.fill)
+        image, target = crop(image, target, (top, left), size)
+        return pad(image, target, size, self.fill)
 
 
 class ColourJitter:
@@ -180,6 +182,11 @@ class ColourJitter:
                 raise ValueError(f"{name}: expected 0 to {0.5 if name == 'hue' else 1}")
         self.brightness, self.contrast = brightness, contrast
         self.saturation, self.hue = saturation, hue
+
+    def scaled(self, strength: float) -> ColourJitter:
+        """The same with all four amounts times ``strength``."""
+        amounts = (self.brightness, self.contrast, self.saturation, self.hue)
+        return ColourJitter(*(strength * amount for amount in amounts))
 
     def __call__(
         self, image: np.ndarray, target: Target, rng: np.random.Generator

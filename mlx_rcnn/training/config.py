@@ -19,7 +19,9 @@ LIMITS: dict[str, tuple[float, float | None]] = {
     "batch_size": (1, None),
     "lr": (0, None),
     "warmup": (0, None),
+    "drops": (0, 1),
     "drop_factor": (0, 1),
+    "scale_jitter": (0, None),
     "momentum": (0, 1),
     "weight_decay": (0, None),
     "clip": (0, None),
@@ -28,13 +30,15 @@ LIMITS: dict[str, tuple[float, float | None]] = {
     "freeze": (0, 5),
     "hflip": (0, 1),
     "vflip": (0, 1),
+    "colour_jitter": (0, 1),
     "seed": (0, 2**32 - 1),
     "workers": (1, None),
     "checkpoint_steps": (0, None),
     "cache_limit": (0, None),
 }
-MAY_CHANGE = ("workers", "checkpoint_steps", "cache_limit")
-"""Fields that a resumed run may change, as no step depends on them."""
+MAY_CHANGE = ("workers", "checkpoint_steps", "cache_limit", "epochs")
+"""Fields that a resumed run may change: no step depends on the first three, and a longer run is
+what people ask for (its schedule is stretched from where the run stands)."""
 
 
 def _field(default: Any, text: str) -> Any:
@@ -72,13 +76,20 @@ class TrainConfig:
     )  # fmt: skip
     hflip: float = _field(0.5, "chance that an image is mirrored")
     vflip: float = _field(0.0, "chance that an image is turned upside down")
+    scale_jitter: tuple[float, ...] | None = _field(
+        None, "LOW,HIGH: scale an image by a factor between, then crop or fill it to its own size "
+        "(default: none; 0.1,2 is large-scale jitter)"
+    )  # fmt: skip
+    colour_jitter: float = _field(
+        0.0, "strength of random brightness, contrast, saturation and hue; 1 is SSD's"
+    )
     seed: int = _field(0, "of the new weights, the order, the augmentation and the sampling")
     workers: int = _field(2, "threads that load images")
     checkpoint_steps: int = _field(0, "steps between checkpoints, 0 for one an epoch")
     cache_limit: float = _field(2.0, "GB of freed memory that MLX may keep")
 
     def __post_init__(self) -> None:
-        for name in ("drops", "min_size"):
+        for name in ("drops", "min_size", "scale_jitter"):
             value = getattr(self, name)
             if isinstance(value, list | int | float) and not isinstance(value, bool):
                 value = tuple(value) if isinstance(value, list) else (value,)
@@ -92,7 +103,7 @@ class TrainConfig:
         values = value if kind.startswith("tuple") else (value,)
         if not isinstance(values, tuple) or not values:
             raise TypeError(f"{name}={value!r}: expected one number or more")
-        low, high = LIMITS.get(name, (0, 1) if name == "drops" else (1, None))
+        low, high = LIMITS.get(name, (1, None))
         for item in values:
             if kind == "str":
                 if item not in CHOICES[name]:
@@ -105,6 +116,8 @@ class TrainConfig:
             if not math.isfinite(item) or item < low or (high is not None and item > high):
                 rule = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
                 raise ValueError(f"{name}={item!r}: expected a number {rule}")
+        if name == "scale_jitter" and (len(value) != 2 or not 0 < value[0] <= value[1]):
+            raise ValueError(f"scale_jitter={value!r}: expected two factors, 0 < low <= high")
         if name == "ema" and value == 1:
             raise ValueError("ema=1: expected a number below 1, as the average would never move")
 

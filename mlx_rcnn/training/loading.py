@@ -7,7 +7,15 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..data import Compose, HorizontalFlip, Loader, TrainBatch, VerticalFlip
+from ..data import (
+    ColourJitter,
+    Compose,
+    HorizontalFlip,
+    Loader,
+    ScaleJitterCrop,
+    TrainBatch,
+    VerticalFlip,
+)
 from .config import TrainConfig
 
 
@@ -16,7 +24,8 @@ def make_loader(train_set: Any, config: TrainConfig, group: mx.distributed.Group
 
     Args:
         train_set: see :mod:`mlx_rcnn.data`.
-        config: the fields ``batch_size``, ``seed``, ``workers``, ``hflip`` and ``vflip``.
+        config: the fields ``batch_size``, ``seed``, ``workers``, ``hflip``, ``vflip``,
+            ``scale_jitter`` and ``colour_jitter``.
         group: of the machines.
 
     Returns:
@@ -27,6 +36,10 @@ def make_loader(train_set: Any, config: TrainConfig, group: mx.distributed.Group
         steps.append(HorizontalFlip(config.hflip))
     if config.vflip:
         steps.append(VerticalFlip(config.vflip))
+    if config.scale_jitter is not None:
+        steps.append(ScaleJitterCrop(scale=config.scale_jitter))
+    if config.colour_jitter:
+        steps.append(ColourJitter().scaled(config.colour_jitter))
     return Loader(
         train_set,
         config.batch_size,

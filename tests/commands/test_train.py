@@ -54,6 +54,9 @@ def refused(result: tuple[int, str, str], *words: str) -> None:
     assert all(word in errors for word in words), errors
 
 
+SEVERAL = {"drops": (0.5, 0.75), "min_size": (320, 480), "scale_jitter": (0.5, 2.0)}
+
+
 def test_every_setting_is_a_flag_without_a_default_of_its_own():
     parser = build_parser()
     args = parser.parse_args(["train", "--data", "x"])
@@ -61,7 +64,7 @@ def test_every_setting_is_a_flag_without_a_default_of_its_own():
     for item in fields(TrainConfig):
         default = item.default
         several = "tuple" in str(item.type)
-        value = {"drops": (0.5, 0.75), "min_size": (320, 480)}[item.name] if several else default
+        value = SEVERAL[item.name] if several else default
         if value is None:
             value = 3
         text = ",".join(map(str, value)) if several else str(value)

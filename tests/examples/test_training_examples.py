@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
 from PIL import Image
 
@@ -36,6 +37,7 @@ def voc(tmp_path: Path) -> Path:
         )
     (root / "ImageSets/Main/train.txt").write_text("0\n1\n2\n3\n")
     (root / "ImageSets/Main/val.txt").write_text("4\n5\n")
+    (root / "ImageSets/Main/test.txt").write_text("4\n5\n")
     return root
 
 
@@ -48,3 +50,17 @@ def test_example(tmp_path: Path, voc: Path, name):
     assert done.returncode == 0, done.stderr[-3000:]
     model = mlx_rcnn.load(run / "best")
     assert model.config.min_size == 64 and len(model.class_names) >= 3
+
+
+def test_the_detector_of_the_demo(tmp_path: Path, voc: Path):
+    """Its own sizes, one step of it."""
+    run, model = tmp_path / "run", tmp_path / "model"
+    command = [sys.executable, str(EXAMPLES / "blood_cells/train.py"), "--data", str(voc)]
+    command += ["--output", str(run), "--export", str(model), "--epochs", "1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "test: AP " in done.stdout
+    assert (model / "model.safetensors").stat().st_size < 6e6
+    assert {str(v.dtype) for v in mx.load(str(model / "model.safetensors")).values()} == {
+        "mlx.core.float16", "mlx.core.float32"
+    }  # fmt: skip

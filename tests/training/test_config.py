@@ -23,6 +23,9 @@ from mlx_rcnn.training.config import TrainConfig, changes, from_json
         ("min_size", (), r"min_size=\(\): expected one number or more"),
         ("min_size", (320, 0), "min_size=0: expected a number at least 1"),
         ("drops", (0.5, 2), "drops=2: expected a number from 0 to 1"),
+        ("scale_jitter", (0.5,), r"scale_jitter=\(0.5,\): expected two factors"),
+        ("scale_jitter", (2.0, 0.5), "expected two factors, 0 < low <= high"),
+        ("colour_jitter", -1, "colour_jitter=-1: expected a number from 0 to 1"),
         ("schedule", "line", "schedule='line': expected one of"),
         ("dtype", "float16", "dtype='float16': expected one of"),
     ],
@@ -46,5 +49,5 @@ def test_json_and_back():
 
 def test_changes():
     config = TrainConfig()
-    assert changes(config, replace(config, workers=7, checkpoint_steps=3)) == []
+    assert changes(config, replace(config, workers=7, checkpoint_steps=3, epochs=30)) == []
     assert changes(config, replace(config, lr=1.0)) == ["lr: 0.005, now 1.0"]
