@@ -15,14 +15,14 @@ from mlx_rcnn.training import TrainConfig, fit
 
 SPLITS = ("train", "val", "test")
 CONFIG = TrainConfig(
-    epochs=40,
+    epochs=24,
     batch_size=4,
     lr=0.02,
     schedule="cosine",
     warmup=100,
-    ema=0.997,
-    # The last one is what predictions are made at, and the photos' own.
-    min_size=(416, 448, 512, 544, 480),
+    ema=0.995,
+    # Predictions are made at the last one.
+    min_size=(352, 384, 448, 480, 416),
     vflip=0.5,
     colour_jitter=0.5,
 )
@@ -40,8 +40,8 @@ def build(class_names: tuple[str, ...]) -> FasterRCNN:
         use_fpn=True,
         hidden_dim=256,
         dropout=0.0,
-        min_size=480,
-        max_size=960,
+        min_size=416,
+        max_size=832,
         class_names=class_names,
     )
 
