@@ -49,6 +49,13 @@ class FasterRCNNConfig:
         hidden_dim (int): units of the two layers of the box head. Default: ``4096``.
         dropout (float): after each of those layers, in ``get_loss`` only. Default: ``0.5``.
         class_agnostic_bbox (bool): one box regression for all classes. Default: ``False``.
+        bbox_clamp_both (bool): clamp regressed log sizes from below too (mmdetection). Default:
+            ``False``, from above only.
+        rpn_ranking (str): what proposals are ranked by within a level and, after suppression, over
+            all of them: ``"torchvision"`` the logit and its sigmoid, ``"detectron2"`` the logit,
+            ``"mmdetection"`` the sigmoid. They part where float32 sigmoids of unequal logits tie.
+        clip_results (bool): clip the final boxes to the image given and leave out those without a
+            width or height (detectron2). Default: ``False``.
         min_size (int): the short side is resized to this (several: training draws one of them,
             prediction takes the last).
         max_size (int): ... unless the long side would exceed this.
@@ -59,7 +66,8 @@ class FasterRCNNConfig:
         class_names: one name a class, the background's first. Default: none.
 
     The other fields are torchvision's, described at ``torchvision.models.detection.FasterRCNN``;
-    ``rpn_min_size`` and ``box_min_size`` are the smallest sides it keeps at the two stages.
+    ``rpn_min_size`` and ``box_min_size`` are the smallest sides it keeps at the two stages. A
+    proposal always needs a width and a height, whatever ``rpn_min_size``; a detection does not.
     """
 
     backbone: Any
@@ -78,6 +86,7 @@ class FasterRCNNConfig:
     hidden_dim: int = 4096
     dropout: float = 0.5
     class_agnostic_bbox: bool = False
+    bbox_clamp_both: bool = False
     # transform
     min_size: int | tuple[int, ...] = 800
     max_size: int = 1333
@@ -98,6 +107,7 @@ class FasterRCNNConfig:
     rpn_positive_fraction: float = 0.5
     rpn_score_thresh: float = 0.0
     rpn_min_size: float = 1e-3
+    rpn_ranking: str = "torchvision"
     # box head
     box_score_thresh: float = 0.05
     box_nms_thresh: float = 0.5
@@ -108,6 +118,7 @@ class FasterRCNNConfig:
     box_positive_fraction: float = 0.25
     bbox_reg_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     box_min_size: float = 1e-2
+    clip_results: bool = False
     class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -149,6 +160,7 @@ class FasterRCNNConfig:
             check_sizes(self, name)
         check_choice(self, "channel_order", ("rgb", "bgr"))
         check_choice(self, "resize_rule", ("torch", "pillow", "opencv"))
+        check_choice(self, "rpn_ranking", ("torchvision", "detectron2", "mmdetection"))
         self._check_names()
 
     def _check_names(self) -> None:
@@ -174,12 +186,15 @@ class MaskRCNNConfig(FasterRCNNConfig):
         mask_hidden_channels (int): channels of the mask head. Default: ``256``.
         mask_out_size (int): side of a predicted mask, twice the pool size. Default: ``28``.
         mask_num_convs (int): 3x3 convolutions of the mask head. Default: ``4``.
+        mask_paste_rule (str): ``"torchvision"`` or ``"detectron2"`` (and mmdetection): where a
+            pixel looks a mask up, see :func:`~mlx_rcnn.ops.paste_masks`.
     """
 
     mask_pool_size: tuple[int, int] = (14, 14)
     mask_hidden_channels: int = 256
     mask_out_size: int = 28
     mask_num_convs: int = 4
+    mask_paste_rule: str = "torchvision"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -187,6 +202,7 @@ class MaskRCNNConfig(FasterRCNNConfig):
         check_sizes(self, "mask_pool_size", whole=True)
         for name in ("mask_hidden_channels", "mask_out_size", "mask_num_convs"):
             check_integer(self, name, 1)
+        check_choice(self, "mask_paste_rule", ("torchvision", "detectron2"))
         height, width = self.mask_pool_size
         if height != width:
             raise ValueError(f"mask_pool_size={self.mask_pool_size!r}: expected a square")
@@ -202,7 +218,10 @@ _COUNTS = (
     "rpn_post_nms_top_n_test", "rpn_batch_size_per_image", "box_detections_per_img",
     "box_batch_size_per_image",
 )  # fmt: skip
-_SWITCHES = ("use_fpn", "anchor_rounding", "roi_aligned", "class_agnostic_bbox")
+_SWITCHES = (
+    "use_fpn", "anchor_rounding", "roi_aligned", "class_agnostic_bbox", "bbox_clamp_both",
+    "clip_results",
+)  # fmt: skip
 _FRACTIONS = (
     "rpn_nms_thresh", "rpn_fg_iou_thresh", "rpn_bg_iou_thresh", "rpn_positive_fraction",
     "rpn_score_thresh", "box_score_thresh", "box_nms_thresh", "box_fg_iou_thresh",

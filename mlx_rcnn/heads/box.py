@@ -93,6 +93,7 @@ def select_detections(
     min_size: float = 1e-2,
     candidates: int = 1024,
     rounds: int = ROUNDS,
+    clamp_both: bool = False,
 ) -> Detections:
     """Decode, threshold, suppress within each class, and keep the best.
 
@@ -112,6 +113,7 @@ def select_detections(
         min_size: least width and height. Default: ``1e-2``.
         candidates: pairs considered. Default: ``1024``.
         rounds: of :func:`~mlx_rcnn.ops.nms_mask`.
+        clamp_both: clamp regressed log sizes from below too. Default: ``False``.
 
     Returns:
         The detections, boxes in pixels of the network input.
@@ -130,6 +132,7 @@ def select_detections(
         mx.take_along_axis(deltas, which[..., None], axis=1),
         mx.take_along_axis(proposals.boxes, row[..., None], axis=1),
         bbox_reg_weights,
+        clip_below=clamp_both,
     )
     boxes = clip_boxes(boxes, sizes)
     valid = mx.all(boxes[..., 2:] - boxes[..., :2] >= min_size, axis=-1) & (score > score_thresh)

@@ -13,7 +13,7 @@ import numpy as np
 from ..backbones import make_backbone
 from ..config import FasterRCNNConfig, make_config
 from ..heads import RoIHeads, select_detections
-from ..ops import multiscale_roi_align
+from ..ops import clip_boxes, multiscale_roi_align
 from ..ops.nms import ROUNDS
 from ..rpn import RegionProposalNetwork
 from ..structures import Batch, Detections, Proposals
@@ -112,7 +112,7 @@ class FasterRCNN(nn.Module):
         batch = preprocess(load_images(images), self.config)
         with inference(self):
             _, _, detections = self._detect(batch, limits)
-        return to_results(detections, batch)
+        return to_results(detections, batch, self.config.clip_results)
 
     def get_loss(
         self,
@@ -225,7 +225,10 @@ class FasterRCNN(nn.Module):
             detections = select_detections(
                 logits, deltas, proposals, sizes, score_thresh, nms_thresh, top_k,
                 config.bbox_reg_weights, config.box_min_size, candidates, rounds,
+                config.bbox_clamp_both,
             )  # fmt: skip
+            if config.clip_results:
+                detections = drop_empty(detections, batch)
             exact = proposals.exact & detections.exact
             mx.eval(exact, *detections)
             if exact.item():
@@ -233,12 +236,29 @@ class FasterRCNN(nn.Module):
             rounds, candidates = 8 * rounds, 8 * candidates
 
 
-def to_results(detections: Detections, batch: Batch) -> list[dict[str, np.ndarray]]:
-    """Evaluated detections as one dict of NumPy arrays an image, in pixels of the image given."""
+def drop_empty(detections: Detections, batch: Batch) -> Detections:
+    """Without those that have no width or height left in the image given (detectron2)."""
+    ratio = batch.original_sizes.astype(np.float32) / batch.sizes.astype(np.float32)
+    boxes = detections.boxes * mx.array(ratio[:, [1, 0, 1, 0]])[:, None]
+    boxes = clip_boxes(boxes, mx.array(batch.original_sizes.astype(np.float32)))
+    whole = mx.all(boxes[..., 2:] > boxes[..., :2], axis=-1)
+    return detections._replace(valid=detections.valid & whole)
+
+
+def to_results(
+    detections: Detections, batch: Batch, clip: bool = False
+) -> list[dict[str, np.ndarray]]:
+    """Evaluated detections as one dict of NumPy arrays an image, in pixels of the image given.
+
+    Args:
+        detections: in pixels of the network input.
+        batch: the images they were found in.
+        clip: cut boxes off at the borders of the image given. Default: ``False``.
+    """
     boxes, scores, labels, valid = (np.array(v) for v in detections[:4])
     return [
         {
-            "boxes": boxes_to_original(boxes[i][ok], batch.sizes[i], batch.original_sizes[i]),
+            "boxes": boxes_to_original(boxes[i][ok], batch.sizes[i], batch.original_sizes[i], clip),
             "scores": scores[i][ok],
             "labels": labels[i][ok],
         }

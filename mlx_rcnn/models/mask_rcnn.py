@@ -96,13 +96,16 @@ class MaskRCNN(FasterRCNN):
         with inference(self):
             features, scales, detections = self._detect(batch, limits)
             probabilities = self._mask_probabilities(features, scales, detections)
-        results = to_results(detections, batch)
+        results = to_results(detections, batch, self.config.clip_results)
         first = 0
         for result, size in zip(results, batch.original_sizes.tolist(), strict=True):
             part = probabilities[first : first + len(result["scores"])]
             first += len(part)
             if masks == "full":
-                part = np.asarray(paste_masks(part, result["boxes"], tuple(size), MASK_THRESH))
+                rule = self.config.mask_paste_rule
+                part = np.asarray(
+                    paste_masks(part, result["boxes"], tuple(size), MASK_THRESH, rule=rule)
+                )
             result["masks"] = part
         return results
 
