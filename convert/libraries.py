@@ -9,6 +9,7 @@ import mlx.core as mx
 
 from . import torchvision
 from .recognised import Recognised
+from .state_dict import without_prefix
 
 LIBRARIES: dict[str, ModuleType] = {"torchvision": torchvision}
 """Each has ``looks_like(state)``, by a key only it has, and ``recognise(state)``."""
@@ -34,3 +35,21 @@ def recognise(state: Mapping[str, mx.array], library: str = "auto") -> Recognise
         if module.looks_like(state):
             return module.recognise(state)
     return torchvision.recognise(state)  # whose message says what is missing
+
+
+def unprefixed(state: Mapping[str, mx.array]) -> Mapping[str, mx.array]:
+    """A state dict by the keys of its library, which a common prefix may hide.
+
+    Args:
+        state: arrays by the library's keys, or by those under one prefix, as a network that is
+            part of another has them (``detector.backbone.body...``).
+
+    Returns:
+        ``state`` itself if a library knows its keys, or none does without the prefix either.
+    """
+    inner: Mapping[str, mx.array] | None = state
+    while inner is not None:
+        if any(module.looks_like(inner) for module in LIBRARIES.values()):
+            return inner
+        inner = without_prefix(inner)
+    return state

@@ -25,8 +25,14 @@ RULES = (
         r"backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(?:0\.)?(weight|bias)",
         r"backbone.fpn.\1_blocks.\2.0.\3",
         "conv",
+        r"backbone.fpn.\1_blocks.\2.0.\3",
     ),
-    Rule(r"rpn\.head\.conv\.(?:0\.0\.)?(weight|bias)", r"rpn.head.conv.0.0.\1", "conv"),
+    Rule(
+        r"rpn\.head\.conv\.(?:0\.0\.)?(weight|bias)",
+        r"rpn.head.conv.0.0.\1",
+        "conv",
+        r"rpn.head.conv.0.0.\1",
+    ),
     Rule(r"(rpn\.head\.(?:cls_logits|bbox_pred)\..*)", r"\1", "conv"),
     # flattened (C, h, w) there, (h, w, C) here
     Rule(r"(roi_heads\.box_head\.fc6\.weight)", r"\1", "flat"),

@@ -19,8 +19,9 @@ from mlx.utils import tree_flatten
 
 from .backbones import BACKBONES, backbone_type
 from .config import make_config, to_json
-from .convert.libraries import recognise
-from .convert.rename import listing, rename, state_dict_of
+from .convert.libraries import recognise, unprefixed
+from .convert.rename import listing, rename
+from .convert.state_dict import state_dict_of
 from .convert.torch_file import load_torch_file
 from .downloads import PUBLISHED, fetch
 from .layers import BatchNorm, GroupNorm
@@ -190,6 +191,7 @@ def _load_checkpoint(path: Path, overrides: dict[str, Any]) -> FasterRCNN:
             raise ValueError(f"{path} holds MLX weights: give its directory, with {CONFIG_FILE}")
     else:
         state = state_dict_of(load_torch_file(path), str(path))
+    state = unprefixed(state)
     try:
         found = recognise(state)
         renamed = rename(state, found.rules, found.detector["pool_size"])
