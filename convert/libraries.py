@@ -7,20 +7,27 @@ from types import ModuleType
 
 import mlx.core as mx
 
-from . import torchvision
-from .recognised import Recognised
+from . import detectron2, mmdetection, torchvision
+from .recognised import Hints, Recognised
 from .state_dict import without_prefix
 
-LIBRARIES: dict[str, ModuleType] = {"torchvision": torchvision}
-"""Each has ``looks_like(state)``, by a key only it has, and ``recognise(state)``."""
+LIBRARIES: dict[str, ModuleType] = {
+    "detectron2": detectron2,
+    "mmdetection": mmdetection,
+    "torchvision": torchvision,
+}
+"""Each has ``looks_like(state)``, by a key only it has, and ``recognise(state, hints)``."""
 
 
-def recognise(state: Mapping[str, mx.array], library: str = "auto") -> Recognised:
+def recognise(
+    state: Mapping[str, mx.array], library: str = "auto", hints: Hints = Hints()
+) -> Recognised:
     """Tell from keys and shapes what a state dict belongs to.
 
     Args:
         state: arrays by the library's keys, in its layout.
         library: a key of ``LIBRARIES``, or ``"auto"``. Default: ``"auto"``.
+        hints: what the file says beside its tensors. Default: nothing.
 
     Returns:
         What to build and how to fill it.
@@ -29,12 +36,13 @@ def recognise(state: Mapping[str, mx.array], library: str = "auto") -> Recognise
         ValueError: no network this package knows; the message says what it looks like.
     """
     if library != "auto":
-        found: Recognised = LIBRARIES[library].recognise(state)
+        found: Recognised = LIBRARIES[library].recognise(state, hints)
         return found
     for module in LIBRARIES.values():
         if module.looks_like(state):
-            return module.recognise(state)
-    return torchvision.recognise(state)  # whose message says what is missing
+            found = module.recognise(state, hints)
+            return found
+    return torchvision.recognise(state, hints)  # whose message says what is missing
 
 
 def unprefixed(state: Mapping[str, mx.array]) -> Mapping[str, mx.array]:

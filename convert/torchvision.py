@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +10,9 @@ import mlx.core as mx
 
 from mlx_rcnn.categories import COCO_91
 
-from .recognised import Recognised
-from .rename import Rule, listing
+from .recognised import Hints, Recognised
+from .rename import Rule
+from .structure import check_needed, pool_side, resnet_depth
 
 RULES = (
     # BatchNorm2d counts its batches; nothing reads the count.
@@ -50,15 +50,8 @@ RULES = (
     Rule(r"(roi_heads\.mask_predictor\.mask_fcn_logits\..*)", r"\1", "conv"),
 )
 
-_DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {  # (blocks a stage, bottleneck?) -> depth
-    ((2, 2, 2, 2), False): 18,
-    ((3, 4, 6, 3), False): 34,
-    ((3, 4, 6, 3), True): 50,
-    ((3, 4, 23, 3), True): 101,
-    ((3, 8, 36, 3), True): 152,
-}
-
 # What tells the architecture, and its number of axes.
+_KIND = "Faster or Mask R-CNN (ResNet and FPN) of torchvision"
 _NEEDED = {
     "backbone.body.conv1.weight": 4,
     "rpn.head.cls_logits.weight": 4,
@@ -78,11 +71,12 @@ def looks_like(state: Mapping[str, mx.array]) -> bool:
     return any(key.startswith("backbone.body.") for key in state)
 
 
-def recognise(state: Mapping[str, mx.array]) -> Recognised:
+def recognise(state: Mapping[str, mx.array], hints: Hints = Hints()) -> Recognised:
     """Tell from keys and shapes which torchvision R-CNN a state dict belongs to.
 
     Args:
         state: arrays by torchvision's keys.
+        hints: what the file says beside its tensors: class names, if any. Default: nothing.
 
     Returns:
         What to build.
@@ -93,20 +87,13 @@ def recognise(state: Mapping[str, mx.array]) -> Recognised:
     """
     other = _something_else(state)
     if other:
-        raise ValueError(
-            f"this is {other}; expected a Faster or Mask R-CNN (ResNet and FPN) of torchvision"
-        )
+        raise ValueError(f"this is {other}; expected a {_KIND}")
     mask = any(key.startswith("roi_heads.mask_") for key in state)
-    _check_needed(state, {**_NEEDED, **(_NEEDED_FOR_MASKS if mask else {})})
-    depth = _depth(state)
-    units, flat = state["roi_heads.box_head.fc6.weight"].shape
+    check_needed(state, {**_NEEDED, **(_NEEDED_FOR_MASKS if mask else {})}, _KIND)
+    depth = resnet_depth(state, [f"backbone.body.layer{i}." for i in range(1, 5)])
+    units = state["roi_heads.box_head.fc6.weight"].shape[0]
     channels = int(state["rpn.head.cls_logits.weight"].shape[1])
-    side = math.isqrt(flat // channels)
-    if side * side * channels != flat:
-        raise ValueError(
-            f"'roi_heads.box_head.fc6.weight' has {flat} columns: expected {channels} channels "
-            "times a square"
-        )
+    side = pool_side(state, "roi_heads.box_head.fc6.weight", channels)
     classes = int(state["roi_heads.box_predictor.cls_score.weight"].shape[0])
     detector: dict[str, Any] = {
         "feat_channels": channels,
@@ -116,7 +103,9 @@ def recognise(state: Mapping[str, mx.array]) -> Recognised:
         "pool_size": (side, side),
         "dropout": 0.0,
     }
-    if classes == len(COCO_91):
+    if hints.class_names and len(hints.class_names) == classes - 1:
+        detector["class_names"] = (COCO_91[0], *hints.class_names)
+    elif classes == len(COCO_91):
         detector["class_names"] = COCO_91
     if mask:
         convs = {m[1] for k in state if (m := re.search(r"mask_head\.(?:mask_fcn)?(\d)", k))}
@@ -145,42 +134,6 @@ def _norm(state: Mapping[str, mx.array]) -> tuple[dict[str, Any], str]:
     return {"norm": "frozen", "norm_eps": 0.0}, "no num_batches_tracked: frozen norms, epsilon 0"
 
 
-def _check_needed(state: Mapping[str, mx.array], needed: Mapping[str, int]) -> None:
-    """Raise unless the keys of ``needed`` are there with as many axes, none of length 0."""
-    missing = [key for key in needed if key not in state]
-    if len(missing) > 2:
-        raise ValueError(
-            "not a Faster or Mask R-CNN (ResNet and FPN) of torchvision: expected keys such as "
-            f"{next(iter(needed))!r}, got {listing(list(state), 4)}"
-        )
-    if missing:
-        raise ValueError(f"missing {listing(missing)}")
-    wrong = [
-        f"{key} {state[key].shape} (expected {axes} axes)"
-        for key, axes in needed.items()
-        if state[key].ndim != axes or state[key].size == 0
-    ]
-    if wrong:
-        raise ValueError(f"misshaped {listing(wrong)}")
-
-
-def _depth(state: Mapping[str, mx.array]) -> int:
-    blocks = []
-    for stage in range(1, 5):
-        found = {
-            m[1] for k in state if (m := re.match(rf"backbone\.body\.layer{stage}\.(\d+)\.", k))
-        }
-        blocks.append(len(found))
-    bottleneck = any(re.match(r"backbone\.body\.layer\d\.\d+\.conv3\.", key) for key in state)
-    depth = _DEPTHS.get((tuple(blocks), bottleneck))
-    if depth is None:
-        raise ValueError(
-            f"no ResNet has stages of {blocks} blocks: the checkpoint is incomplete, or of another "
-            "backbone"
-        )
-    return depth
-
-
 def _something_else(state: Mapping[str, mx.array]) -> str | None:
     """Networks people confuse with ours, by a key only they have."""
     signs = {
@@ -188,8 +141,6 @@ def _something_else(state: Mapping[str, mx.array]) -> str | None:
         "roi_heads.keypoint_predictor.kps_score_lowres.weight": "torchvision's Keypoint R-CNN",
         "rpn.head.conv.1.0.weight": "torchvision's v2 R-CNN",
         "backbone.body.0.0.weight": "an R-CNN on MobileNet",
-        "proposal_generator.rpn_head.conv.weight": "a detectron2 checkpoint",
-        "rpn_head.rpn_conv.weight": "an mmdetection checkpoint",
     }
     for key, name in signs.items():
         if key in state:

@@ -20,9 +20,10 @@ from mlx.utils import tree_flatten
 from .backbones import BACKBONES, backbone_type
 from .config import make_config, to_json
 from .convert.libraries import recognise, unprefixed
+from .convert.recognised import hints_of
 from .convert.rename import listing, rename
 from .convert.state_dict import state_dict_of
-from .convert.torch_file import load_torch_file
+from .convert.torch_file import load_checkpoint_file
 from .downloads import PUBLISHED, fetch
 from .layers import BatchNorm, GroupNorm
 from .models import FasterRCNN, MaskRCNN
@@ -37,11 +38,13 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
     """Load a model, ready to predict.
 
     Args:
-        source: a directory written by :func:`save`; a checkpoint file of torchvision (``.pth`` of
-            either format, or safetensors with torch's keys); or the name of published weights,
-            ``"fasterrcnn_resnet50_fpn"`` or ``"maskrcnn_resnet50_fpn"``, downloaded once.
+        source: a directory written by :func:`save`; a checkpoint file of torchvision, detectron2 or
+            mmdetection (``.pth`` of either format, ``.pkl``, or safetensors with torch's keys); or
+            the name of published weights, ``"fasterrcnn_resnet50_fpn"`` or
+            ``"maskrcnn_resnet50_fpn"``, downloaded once.
         **overrides: config fields to change (``box_score_thresh=0.3``, ``norm_eps=1e-5``);
-            ``dtype`` ("float32", "float16", "bfloat16") of the convolutions and linears;
+            ``dtype`` ("float32", "float16", "bfloat16") of the convolutions and linears; ``style``
+            ("pytorch" or "caffe") of an mmdetection checkpoint that does not say it;
             ``backbone``, a module, for a saved model whose backbone is the user's own.
 
     Returns:
@@ -184,16 +187,19 @@ def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
 
 
 def _load_checkpoint(path: Path, overrides: dict[str, Any]) -> FasterRCNN:
-    """A checkpoint with torchvision's keys."""
+    """A checkpoint with another library's keys."""
+    content: Any = None
     if path.suffix == ".safetensors":
         state, metadata = _read_safetensors(path)
         if metadata.get("format") == "mlx":
             raise ValueError(f"{path} holds MLX weights: give its directory, with {CONFIG_FILE}")
     else:
-        state = state_dict_of(load_torch_file(path), str(path))
+        content = load_checkpoint_file(path)
+        state = state_dict_of(content, str(path))
     state = unprefixed(state)
+    hints = hints_of(content, path.name, overrides.pop("style", None))
     try:
-        found = recognise(state)
+        found = recognise(state, hints=hints)
         renamed = rename(state, found.rules, found.detector["pool_size"])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
