@@ -13,7 +13,7 @@ import numpy as np
 
 from mlx_rcnn.categories import COCO_80
 
-from .recognised import Hints, Recognised
+from .recognised import NO_HINTS, Hints, Recognised
 from .rename import Rule, listing
 from .structure import (
     ALIGNED,
@@ -132,7 +132,7 @@ def looks_like(state: State) -> bool:
     return any(key.startswith((*starts, "stem.conv1.")) for key in state)
 
 
-def recognise(state: State, hints: Hints = Hints()) -> Recognised:
+def recognise(state: State, hints: Hints = NO_HINTS) -> Recognised:
     """Tell from keys and shapes which of detectron2's R-CNNs a state dict belongs to.
 
     Args:
@@ -173,14 +173,14 @@ def recognise(state: State, hints: Hints = Hints()) -> Recognised:
         detector |= _mask_fields(state, classes)
     backbone: dict[str, Any] = {"type": "resnet_fpn", "depth": depth, "num_classes": 0, **widths}
     backbone |= {"out_channels": channels, "norm": "frozen", "norm_eps": 1e-5}
-    # MSRA's ResNets stride in the first 1x1; Caffe2's ResNeXt, and everything torch trained, do not.
-    backbone["stride_in_1x1"] = widths["groups"] == 1 and detector["channel_order"] == "bgr"
-    place = "1x1" if backbone["stride_in_1x1"] else "3x3"
+    # MSRA's ResNets stride in the first 1x1; Caffe2's ResNeXt and what torch trained do not.
+    first = widths["groups"] == 1 and detector["channel_order"] == "bgr"
+    backbone["stride_in_1x1"] = first
     model = "Mask R-CNN" if mask else "Faster R-CNN"
     note = (
         f"detectron2 {model}, {architecture(depth, widths)} and FPN, {classes - 1} classes "
-        f"({why}; stride in the {place}; keys do not tell: give stride_in_1x1={not backbone['stride_in_1x1']} "
-        "if it was trained otherwise)"
+        f"({why}; stride in the {'1x1' if first else '3x3'}, which keys do not tell: give "
+        f"stride_in_1x1={not first} if it was trained so)"
     )
     kind = "mask_rcnn" if mask else "faster_rcnn"
     return Recognised("detectron2", kind, backbone, detector, RULES, note)
@@ -208,10 +208,9 @@ def _normalisation(state: State, resnext: bool) -> tuple[dict[str, Any], str]:
     """Fields of the input, from the model's own constants where the file holds them."""
     mean, std, order = MSRA_MEAN, CAFFE2_STD if resnext else MSRA_STD, "bgr"
     why = "BGR less MSRA's means"
-    if all(k in state and state[k].size == 3 for k in ("pixel_mean", "pixel_std")):
-        stored = [
-            tuple(np.array(state[k]).reshape(3).tolist()) for k in ("pixel_mean", "pixel_std")
-        ]
+    keys = ("pixel_mean", "pixel_std")
+    if all(key in state and state[key].size == 3 for key in keys):
+        stored = [tuple(np.array(state[key]).reshape(3).tolist()) for key in keys]
         # ImageNet's mean is greatest in red: that shows which order the three have.
         order = "rgb" if stored[0][0] > stored[0][2] else "bgr"
         mean, std = (v if order == "rgb" else v[::-1] for v in stored)

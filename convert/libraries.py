@@ -8,7 +8,7 @@ from types import ModuleType
 import mlx.core as mx
 
 from . import detectron2, mmdetection, torchvision
-from .recognised import Hints, Recognised
+from .recognised import NO_HINTS, Hints, Recognised
 from .state_dict import without_prefix
 
 LIBRARIES: dict[str, ModuleType] = {
@@ -20,7 +20,7 @@ LIBRARIES: dict[str, ModuleType] = {
 
 
 def recognise(
-    state: Mapping[str, mx.array], library: str = "auto", hints: Hints = Hints()
+    state: Mapping[str, mx.array], library: str = "auto", hints: Hints = NO_HINTS
 ) -> Recognised:
     """Tell from keys and shapes what a state dict belongs to.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlx_rcnn.categories import COCO_80
 
-from .recognised import Hints, Recognised
+from .recognised import NO_HINTS, Hints, Recognised
 from .rename import Rule
 from .structure import (
     ALIGNED,
@@ -104,7 +104,7 @@ def looks_like(state: State) -> bool:
     return any(key.startswith(starts) for key in state)
 
 
-def recognise(state: State, hints: Hints = Hints()) -> Recognised:
+def recognise(state: State, hints: Hints = NO_HINTS) -> Recognised:
     """Tell from keys and shapes which of mmdetection's R-CNNs a state dict belongs to.
 
     Keys do not tell the style: it is read from the config in the file, else from "caffe" in its

@@ -39,6 +39,9 @@ class Hints(NamedTuple):
     style: str | None = None
 
 
+NO_HINTS = Hints()
+
+
 def hints_of(content: Any, name: str, style: str | None = None) -> Hints:
     """Collect what a checkpoint says beside its tensors; mmdetection stores it under ``meta``.
 

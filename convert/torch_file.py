@@ -20,9 +20,11 @@ from mlx_rcnn.convert.inert import (
     Budget,
     CheckpointError,
     Global,
+    Opaque,
     UnsafeCheckpointError,
     describe,
     finish,
+    refused,
 )
 from mlx_rcnn.convert.stored_zip import read_stored_zip
 from mlx_rcnn.convert.strided import ArrayFactory, Storage, StorageSlice
@@ -62,20 +64,21 @@ def load_torch_file(path: str | os.PathLike[str]) -> Any:
         What was saved: each tensor, parameter and NumPy array as an ``mx.array`` of its own shape
         (torch's axis order) and dtype, except that float64 becomes float32; ``OrderedDict`` and
         ``Counter`` as dict, ``torch.Size`` as tuple, ``torch.device`` and ``torch.dtype`` as
-        strings such as ``"cuda:0"`` and ``"torch.float16"``, NumPy scalars as Python numbers. Keys
-        and order are the file's. A tensor saved under two names is one array.
+        strings such as ``"cuda:0"`` and ``"torch.float16"``, NumPy scalars as Python numbers. An
+        object of any other class (a script's ``argparse.Namespace``, a log) is an :class:`Opaque`
+        without contents. Keys and order are the file's. A tensor saved under two names is one array.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UnsafeCheckpointError: the pickle in it names anything but the above; nothing is run.
+        UnsafeCheckpointError: the pickle in it calls anything but the above; nothing is run.
         CheckpointError: it is not such a file, is damaged, cut short, or would take more memory
             than its size explains.
     """
     with _opened(path) as data:
         factory, budget = ArrayFactory(len(data)), Budget(4 * len(data) + 2**24, "its objects")
         if bytes(data[:4]) == _ZIP:
-            return finish(_read_zip(data, factory, budget))
-        return finish(_read_legacy(data, factory, budget))
+            return _finished(_read_zip(data, factory, budget))
+        return _finished(_read_legacy(data, factory, budget))
 
 
 def load_pickle_file(path: str | os.PathLike[str]) -> Any:
@@ -100,7 +103,7 @@ def load_pickle_file(path: str | os.PathLike[str]) -> Any:
         value = Unpickler(data, names, budget).load()
         if value == _MAGIC:
             raise CheckpointError("expected a plain pickle, this is for load_torch_file")
-        return finish(value)
+        return _finished(value)
 
 
 def load_checkpoint_file(path: str | os.PathLike[str]) -> Any:
@@ -119,6 +122,13 @@ def load_checkpoint_file(path: str | os.PathLike[str]) -> Any:
         head = bytes(data[:32])
     torch = head[:4] == _ZIP or _LEGACY in head
     return load_torch_file(path) if torch else load_pickle_file(path)
+
+
+def _finished(value: Any) -> Any:
+    """Plain data; a file that holds an unknown object and nothing else is of no use to anybody."""
+    if isinstance(value, Opaque):
+        raise refused(value.name)
+    return finish(value)
 
 
 @contextmanager

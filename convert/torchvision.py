@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from mlx_rcnn.categories import COCO_91
 
-from .recognised import Hints, Recognised
+from .recognised import NO_HINTS, Hints, Recognised
 from .rename import Rule
 from .structure import check_needed, pool_side, resnet_depth
 
@@ -71,7 +71,7 @@ def looks_like(state: Mapping[str, mx.array]) -> bool:
     return any(key.startswith("backbone.body.") for key in state)
 
 
-def recognise(state: Mapping[str, mx.array], hints: Hints = Hints()) -> Recognised:
+def recognise(state: Mapping[str, mx.array], hints: Hints = NO_HINTS) -> Recognised:
     """Tell from keys and shapes which torchvision R-CNN a state dict belongs to.
 
     Args:

@@ -1,9 +1,9 @@
 """Compare a converted detectron2 or mmdetection model with a golden of that library, by stages.
 
-A golden (``tests/goldens/README`` tells how they were made) holds samples of large arrays: ``X_pos``
-are flat positions in the whole array in torch's layout, ``X_val`` the values there. Every stage
-runs on the golden's own input of it where that is stored whole (the proposals and the detections),
-else on our output of the stage before, which only adds to the errors.
+A golden holds samples of large arrays: ``X_pos`` are flat positions in the whole array in torch's
+layout, ``X_val`` the values there. Every stage runs on the golden's own input of it where that is
+stored whole (the proposals and the detections), else on our output of the stage before, which only
+adds to the errors.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def box_rows(
 
 
 def pair(found: Mapping[str, np.ndarray], golden: Golden) -> list[tuple[int, int]]:
-    """(our row, golden row) of the detections of equal class within half a pixel, each used once."""
+    """(our row, golden row) of the detections of equal class within half a pixel."""
     pairs, free = [], set(range(len(found["scores"])))
     for row, (box, label) in enumerate(
         zip(golden["det_boxes"], golden["det_classes"], strict=True)

@@ -13,6 +13,8 @@ import zlib
 
 import numpy as np
 
+from recipe import GOLDENS
+
 ROLES = (
     (r"(^|\.)rpn_head\.(objectness_logits|rpn_cls)\.", "rpn_cls"),
     (r"(^|\.)rpn_head\.(anchor_deltas|rpn_reg)\.", "rpn_reg"),
@@ -77,3 +79,19 @@ def blobs(height: int = 240, width: int = 320, count: int = 40, seed: int = 2024
         v = (-dx * np.sin(angle) + dy * np.cos(angle)) / sy
         image += np.exp(-0.5 * (u * u + v * v))[..., None] * colour
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def library_shapes(library: str, kind: str) -> dict[str, tuple[int, ...]]:
+    """Key -> shape of ``"detectron2"``'s or ``"mmdet"``'s R50-FPN, ``"faster"`` or ``"mask"``."""
+    lines = (GOLDENS / f"keys_{library}_mask.txt").read_text().splitlines()
+    pairs = (line.partition(" ")[::2] for line in lines)
+    return {
+        key: tuple(int(n) for n in size.split("x") if n)
+        for key, size in pairs
+        if kind == "mask" or "mask_head" not in key
+    }
+
+
+def library_state(library: str, kind: str) -> dict[str, np.ndarray]:
+    """All tensors of such a model, by its library's keys and in torch's layout."""
+    return {key: fill(key, shape) for key, shape in library_shapes(library, kind).items()}
