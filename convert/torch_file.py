@@ -66,7 +66,7 @@ def load_torch_file(path: str | os.PathLike[str]) -> Any:
         ``Counter`` as dict, ``torch.Size`` as tuple, ``torch.device`` and ``torch.dtype`` as
         strings such as ``"cuda:0"`` and ``"torch.float16"``, NumPy scalars as Python numbers. An
         object of any other class (a script's ``argparse.Namespace``, a log) is an :class:`Opaque`
-        without contents. Keys and order are the file's. A tensor saved under two names is one array.
+        without contents. Keys and order are the file's. A tensor of two names is one array.
 
     Raises:
         FileNotFoundError: there is no such file.
