@@ -37,7 +37,7 @@ def recognise(state: Mapping[str, mx.array], library: str = "auto") -> Recognise
     return torchvision.recognise(state)  # whose message says what is missing
 
 
-def unprefixed(state: Mapping[str, mx.array]) -> Mapping[str, mx.array]:
+def unprefixed(state: dict[str, mx.array]) -> dict[str, mx.array]:
     """A state dict by the keys of its library, which a common prefix may hide.
 
     Args:
@@ -47,7 +47,7 @@ def unprefixed(state: Mapping[str, mx.array]) -> Mapping[str, mx.array]:
     Returns:
         ``state`` itself if a library knows its keys, or none does without the prefix either.
     """
-    inner: Mapping[str, mx.array] | None = state
+    inner: dict[str, mx.array] | None = state
     while inner is not None:
         if any(module.looks_like(inner) for module in LIBRARIES.values()):
             return inner
