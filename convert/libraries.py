@@ -33,19 +33,18 @@ def recognise(
         What to build and how to fill it.
 
     Raises:
-        ValueError: no network this package knows; the message says what it looks like.
+        ValueError: a style for another library than mmdetection, or no network this package
+            knows; the message says what it looks like.
     """
-    if library != "auto":
-        found: Recognised = LIBRARIES[library].recognise(state, hints)
-        return found
-    for module in LIBRARIES.values():
-        if module.looks_like(state):
-            found = module.recognise(state, hints)
-            return found
-    return torchvision.recognise(state, hints)  # whose message says what is missing
+    if library == "auto":
+        library = next((k for k, v in LIBRARIES.items() if v.looks_like(state)), "torchvision")
+    if hints.style is not None and library != "mmdetection":
+        raise ValueError(f"style={hints.style!r} is for mmdetection, got keys of {library}")
+    found: Recognised = LIBRARIES[library].recognise(state, hints)
+    return found
 
 
-def unprefixed(state: Mapping[str, mx.array]) -> Mapping[str, mx.array]:
+def unprefixed(state: dict[str, mx.array]) -> dict[str, mx.array]:
     """A state dict by the keys of its library, which a common prefix may hide.
 
     Args:
@@ -55,7 +54,7 @@ def unprefixed(state: Mapping[str, mx.array]) -> Mapping[str, mx.array]:
     Returns:
         ``state`` itself if a library knows its keys, or none does without the prefix either.
     """
-    inner: Mapping[str, mx.array] | None = state
+    inner: dict[str, mx.array] | None = state
     while inner is not None:
         if any(module.looks_like(inner) for module in LIBRARIES.values()):
             return inner

@@ -33,7 +33,6 @@ from mlx_rcnn.convert.unpickle import Unpickler
 __all__ = [
     "CheckpointError",
     "UnsafeCheckpointError",
-    "load_checkpoint_file",
     "load_pickle_file",
     "load_torch_file",
 ]
@@ -41,7 +40,6 @@ __all__ = [
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _ZIP = b"PK\3\4"
-_LEGACY = b"\x8a\x0a" + _MAGIC.to_bytes(10, "little")  # how a pickle spells the number
 _FOREIGN = {
     b"version https://git-lfs": "a git-lfs pointer, not the file: fetch that with `git lfs pull`",
     b"\x1f\x8b": "gzip data: unpack it first",
@@ -104,24 +102,6 @@ def load_pickle_file(path: str | os.PathLike[str]) -> Any:
         if value == _MAGIC:
             raise CheckpointError("expected a plain pickle, this is for load_torch_file")
         return _finished(value)
-
-
-def load_checkpoint_file(path: str | os.PathLike[str]) -> Any:
-    """Reads either kind of file by its first bytes, as its suffix tells nothing.
-
-    Args:
-        path (str or os.PathLike): a file for :func:`load_torch_file` or :func:`load_pickle_file`.
-
-    Returns:
-        What that function gives.
-
-    Raises:
-        FileNotFoundError, CheckpointError, UnsafeCheckpointError: as those.
-    """
-    with _opened(path) as data:
-        head = bytes(data[:32])
-    torch = head[:4] == _ZIP or _LEGACY in head
-    return load_torch_file(path) if torch else load_pickle_file(path)
 
 
 def _finished(value: Any) -> Any:

@@ -19,14 +19,12 @@ from mlx.utils import tree_flatten
 
 from .backbones import BACKBONES, backbone_type
 from .config import make_config, to_json
-from .convert.libraries import recognise, unprefixed
-from .convert.recognised import hints_of
-from .convert.rename import listing, rename
-from .convert.state_dict import state_dict_of
-from .convert.torch_file import load_checkpoint_file
-from .downloads import PUBLISHED, fetch
+from .convert.origin import from_json
+from .convert.rename import listing
+from .convert.safetensors_file import load_safetensors
 from .layers import BatchNorm, GroupNorm
 from .models import FasterRCNN, MaskRCNN
+from .sources import Checkpoint, find, read_checkpoint
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 FORMAT_VERSION = 1
@@ -38,10 +36,10 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
     """Load a model, ready to predict.
 
     Args:
-        source: a directory written by :func:`save`; a checkpoint file of torchvision, detectron2 or
-            mmdetection (``.pth`` of either format, ``.pkl``, or safetensors with torch's keys); or
-            the name of published weights, ``"fasterrcnn_resnet50_fpn"`` or
-            ``"maskrcnn_resnet50_fpn"``, downloaded once.
+        source: a directory written by :func:`save`; a checkpoint file of another library
+            (``.pth`` of either format, ``.pkl``, or safetensors with torch's keys); the name of
+            published weights, such as ``"torchvision/fasterrcnn_resnet50_fpn"``, downloaded once;
+            or a repository of the Hugging Face Hub, ``"owner/name"`` or ``"owner/name@revision"``.
         **overrides: config fields to change (``box_score_thresh=0.3``, ``norm_eps=1e-5``);
             ``dtype`` ("float32", "float16", "bfloat16") of the convolutions and linears; ``style``
             ("pytorch" or "caffe") of an mmdetection checkpoint that does not say it;
@@ -52,22 +50,17 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
 
     Raises:
         FileNotFoundError: nothing of that name.
+        ImportError: the Hub's client is needed and not installed.
         ValueError: not a checkpoint, one of another network, or incomplete; offenders are listed.
         TypeError: an override that is no field.
     """
     dtype = overrides.pop("dtype", None)
-    path = Path(source)
+    path = find(source)
     if path.is_dir():
         model = _load_directory(path, overrides)
-    elif path.exists():
-        model = _load_checkpoint(path, overrides)
-    elif (name := str(source).removeprefix("torchvision/")) in PUBLISHED:
-        model = _load_checkpoint(fetch(name), overrides)
     else:
-        raise FileNotFoundError(
-            f"no model {str(source)!r}: expected a directory written by mlx_rcnn.save, "
-            f"a checkpoint file, or one of {', '.join(PUBLISHED)}"
-        )
+        found = read_checkpoint(path, style=overrides.pop("style", None))
+        model = from_checkpoint(found, **overrides)
     if dtype is not None:
         cast_weights(model, dtype)
     model.eval()
@@ -143,7 +136,8 @@ def _description(model: FasterRCNN, kind: str) -> dict[str, Any]:
             f"the rest of its config (were all heads replaced?): {listing([*wrong, *expected])}"
         )
     version = {"model_type": kind, "format_version": FORMAT_VERSION, "source": model.source}
-    return {**version, **config, "backbone": backbone}
+    origin = {} if model.origin is None else {"origin": model.origin.to_json()}
+    return {**version, **config, "backbone": backbone, **origin}
 
 
 def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
@@ -177,35 +171,35 @@ def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
             f"{directory} was saved with a backbone of your own: pass load(..., backbone=module)"
         )
     try:
+        origin = from_json(content.pop("origin", None))
         model = _build(kind, backbone, content, overrides)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{file}: {error}") from error
-    weights, _ = _read_safetensors(directory / WEIGHTS_FILE)
+    weights, _ = load_safetensors(directory / WEIGHTS_FILE)
     assign(model, weights, str(directory / WEIGHTS_FILE))
-    model.source = note
+    model.source, model.origin = note, origin
     return model
 
 
-def _load_checkpoint(path: Path, overrides: dict[str, Any]) -> FasterRCNN:
-    """A checkpoint with another library's keys."""
-    content: Any = None
-    if path.suffix == ".safetensors":
-        state, metadata = _read_safetensors(path)
-        if metadata.get("format") == "mlx":
-            raise ValueError(f"{path} holds MLX weights: give its directory, with {CONFIG_FILE}")
-    else:
-        content = load_checkpoint_file(path)
-        state = state_dict_of(content, str(path))
-    state = unprefixed(state)
-    hints = hints_of(content, path.name, overrides.pop("style", None))
-    try:
-        found = recognise(state, hints=hints)
-        renamed = rename(state, found.rules, found.detector["pool_size"])
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+def from_checkpoint(checkpoint: Checkpoint, **overrides: Any) -> FasterRCNN:
+    """Build the model a checkpoint was recognised as and fill it, in training mode.
+
+    Args:
+        checkpoint: of :func:`~mlx_rcnn.sources.read_checkpoint`.
+        **overrides: config fields to change.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: its weights do not fit the model.
+        TypeError: an override that is no field.
+    """
+    path, found = checkpoint.path, checkpoint.found
     model = _build(found.model, found.backbone, found.detector, overrides)
-    assign(model, renamed.weights, str(path))
+    assign(model, checkpoint.weights, str(path))
     model.source = f"{path.name}: {found.note}"
+    model.origin = checkpoint.origin
     return model
 
 
@@ -293,12 +287,3 @@ def cast_weights(model: nn.Module, dtype: str) -> None:
 def _parameters(model: nn.Module) -> dict[str, mx.array]:
     """Every array of a model by its name."""
     return dict(cast(Any, tree_flatten(model.parameters())))
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
-    try:
-        weights, metadata = cast(Any, mx.load(str(path), return_metadata=True))
-        mx.eval(weights)  # a truncated file shows here
-    except Exception as error:  # MLX raises several types on a broken file
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
-    return weights, metadata or {}

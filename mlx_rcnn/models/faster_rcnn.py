@@ -41,6 +41,7 @@ class FasterRCNN(nn.Module):
         config: what it was built from.
         class_names: one name a class, or ``None``.
         source: where its weights came from, or ``None``.
+        origin: what the way back to their library needs (``convert/origin.py``), or ``None``.
     """
 
     config_class: type[FasterRCNNConfig] = FasterRCNNConfig
@@ -57,6 +58,7 @@ class FasterRCNN(nn.Module):
         self.rpn = RegionProposalNetwork(self.config)
         self.roi_heads = RoIHeads(self.config)
         self.source: str | None = None
+        self.origin: Any = None
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
