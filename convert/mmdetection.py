@@ -100,7 +100,7 @@ STYLES = ("pytorch", "caffe")
 
 def looks_like(state: State) -> bool:
     """Whether the keys are those of mmdetection's models."""
-    starts = ("roi_head.", "rpn_head.", "neck.", "bbox_head.")
+    starts = ("roi_head.", "rpn_head.rpn_", "neck.lateral_convs.", "bbox_head.")
     return any(key.startswith(starts) for key in state)
 
 

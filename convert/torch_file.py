@@ -75,8 +75,8 @@ def load_torch_file(path: str | os.PathLike[str]) -> Any:
     with _opened(path) as data:
         factory, budget = ArrayFactory(len(data)), Budget(4 * len(data) + 2**24, "its objects")
         if bytes(data[:4]) == _ZIP:
-            return _finished(_read_zip(data, factory, budget))
-        return _finished(_read_legacy(data, factory, budget))
+            return finish(_some_use(_read_zip(data, factory, budget)))
+        return finish(_read_legacy(data, factory, budget))
 
 
 def load_pickle_file(path: str | os.PathLike[str]) -> Any:
@@ -101,14 +101,14 @@ def load_pickle_file(path: str | os.PathLike[str]) -> Any:
         value = Unpickler(data, names, budget).load()
         if value == _MAGIC:
             raise CheckpointError("expected a plain pickle, this is for load_torch_file")
-        return _finished(value)
+        return finish(_some_use(value))
 
 
-def _finished(value: Any) -> Any:
-    """Plain data; a file that holds an unknown object and nothing else is of no use to anybody."""
+def _some_use(value: Any) -> Any:
+    """``value``, unless it is an object of an unknown class: nothing of it was read."""
     if isinstance(value, Opaque):
         raise refused(value.name)
-    return finish(value)
+    return value
 
 
 @contextmanager
@@ -241,7 +241,7 @@ def _read_legacy(data: memoryview, factory: ArrayFactory, budget: Budget) -> Any
     protocol, info = read(), read()
     if protocol != _PROTOCOL or type(info) is not dict:
         raise CheckpointError(f"expected torch.save protocol {_PROTOCOL}, got {describe(protocol)}")
-    value, keys = read(persistent_load), read()
+    value, keys = _some_use(read(persistent_load)), read()
     _locate(data, position, storages, keys, info.get("little_endian", True) is False)
     return value
 

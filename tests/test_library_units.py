@@ -1,6 +1,6 @@
 """Operators against detectron2's and mmdetection's own, where their rules differ or are at an edge.
 
-The inputs reach what whole images do not: clamps of regressed sizes, boxes on the border between two
+The inputs reach what whole images do not: clamps of regressed sizes, boxes on a border between
 levels, IoU of exactly the threshold, RoIs outside the map, empty or tiny.
 """
 
