@@ -1,7 +1,7 @@
 """Faster R-CNN and Mask R-CNN on Apple's MLX, with the weights people already have."""
 
 from . import ops
-from .backbone_config import ResNetFPNConfig
+from .backbone_config import MobileNetFPNConfig, ResNetFPNConfig
 from .config import FasterRCNNConfig, MaskRCNNConfig
 from .heads import FastRCNNPredictor, MaskRCNNPredictor
 from .models import (
@@ -9,10 +9,14 @@ from .models import (
     MaskRCNN,
     faster_rcnn_resnet_50_fpn,
     faster_rcnn_resnet_101_fpn,
+    fasterrcnn_mobilenet_v3_large_320_fpn,
+    fasterrcnn_mobilenet_v3_large_fpn,
     fasterrcnn_resnet50_fpn,
+    fasterrcnn_resnet50_fpn_v2,
     mask_rcnn_resnet_50_fpn,
     mask_rcnn_resnet_101_fpn,
     maskrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn_v2,
 )
 from .training import set_trainable
 from .weights import load, save
@@ -26,14 +30,19 @@ __all__ = [
     "MaskRCNN",
     "MaskRCNNConfig",
     "MaskRCNNPredictor",
+    "MobileNetFPNConfig",
     "ResNetFPNConfig",
     "faster_rcnn_resnet_101_fpn",
     "faster_rcnn_resnet_50_fpn",
+    "fasterrcnn_mobilenet_v3_large_320_fpn",
+    "fasterrcnn_mobilenet_v3_large_fpn",
     "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn_v2",
     "load",
     "mask_rcnn_resnet_101_fpn",
     "mask_rcnn_resnet_50_fpn",
     "maskrcnn_resnet50_fpn",
+    "maskrcnn_resnet50_fpn_v2",
     "ops",
     "save",
     "set_trainable",

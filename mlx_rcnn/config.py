@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 from .checks import (
+    NORMS,
     check_choice,
     check_integer,
     check_number,
@@ -46,8 +47,13 @@ class FasterRCNNConfig:
         roi_levels (int): how many of the finest maps RoIs are pooled from. Default: ``4``.
         roi_sampling_ratio (int): RoIAlign samples a bin and axis; 0 is adaptive. Default: ``2``.
         roi_aligned (bool): RoIAlign's half-pixel correction (detectron2). Default: ``False``.
-        hidden_dim (int): units of the two layers of the box head. Default: ``4096``.
-        dropout (float): after each of those layers, in ``get_loss`` only. Default: ``0.5``.
+        rpn_conv_depth (int): 3x3 convolutions of the RPN head. Default: ``1``.
+        box_head_convs (int): 3x3 convolutions of the box head, which then has one linear layer; 0
+            leaves it two linear layers alone. Default: ``0``.
+        box_head_norm (str): ``"batch"``, ``"frozen"`` or ``"group"`` after each of those, or
+            ``None`` for biases instead. Default: ``None``.
+        hidden_dim (int): units of the box head's linear layers. Default: ``4096``.
+        dropout (float): after each linear layer, in ``get_loss`` only. Default: ``0.5``.
         class_agnostic_bbox (bool): one box regression for all classes. Default: ``False``.
         bbox_clamp_both (bool): clamp regressed log sizes from below too (mmdetection). Default:
             ``False``, from above only.
@@ -83,6 +89,9 @@ class FasterRCNNConfig:
     roi_levels: int = 4
     roi_sampling_ratio: int = 2
     roi_aligned: bool = False
+    rpn_conv_depth: int = 1
+    box_head_convs: int = 0
+    box_head_norm: str | None = None
     hidden_dim: int = 4096
     dropout: float = 0.5
     class_agnostic_bbox: bool = False
@@ -127,6 +136,8 @@ class FasterRCNNConfig:
             check_integer(self, name, 1)
         check_integer(self, "num_classes", 2)
         check_integer(self, "roi_sampling_ratio", -1)
+        check_integer(self, "box_head_convs", 0)
+        check_choice(self, "box_head_norm", (None, *NORMS))
         for name in _FRACTIONS:
             check_number(self, name, 0.0, 1.0)
         check_number(self, "dropout", 0.0)
@@ -188,6 +199,7 @@ class MaskRCNNConfig(FasterRCNNConfig):
         mask_num_convs (int): 3x3 convolutions of the mask head. Default: ``4``.
         mask_paste_rule (str): ``"torchvision"`` or ``"detectron2"`` (and mmdetection): where a
             pixel looks a mask up, see :func:`~mlx_rcnn.ops.paste_masks`.
+        mask_head_norm (str): as ``box_head_norm``. Default: ``None``.
     """
 
     mask_pool_size: tuple[int, int] = (14, 14)
@@ -195,9 +207,11 @@ class MaskRCNNConfig(FasterRCNNConfig):
     mask_out_size: int = 28
     mask_num_convs: int = 4
     mask_paste_rule: str = "torchvision"
+    mask_head_norm: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice(self, "mask_head_norm", (None, *NORMS))
         check_row(self, "mask_pool_size", 2)
         check_sizes(self, "mask_pool_size", whole=True)
         for name in ("mask_hidden_channels", "mask_out_size", "mask_num_convs"):
@@ -213,7 +227,7 @@ class MaskRCNNConfig(FasterRCNNConfig):
 
 
 _COUNTS = (
-    "feat_channels", "roi_levels", "hidden_dim", "max_size", "size_divisible",
+    "feat_channels", "roi_levels", "rpn_conv_depth", "hidden_dim", "max_size", "size_divisible",
     "rpn_pre_nms_top_n_train", "rpn_pre_nms_top_n_test", "rpn_post_nms_top_n_train",
     "rpn_post_nms_top_n_test", "rpn_batch_size_per_image", "box_detections_per_img",
     "box_batch_size_per_image",

@@ -79,7 +79,7 @@ class RegionProposalNetwork(nn.Module):
             config.anchor_rounding,
             config.anchor_offset,
         )
-        self.head = RPNHead(config.feat_channels, self.anchors.per_cell)
+        self.head = RPNHead(config.feat_channels, self.anchors.per_cell, config.rpn_conv_depth)
         self.nms_thresh, self.score_thresh = config.rpn_nms_thresh, config.rpn_score_thresh
         self.min_size, self.ranking = config.rpn_min_size, config.rpn_ranking
         self.clamp_both = config.bbox_clamp_both

@@ -6,12 +6,14 @@ from typing import Any
 
 import mlx.nn as nn
 
-from ..backbone_config import ResNetFPNConfig
-from .fpn import FeaturePyramidNetwork, ResNetFPN
+from ..backbone_config import MobileNetFPNConfig, ResNetFPNConfig
+from .fpn import FeaturePyramidNetwork, MobileNetFPN, ResNetFPN
+from .mobilenet import MobileNetV3
 from .resnet import ResNet
 
 BACKBONES: dict[str, tuple[type[Any], type[Any]]] = {
     "resnet_fpn": (ResNetFPNConfig, ResNetFPN),
+    "mobilenet_fpn": (MobileNetFPNConfig, MobileNetFPN),
 }
 """By the ``type`` that config.json gives: the config, and the module built from it, which keeps it
 as ``config``."""
@@ -45,6 +47,8 @@ def backbone_type(module: nn.Module) -> str | None:
 __all__ = [
     "BACKBONES",
     "FeaturePyramidNetwork",
+    "MobileNetFPN",
+    "MobileNetV3",
     "ResNet",
     "ResNetFPN",
     "backbone_type",

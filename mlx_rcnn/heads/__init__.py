@@ -1,6 +1,7 @@
 """Heads over RoI features."""
 
 from .box import (
+    FastRCNNConvFCHead,
     FastRCNNPredictor,
     RoIHeads,
     SampledRoIs,
@@ -12,6 +13,7 @@ from .box import (
 from .mask import MaskRCNNHeads, MaskRCNNPredictor, mask_loss
 
 __all__ = [
+    "FastRCNNConvFCHead",
     "FastRCNNPredictor",
     "MaskRCNNHeads",
     "MaskRCNNPredictor",

@@ -9,7 +9,7 @@ import mlx.nn as nn
 
 from ..assign import BELOW, match, sample
 from ..config import FasterRCNNConfig
-from ..layers import Linear
+from ..layers import Conv2d, Linear, conv_norm, make_norm
 from ..losses import cross_entropy, normaliser, smooth_l1
 from ..ops import clip_boxes, decode_boxes, encode_boxes, nms_mask
 from ..ops.nms import ROUNDS, sort_scores, top_scores
@@ -29,13 +29,17 @@ class TwoMLPHead(nn.Module):
         self.fc6 = Linear(in_features, hidden_dim)
         self.fc7 = Linear(hidden_dim, hidden_dim)
 
-    def __call__(self, x: mx.array, dropout: float = 0.0, key: mx.array | None = None) -> mx.array:
+    def __call__(
+        self, x: mx.array, dropout: float = 0.0, key: mx.array | None = None,
+        valid: mx.array | None = None,
+    ) -> mx.array:  # fmt: skip
         """(R, ph, pw, C) -> (R, hidden_dim).
 
         Args:
             x: RoI features.
             dropout: share of units dropped after each layer. Default: none.
             key: of the dropout.
+            valid (R,): which RoIs count; it makes no difference here.
         """
         x = x.flatten(1)
         keys = mx.random.split(key, 2) if dropout and key is not None else (None, None)
@@ -43,6 +47,52 @@ class TwoMLPHead(nn.Module):
             x = mx.maximum(layer(x), 0)
             if k is not None:
                 x = x * mx.random.bernoulli(1 - dropout, x.shape, key=k) / (1 - dropout)
+        return x
+
+
+class FastRCNNConvFCHead(nn.Module):
+    """3x3 convolutions, then one linear layer over what they leave, with ReLU throughout.
+
+    Args:
+        in_channels (int): C of the RoI features and of every convolution.
+        pool_size ((int, int)): (ph, pw) of the RoI features.
+        num_convs (int): convolutions.
+        hidden_dim (int): units of the linear layer.
+        norm (str): ``"batch"``, ``"frozen"`` or ``"group"`` after each convolution, or ``None`` for
+            biases instead. Default: ``None``.
+    """
+
+    def __init__(
+        self, in_channels: int, pool_size: tuple[int, int], num_convs: int, hidden_dim: int,
+        norm: str | None = None,
+    ):  # fmt: skip
+        super().__init__()
+        self.convs = [
+            Conv2d(in_channels, in_channels, 3, padding=1, bias=norm is None)
+            for _ in range(num_convs)
+        ]
+        if norm is not None:
+            self.norms = [make_norm(norm, in_channels) for _ in range(num_convs)]
+        self.fc = Linear(pool_size[0] * pool_size[1] * in_channels, hidden_dim)
+
+    def __call__(
+        self, x: mx.array, dropout: float = 0.0, key: mx.array | None = None,
+        valid: mx.array | None = None,
+    ) -> mx.array:  # fmt: skip
+        """(R, ph, pw, C) -> (R, hidden_dim).
+
+        Args:
+            x: RoI features.
+            dropout: share of units dropped at the end. Default: none.
+            key: of the dropout.
+            valid (R,): RoIs that a batch norm takes its statistics over. Default: all.
+        """
+        norms = self.norms if "norms" in self else [None] * len(self.convs)
+        for conv, norm in zip(self.convs, norms, strict=True):
+            x = conv_norm(x, conv, norm, valid=valid)
+        x = mx.maximum(self.fc(x.flatten(1)), 0)
+        if dropout and key is not None:
+            x = x * mx.random.bernoulli(1 - dropout, x.shape, key=key) / (1 - dropout)
         return x
 
 
@@ -75,7 +125,14 @@ class RoIHeads(nn.Module):
     def __init__(self, config: FasterRCNNConfig):
         super().__init__()
         height, width = config.pool_size
-        self.box_head = TwoMLPHead(height * width * config.feat_channels, config.hidden_dim)
+        self.box_head: nn.Module = (
+            FastRCNNConvFCHead(
+                config.feat_channels, config.pool_size, config.box_head_convs, config.hidden_dim,
+                config.box_head_norm,
+            )
+            if config.box_head_convs
+            else TwoMLPHead(height * width * config.feat_channels, config.hidden_dim)
+        )  # fmt: skip
         self.box_predictor = FastRCNNPredictor(
             config.hidden_dim, config.num_classes, config.class_agnostic_bbox
         )

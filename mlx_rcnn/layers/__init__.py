@@ -1,7 +1,8 @@
 """Layers of the networks: convolutions, linears and norms, channels last."""
 
+from .activation import hard_sigmoid, hard_swish
 from .conv import Conv2d, ConvTranspose2d, Linear, conv_relu, max_pool, upsample_nearest
-from .norm import BatchNorm, FrozenBatchNorm, GroupNorm, Norm, conv_norm, make_norm
+from .norm import BatchNorm, FrozenBatchNorm, GroupNorm, Norm, conv_norm, fold, make_norm
 
 __all__ = [
     "BatchNorm",
@@ -13,6 +14,9 @@ __all__ = [
     "Norm",
     "conv_norm",
     "conv_relu",
+    "fold",
+    "hard_sigmoid",
+    "hard_swish",
     "make_norm",
     "max_pool",
     "upsample_nearest",

@@ -41,8 +41,9 @@ class MaskRCNN(FasterRCNN):
         super().__init__(backbone, feat_channels, num_classes, **config)
         hidden = self.config.mask_hidden_channels
         self.roi_heads.mask_head = MaskRCNNHeads(
-            self.config.feat_channels, hidden, self.config.mask_num_convs
-        )
+            self.config.feat_channels, hidden, self.config.mask_num_convs,
+            self.config.mask_head_norm,
+        )  # fmt: skip
         self.roi_heads.mask_predictor = MaskRCNNPredictor(hidden, hidden, self.config.num_classes)
 
     def __call__(self, images: mx.array) -> tuple[mx.array, ...]:
@@ -141,7 +142,7 @@ class MaskRCNN(FasterRCNN):
         most = min(max(-(-most // BUCKET) * BUCKET, BUCKET), count)
         flat = batch_rows(rois.boxes[:, :most])
         labels, positive = rois.labels[:, :most].reshape(-1), rois.positive[:, :most].reshape(-1)
-        logits = self._mask(found.features, flat, found.scales, labels)
+        logits = self._mask(found.features, flat, found.scales, labels, positive)
         masks = goals.masks.reshape(-1, *goals.masks.shape[2:])
         row = mx.arange(n)[:, None] * goals.masks.shape[1] + rois.matched[:, :most]
         wanted = crop_masks(masks, row.reshape(-1), flat[:, 1:], logits.shape[1])
@@ -150,15 +151,18 @@ class MaskRCNN(FasterRCNN):
 
     def _mask(
         self, features: list[mx.array], rois: mx.array, scales: list[float],
-        labels: mx.array | None = None,
+        labels: mx.array | None = None, valid: mx.array | None = None,
     ) -> mx.array:  # fmt: skip
         """Mask logits (R, 28, 28, C) of RoIs (R, 5), or (R, 28, 28) of one label each."""
         heads = self.roi_heads
         done: list[mx.array] = []
-        for start in range(0, rois.shape[0], ROIS_AT_ONCE):
-            rows = slice(start, start + ROIS_AT_ONCE)
+        # A batch norm's statistics are those of all valid RoIs (R,): they must go at once.
+        step = rois.shape[0] if valid is not None and heads.mask_head.uses_batch else ROIS_AT_ONCE
+        for start in range(0, rois.shape[0], step):
+            rows = slice(start, start + step)
             piece = mx.depends(rois[rows], done[-1]) if done else rois[rows]
-            x = heads.mask_head(self._pool(features, piece, scales, self.config.mask_pool_size))
+            pooled = self._pool(features, piece, scales, self.config.mask_pool_size)
+            x = heads.mask_head(pooled, None if valid is None else valid[rows])
             predictor = heads.mask_predictor
             done.append(predictor(x) if labels is None else predictor.of_labels(x, labels[rows]))
         return mx.concatenate(done)

@@ -47,7 +47,7 @@ def training_pass(
     rois = sample_rois(proposals, goals, config, roi_key)
     scales = roi_scales(features, int(batch.sizes[:, 0].max()), config)
     pooled = model._pool(features, batch_rows(rois.boxes), scales, config.pool_size)
-    hidden = heads.box_head(pooled, config.dropout, dropout_key)
+    hidden = heads.box_head(pooled, config.dropout, dropout_key, rois.valid.reshape(-1))
     logits, deltas = heads.box_predictor(hidden)
     n, count = rois.labels.shape
     logits, deltas = logits.reshape(n, count, -1), deltas.reshape(n, count, -1)
