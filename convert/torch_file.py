@@ -232,7 +232,7 @@ def _read_legacy(data: memoryview, factory: ArrayFactory, budget: Budget) -> Any
     def read(load: Callable[[Any], Any] | None = None) -> Any:
         nonlocal position
         reader = Unpickler(data, names, budget, load, position)
-        value = reader.load()
+        value = _some_use(reader.load())
         position = reader.position
         return value
 
@@ -241,7 +241,7 @@ def _read_legacy(data: memoryview, factory: ArrayFactory, budget: Budget) -> Any
     protocol, info = read(), read()
     if protocol != _PROTOCOL or type(info) is not dict:
         raise CheckpointError(f"expected torch.save protocol {_PROTOCOL}, got {describe(protocol)}")
-    value, keys = _some_use(read(persistent_load)), read()
+    value, keys = read(persistent_load), read()
     _locate(data, position, storages, keys, info.get("little_endian", True) is False)
     return value
 
