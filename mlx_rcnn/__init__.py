@@ -1,15 +1,17 @@
-"""Faster R-CNN and Mask R-CNN on Apple's MLX, with the weights people already have."""
+"""Faster, Mask and Keypoint R-CNN on Apple's MLX, with the weights people already have."""
 
 from . import ops
 from .backbone_config import ResNetFPNConfig
-from .config import FasterRCNNConfig, MaskRCNNConfig
-from .heads import FastRCNNPredictor, MaskRCNNPredictor
+from .config import FasterRCNNConfig, KeypointRCNNConfig, MaskRCNNConfig
+from .heads import FastRCNNPredictor, KeypointRCNNPredictor, MaskRCNNPredictor
 from .models import (
     FasterRCNN,
+    KeypointRCNN,
     MaskRCNN,
     faster_rcnn_resnet_50_fpn,
     faster_rcnn_resnet_101_fpn,
     fasterrcnn_resnet50_fpn,
+    keypointrcnn_resnet50_fpn,
     mask_rcnn_resnet_50_fpn,
     mask_rcnn_resnet_101_fpn,
     maskrcnn_resnet50_fpn,
@@ -23,6 +25,9 @@ __all__ = [
     "FastRCNNPredictor",
     "FasterRCNN",
     "FasterRCNNConfig",
+    "KeypointRCNN",
+    "KeypointRCNNConfig",
+    "KeypointRCNNPredictor",
     "MaskRCNN",
     "MaskRCNNConfig",
     "MaskRCNNPredictor",
@@ -30,6 +35,7 @@ __all__ = [
     "faster_rcnn_resnet_101_fpn",
     "faster_rcnn_resnet_50_fpn",
     "fasterrcnn_resnet50_fpn",
+    "keypointrcnn_resnet50_fpn",
     "load",
     "mask_rcnn_resnet_101_fpn",
     "mask_rcnn_resnet_50_fpn",

@@ -24,11 +24,11 @@ from .convert.rename import listing, rename, state_dict_of
 from .convert.torch_file import load_torch_file
 from .downloads import PUBLISHED, fetch
 from .layers import BatchNorm, GroupNorm
-from .models import FasterRCNN, MaskRCNN
+from .models import FasterRCNN, KeypointRCNN, MaskRCNN
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 FORMAT_VERSION = 1
-MODELS = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN}
+MODELS = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN, "keypoint_rcnn": KeypointRCNN}
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 
@@ -37,8 +37,8 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
 
     Args:
         source: a directory written by :func:`save`; a checkpoint file of torchvision (``.pth`` of
-            either format, or safetensors with torch's keys); or the name of published weights,
-            ``"fasterrcnn_resnet50_fpn"`` or ``"maskrcnn_resnet50_fpn"``, downloaded once.
+            either format, or safetensors with torch's keys); or the name of published weights, a
+            key of ``mlx_rcnn.downloads.PUBLISHED``, downloaded once.
         **overrides: config fields to change (``box_score_thresh=0.3``, ``norm_eps=1e-5``);
             ``dtype`` ("float32", "float16", "bfloat16") of the convolutions and linears;
             ``backbone``, a module, for a saved model whose backbone is the user's own.
@@ -89,7 +89,8 @@ def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
     """
     kind = next((k for k, cls in MODELS.items() if type(model) is cls), None)
     if kind is None:
-        raise TypeError(f"cannot save a {type(model).__name__}: expected a FasterRCNN or MaskRCNN")
+        known = ", ".join(cls.__name__ for cls in MODELS.values())
+        raise TypeError(f"cannot save a {type(model).__name__}: expected one of {known}")
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"{directory} is a file: expected a directory")
@@ -98,7 +99,7 @@ def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
     parts = {n: directory / f".part-{os.getpid()}-{n}" for n in (WEIGHTS_FILE, CONFIG_FILE)}
     try:
         parts[CONFIG_FILE].write_text(text, encoding="utf-8")
-        weights = _parameters(model)
+        weights = flat_parameters(model)
         try:
             mx.save_safetensors(str(parts[WEIGHTS_FILE]), weights, metadata={"format": "mlx"})
         except RuntimeError as error:  # MLX's, of a full disk
@@ -120,6 +121,10 @@ def _description(model: FasterRCNN, kind: str) -> dict[str, Any]:
         config["class_agnostic_bbox"] = heads.box_predictor.bbox_pred.out_features == 4
         if kind == "mask_rcnn":
             config["mask_hidden_channels"] = heads.mask_predictor.conv5_mask.in_channels
+        if kind == "keypoint_rcnn":
+            config["num_keypoints"] = heads.keypoint_predictor.num_keypoints
+            config["keypoint_names"] = model.keypoint_names
+            config["keypoint_skeleton"] = model.keypoint_skeleton
     except AttributeError as error:
         raise TypeError(f"cannot save a head that is not of this package: {error}") from error
     config["class_names"] = model.class_names
@@ -127,10 +132,10 @@ def _description(model: FasterRCNN, kind: str) -> dict[str, Any]:
     high, low = cast(Any, mx.random.state)[0].tolist()
     loaded = _build(kind, backbone, config, {} if own else {"backbone": model.backbone})
     mx.random.seed(high << 32 | low)  # saving must not change what is drawn next
-    expected = _parameters(loaded)
+    expected = flat_parameters(loaded)
     wrong = [
         f"{k} {v.shape}"
-        for k, v in _parameters(model).items()
+        for k, v in flat_parameters(model).items()
         if k not in expected or expected.pop(k).shape != v.shape
     ]
     if wrong or expected:
@@ -233,7 +238,7 @@ def assign(model: nn.Module, weights: Mapping[str, mx.array], name: str) -> None
     Raises:
         ValueError: missing, unexpected, misshaped or non-floating weights, all listed.
     """
-    expected = _parameters(model)
+    expected = flat_parameters(model)
     problems = []
     if missing := [k for k in expected if k not in weights]:
         problems.append(f"missing {listing(missing)}")
@@ -280,11 +285,6 @@ def cast_weights(model: nn.Module, dtype: str) -> None:
         for name, value in own.items():
             if mx.issubdtype(value.dtype, mx.floating):
                 module[name] = value.astype(mx.float32 if norm else DTYPES[dtype])
-
-
-def _parameters(model: nn.Module) -> dict[str, mx.array]:
-    """Every array of a model by its name."""
-    return dict(cast(Any, tree_flatten(model.parameters())))
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:

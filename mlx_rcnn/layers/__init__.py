@@ -1,6 +1,14 @@
 """Layers of the networks: convolutions, linears and norms, channels last."""
 
-from .conv import Conv2d, ConvTranspose2d, Linear, conv_relu, max_pool, upsample_nearest
+from .conv import (
+    Conv2d,
+    ConvTranspose2d,
+    Linear,
+    conv_relu,
+    max_pool,
+    upsample_bilinear,
+    upsample_nearest,
+)
 from .norm import BatchNorm, FrozenBatchNorm, GroupNorm, Norm, conv_norm, make_norm
 
 __all__ = [
@@ -15,5 +23,6 @@ __all__ = [
     "conv_relu",
     "make_norm",
     "max_pool",
+    "upsample_bilinear",
     "upsample_nearest",
 ]

@@ -6,7 +6,9 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from ..backbone_config import ResNetFPNConfig
+from ..categories import COCO_KEYPOINTS, COCO_SKELETON
 from .faster_rcnn import FasterRCNN
+from .keypoint_rcnn import KeypointRCNN
 from .mask_rcnn import MaskRCNN
 
 M = TypeVar("M", bound=FasterRCNN)
@@ -85,3 +87,23 @@ def fasterrcnn_resnet50_fpn(num_classes: int = 91, **config: Any) -> FasterRCNN:
 def maskrcnn_resnet50_fpn(num_classes: int = 91, **config: Any) -> MaskRCNN:
     """torchvision's ``maskrcnn_resnet50_fpn`` as published; see :func:`fasterrcnn_resnet50_fpn`."""
     return _torchvision(MaskRCNN, num_classes, config)
+
+
+def keypointrcnn_resnet50_fpn(
+    num_classes: int = 2, num_keypoints: int = 17, **config: Any
+) -> KeypointRCNN:
+    """torchvision's ``keypointrcnn_resnet50_fpn`` as published, without weights.
+
+    Args:
+        num_classes (int): with the background. Default: ``2``, a person.
+        num_keypoints (int): of an object. Default: ``17``, named and joined as COCO's.
+        **config: fields of ``ResNetFPNConfig`` and ``KeypointRCNNConfig``. The weights COCO_V1 go
+            with ``norm_eps=0.0``, the default here, COCO_LEGACY with ``norm_eps=1e-5``.
+
+    Returns:
+        The model.
+    """
+    options: dict[str, Any] = {"num_keypoints": num_keypoints}
+    if num_keypoints == len(COCO_KEYPOINTS):
+        options |= {"keypoint_names": COCO_KEYPOINTS, "keypoint_skeleton": COCO_SKELETON}
+    return _torchvision(KeypointRCNN, num_classes, {**options, **config})
