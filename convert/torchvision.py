@@ -8,7 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_rcnn.categories import COCO_91
+from mlx_rcnn.categories import COCO_91, COCO_KEYPOINTS, COCO_PERSON, COCO_SKELETON
 
 from .recognised import NO_HINTS, Hints, Recognised
 from .rename import Rule
@@ -48,10 +48,19 @@ RULES = (
     ),
     Rule(r"(roi_heads\.mask_predictor\.conv5_mask\..*)", r"\1", "deconv"),
     Rule(r"(roi_heads\.mask_predictor\.mask_fcn_logits\..*)", r"\1", "conv"),
+    *(  # every other module of the Sequential is a ReLU
+        Rule(
+            rf"roi_heads\.keypoint_head\.{2 * i}\.(.*)",
+            rf"roi_heads.keypoint_head.convs.{i}.\1",
+            "conv",
+        )
+        for i in range(16)
+    ),
+    Rule(r"(roi_heads\.keypoint_predictor\.kps_score_lowres\..*)", r"\1", "deconv"),
 )
 
 # What tells the architecture, and its number of axes.
-_KIND = "Faster or Mask R-CNN (ResNet and FPN) of torchvision"
+_KIND = "Faster, Mask or Keypoint R-CNN (ResNet and FPN) of torchvision"
 _NEEDED = {
     "backbone.body.conv1.weight": 4,
     "rpn.head.cls_logits.weight": 4,
@@ -59,6 +68,10 @@ _NEEDED = {
     "roi_heads.box_head.fc7.weight": 2,
     "roi_heads.box_predictor.cls_score.weight": 2,
     "roi_heads.box_predictor.bbox_pred.weight": 2,
+}
+_NEEDED_FOR_KEYPOINTS = {
+    "roi_heads.keypoint_head.0.weight": 4,
+    "roi_heads.keypoint_predictor.kps_score_lowres.weight": 4,
 }
 _NEEDED_FOR_MASKS = {
     "roi_heads.mask_predictor.conv5_mask.weight": 4,
@@ -89,7 +102,11 @@ def recognise(state: Mapping[str, mx.array], hints: Hints = NO_HINTS) -> Recogni
     if other:
         raise ValueError(f"this is {other}; expected a {_KIND}")
     mask = any(key.startswith("roi_heads.mask_") for key in state)
-    check_needed(state, {**_NEEDED, **(_NEEDED_FOR_MASKS if mask else {})}, _KIND)
+    keypoint = any(key.startswith("roi_heads.keypoint_") for key in state)
+    if mask and keypoint:
+        raise ValueError("it has a mask head and a keypoint head: expected at most one of them")
+    more = _NEEDED_FOR_MASKS if mask else _NEEDED_FOR_KEYPOINTS if keypoint else {}
+    check_needed(state, {**_NEEDED, **more}, _KIND)
     depth = resnet_depth(state, [f"backbone.body.layer{i}." for i in range(1, 5)])
     units = state["roi_heads.box_head.fc6.weight"].shape[0]
     channels = int(state["rpn.head.cls_logits.weight"].shape[1])
@@ -113,14 +130,33 @@ def recognise(state: Mapping[str, mx.array], hints: Hints = NO_HINTS) -> Recogni
         detector["mask_hidden_channels"] = int(
             state["roi_heads.mask_predictor.conv5_mask.weight"].shape[0]
         )
+    if keypoint:
+        detector |= _keypoints(state, classes)
     backbone: dict[str, Any] = {"type": "resnet_fpn", "depth": depth, "num_classes": 0}
     backbone["out_channels"] = channels
     backbone["width"] = int(state["backbone.body.conv1.weight"].shape[0])
     norm, why = _norm(state)
-    kind = "Mask R-CNN" if mask else "Faster R-CNN"
+    kind = "Mask R-CNN" if mask else "Keypoint R-CNN" if keypoint else "Faster R-CNN"
     note = f"torchvision {kind}, ResNet-{depth} and FPN, {classes} classes ({why})"
-    model = "mask_rcnn" if mask else "faster_rcnn"
+    if keypoint:
+        note = note.replace("classes (", f"classes, {detector['num_keypoints']} keypoints (")
+    model = "mask_rcnn" if mask else "keypoint_rcnn" if keypoint else "faster_rcnn"
     return Recognised("torchvision", model, backbone | norm, detector, RULES, note)
+
+
+def _keypoints(state: Mapping[str, mx.array], classes: int) -> dict[str, Any]:
+    """The fields of the keypoint branch; a person's where the numbers are those of COCO's files."""
+    head = r"roi_heads\.keypoint_head\.(\d+)\.weight"
+    layers = {int(m[1]): state[k].shape[0] for k in state if (m := re.fullmatch(head, k))}
+    count = int(state["roi_heads.keypoint_predictor.kps_score_lowres.weight"].shape[1])
+    fields: dict[str, Any] = {
+        "num_keypoints": count,
+        "keypoint_layers": tuple(layers[i] for i in sorted(layers)),
+    }
+    if count == len(COCO_KEYPOINTS) and classes == len(COCO_PERSON):
+        fields["class_names"] = COCO_PERSON
+        fields["keypoint_names"], fields["keypoint_skeleton"] = COCO_KEYPOINTS, COCO_SKELETON
+    return fields
 
 
 def _norm(state: Mapping[str, mx.array]) -> tuple[dict[str, Any], str]:
@@ -138,7 +174,6 @@ def _something_else(state: Mapping[str, mx.array]) -> str | None:
     """Networks people confuse with ours, by a key only they have."""
     signs = {
         "head.classification_head.cls_logits.weight": "torchvision's RetinaNet",
-        "roi_heads.keypoint_predictor.kps_score_lowres.weight": "torchvision's Keypoint R-CNN",
         "rpn.head.conv.1.0.weight": "torchvision's v2 R-CNN",
         "backbone.body.0.0.weight": "an R-CNN on MobileNet",
     }

@@ -1,11 +1,12 @@
-"""Faster R-CNN and Mask R-CNN on Apple's MLX, with the weights people already have."""
+"""Faster, Mask and Keypoint R-CNN on Apple's MLX, with the weights people already have."""
 
 from . import ops
 from .backbone_config import MobileNetFPNConfig, ResNetFPNConfig
-from .config import FasterRCNNConfig, MaskRCNNConfig
-from .heads import FastRCNNPredictor, MaskRCNNPredictor
+from .config import FasterRCNNConfig, KeypointRCNNConfig, MaskRCNNConfig
+from .heads import FastRCNNPredictor, KeypointRCNNPredictor, MaskRCNNPredictor
 from .models import (
     FasterRCNN,
+    KeypointRCNN,
     MaskRCNN,
     faster_rcnn_resnet_50_fpn,
     faster_rcnn_resnet_101_fpn,
@@ -13,6 +14,7 @@ from .models import (
     fasterrcnn_mobilenet_v3_large_fpn,
     fasterrcnn_resnet50_fpn,
     fasterrcnn_resnet50_fpn_v2,
+    keypointrcnn_resnet50_fpn,
     mask_rcnn_resnet_50_fpn,
     mask_rcnn_resnet_101_fpn,
     maskrcnn_resnet50_fpn,
@@ -27,6 +29,9 @@ __all__ = [
     "FastRCNNPredictor",
     "FasterRCNN",
     "FasterRCNNConfig",
+    "KeypointRCNN",
+    "KeypointRCNNConfig",
+    "KeypointRCNNPredictor",
     "MaskRCNN",
     "MaskRCNNConfig",
     "MaskRCNNPredictor",
@@ -38,6 +43,7 @@ __all__ = [
     "fasterrcnn_mobilenet_v3_large_fpn",
     "fasterrcnn_resnet50_fpn",
     "fasterrcnn_resnet50_fpn_v2",
+    "keypointrcnn_resnet50_fpn",
     "load",
     "mask_rcnn_resnet_101_fpn",
     "mask_rcnn_resnet_50_fpn",

@@ -226,6 +226,52 @@ class MaskRCNNConfig(FasterRCNNConfig):
             )
 
 
+@dataclass(frozen=True)
+class KeypointRCNNConfig(FasterRCNNConfig):
+    """A Faster R-CNN with a keypoint branch.
+
+    Args:
+        min_size: as in :class:`FasterRCNNConfig`; torchvision draws one of 640 to 800 in training.
+        num_keypoints (int): K, of every object. Default: ``17``, COCO's of a person.
+        keypoint_pool_size ((int, int)): RoIAlign's output for the keypoint head, square.
+        keypoint_layers (tuple of int): channels of its 3x3 convolutions.
+        keypoint_names: one name a keypoint. Default: none.
+        keypoint_skeleton: pairs of keypoints, counted from 0, to join when drawn. Default: none.
+    """
+
+    min_size: int | tuple[int, ...] = (640, 672, 704, 736, 768, 800)
+    num_keypoints: int = 17
+    keypoint_pool_size: tuple[int, int] = (14, 14)
+    keypoint_layers: tuple[int, ...] = (512,) * 8
+    keypoint_names: tuple[str, ...] | None = None
+    keypoint_skeleton: tuple[tuple[int, int], ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer(self, "num_keypoints", 1)
+        check_row(self, "keypoint_pool_size", 2)
+        check_row(self, "keypoint_layers")
+        for name in ("keypoint_pool_size", "keypoint_layers"):
+            check_sizes(self, name, whole=True)
+        height, width = self.keypoint_pool_size
+        if height != width:
+            raise ValueError(f"keypoint_pool_size={self.keypoint_pool_size!r}: expected a square")
+        names, count = self.keypoint_names, self.num_keypoints
+        if names is not None and (
+            not isinstance(names, tuple) or not all(isinstance(name, str) for name in names)
+        ):
+            raise TypeError(f"keypoint_names={names!r}: expected a sequence of strings")
+        if names is not None and len(names) != count:
+            raise ValueError(
+                f"keypoint_names has {len(names)} entries: expected num_keypoints={count}"
+            )
+        for edge in self.keypoint_skeleton or ():
+            if not isinstance(edge, tuple) or len(edge) != 2 or set(edge) - set(range(count)):
+                raise ValueError(
+                    f"keypoint_skeleton holds {edge!r}: expected pairs of 0..{count - 1}"
+                )
+
+
 _COUNTS = (
     "feat_channels", "roi_levels", "rpn_conv_depth", "hidden_dim", "max_size", "size_divisible",
     "rpn_pre_nms_top_n_train", "rpn_pre_nms_top_n_test", "rpn_post_nms_top_n_train",

@@ -10,17 +10,27 @@ from .box import (
     sample_rois,
     select_detections,
 )
+from .keypoint import (
+    KeypointRCNNHeads,
+    KeypointRCNNPredictor,
+    keypoint_loss,
+    keypoint_targets,
+)
 from .mask import MaskRCNNHeads, MaskRCNNPredictor, mask_loss
 
 __all__ = [
     "FastRCNNConvFCHead",
     "FastRCNNPredictor",
+    "KeypointRCNNHeads",
+    "KeypointRCNNPredictor",
     "MaskRCNNHeads",
     "MaskRCNNPredictor",
     "RoIHeads",
     "SampledRoIs",
     "TwoMLPHead",
     "box_losses",
+    "keypoint_loss",
+    "keypoint_targets",
     "mask_loss",
     "sample_rois",
     "select_detections",

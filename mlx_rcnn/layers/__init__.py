@@ -1,7 +1,15 @@
 """Layers of the networks: convolutions, linears and norms, channels last."""
 
 from .activation import hard_sigmoid, hard_swish
-from .conv import Conv2d, ConvTranspose2d, Linear, conv_relu, max_pool, upsample_nearest
+from .conv import (
+    Conv2d,
+    ConvTranspose2d,
+    Linear,
+    conv_relu,
+    max_pool,
+    upsample_bilinear,
+    upsample_nearest,
+)
 from .norm import BatchNorm, FrozenBatchNorm, GroupNorm, Norm, conv_norm, fold, make_norm
 
 __all__ = [
@@ -19,5 +27,6 @@ __all__ = [
     "hard_swish",
     "make_norm",
     "max_pool",
+    "upsample_bilinear",
     "upsample_nearest",
 ]

@@ -7,16 +7,19 @@ from .builders import (
     fasterrcnn_mobilenet_v3_large_fpn,
     fasterrcnn_resnet50_fpn,
     fasterrcnn_resnet50_fpn_v2,
+    keypointrcnn_resnet50_fpn,
     mask_rcnn_resnet_50_fpn,
     mask_rcnn_resnet_101_fpn,
     maskrcnn_resnet50_fpn,
     maskrcnn_resnet50_fpn_v2,
 )
 from .faster_rcnn import FasterRCNN
+from .keypoint_rcnn import KeypointRCNN
 from .mask_rcnn import MaskRCNN
 
 __all__ = [
     "FasterRCNN",
+    "KeypointRCNN",
     "MaskRCNN",
     "faster_rcnn_resnet_101_fpn",
     "faster_rcnn_resnet_50_fpn",
@@ -24,6 +27,7 @@ __all__ = [
     "fasterrcnn_mobilenet_v3_large_fpn",
     "fasterrcnn_resnet50_fpn",
     "fasterrcnn_resnet50_fpn_v2",
+    "keypointrcnn_resnet50_fpn",
     "mask_rcnn_resnet_101_fpn",
     "mask_rcnn_resnet_50_fpn",
     "maskrcnn_resnet50_fpn",

@@ -6,7 +6,9 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from ..backbone_config import MobileNetFPNConfig, ResNetFPNConfig
+from ..categories import COCO_KEYPOINTS, COCO_SKELETON
 from .faster_rcnn import FasterRCNN
+from .keypoint_rcnn import KeypointRCNN
 from .mask_rcnn import MaskRCNN
 
 M = TypeVar("M", bound=FasterRCNN)
@@ -169,3 +171,24 @@ def fasterrcnn_mobilenet_v3_large_320_fpn(
     The structure is the same; only the transform's and the RPN's numbers differ.
     """
     return _mobilenet_fpn(num_classes, backbone_num_classes, {**MOBILENET_320, **config})
+
+
+def keypointrcnn_resnet50_fpn(
+    num_classes: int = 2, num_keypoints: int = 17, backbone_num_classes: int = 0, **config: Any
+) -> KeypointRCNN:
+    """torchvision's ``keypointrcnn_resnet50_fpn`` as published, without weights.
+
+    Args:
+        num_classes (int): with the background. Default: ``2``, a person.
+        num_keypoints (int): of an object. Default: ``17``, named and joined as COCO's.
+        backbone_num_classes (int): of the classifier ``backbone.net``. Default: ``0``, none.
+        **config: fields of ``ResNetFPNConfig`` and ``KeypointRCNNConfig``. The weights COCO_V1 go
+            with ``norm_eps=0.0``, the default here, COCO_LEGACY with ``norm_eps=1e-5``.
+
+    Returns:
+        The model.
+    """
+    options: dict[str, Any] = {**V1, "num_keypoints": num_keypoints}
+    if num_keypoints == len(COCO_KEYPOINTS):
+        options |= {"keypoint_names": COCO_KEYPOINTS, "keypoint_skeleton": COCO_SKELETON}
+    return _resnet_fpn(KeypointRCNN, 50, num_classes, backbone_num_classes, {**options, **config})

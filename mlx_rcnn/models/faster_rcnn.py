@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -21,6 +21,16 @@ from ..transforms import boxes_to_original, load_images, preprocess
 from .training_pass import batch_rows, roi_scales, training_pass
 
 CANDIDATES = 1024  # (proposal, class) pairs the final suppression looks at, at first
+
+
+class RawOutputs(NamedTuple):
+    """The outputs for a batch that is already network input, and what they were made from."""
+
+    features: list[mx.array]
+    proposals: Proposals
+    scales: list[float]
+    logits: mx.array
+    deltas: mx.array
 
 
 class FasterRCNN(nn.Module):
@@ -47,6 +57,7 @@ class FasterRCNN(nn.Module):
     config_class: type[FasterRCNNConfig] = FasterRCNNConfig
     config: FasterRCNNConfig
     needs_masks = False
+    needs_keypoints = False
 
     def __init__(
         self, backbone: Any, feat_channels: Any = None, num_classes: Any = None, **config: Any
@@ -77,11 +88,8 @@ class FasterRCNN(nn.Module):
             each image, float32.
         """
         with inference(self):
-            features = self._features(images)
-            n, height, width, _ = images.shape
-            sizes = mx.broadcast_to(mx.array([height, width], dtype=mx.float32), (n, 2))
-            proposals = self._propose(features, sizes, (height, width))
-            return self._box(features, proposals, roi_scales(features, height, self.config))
+            raw = self._raw(images)
+        return raw.logits, raw.deltas
 
     def predict(
         self,
@@ -144,6 +152,15 @@ class FasterRCNN(nn.Module):
                 the image and the box.
         """
         return training_pass(self, images, targets, key, group).losses
+
+    def _raw(self, images: mx.array) -> RawOutputs:
+        """What ``__call__`` gives, and what a further head needs to add its own."""
+        features = self._features(images)
+        n, height, width, _ = images.shape
+        sizes = mx.broadcast_to(mx.array([height, width], dtype=mx.float32), (n, 2))
+        proposals = self._propose(features, sizes, (height, width))
+        scales = roi_scales(features, height, self.config)
+        return RawOutputs(features, proposals, scales, *self._box(features, proposals, scales))
 
     def _limits(
         self, score_thresh: float | None, nms_thresh: float | None, top_k: int | None

@@ -39,7 +39,8 @@ def training_pass(
     size_key, rpn_key, roi_key, dropout_key = mx.random.split(key, 4)
     batch = preprocess(load_images(images), draw_size(config, size_key))
     classes = heads.box_predictor.cls_score.weight.shape[0]
-    goals = prepare_targets(targets, batch, classes, model.needs_masks)
+    points = heads.keypoint_predictor.num_keypoints if model.needs_keypoints else None
+    goals = prepare_targets(targets, batch, classes, model.needs_masks, points)
     features = model._features(batch.pixels)
     outputs = model.rpn.outputs(features, (batch.pixels.shape[1], batch.pixels.shape[2]))
     rpn_cls, rpn_reg = rpn_losses(outputs, goals, config, rpn_key, group)
