@@ -1,7 +1,7 @@
 """Faster, Mask and Keypoint R-CNN on Apple's MLX, with the weights people already have."""
 
 from . import ops
-from .backbone_config import MobileNetFPNConfig, ResNetFPNConfig
+from .backbone_config import MobileNetFPNConfig, ResNetConfig, ResNetFPNConfig
 from .config import FasterRCNNConfig, KeypointRCNNConfig, MaskRCNNConfig
 from .heads import FastRCNNPredictor, KeypointRCNNPredictor, MaskRCNNPredictor
 from .models import (
@@ -36,6 +36,7 @@ __all__ = [
     "MaskRCNNConfig",
     "MaskRCNNPredictor",
     "MobileNetFPNConfig",
+    "ResNetConfig",
     "ResNetFPNConfig",
     "faster_rcnn_resnet_101_fpn",
     "faster_rcnn_resnet_50_fpn",

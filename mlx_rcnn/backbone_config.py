@@ -53,15 +53,47 @@ class ResNetFPNConfig:
 
     def __post_init__(self) -> None:
         _check(self, 1, 4)
-        check_choice(self, "depth", RESNET_DEPTHS)
-        check_choice(self, "stride_in_1x1", (True, False))
-        for name in ("groups", "width_per_group", "width"):
-            check_integer(self, name, 1)
-        if self.depth < 50 and (self.groups, self.width_per_group) != (1, 64):
-            raise ValueError(
-                f"groups={self.groups!r}, width_per_group={self.width_per_group!r}: expected 1 and "
-                f"64 for depth={self.depth}, whose blocks have no bottleneck"
-            )
+        _check_resnet(self)
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """A ResNet whose last stage is a detector's one map (detectron2's C4 and DC5 models).
+
+    Args:
+        depth, num_classes, norm, norm_eps, norm_groups, stride_in_1x1, groups, width_per_group,
+            width: as in :class:`ResNetFPNConfig`, but ``num_classes`` is 0 by default.
+        last_stage (int): stages there are: 3 gives a map of stride 16, 4 one of stride 32.
+            Default: ``4``.
+        dilated (bool): the fourth stage keeps the stride of 16, its 3x3 convolutions have dilation
+            2. Default: ``False``.
+    """
+
+    depth: int = 50
+    num_classes: int = 0
+    norm: str = "batch"
+    norm_eps: float = 1e-5
+    norm_groups: int = 32
+    stride_in_1x1: bool = False
+    groups: int = 1
+    width_per_group: int = 64
+    width: int = 64
+    last_stage: int = 4
+    dilated: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice(self, "norm", NORMS)
+        check_choice(self, "dilated", (True, False))
+        check_choice(self, "last_stage", (1, 2, 3, 4))
+        check_integer(self, "num_classes", 0)
+        check_integer(self, "norm_groups", 1)
+        check_number(self, "norm_eps", 0.0)
+        _check_resnet(self)
+
+    @property
+    def channels(self) -> int:
+        """Of the map."""
+        return int(self.width * 2 ** (self.last_stage - 1) * (4 if self.depth >= 50 else 1))
 
 
 @dataclass(frozen=True)
@@ -102,6 +134,18 @@ class MobileNetFPNConfig:
         check_choice(self, "reduced_tail", (True, False))
         check_sizes(self, "width")
         check_number(self, "width", 0.0)
+
+
+def _check_resnet(config: ResNetFPNConfig | ResNetConfig) -> None:
+    check_choice(config, "depth", RESNET_DEPTHS)
+    check_choice(config, "stride_in_1x1", (True, False))
+    for name in ("groups", "width_per_group", "width"):
+        check_integer(config, name, 1)
+    if config.depth < 50 and (config.groups, config.width_per_group) != (1, 64):
+        raise ValueError(
+            f"groups={config.groups!r}, width_per_group={config.width_per_group!r}: expected 1 and "
+            f"64 for depth={config.depth}, whose blocks have no bottleneck"
+        )
 
 
 def _check(config: ResNetFPNConfig | MobileNetFPNConfig, first: int, last: int) -> None:

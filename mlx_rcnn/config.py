@@ -52,6 +52,9 @@ class FasterRCNNConfig:
             leaves it two linear layers alone. Default: ``0``.
         box_head_norm (str): ``"batch"``, ``"frozen"`` or ``"group"`` after each of those, or
             ``None`` for biases instead. Default: ``None``.
+        res5_head (bool): the box head is the fourth stage of the ResNet, averaged, in place of
+            convolutions and linear layers; for a backbone of three stages (detectron2's C4).
+            Default: ``False``.
         hidden_dim (int): units of the box head's linear layers. Default: ``4096``.
         dropout (float): after each linear layer, in ``get_loss`` only. Default: ``0.5``.
         class_agnostic_bbox (bool): one box regression for all classes. Default: ``False``.
@@ -92,6 +95,7 @@ class FasterRCNNConfig:
     rpn_conv_depth: int = 1
     box_head_convs: int = 0
     box_head_norm: str | None = None
+    res5_head: bool = False
     hidden_dim: int = 4096
     dropout: float = 0.5
     class_agnostic_bbox: bool = False
@@ -195,8 +199,9 @@ class MaskRCNNConfig(FasterRCNNConfig):
     Args:
         mask_pool_size ((int, int)): RoIAlign's output for the mask head, square.
         mask_hidden_channels (int): channels of the mask head. Default: ``256``.
-        mask_out_size (int): side of a predicted mask, twice the pool size. Default: ``28``.
-        mask_num_convs (int): 3x3 convolutions of the mask head. Default: ``4``.
+        mask_out_size (int): side of a predicted mask, twice the pool size; the pool size itself
+            with ``res5_head``. Default: ``28``.
+        mask_num_convs (int): 3x3 convolutions of the mask head, perhaps none. Default: ``4``.
         mask_paste_rule (str): ``"torchvision"`` or ``"detectron2"`` (and mmdetection): where a
             pixel looks a mask up, see :func:`~mlx_rcnn.ops.paste_masks`.
         mask_head_norm (str): as ``box_head_norm``. Default: ``None``.
@@ -214,16 +219,18 @@ class MaskRCNNConfig(FasterRCNNConfig):
         check_choice(self, "mask_head_norm", (None, *NORMS))
         check_row(self, "mask_pool_size", 2)
         check_sizes(self, "mask_pool_size", whole=True)
-        for name in ("mask_hidden_channels", "mask_out_size", "mask_num_convs"):
+        for name in ("mask_hidden_channels", "mask_out_size"):
             check_integer(self, name, 1)
+        check_integer(self, "mask_num_convs", 0)
         check_choice(self, "mask_paste_rule", ("torchvision", "detectron2"))
         height, width = self.mask_pool_size
         if height != width:
             raise ValueError(f"mask_pool_size={self.mask_pool_size!r}: expected a square")
-        if self.mask_out_size != 2 * height:
-            raise ValueError(
-                f"mask_out_size={self.mask_out_size!r}: expected twice mask_pool_size, {2 * height}"
-            )
+        # The fourth stage of a ResNet halves the RoI features before the mask head doubles them.
+        out = height if self.res5_head else 2 * height
+        if self.mask_out_size != out:
+            what = "mask_pool_size" if self.res5_head else "twice mask_pool_size"
+            raise ValueError(f"mask_out_size={self.mask_out_size!r}: expected {what}, {out}")
 
 
 @dataclass(frozen=True)
@@ -235,6 +242,8 @@ class KeypointRCNNConfig(FasterRCNNConfig):
         num_keypoints (int): K, of every object. Default: ``17``, COCO's of a person.
         keypoint_pool_size ((int, int)): RoIAlign's output for the keypoint head, square.
         keypoint_layers (tuple of int): channels of its 3x3 convolutions.
+        keypoint_score (str): ``"logit"``, the greatest of the resized heatmap (torchvision), or
+            ``"probability"``, its softmax normalised over the heatmap as it was (detectron2).
         keypoint_names: one name a keypoint. Default: none.
         keypoint_skeleton: pairs of keypoints, counted from 0, to join when drawn. Default: none.
     """
@@ -243,12 +252,14 @@ class KeypointRCNNConfig(FasterRCNNConfig):
     num_keypoints: int = 17
     keypoint_pool_size: tuple[int, int] = (14, 14)
     keypoint_layers: tuple[int, ...] = (512,) * 8
+    keypoint_score: str = "logit"
     keypoint_names: tuple[str, ...] | None = None
     keypoint_skeleton: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_integer(self, "num_keypoints", 1)
+        check_choice(self, "keypoint_score", ("logit", "probability"))
         check_row(self, "keypoint_pool_size", 2)
         check_row(self, "keypoint_layers")
         for name in ("keypoint_pool_size", "keypoint_layers"):
@@ -280,7 +291,7 @@ _COUNTS = (
 )  # fmt: skip
 _SWITCHES = (
     "use_fpn", "anchor_rounding", "roi_aligned", "class_agnostic_bbox", "bbox_clamp_both",
-    "clip_results",
+    "clip_results", "res5_head",
 )  # fmt: skip
 _FRACTIONS = (
     "rpn_nms_thresh", "rpn_fg_iou_thresh", "rpn_bg_iou_thresh", "rpn_positive_fraction",

@@ -117,7 +117,7 @@ def _description(model: FasterRCNN, kind: str) -> dict[str, Any]:
         config["num_classes"] = heads.box_predictor.cls_score.out_features
         config["class_agnostic_bbox"] = heads.box_predictor.bbox_pred.out_features == 4
         if kind == "mask_rcnn":
-            config["mask_hidden_channels"] = heads.mask_predictor.conv5_mask.in_channels
+            config["mask_hidden_channels"] = heads.mask_predictor.conv5_mask.out_channels
         if kind == "keypoint_rcnn":
             config["num_keypoints"] = heads.keypoint_predictor.num_keypoints
             config["keypoint_names"] = model.keypoint_names

@@ -95,3 +95,59 @@ def library_shapes(library: str, kind: str) -> dict[str, tuple[int, ...]]:
 def library_state(library: str, kind: str) -> dict[str, np.ndarray]:
     """All tensors of such a model, by its library's keys and in torch's layout."""
     return {key: fill(key, shape) for key, shape in library_shapes(library, kind).items()}
+
+
+WIDTH, CLASSES = 16, 80  # of the models without a pyramid
+
+
+def one_map_shapes(kind: str) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of detectron2's R50 ``"c4"`` (with masks) or ``"dc5"``, a quarter as wide."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    def conv(key: str, out: int, inputs: int, side: int) -> None:
+        found[f"{key}.weight"] = (out, inputs, side, side)
+        found.update({f"{key}.norm.{part}": (out,) for part in
+                      ("weight", "bias", "running_mean", "running_var")})  # fmt: skip
+
+    conv("backbone.stem.conv1", WIDTH, 3, 7)
+    inputs = WIDTH
+    for stage, blocks in ((2, 3), (3, 4), (4, 6), (5, 3)):
+        planes = WIDTH * 2 ** (stage - 2)
+        place = "roi_heads.res5" if kind == "c4" and stage == 5 else f"backbone.res{stage}"
+        for i in range(blocks):
+            if i == 0:
+                conv(f"{place}.{i}.shortcut", 4 * planes, inputs, 1)
+            conv(f"{place}.{i}.conv1", planes, inputs, 1)
+            conv(f"{place}.{i}.conv2", planes, planes, 3)
+            conv(f"{place}.{i}.conv3", 4 * planes, planes, 1)
+            inputs = 4 * planes
+    channels = WIDTH * (16 if kind == "c4" else 32)
+    anchors = 15
+
+    def plain(key: str, *shape: int, bias: int | None = None) -> None:
+        found[f"{key}.weight"] = shape
+        found[f"{key}.bias"] = (shape[0] if bias is None else bias,)
+
+    rpn = "proposal_generator.rpn_head"
+    plain(f"{rpn}.conv", channels, channels, 3, 3)
+    plain(f"{rpn}.objectness_logits", anchors, channels, 1, 1)
+    plain(f"{rpn}.anchor_deltas", 4 * anchors, channels, 1, 1)
+    hidden = WIDTH * 32
+    if kind == "dc5":
+        hidden = 64
+        plain("roi_heads.box_head.fc1", hidden, 49 * channels)
+        plain("roi_heads.box_head.fc2", hidden, hidden)
+    else:
+        plain("roi_heads.mask_head.deconv", WIDTH * 32, 32, 2, 2, bias=32)
+        plain("roi_heads.mask_head.predictor", CLASSES, 32, 1, 1)
+    plain("roi_heads.box_predictor.cls_score", CLASSES + 1, hidden)
+    plain("roi_heads.box_predictor.bbox_pred", 4 * CLASSES, hidden)
+    return found
+
+
+def one_map_state(kind: str) -> dict[str, np.ndarray]:
+    """The recipe's numbers, the stem's as for detectron2's input."""
+    return {
+        key: fill(key, shape) * (1 / 58 if key == "backbone.stem.conv1.weight" else 1)
+        for key, shape in one_map_shapes(kind).items()
+    }

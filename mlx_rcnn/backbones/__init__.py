@@ -6,14 +6,15 @@ from typing import Any
 
 import mlx.nn as nn
 
-from ..backbone_config import MobileNetFPNConfig, ResNetFPNConfig
+from ..backbone_config import MobileNetFPNConfig, ResNetConfig, ResNetFPNConfig
 from .fpn import FeaturePyramidNetwork, MobileNetFPN, ResNetFPN
 from .mobilenet import MobileNetV3
-from .resnet import ResNet
+from .resnet import ResNet, ResNetMap, block_options, residual_stage
 
 BACKBONES: dict[str, tuple[type[Any], type[Any]]] = {
     "resnet_fpn": (ResNetFPNConfig, ResNetFPN),
     "mobilenet_fpn": (MobileNetFPNConfig, MobileNetFPN),
+    "resnet": (ResNetConfig, ResNetMap),
 }
 """By the ``type`` that config.json gives: the config, and the module built from it, which keeps it
 as ``config``."""
@@ -51,6 +52,9 @@ __all__ = [
     "MobileNetV3",
     "ResNet",
     "ResNetFPN",
+    "ResNetMap",
     "backbone_type",
+    "block_options",
     "make_backbone",
+    "residual_stage",
 ]

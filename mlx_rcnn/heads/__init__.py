@@ -17,6 +17,7 @@ from .keypoint import (
     keypoint_targets,
 )
 from .mask import MaskRCNNHeads, MaskRCNNPredictor, mask_loss
+from .res5 import Res5Head
 
 __all__ = [
     "FastRCNNConvFCHead",
@@ -25,6 +26,7 @@ __all__ = [
     "KeypointRCNNPredictor",
     "MaskRCNNHeads",
     "MaskRCNNPredictor",
+    "Res5Head",
     "RoIHeads",
     "SampledRoIs",
     "TwoMLPHead",

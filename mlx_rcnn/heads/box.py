@@ -14,6 +14,7 @@ from ..losses import cross_entropy, normaliser, smooth_l1
 from ..ops import clip_boxes, decode_boxes, encode_boxes, nms_mask
 from ..ops.nms import ROUNDS, sort_scores, top_scores
 from ..structures import Detections, Proposals, Targets
+from .res5 import Res5Head
 
 
 class TwoMLPHead(nn.Module):
@@ -125,16 +126,20 @@ class RoIHeads(nn.Module):
     def __init__(self, config: FasterRCNNConfig):
         super().__init__()
         height, width = config.pool_size
-        self.box_head: nn.Module = (
-            FastRCNNConvFCHead(
-                config.feat_channels, config.pool_size, config.box_head_convs, config.hidden_dim,
+        hidden = config.hidden_dim
+        self.box_head: nn.Module
+        if config.res5_head:
+            self.box_head = Res5Head(config.backbone)
+            hidden = self.box_head.out_channels
+        elif config.box_head_convs:
+            self.box_head = FastRCNNConvFCHead(
+                config.feat_channels, config.pool_size, config.box_head_convs, hidden,
                 config.box_head_norm,
-            )
-            if config.box_head_convs
-            else TwoMLPHead(height * width * config.feat_channels, config.hidden_dim)
-        )  # fmt: skip
+            )  # fmt: skip
+        else:
+            self.box_head = TwoMLPHead(height * width * config.feat_channels, hidden)
         self.box_predictor = FastRCNNPredictor(
-            config.hidden_dim, config.num_classes, config.class_agnostic_bbox
+            hidden, config.num_classes, config.class_agnostic_bbox
         )
 
 

@@ -18,7 +18,7 @@ class MaskRCNNHeads(nn.Module):
     Args:
         in_channels (int): channels of the RoI features.
         hidden_channels (int): channels of every convolution.
-        num_convs (int): Default: ``4``.
+        num_convs (int): perhaps none. Default: ``4``.
         norm (str): ``"batch"``, ``"frozen"`` or ``"group"`` after each convolution, or ``None`` for
             biases instead. Default: ``None``.
     """
@@ -27,7 +27,7 @@ class MaskRCNNHeads(nn.Module):
         self, in_channels: int, hidden_channels: int, num_convs: int = 4, norm: str | None = None
     ):
         super().__init__()
-        inputs = [in_channels] + [hidden_channels] * (num_convs - 1)
+        inputs = ([in_channels] + [hidden_channels] * num_convs)[:num_convs]
         self.convs = [Conv2d(c, hidden_channels, 3, padding=1, bias=norm is None) for c in inputs]
         if norm is not None:
             self.norms = [make_norm(norm, hidden_channels) for _ in inputs]

@@ -27,6 +27,7 @@ class Conv2d(nn.Module):
         bias (bool): Default: ``True``.
         std (float): standard deviation of the initial weights; by default He initialisation over
             the outputs, as torchvision initialises a ResNet. The bias starts at 0.
+        dilation (int): Default: ``1``.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Conv2d(nn.Module):
         groups: int = 1,
         bias: bool = True,
         std: float | None = None,
+        dilation: int = 1,
     ):
         super().__init__()
         if std is None:
@@ -48,7 +50,7 @@ class Conv2d(nn.Module):
         if bias:
             self.bias = mx.zeros((out_channels,))
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
-        self.groups = groups
+        self.groups, self.dilation = groups, dilation
 
     @property
     def in_channels(self) -> int:
@@ -72,7 +74,7 @@ class Conv2d(nn.Module):
         if self.kernel_size == 1 and self.groups == 1 and self.padding == 0:
             x = x[:, :: self.stride, :: self.stride] if self.stride > 1 else x
             return x @ weight.reshape(weight.shape[0], -1).T
-        return conv2d(x, weight, self.stride, self.padding, self.groups)
+        return conv2d(x, weight, self.stride, self.padding, self.groups, self.dilation)
 
     def __call__(self, x: mx.array) -> mx.array:
         y = self.convolve(x, self.weight)

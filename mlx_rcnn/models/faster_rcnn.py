@@ -13,11 +13,13 @@ import numpy as np
 from ..backbones import make_backbone
 from ..config import FasterRCNNConfig, make_config
 from ..heads import RoIHeads, select_detections
+from ..heads.res5 import ROIS_AT_ONCE as RES5_AT_ONCE
 from ..ops import clip_boxes, multiscale_roi_align
 from ..ops.nms import ROUNDS
 from ..rpn import RegionProposalNetwork
 from ..structures import Batch, Detections, Proposals
 from ..transforms import boxes_to_original, load_images, preprocess
+from .roi_branch import in_pieces
 from .training_pass import batch_rows, roi_scales, training_pass
 
 CANDIDATES = 1024  # (proposal, class) pairs the final suppression looks at, at first
@@ -210,9 +212,16 @@ class FasterRCNN(nn.Module):
         self, features: list[mx.array], proposals: Proposals, scales: list[float]
     ) -> tuple[mx.array, mx.array]:
         """Class logits (N, P, C) and deltas (N, P, 4 * C or 4) of the proposals."""
-        pooled = self._pool(features, batch_rows(proposals.boxes), scales, self.config.pool_size)
-        logits, deltas = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
         n, count = proposals.boxes.shape[:2]
+
+        def run(piece: mx.array, _: slice) -> mx.array:
+            pooled = self._pool(features, piece, scales, self.config.pool_size)
+            hidden: mx.array = self.roi_heads.box_head(pooled)
+            return hidden
+
+        rois = batch_rows(proposals.boxes)
+        at_once = RES5_AT_ONCE if self.config.res5_head else n * count
+        logits, deltas = self.roi_heads.box_predictor(in_pieces(rois, at_once, run))
         return logits.reshape(n, count, -1), deltas.reshape(n, count, -1)
 
     def _pool(

@@ -11,7 +11,7 @@ import numpy as np
 from ..config import KeypointRCNNConfig
 from ..heads import KeypointRCNNHeads, KeypointRCNNPredictor, keypoint_loss, keypoint_targets
 from ..heads.keypoint import ROIS_AT_ONCE
-from ..ops import heatmaps_to_keypoints
+from ..ops import heatmaps_to_keypoints, keypoint_probabilities
 from ..transforms import keypoints_to_original, load_images, preprocess
 from .faster_rcnn import FasterRCNN, inference, to_results
 from .roi_branch import in_pieces, rows_of_targets, rows_with_positives, valid_rois
@@ -94,7 +94,8 @@ class KeypointRCNN(FasterRCNN):
         Returns:
             One dict an image: ``boxes``, ``scores``, ``labels``, ``keypoints`` (D, K, 3) float32 of
             x, y in pixels of the image given and a visibility that is always 1, and
-            ``keypoints_scores`` (D, K) float32, logits: torchvision's examples draw those above 2.
+            ``keypoints_scores`` (D, K) float32, logits (torchvision's examples draw those above 2)
+            or, with ``keypoint_score="probability"``, probabilities.
 
         Raises:
             ValueError, TypeError, FileNotFoundError: images or thresholds that cannot be used.
@@ -110,8 +111,10 @@ class KeypointRCNN(FasterRCNN):
                 rois, _ = chosen
                 heatmaps = np.array(self._keypoints(features, rois, scales))
                 boxes = np.array(rois[:, 1:])
-        keypoints, logits = heatmaps_to_keypoints(heatmaps, boxes)
-        results = to_results(detections, batch)
+        keypoints, found = heatmaps_to_keypoints(heatmaps, boxes)
+        if self.config.keypoint_score == "probability":
+            found = keypoint_probabilities(heatmaps, found)
+        results = to_results(detections, batch, self.config.clip_results)
         first = 0
         for i, result in enumerate(results):
             rows = slice(first, first + len(result["scores"]))
@@ -119,7 +122,7 @@ class KeypointRCNN(FasterRCNN):
             result["keypoints"] = keypoints_to_original(
                 keypoints[rows], batch.sizes[i], batch.original_sizes[i]
             )
-            result["keypoints_scores"] = logits[rows]
+            result["keypoints_scores"] = found[rows]
         return results
 
     def get_loss(

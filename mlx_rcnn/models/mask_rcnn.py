@@ -39,12 +39,13 @@ class MaskRCNN(FasterRCNN):
         self, backbone: Any, feat_channels: Any = None, num_classes: Any = None, **config: Any
     ):
         super().__init__(backbone, feat_channels, num_classes, **config)
-        hidden = self.config.mask_hidden_channels
-        self.roi_heads.mask_head = MaskRCNNHeads(
-            self.config.feat_channels, hidden, self.config.mask_num_convs,
-            self.config.mask_head_norm,
-        )  # fmt: skip
-        self.roi_heads.mask_predictor = MaskRCNNPredictor(hidden, hidden, self.config.num_classes)
+        config, heads = self.config, self.roi_heads
+        inputs = heads.box_head.out_channels if config.res5_head else config.feat_channels
+        hidden, convs = config.mask_hidden_channels, config.mask_num_convs
+        heads.mask_head = MaskRCNNHeads(inputs, hidden, convs, config.mask_head_norm)
+        heads.mask_predictor = MaskRCNNPredictor(
+            hidden if convs else inputs, hidden, config.num_classes
+        )
 
     def __call__(self, images: mx.array) -> tuple[mx.array, ...]:
         """Raw outputs for a batch that is already network input.
@@ -150,6 +151,7 @@ class MaskRCNN(FasterRCNN):
 
         def run(piece: mx.array, rows: slice) -> mx.array:
             pooled = self._pool(features, piece, scales, self.config.mask_pool_size)
+            pooled = heads.box_head.features(pooled) if self.config.res5_head else pooled
             x = heads.mask_head(pooled, None if valid is None else valid[rows])
             predictor = heads.mask_predictor
             return predictor(x) if labels is None else predictor.of_labels(x, labels[rows])

@@ -1,4 +1,4 @@
-"""What a branch over some of the RoIs, of masks or keypoints, needs around it."""
+"""What a branch over the RoIs, of masks or keypoints above all, needs around it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def in_pieces(rois: mx.array, at_once: int, run: Callable[[mx.array, slice], mx.
         rows = slice(start, start + at_once)
         piece = mx.depends(rois[rows], done[-1]) if done else rois[rows]
         done.append(run(piece, rows))
-    return mx.concatenate(done)
+    return mx.concatenate(done) if len(done) > 1 else done[0]
 
 
 def rows_with_positives(rois: SampledRoIs) -> int:

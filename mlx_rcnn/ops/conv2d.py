@@ -9,8 +9,9 @@ import mlx.core as mx
 
 
 def conv2d(
-    x: mx.array, weight: mx.array, stride: int = 1, padding: int = 0, groups: int = 1
-) -> mx.array:
+    x: mx.array, weight: mx.array, stride: int = 1, padding: int = 0, groups: int = 1,
+    dilation: int = 1,
+) -> mx.array:  # fmt: skip
     """2-D convolution, as ``mlx.core.conv2d`` and equal to it.
 
     MLX's CPU backend takes the input's gradient of a strided convolution with a loop over single
@@ -24,17 +25,18 @@ def conv2d(
         stride: Default: ``1``.
         padding: zeros on each side. Default: ``0``.
         groups: Default: ``1``.
+        dilation: pixels from one weight of the kernel to the next. Default: ``1``.
 
     Returns:
-        (N, H', W', O), ``H' = floor((H + 2 padding - k) / stride) + 1``.
+        (N, H', W', O), ``H' = floor((H + 2 padding - dilation (k - 1) - 1) / stride) + 1``.
     """
     on_cpu = mx.default_device().type == mx.DeviceType.cpu
-    if on_cpu and padding < weight.shape[1]:
+    if on_cpu and dilation == 1 and padding < weight.shape[1]:
         if 1 < groups == x.shape[-1] == weight.shape[0]:
             return _depthwise(x, weight, stride, padding)
         if stride > 1 and groups == 1:
             return _strided(x, weight, stride, padding)
-    return mx.conv2d(x, weight, stride, padding, groups=groups)
+    return mx.conv2d(x, weight, stride, padding, dilation, groups)
 
 
 def _strided(x: mx.array, weight: mx.array, stride: int, padding: int) -> mx.array:

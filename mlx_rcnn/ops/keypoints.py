@@ -53,6 +53,23 @@ def heatmaps_to_keypoints(heatmaps: Array, boxes: Array) -> tuple[Array, Array]:
     return found, scores
 
 
+def keypoint_probabilities(heatmaps: Array, logits: Array) -> Array:
+    """detectron2's score of a keypoint: the softmax of the resized heatmap at its maximum.
+
+    It is normalised over the cells of the heatmap as it was, so that objects of unequal sizes
+    compare; above 1 is possible, as a cubic resize overshoots.
+
+    Args:
+        heatmaps (R, h, w, K): float32 logits.
+        logits (R, K): of :func:`heatmaps_to_keypoints`.
+
+    Returns:
+        (R, K) float32.
+    """
+    share = np.exp(np.asarray(heatmaps, np.float32) - logits[:, None, None])
+    return np.asarray(1 / share.sum(axis=(1, 2)), np.float32)
+
+
 def _greatest(maps: Array, height: int, width: int) -> tuple[Array, Array, Array]:
     """Values, rows and columns (K,) of the maxima of maps (h, w, K) resized to (height, width)."""
     length, _, count = maps.shape
