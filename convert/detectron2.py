@@ -170,7 +170,7 @@ def _branch(state: State, branch: str, classes: int, c4: bool) -> dict[str, Any]
         rows = state[f"{_MASK}predictor.weight"].shape[0]
         if rows != classes - 1:
             raise ValueError(
-                f"{rows} masks for {classes - 1} classes: expected a mask of each class"
+                f"{classes - 1} classes and {rows} channels of masks: expected one of each class"
             )
         return {
             "mask_num_convs": len(convs),

@@ -163,7 +163,9 @@ def _mask_fields(state: State, classes: int) -> dict[str, Any]:
     convs = {m[1] for k in state if (m := re.match(r"roi_head\.mask_head\.convs\.(\d+)\.", k))}
     rows = state["roi_head.mask_head.conv_logits.weight"].shape[0]
     if rows != classes - 1:
-        raise ValueError(f"one mask for {classes - 1} classes: expected a mask a class, got {rows}")
+        raise ValueError(
+            f"{classes - 1} classes and {rows} channels of masks: expected one of each class"
+        )
     return {
         "mask_num_convs": max(len(convs), 1),
         "mask_hidden_channels": int(state["roi_head.mask_head.upsample.weight"].shape[1]),

@@ -10,8 +10,8 @@ import pytest
 from mlx.utils import tree_flatten
 
 from library_recipe import library_shapes
-from mlx_rcnn import FasterRCNN, MaskRCNN, ResNetFPNConfig
-from mlx_rcnn.categories import COCO_80
+from mlx_rcnn import FasterRCNN, KeypointRCNN, MaskRCNN, ResNetFPNConfig
+from mlx_rcnn.categories import COCO_80, COCO_KEYPOINTS, COCO_PERSON
 from mlx_rcnn.convert import detectron2, mmdetection
 from mlx_rcnn.convert.libraries import LIBRARIES, recognise, unprefixed
 from mlx_rcnn.convert.recognised import Hints
@@ -238,7 +238,7 @@ def test_every_missing_key_is_named(library: str) -> None:
     for key in whole:
         state = {k: v for k, v in whole.items() if k != key}
         ours = next(iter(rename({key: whole[key]}, NAMES[library].RULES).weights))
-        with pytest.raises(ValueError, match="missing|no ResNet|one mask") as caught:
+        with pytest.raises(ValueError, match="missing|no ResNet") as caught:
             convert(state)
         assert key in str(caught.value) or ours in str(caught.value)
 
@@ -323,5 +323,55 @@ def test_one_mask_for_all_classes_is_refused(library: str) -> None:
     state = published(library, "mask")
     key = f"{HEADS[library][2]}.weight"
     state[key] = state[key][:1]
-    with pytest.raises(ValueError, match="one mask for 80 classes"):
+    with pytest.raises(ValueError, match="80 classes and 1 channels of masks"):
+        recognise(state)
+
+
+KEYPOINT_BODY = {"depth": 18, "num_classes": 0, "norm": "frozen", "width": 8, "out_channels": 8}
+
+
+@pytest.mark.parametrize(("classes", "count"), [(2, 17), (3, 17), (2, 5)])
+def test_keypoint_models_of_detectron2(classes: int, count: int) -> None:
+    ours = KeypointRCNN(
+        ResNetFPNConfig(**KEYPOINT_BODY), 8, classes, use_fpn=True, hidden_dim=16,
+        num_keypoints=count, keypoint_layers=(16, 24),
+    )  # fmt: skip
+    state = their_state(ours, detectron2)
+    assert state["roi_heads.keypoint_head.conv_fcn2.weight"].shape == (24, 16, 3, 3)
+    assert state["roi_heads.keypoint_head.score_lowres.weight"].shape == (24, count, 4, 4)
+    found = recognise(state)
+    assert found.model == "keypoint_rcnn" and "Keypoint R-CNN, ResNet-18 and FPN" in found.note
+    fields = found.detector
+    assert fields["keypoint_layers"] == (16, 24) and fields["num_keypoints"] == count
+    assert fields["keypoint_score"] == "probability" and fields["min_size"] == 800
+    person = (classes, count) == (2, 17)
+    assert fields.get("class_names") == (COCO_PERSON if person else None)
+    assert fields.get("keypoint_names") == (COCO_KEYPOINTS if person else None)
+    body = {k: v for k, v in found.backbone.items() if k != "type"}
+    model = KeypointRCNN(ResNetFPNConfig(**body), **fields)
+    renamed = rename(state, found.rules, fields["pool_size"])
+    assign(model, renamed.weights, "file")
+    again = rename_back(renamed.weights, found.rules, fields["pool_size"])
+    assert all(mx.array_equal(again[key], state[key]).item() for key in state)
+
+
+def test_masks_and_keypoints_together_are_refused() -> None:
+    state = {
+        **published("detectron2", "mask"),
+        "roi_heads.keypoint_head.conv_fcn1.weight": mx.zeros((1,)),
+    }
+    with pytest.raises(ValueError, match="masks and keypoints"):
+        recognise(state)
+
+
+@pytest.mark.parametrize("anchors", [1, 4, 6, 15])
+def test_anchors_that_nobody_told_are_refused(anchors: int) -> None:
+    """A file without its anchors is of the usual ones, or their number shows that it is not."""
+    state = published("detectron2", "faster")
+    for part, numbers in (("objectness_logits", 1), ("anchor_deltas", 4)):
+        state[f"proposal_generator.rpn_head.{part}.weight"] = mx.zeros(
+            (anchors * numbers, 256, 1, 1)
+        )
+        state[f"proposal_generator.rpn_head.{part}.bias"] = mx.zeros((anchors * numbers,))
+    with pytest.raises(ValueError, match=f"{anchors} anchors a cell: expected 1 sizes of three"):
         recognise(state)
