@@ -39,9 +39,8 @@ def export_state(model: FasterRCNN, library: str) -> dict[str, mx.array]:
         ValueError: the library has no place for some of the weights.
     """
     rules = LIBRARIES[library].RULES
-    weights = {k: v for k, v in _weights(model).items() if not _CLASSIFIER.match(k)}
     try:
-        state = rename_back(weights, rules, model.config.pool_size)
+        state = rename_back(_weights(model), rules, model.config.pool_size)
     except ValueError as error:
         raise ValueError(f"{library} cannot express this model: {error}") from error
     counters = {}
@@ -71,8 +70,9 @@ def settings(model: FasterRCNN, library: str) -> list[str]:
 
 
 def _weights(model: FasterRCNN) -> dict[str, mx.array]:
+    """The detector's arrays by name, without the backbone's classifier."""
     found: Any = tree_flatten(model.parameters())
-    return dict(found)
+    return {k: v for k, v in found if not _CLASSIFIER.match(k)}
 
 
 def _fields(model: FasterRCNN) -> dict[str, Any]:
