@@ -134,7 +134,7 @@ def test_numbers_no_model_has(folder: Path, fresh_model, name: str) -> None:
     config = json.loads(file.read_text())
     for value in HUGE:
         file.write_text(json.dumps({**config, name: value}))
-        with pytest.raises(ValueError, match="too large to exist|expected at most|misshaped"):
+        with pytest.raises(ValueError, match="too large to exist|at most|misshaped"):
             mlx_rcnn.load(folder / "m")
 
 
