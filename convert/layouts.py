@@ -96,6 +96,26 @@ def _drop_background_mask(value: mx.array, pool: Pool) -> mx.array:
     return LAYOUTS["conv"].backward(mx.contiguous(_rows(value, 2)[1:]), pool)
 
 
+def _ratios_first(numbers: int) -> Move:
+    """Rows by size, ratio and number of an anchor -> by ratio, size and number; then a kernel."""
+
+    def move(value: mx.array, pool: Pool) -> mx.array:
+        _rows(value, 3 * numbers, 3 * numbers)
+        split = value.reshape(-1, 3, numbers, *value.shape[1:]).swapaxes(0, 1)
+        return LAYOUTS["conv"].forward(split.reshape(value.shape), pool)
+
+    return move
+
+
+def _sizes_first(numbers: int) -> Move:
+    def move(value: mx.array, pool: Pool) -> mx.array:
+        _rows(value, 3 * numbers, 3 * numbers)
+        split = value.reshape(3, -1, numbers, *value.shape[1:]).swapaxes(0, 1)
+        return LAYOUTS["conv"].backward(split.reshape(value.shape), pool)
+
+    return move
+
+
 LAYOUTS: dict[str, Layout] = {
     "same": Layout(_same, _same),
     # (O, I, kh, kw) -> (O, kh, kw, I)
@@ -111,5 +131,9 @@ LAYOUTS: dict[str, Layout] = {
     "reg_background_last": Layout(_add_background_box, _drop_background_box),
     # a mask per class: (K, I, kh, kw) -> (K + 1, kh, kw, I), the background's row zero
     "mask_without_background": Layout(_add_background_mask, _drop_background_mask),
+    # an RPN's objectness and box regression for anchors of some sizes and three ratios: there a
+    # cell's anchors go by size and then ratio, here by ratio and then size; and as "conv"
+    "anchors_sizes_first": Layout(_ratios_first(1), _sizes_first(1)),
+    "anchor_boxes_sizes_first": Layout(_ratios_first(4), _sizes_first(4)),
 }
 """By name."""

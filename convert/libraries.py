@@ -7,34 +7,41 @@ from types import ModuleType
 
 import mlx.core as mx
 
-from . import torchvision
-from .recognised import Recognised
+from . import detectron2, mmdetection, torchvision
+from .recognised import NO_HINTS, Hints, Recognised
 from .state_dict import without_prefix
 
-LIBRARIES: dict[str, ModuleType] = {"torchvision": torchvision}
-"""Each has ``looks_like(state)``, by a key only it has, and ``recognise(state)``."""
+LIBRARIES: dict[str, ModuleType] = {
+    "detectron2": detectron2,
+    "mmdetection": mmdetection,
+    "torchvision": torchvision,
+}
+"""Each has ``looks_like(state)``, by a key only it has, and ``recognise(state, hints)``."""
 
 
-def recognise(state: Mapping[str, mx.array], library: str = "auto") -> Recognised:
+def recognise(
+    state: Mapping[str, mx.array], library: str = "auto", hints: Hints = NO_HINTS
+) -> Recognised:
     """Tell from keys and shapes what a state dict belongs to.
 
     Args:
         state: arrays by the library's keys, in its layout.
         library: a key of ``LIBRARIES``, or ``"auto"``. Default: ``"auto"``.
+        hints: what the file says beside its tensors. Default: nothing.
 
     Returns:
         What to build and how to fill it.
 
     Raises:
-        ValueError: no network this package knows; the message says what it looks like.
+        ValueError: a style for another library than mmdetection, or no network this package
+            knows; the message says what it looks like.
     """
-    if library != "auto":
-        found: Recognised = LIBRARIES[library].recognise(state)
-        return found
-    for module in LIBRARIES.values():
-        if module.looks_like(state):
-            return module.recognise(state)
-    return torchvision.recognise(state)  # whose message says what is missing
+    if library == "auto":
+        library = next((k for k, v in LIBRARIES.items() if v.looks_like(state)), "torchvision")
+    if hints.style is not None and library != "mmdetection":
+        raise ValueError(f"style={hints.style!r} is for mmdetection, got keys of {library}")
+    found: Recognised = LIBRARIES[library].recognise(state, hints)
+    return found
 
 
 def unprefixed(state: dict[str, mx.array]) -> dict[str, mx.array]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+NORMS = ("batch", "frozen", "group")
+
 
 def freeze_sequences(config: Any) -> None:
     """JSON and users give lists: fields hold tuples, so that a config is hashable."""

@@ -12,6 +12,7 @@ from typing import BinaryIO
 # Each file's name ends in the first 8 hex digits of its SHA-256.
 PUBLISHED = {
     "fasterrcnn_resnet50_fpn": "https://download.pytorch.org/models/fasterrcnn_resnet50_fpn_coco-258fb6c6.pth",
+    "keypointrcnn_resnet50_fpn": "https://download.pytorch.org/models/keypointrcnn_resnet50_fpn_coco-fc266e95.pth",
     "maskrcnn_resnet50_fpn": "https://download.pytorch.org/models/maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth",
 }
 TIMEOUT = 30  # seconds without a byte

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
 from .convert.libraries import recognise, unprefixed
 from .convert.origin import Origin, make_origin
-from .convert.recognised import Recognised
+from .convert.recognised import Recognised, hints_of
 from .convert.rename import rename
 from .convert.safetensors_file import load_safetensors
 from .convert.state_dict import state_dict_of
@@ -64,12 +64,14 @@ def find(source: str | os.PathLike[str]) -> Path:
     )
 
 
-def read_checkpoint(path: Path, library: str = "auto") -> Checkpoint:
+def read_checkpoint(path: Path, library: str = "auto", style: str | None = None) -> Checkpoint:
     """Read a checkpoint file and tell what it is.
 
     Args:
         path: a file of ``torch.save``, a pickle of NumPy arrays, or safetensors.
         library: a key of ``mlx_rcnn.convert.libraries.LIBRARIES``, or ``"auto"``.
+        style: mmdetection's ``"pytorch"`` or ``"caffe"``. Default: ``None``, by the file's config
+            or name.
 
     Returns:
         Its weights by our names.
@@ -77,9 +79,10 @@ def read_checkpoint(path: Path, library: str = "auto") -> Checkpoint:
     Raises:
         ValueError: not a checkpoint, or not of a network this package knows.
     """
-    state = unprefixed(_read_state(path))
+    state, content = _read_state(path)
+    state = unprefixed(state)
     try:
-        found = recognise(state, library)
+        found = recognise(state, library, hints_of(content, path.name, style))
         renamed = rename(state, found.rules, found.detector.get("pool_size", (7, 7)))
         origin = make_origin(found.library, path.name, state, renamed, found.rules)
     except ValueError as error:
@@ -87,14 +90,16 @@ def read_checkpoint(path: Path, library: str = "auto") -> Checkpoint:
     return Checkpoint(path, state, found, renamed.weights, origin)
 
 
-def _read_state(path: Path) -> dict[str, mx.array]:
+def _read_state(path: Path) -> tuple[dict[str, mx.array], Any]:
+    """The state dict, and all that the file holds."""
     if path.suffix == ".safetensors":
         state, metadata = load_safetensors(path)
         if metadata.get("format") == "mlx":
             raise ValueError(f"{path} holds MLX weights: give its directory, with its config.json")
-        return state_dict_of(state, str(path))
+        return state_dict_of(state, str(path)), metadata
     read = load_pickle_file if _is_plain_pickle(path) else load_torch_file
-    return state_dict_of(read(path), str(path))
+    content = read(path)
+    return state_dict_of(content, str(path)), content
 
 
 def _is_plain_pickle(path: Path) -> bool:

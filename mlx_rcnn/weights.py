@@ -23,12 +23,12 @@ from .convert.origin import from_json
 from .convert.rename import listing
 from .convert.safetensors_file import load_safetensors
 from .layers import BatchNorm, GroupNorm
-from .models import FasterRCNN, MaskRCNN
+from .models import FasterRCNN, KeypointRCNN, MaskRCNN
 from .sources import Checkpoint, find, read_checkpoint
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 FORMAT_VERSION = 1
-MODELS = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN}
+MODELS = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN, "keypoint_rcnn": KeypointRCNN}
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 
@@ -41,7 +41,8 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
             published weights, such as ``"torchvision/fasterrcnn_resnet50_fpn"``, downloaded once;
             or a repository of the Hugging Face Hub, ``"owner/name"`` or ``"owner/name@revision"``.
         **overrides: config fields to change (``box_score_thresh=0.3``, ``norm_eps=1e-5``);
-            ``dtype`` ("float32", "float16", "bfloat16") of the convolutions and linears;
+            ``dtype`` ("float32", "float16", "bfloat16") of the convolutions and linears; ``style``
+            ("pytorch" or "caffe") of an mmdetection checkpoint that does not say it;
             ``backbone``, a module, for a saved model whose backbone is the user's own.
 
     Returns:
@@ -58,7 +59,8 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
     if path.is_dir():
         model = _load_directory(path, overrides)
     else:
-        model = from_checkpoint(read_checkpoint(path), **overrides)
+        found = read_checkpoint(path, style=overrides.pop("style", None))
+        model = from_checkpoint(found, **overrides)
     if dtype is not None:
         cast_weights(model, dtype)
     model.eval()
@@ -84,7 +86,8 @@ def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
     """
     kind = next((k for k, cls in MODELS.items() if type(model) is cls), None)
     if kind is None:
-        raise TypeError(f"cannot save a {type(model).__name__}: expected a FasterRCNN or MaskRCNN")
+        known = ", ".join(cls.__name__ for cls in MODELS.values())
+        raise TypeError(f"cannot save a {type(model).__name__}: expected one of {known}")
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"{directory} is a file: expected a directory")
@@ -93,7 +96,7 @@ def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
     parts = {n: directory / f".part-{os.getpid()}-{n}" for n in (WEIGHTS_FILE, CONFIG_FILE)}
     try:
         parts[CONFIG_FILE].write_text(text, encoding="utf-8")
-        weights = _parameters(model)
+        weights = flat_parameters(model)
         try:
             mx.save_safetensors(str(parts[WEIGHTS_FILE]), weights, metadata={"format": "mlx"})
         except RuntimeError as error:  # MLX's, of a full disk
@@ -114,7 +117,11 @@ def _description(model: FasterRCNN, kind: str) -> dict[str, Any]:
         config["num_classes"] = heads.box_predictor.cls_score.out_features
         config["class_agnostic_bbox"] = heads.box_predictor.bbox_pred.out_features == 4
         if kind == "mask_rcnn":
-            config["mask_hidden_channels"] = heads.mask_predictor.conv5_mask.in_channels
+            config["mask_hidden_channels"] = heads.mask_predictor.conv5_mask.out_channels
+        if kind == "keypoint_rcnn":
+            config["num_keypoints"] = heads.keypoint_predictor.num_keypoints
+            config["keypoint_names"] = model.keypoint_names
+            config["keypoint_skeleton"] = model.keypoint_skeleton
     except AttributeError as error:
         raise TypeError(f"cannot save a head that is not of this package: {error}") from error
     config["class_names"] = model.class_names
@@ -122,10 +129,10 @@ def _description(model: FasterRCNN, kind: str) -> dict[str, Any]:
     high, low = cast(Any, mx.random.state)[0].tolist()
     loaded = _build(kind, backbone, config, {} if own else {"backbone": model.backbone})
     mx.random.seed(high << 32 | low)  # saving must not change what is drawn next
-    expected = _parameters(loaded)
+    expected = flat_parameters(loaded)
     wrong = [
         f"{k} {v.shape}"
-        for k, v in _parameters(model).items()
+        for k, v in flat_parameters(model).items()
         if k not in expected or expected.pop(k).shape != v.shape
     ]
     if wrong or expected:
@@ -244,7 +251,7 @@ def assign(model: nn.Module, weights: Mapping[str, mx.array], name: str) -> None
     Raises:
         ValueError: missing, unexpected, misshaped or non-floating weights, all listed.
     """
-    expected = _parameters(model)
+    expected = flat_parameters(model)
     problems = []
     if missing := [k for k in expected if k not in weights]:
         problems.append(f"missing {listing(missing)}")
@@ -291,8 +298,3 @@ def cast_weights(model: nn.Module, dtype: str) -> None:
         for name, value in own.items():
             if mx.issubdtype(value.dtype, mx.floating):
                 module[name] = value.astype(mx.float32 if norm else DTYPES[dtype])
-
-
-def _parameters(model: nn.Module) -> dict[str, mx.array]:
-    """Every array of a model by its name."""
-    return dict(cast(Any, tree_flatten(model.parameters())))

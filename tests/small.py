@@ -69,9 +69,7 @@ def old_name(key: str) -> str:
     """A key of torchvision's, as it was in the files published in 2019."""
     key = re.sub(r"(fpn\.(?:inner|layer)_blocks\.\d)\.0\.", r"\1.", key)
     key = key.replace("rpn.head.conv.0.0.", "rpn.head.conv.")
-    return re.sub(
-        r"mask_head\.(\d)\.0\.", lambda m: f"mask_head.mask_fcn{int(m[1]) + 1}.", key
-    )
+    return re.sub(r"mask_head\.(\d)\.0\.", lambda m: f"mask_head.mask_fcn{int(m[1]) + 1}.", key)
 
 
 def with_counts(state: dict[str, mx.array]) -> dict[str, mx.array]:

@@ -51,9 +51,7 @@ def last(x: torch.Tensor) -> np.ndarray:
 def run(model: nn.Module, images: list[np.ndarray]) -> dict[str, np.ndarray]:
     """Every stage of one batch of (H, W, 3) uint8 images."""
     out: dict[str, np.ndarray] = {}
-    batch = [
-        torch.from_numpy(np.array(i)).permute(2, 0, 1).float() / 255 for i in images
-    ]
+    batch = [torch.from_numpy(np.array(i)).permute(2, 0, 1).float() / 255 for i in images]
     inputs, _ = model.transform(batch)
     out["input"] = last(inputs.tensors)
     features = model.backbone(inputs.tensors)
