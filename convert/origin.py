@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
+from .inert import describe
 from .rename import Renamed, Rule, listing, source_key
 
 _MOST_DROPPED = 4096  # numbers of one array: counters and buffers, never weights
@@ -60,10 +62,19 @@ class Origin:
     def buffers(self) -> dict[str, mx.array]:
         """The dropped arrays by the checkpoint's keys."""
         return {
-            key: mx.array(value, mx.bool_ if dtype == "bool" else getattr(mx, dtype))
+            key: _array(value, dtype)
             for dtype, values in self.dropped.items()
             for key, value in values.items()
         }
+
+
+def _array(value: Any, dtype: str) -> mx.array:
+    numbers = np.array(value)  # MLX takes no list with an integer of 64 bits
+    if numbers.dtype.kind not in "biuf":
+        raise ValueError(f"expected numbers, got {describe(value)}")
+    if dtype == "bfloat16":
+        return mx.array(numbers.astype(np.float32)).astype(mx.bfloat16)
+    return mx.array(numbers.astype(dtype))
 
 
 def make_origin(

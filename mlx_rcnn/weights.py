@@ -175,15 +175,23 @@ def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
         raise ValueError(
             f"{directory} was saved with a backbone of your own: pass load(..., backbone=module)"
         )
+    weights, _ = load_safetensors(directory / WEIGHTS_FILE)
     try:
         origin = from_json(content.pop("origin", None))
+        _check_counts(content, len(weights))
         model = _build(kind, backbone, content, overrides)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{file}: {error}") from error
-    weights, _ = load_safetensors(directory / WEIGHTS_FILE)
     assign(model, weights, str(directory / WEIGHTS_FILE))
     model.source, model.origin = note, origin
     return model
+
+
+def _check_counts(config: Mapping[str, Any], arrays: int) -> None:
+    """Refuse counts of layers that would be built before anyone sees that they have no weights."""
+    for name, value in config.items():
+        if name.endswith("convs") and isinstance(value, int) and value > arrays:
+            raise ValueError(f"{name}={value}: expected at most the {arrays} arrays of the weights")
 
 
 def from_checkpoint(checkpoint: Checkpoint, **overrides: Any) -> FasterRCNN:
@@ -226,7 +234,10 @@ def _build(
         own = {f.name for f in fields(body_config)} - {"num_classes"}
         changes = {name: options.pop(name) for name in list(options) if name in own}
         body = body_config(**{**given, **changes})
-    return cls(make_config(cls.config_class, body, None, None, {**config, **options}))
+    try:
+        return cls(make_config(cls.config_class, body, None, None, {**config, **options}))
+    except OverflowError as error:  # MLX's, of a shape past 32 bits
+        raise ValueError(f"the model would have arrays too large to exist: {error}") from error
 
 
 def assign(model: nn.Module, weights: Mapping[str, mx.array], name: str) -> None:

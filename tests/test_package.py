@@ -25,7 +25,7 @@ LAYERS = (
     ("transforms", "targets"),
     ("models",),
     ("convert", "downloads", "hub"),
-    ("sources",),
+    ("sources", "export", "model_card"),
     ("weights",),
     ("visualize", "results"),
     ("evaluation", "data"),
