@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 import mlx.core as mx
 
 from . import detectron2, mmdetection, torchvision
 from .recognised import NO_HINTS, Hints, Recognised
+from .rename import Rule
 from .state_dict import without_prefix
 
 LIBRARIES: dict[str, ModuleType] = {
@@ -42,6 +43,21 @@ def recognise(
         raise ValueError(f"style={hints.style!r} is for mmdetection, got keys of {library}")
     found: Recognised = LIBRARIES[library].recognise(state, hints)
     return found
+
+
+def rules_of(library: str, use_fpn: bool) -> Sequence[Rule]:
+    """The table of rules for a library's models with a feature pyramid, or for those without.
+
+    Args:
+        library: a key of ``LIBRARIES``.
+        use_fpn: a field of the model's config.
+
+    Returns:
+        The rules; those with a pyramid where the library has no others.
+    """
+    module = LIBRARIES[library]
+    rules: Sequence[Rule] = module.RULES
+    return rules if use_fpn else getattr(module, "ONE_MAP_RULES", rules)
 
 
 def unprefixed(state: dict[str, mx.array]) -> dict[str, mx.array]:

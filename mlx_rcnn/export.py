@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 
 from . import models
 from .config import to_json
-from .convert.libraries import LIBRARIES
+from .convert.libraries import rules_of
 from .convert.rename import rename_back, source_key
 from .layers import BatchNorm
 from .models import FasterRCNN
@@ -38,7 +38,7 @@ def export_state(model: FasterRCNN, library: str) -> dict[str, mx.array]:
     Raises:
         ValueError: the library has no place for some of the weights.
     """
-    rules = LIBRARIES[library].RULES
+    rules = rules_of(library, model.config.use_fpn)
     try:
         state = rename_back(_weights(model), rules, model.config.pool_size)
     except ValueError as error:

@@ -18,6 +18,7 @@ from mlx_rcnn import FasterRCNN, MaskRCNN, ResNetConfig
 from mlx_rcnn.config import MaskRCNNConfig
 from mlx_rcnn.convert.detectron2 import ONE_MAP_RULES, recognise
 from mlx_rcnn.convert.rename import rename, rename_back
+from mlx_rcnn.export import export_state
 from mlx_rcnn.structures import Proposals
 from mlx_rcnn.training import set_trainable
 from mlx_rcnn.transforms import preprocess
@@ -106,6 +107,13 @@ def test_saved_and_loaded(models: Models, folder: Path, kind: str) -> None:
     assert again.backbone.config == model.backbone.config
     for a, b in zip(model.predict(blobs(203, 250)), again.predict(blobs(203, 250)), strict=True):
         assert a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
+
+
+@kinds
+def test_back_to_detectron2(models: Models, kind: str) -> None:
+    back, source = export_state(models(kind), "detectron2"), one_map_state(kind)
+    assert back.keys() == source.keys()
+    assert all(np.array_equal(np.array(back[key]), source[key]) for key in source)
 
 
 @kinds
