@@ -184,7 +184,9 @@ def _style(hints: Hints, groups: tuple[int, int]) -> tuple[bool, dict[str, Any],
         style, why = "caffe", "by the file's name"
     if style is None:
         style, why = "pytorch", "keys do not tell: give style='caffe' if it was trained so"
-    mean, std, order = _MSRA_MEAN, _IMAGENET_STD if style == "pytorch" else _UNIT_STD, "rgb"
+    mean: tuple[float, ...] = _MSRA_MEAN
+    std: tuple[float, ...] = _IMAGENET_STD if style == "pytorch" else _UNIT_STD
+    order = "rgb"
     if style == "caffe" or groups == (32, 8):  # Caffe2's ResNeXt-101-32x8d, pytorch style but BGR
         order = "bgr"
     if hints.style is None and (stored := _stored_input(hints.config)):

@@ -39,12 +39,12 @@ class MaskRCNN(FasterRCNN):
         self, backbone: Any, feat_channels: Any = None, num_classes: Any = None, **config: Any
     ):
         super().__init__(backbone, feat_channels, num_classes, **config)
-        config, heads = self.config, self.roi_heads
-        inputs = heads.box_head.out_channels if config.res5_head else config.feat_channels
-        hidden, convs = config.mask_hidden_channels, config.mask_num_convs
-        heads.mask_head = MaskRCNNHeads(inputs, hidden, convs, config.mask_head_norm)
+        own, heads = self.config, self.roi_heads
+        inputs = heads.box_head.out_channels if own.res5_head else own.feat_channels
+        hidden, convs = own.mask_hidden_channels, own.mask_num_convs
+        heads.mask_head = MaskRCNNHeads(inputs, hidden, convs, own.mask_head_norm)
         heads.mask_predictor = MaskRCNNPredictor(
-            hidden if convs else inputs, hidden, config.num_classes
+            hidden if convs else inputs, hidden, own.num_classes
         )
 
     def __call__(self, images: mx.array) -> tuple[mx.array, ...]:
