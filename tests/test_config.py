@@ -228,7 +228,9 @@ def test_an_unknown_field_suggests_the_nearest(name, near):
         lambda: faster_rcnn_resnet_50_fpn(3, **{name: 1}),
     ]
     for call in calls:
-        with pytest.raises(TypeError, match=f"FasterRCNNConfig has no field '{name}'; did you mean '{near}'"):  # noqa: E501
+        with pytest.raises(
+            TypeError, match=f"FasterRCNNConfig has no field '{name}'; did you mean '{near}'"
+        ):  # noqa: E501
             call()
 
 
