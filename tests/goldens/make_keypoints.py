@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 NAME = "keypointrcnn_resnet50_fpn"
 KEYPOINTS, CHANNELS, UNITS = 5, 32, 64
 LAYERS = (32, 48, 32)
+FEW = {"rpn_pre_nms_top_n_train": 40, "rpn_post_nms_top_n_train": 40}  # no near ties among them
 SIZES = {"min_size": 96, "max_size": 160}
 ROIS = (  # a fraction of a pixel, whole cells, thin, large, reaching out, of no area
     (3, 4, 3.2, 4.1), (0, 0, 1, 1), (2, 3, 34, 35), (10.5, 7.25, 33.1, 91.9), (5, 5, 6.5, 300),
@@ -104,7 +105,7 @@ def targets(case: str, photo: str, rng: np.random.Generator) -> dict[str, np.nda
 
 def losses(images: list[torch.Tensor], rng: np.random.Generator) -> dict[str, np.ndarray]:
     out: dict[str, np.ndarray] = {}
-    model = build(**SAMPLE_ALL).train()
+    model = build(**{**SAMPLE_ALL, **FEW}).train()
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     for case in ("both", "one", "hidden"):
@@ -130,11 +131,16 @@ def losses(images: list[torch.Tensor], rng: np.random.Generator) -> dict[str, np
 
 
 def detections(images: list[torch.Tensor]) -> dict[str, np.ndarray]:
-    out = {}
+    out, rois = {}, []
+    model = build(**SIZES)
+    model.roi_heads.register_forward_hook(  # in pixels of the network input
+        lambda _, __, result: rois.extend(found["boxes"].numpy().copy() for found in result[0])
+    )
     with torch.no_grad():
-        for i, found in enumerate(build(**SIZES)(images)):
+        for i, found in enumerate(model(images)):
             print(i, len(found["scores"]), found["scores"][:3].tolist())
             out.update({f"{i}/{key}": value.numpy() for key, value in found.items()})
+            out[f"{i}/rois"] = rois[i]
     return out
 
 
