@@ -73,7 +73,9 @@ def keypoint_targets(keypoints: mx.array, boxes: mx.array, size: int) -> tuple[m
         valid (R, K): visible and inside the RoI.
     """
     low, high = boxes[:, None, :2], boxes[:, None, 2:]  # (R, 1, 2)
-    place = mx.floor((keypoints[..., :2] - low) * (size / (high - low)))
+    # A number over a tensor is that times a reciprocal in torch; it decides on which side of a
+    # cell's edge a point falls.
+    place = mx.floor((keypoints[..., :2] - low) * (mx.reciprocal(high - low) * size))
     place = mx.where(keypoints[..., :2] == high, size - 1, place)
     valid = mx.all((place >= 0) & (place < size), axis=-1) & (keypoints[..., 2] > 0)
     cells = mx.where(valid, place[..., 1] * size + place[..., 0], 0)

@@ -21,6 +21,7 @@ from recipe import fill  # noqa: E402
 BUILDERS = {
     "fasterrcnn_resnet50_fpn": detection.fasterrcnn_resnet50_fpn,
     "maskrcnn_resnet50_fpn": detection.maskrcnn_resnet50_fpn,
+    "keypointrcnn_resnet50_fpn": detection.keypointrcnn_resnet50_fpn,
 }
 
 
@@ -71,8 +72,9 @@ def run(model: nn.Module, images: list[np.ndarray]) -> dict[str, np.ndarray]:
     for i, boxes in enumerate(proposals):
         out[f"proposals_{i}"] = boxes.numpy()
     for i, found in enumerate(model(batch)):
-        for key in ("boxes", "scores", "labels"):
-            out[f"{key}_{i}"] = found[key].numpy()
+        for key in ("boxes", "scores", "labels", "keypoints", "keypoints_scores"):
+            if key in found:
+                out[f"{key}_{i}"] = found[key].numpy()
         if "masks" in found:
             out[f"masks_{i}"] = (found["masks"][:, 0] > 0.5).numpy()
     if "masks_0" in out:  # the raw probabilities, before they are pasted
