@@ -253,7 +253,7 @@ class FasterRCNN(nn.Module):
             detections = select_detections(
                 logits, deltas, proposals, sizes, score_thresh, nms_thresh, top_k,
                 config.bbox_reg_weights, config.box_min_size, candidates, rounds,
-                config.bbox_clamp_both,
+                clamp_both=config.bbox_clamp_both,
             )  # fmt: skip
             if config.clip_results:
                 detections = drop_empty(detections, batch)

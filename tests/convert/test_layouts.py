@@ -15,6 +15,7 @@ SHAPES = {
     "same": (5, 3), "conv": (2, 3, 4, 5), "deconv": (2, 3, 4, 5), "flat": (4, 12),
     "cls_background_last": (4, 3), "reg_background_last": (12, 3),
     "mask_without_background": (3, 4, 1, 1),
+    "anchors_sizes_first": (15, 4, 1, 1), "anchor_boxes_sizes_first": (60, 4, 1, 1),
 }  # fmt: skip
 
 
@@ -80,3 +81,18 @@ def test_shapes_that_cannot_be(name: str, shape: tuple[int, ...]) -> None:
         LAYOUTS[name].forward(mx.zeros(shape), POOL)
     with pytest.raises(ValueError, match="has shape .*expected"):
         LAYOUTS[name].backward(mx.zeros(shape), POOL)
+
+
+@pytest.mark.parametrize(
+    ("name", "each"), [("anchors_sizes_first", 1), ("anchor_boxes_sizes_first", 4)]
+)
+def test_anchors_by_hand(name: str, each: int) -> None:
+    """Two sizes a and b of ratios 1, 2, 3: a1 a2 a3 b1 b2 b3 there, a1 b1 a2 b2 a3 b3 here."""
+    rows = mx.repeat(mx.array([11.0, 12, 13, 21, 22, 23]), each)
+    there = LAYOUTS[name].forward(rows, POOL)
+    assert there[::each].tolist() == [11, 21, 12, 22, 13, 23]
+    number = LAYOUTS[name].forward(mx.tile(mx.arange(each), 6), POOL)  # stay in order
+    assert number.tolist() == list(range(each)) * 6
+    for wrong in (2 * each, 4 * each):
+        with pytest.raises(ValueError, match=f"multiple of {3 * each}"):
+            LAYOUTS[name].forward(mx.zeros((wrong,)), POOL)
