@@ -36,6 +36,10 @@ STORAGES = {
 _NUMPY_CODES = {np.dtype(name).str[1:]: name for name in DTYPES if name != "bfloat16"}
 
 
+_BUILTINS = ("builtins", "__builtin__")
+_FACTORIES = ("int", "float", "bool", "str", "list", "dict", "tuple")  # of a defaultdict
+
+
 def _named(builders: Mapping[str, Callable[..., Any] | None]) -> Names:
     names: Names = {}
     for path, build in builders.items():
@@ -55,9 +59,11 @@ def container_names() -> Names:
         {
             "collections.OrderedDict": _dict,
             "collections.Counter": _dict,
+            "collections.defaultdict": _default_dict,
+            "mmengine.config.config.ConfigDict": _dict,
             "_codecs.encode": _encode,
-            **{f"builtins.{name}": build for name, build in builtin.items()},
-            **{f"__builtin__.{name}": build for name, build in builtin.items()},
+            **{f"{m}.{name}": build for name, build in builtin.items() for m in _BUILTINS},
+            **{f"{m}.{name}": None for name in _FACTORIES for m in _BUILTINS},
         }
     )
 
@@ -72,6 +78,11 @@ def _dict(items: Any = ()) -> dict[Any, Any]:
     for key, _ in pairs:
         check_key(key)
     return dict(pairs)
+
+
+def _default_dict(_factory: Any = None) -> dict[Any, Any]:
+    """Its items follow one by one."""
+    return {}
 
 
 def _set(items: Any = ()) -> set[Any]:

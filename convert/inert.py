@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 import sys
 from collections.abc import Callable
@@ -52,6 +53,53 @@ class Stateful(Inert):
         raise NotImplementedError
 
 
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """Stands for an object of a class this package does not know, or for the class itself.
+
+    Training scripts save their arguments and logs beside the tensors. Nothing of such an object is
+    kept but the name of its class: no attribute is read, nothing is looked up, imported or called.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForeignClass(Inert):
+    """A class that a pickle names and this package does not know; may be instantiated as nothing.
+
+    Args:
+        name (str): ``module.name`` as the pickle spells it.
+    """
+
+    name: str
+
+    def finish(self) -> Opaque:
+        """Mentioned by itself it is as opaque as an object of it."""
+        return Opaque(self.name)
+
+
+# A class by the spelling everybody keeps to. Of the standard library only argparse's Namespace is
+# met in real files; its other classes (subprocess.Popen) are met in hostile ones.
+_CLASS = re.compile(r"[A-Z][A-Za-z0-9_]*")
+_STANDARD = frozenset(sys.stdlib_module_names) - {"argparse"}
+
+
+def foreign_class(module: str, name: str) -> ForeignClass:
+    """A stand-in for a name that can only be a class; UnsafeCheckpointError for any other."""
+    if _CLASS.fullmatch(name) and module.partition(".")[0] not in _STANDARD:
+        return ForeignClass(f"{module}.{name}")
+    raise refused(f"{module}.{name}")
+
+
+def refused(name: str) -> UnsafeCheckpointError:
+    """The error for something a pickle names that is not read."""
+    return UnsafeCheckpointError(
+        f"refused {describe(name)}: only tensors, numbers, strings and plain containers are read "
+        "(of a model, save its state_dict())"
+    )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Blob(Inert):
     """A long string or bytes of the pickle, left where it is in the file."""
@@ -88,7 +136,7 @@ class Budget:
 
 def describe(value: Any) -> str:
     """A short, printable text of an untrusted value, for error messages."""
-    if isinstance(value, Global):
+    if isinstance(value, Global | ForeignClass | Opaque):
         value = value.name
     try:
         text = value if isinstance(value, str) else reprlib.repr(value)
@@ -125,7 +173,7 @@ def finish(value: Any) -> Any:
 
 def _finish(value: Any, depth: int, done: dict[int, tuple[Any, Any, int]]) -> tuple[Any, int]:
     """The finished value and its height: how many containers deep it is."""
-    if type(value) in _ATOMS or type(value) in (set, frozenset):
+    if type(value) in _ATOMS or type(value) in (set, frozenset, Opaque):
         return value, 0
     if id(value) in done:
         _, result, height = done[id(value)]

@@ -1,36 +1,46 @@
-"""The rename engine: an ordered table of rules turns a checkpoint's keys into ours.
+"""The rename engine: an ordered table of rules turns a checkpoint's keys into ours, and back.
 
 A rule is data: a pattern that must match a whole key, what replaces it (``None`` drops the key),
-and how the array's layout changes. Every source key must match a rule.
+and how the array's layout changes. Every source key must match a rule. The same table read
+backwards gives the source's keys and layouts again, so it is written once.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import cache
+from typing import NamedTuple
 
 import mlx.core as mx
 
+from .layouts import LAYOUTS
+
 
 class Rule(NamedTuple):
-    """``pattern`` (a regular expression for a whole key), ``target`` (or ``None``), ``layout``.
+    """``pattern`` of a whole source key, ``target``, ``layout``, ``export``.
 
-    Layouts: ``"same"``; ``"conv"`` (O, I, kh, kw) -> (O, kh, kw, I); ``"deconv"`` (I, O, kh, kw) ->
-    (O, kh, kw, I); ``"flat"`` (units, C * ph * pw) -> (units, ph * pw * C), the first linear after
-    RoI pooling. Arrays of other than 4 axes (biases, norms) stay as they are.
+    Args:
+        pattern: a regular expression; its capturing groups are neither nested nor repeated.
+        target: our name, with ``\\1``, ``\\2`` for the groups; ``None`` drops the key.
+        layout: a key of :data:`~mlx_rcnn.convert.layouts.LAYOUTS`. Default: ``"same"``.
+        export: the source's key for the way back, with the same groups. Default: the pattern
+            itself, which must then be plain text and groups; to be given where it has several
+            spellings, the one to write.
     """
 
     pattern: str
     target: str | None
     layout: str = "same"
+    export: str | None = None
 
 
 class Renamed(NamedTuple):
-    """``weights`` by our keys, and the source keys that were ``dropped``."""
+    """``weights`` by our names, the source keys ``dropped``, and our name -> ``origin``'s key."""
 
     weights: dict[str, mx.array]
     dropped: list[str]
+    origin: dict[str, str]
 
 
 def rename(
@@ -47,78 +57,139 @@ def rename(
         The renamed weights and the dropped keys.
 
     Raises:
-        ValueError: keys without a rule, or two keys for one target; all offenders are listed.
+        ValueError: keys without a rule (all are listed), two keys for one target, or a shape that
+            its layout cannot have.
     """
     weights: dict[str, mx.array] = {}
     origin: dict[str, str] = {}
     dropped: list[str] = []
     unknown: list[str] = []
     for key, value in source.items():
-        found = ((rule, re.fullmatch(rule.pattern, key)) for rule in rules)
-        rule, match = next(((r, m) for r, m in found if m), (None, None))
-        if rule is None or match is None:
+        rule, target = _apply(key, rules)
+        if rule is None:
             unknown.append(key)
-            continue
-        if rule.target is None:
+        elif target is None:
             dropped.append(key)
-            continue
-        target = match.expand(rule.target)
-        if target in weights:
+        elif target in origin:
             raise ValueError(f"{key!r} and {origin[target]!r} both stand for {target!r}")
-        origin[target] = key
-        weights[target] = _relayout(value, rule.layout, pool_size, key)
+        else:
+            origin[target] = key
+            weights[target] = _relayout(value, rule.layout, "forward", pool_size, key)
     if unknown:
         raise ValueError(f"no rule for {listing(unknown)}")
-    return Renamed(weights, dropped)
+    return Renamed(weights, dropped, origin)
 
 
-def _relayout(value: mx.array, layout: str, pool: tuple[int, int], key: str) -> mx.array:
-    if layout == "same":
-        return value
-    if layout == "flat":
-        height, width = pool
-        if value.ndim != 2 or value.shape[1] % (height * width):
-            raise ValueError(
-                f"{key!r} has shape {value.shape}: expected (units, C * {height} * {width})"
-            )
-        return (
-            value.reshape(value.shape[0], -1, height, width)
-            .transpose(0, 2, 3, 1)
-            .reshape(value.shape)
-        )
-    if value.ndim != 4:
-        return value
-    return mx.contiguous(value.transpose(*((0, 2, 3, 1) if layout == "conv" else (1, 2, 3, 0))))
-
-
-def state_dict_of(content: Any, name: str) -> dict[str, mx.array]:
-    """The tensors of a checkpoint, out of the wrappers people put around them.
+def rename_back(
+    weights: Mapping[str, mx.array], rules: Sequence[Rule], pool_size: tuple[int, int] = (7, 7)
+) -> dict[str, mx.array]:
+    """Read a table of rules backwards: the inverse of :func:`rename`, bit for bit.
 
     Args:
-        content: what the file held: a state dict, or a dict with one under ``model``,
-            ``state_dict``, ``model_state_dict`` or ``ema``. All keys may start with ``module.``.
-        name: of the file, for errors.
+        weights: arrays by our names, in our layout.
+        rules: the first one that leads back to a name gives its key, in the spelling it exports.
+        pool_size: as for :func:`rename`.
 
     Returns:
-        Arrays by key.
+        Arrays by the source's keys, in its layout, without what ``rename`` drops.
 
     Raises:
-        ValueError: no state dict in it.
+        ValueError: names no rule leads to (all are listed), or a shape that its layout cannot have.
     """
-    for wrapper in ("model", "state_dict", "model_state_dict", "ema"):
-        inner = content.get(wrapper) if isinstance(content, dict) else None
-        if isinstance(inner, dict):
-            content = inner
-    if not isinstance(content, dict) or not content:
-        what = "an empty dict" if isinstance(content, dict) else f"a {type(content).__name__}"
-        raise ValueError(f"{name}: holds {what}, expected a state dict (tensors by name)")
-    wrong = [
-        str(k) for k, v in content.items() if not isinstance(v, mx.array) or not isinstance(k, str)
-    ]
-    if wrong:
-        raise ValueError(f"{name}: expected a state dict, but no tensor is under {listing(wrong)}")
-    wrapped = all(key.startswith("module.") for key in content)
-    return {key.removeprefix("module.") if wrapped else key: v for key, v in content.items()}
+    source: dict[str, mx.array] = {}
+    unknown: list[str] = []
+    for name, value in weights.items():
+        key, layout = source_key(name, rules)
+        if key is None:
+            unknown.append(name)
+        else:
+            source[key] = _relayout(value, layout, "backward", pool_size, name)
+    if unknown:
+        raise ValueError(f"no rule leads to {listing(unknown)}")
+    return source
+
+
+def source_key(name: str, rules: Sequence[Rule]) -> tuple[str | None, str]:
+    """The key that a table of rules turns into ``name``, and its layout; ``None`` without one.
+
+    A key counts only if the table, read forwards, does turn it into ``name``.
+    """
+    for rule in rules:
+        if rule.target is None:
+            continue
+        ours, template = _inverse(rule)
+        if match := ours.fullmatch(name):
+            key = match.expand(template)
+            applied, target = _apply(key, rules)
+            if applied is not None and target == name:
+                return key, applied.layout
+    return None, "same"
+
+
+def _apply(key: str, rules: Sequence[Rule]) -> tuple[Rule | None, str | None]:
+    """The first rule that matches ``key``, and our name."""
+    for rule in rules:
+        if match := re.fullmatch(rule.pattern, key):
+            return rule, None if rule.target is None else match.expand(rule.target)
+    return None, None
+
+
+def _relayout(value: mx.array, layout: str, way: str, pool: tuple[int, int], key: str) -> mx.array:
+    try:
+        moved: mx.array = getattr(LAYOUTS[layout], way)(value, pool)
+    except ValueError as error:
+        raise ValueError(f"{key!r} {error}") from error
+    return moved
+
+
+@cache
+def _inverse(rule: Rule) -> tuple[re.Pattern[str], str]:
+    """A pattern for the names that a rule gives, and the template of their keys."""
+    groups, plain = _groups(rule.pattern)
+    export = rule.export if rule.export is not None else plain
+    if export is None:
+        raise ValueError(f"{rule} needs export: its pattern is more than text and groups")
+    seen: set[str] = set()
+
+    def group(match: re.Match[str]) -> str:
+        name = f"g{match[1]}"
+        if name in seen:
+            return f"(?P={name})"
+        seen.add(name)
+        return f"(?P<{name}>{groups[int(match[1]) - 1]})"
+
+    assert rule.target is not None
+    parts = re.split(r"(\\\d)", rule.target)
+    ours = "".join(re.sub(r"\\(\d)", group, p) if p[:1] == "\\" else re.escape(p) for p in parts)
+    return re.compile(ours), re.sub(r"\\(\d)", r"\\g<g\1>", export)
+
+
+_TOKEN = re.compile(r"\\.|\[[^]]*\]|\(\?[:=!]|.")
+_LITERAL = re.compile(r"[A-Za-z0-9_]|\\[^A-Za-z0-9]")
+
+
+def _groups(pattern: str) -> tuple[list[str], str | None]:
+    """The insides of a pattern's groups, and its text with ``\\1`` for them if it has one text."""
+    groups: list[str] = []
+    text, plain = "", True
+    depth, start = 0, None
+    for token in _TOKEN.finditer(pattern):
+        part = token[0]
+        if part[0] == "(":
+            if part == "(" and depth:
+                raise ValueError(f"pattern {pattern!r}: expected groups that are not nested")
+            start = token.end() if part == "(" else start
+            plain, depth = plain and (part == "(" or depth > 0), depth + 1
+        elif part == ")":
+            depth -= 1
+            if depth == 0 and start is not None:
+                if pattern[token.end() :][:1] in tuple("?*+{"):
+                    raise ValueError(f"pattern {pattern!r}: expected groups that are not repeated")
+                groups.append(pattern[start : token.start()])
+                text, start = f"{text}\\{len(groups)}", None
+        elif depth == 0:
+            plain, text = plain and bool(_LITERAL.fullmatch(part)), text + part[-1]
+    return groups, text if plain else None
 
 
 def listing(names: Sequence[str], most: int = 8) -> str:

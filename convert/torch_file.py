@@ -20,15 +20,22 @@ from mlx_rcnn.convert.inert import (
     Budget,
     CheckpointError,
     Global,
+    Opaque,
     UnsafeCheckpointError,
     describe,
     finish,
+    refused,
 )
 from mlx_rcnn.convert.stored_zip import read_stored_zip
 from mlx_rcnn.convert.strided import ArrayFactory, Storage, StorageSlice
 from mlx_rcnn.convert.unpickle import Unpickler
 
-__all__ = ["CheckpointError", "UnsafeCheckpointError", "load_pickle_file", "load_torch_file"]
+__all__ = [
+    "CheckpointError",
+    "UnsafeCheckpointError",
+    "load_pickle_file",
+    "load_torch_file",
+]
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -55,19 +62,20 @@ def load_torch_file(path: str | os.PathLike[str]) -> Any:
         What was saved: each tensor, parameter and NumPy array as an ``mx.array`` of its own shape
         (torch's axis order) and dtype, except that float64 becomes float32; ``OrderedDict`` and
         ``Counter`` as dict, ``torch.Size`` as tuple, ``torch.device`` and ``torch.dtype`` as
-        strings such as ``"cuda:0"`` and ``"torch.float16"``, NumPy scalars as Python numbers. Keys
-        and order are the file's. A tensor saved under two names is one array.
+        strings such as ``"cuda:0"`` and ``"torch.float16"``, NumPy scalars as Python numbers. An
+        object of any other class (a script's ``argparse.Namespace``, a log) is an :class:`Opaque`
+        without contents. Keys and order are the file's. A tensor of two names is one array.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UnsafeCheckpointError: the pickle in it names anything but the above; nothing is run.
+        UnsafeCheckpointError: the pickle in it calls anything but the above; nothing is run.
         CheckpointError: it is not such a file, is damaged, cut short, or would take more memory
             than its size explains.
     """
     with _opened(path) as data:
         factory, budget = ArrayFactory(len(data)), Budget(4 * len(data) + 2**24, "its objects")
         if bytes(data[:4]) == _ZIP:
-            return finish(_read_zip(data, factory, budget))
+            return finish(_some_use(_read_zip(data, factory, budget)))
         return finish(_read_legacy(data, factory, budget))
 
 
@@ -93,7 +101,14 @@ def load_pickle_file(path: str | os.PathLike[str]) -> Any:
         value = Unpickler(data, names, budget).load()
         if value == _MAGIC:
             raise CheckpointError("expected a plain pickle, this is for load_torch_file")
-        return finish(value)
+        return finish(_some_use(value))
+
+
+def _some_use(value: Any) -> Any:
+    """``value``, unless it is an object of an unknown class: nothing of it was read."""
+    if isinstance(value, Opaque):
+        raise refused(value.name)
+    return value
 
 
 @contextmanager
@@ -217,7 +232,7 @@ def _read_legacy(data: memoryview, factory: ArrayFactory, budget: Budget) -> Any
     def read(load: Callable[[Any], Any] | None = None) -> Any:
         nonlocal position
         reader = Unpickler(data, names, budget, load, position)
-        value = reader.load()
+        value = _some_use(reader.load())
         position = reader.position
         return value
 

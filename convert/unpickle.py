@@ -2,7 +2,8 @@
 
 ``pickletools`` decodes the opcodes; the stack machine here knows only the plain containers and the
 names its caller lists. No class or function a pickle names is ever looked up, imported or called:
-a listed name gives the caller's own builder, every other name is an error. The standard unpickler,
+a listed name gives the caller's own builder, a name that can only be a class gives a stand-in of
+which nothing can be made but opaque objects, every other name is an error. The standard unpickler,
 even with ``find_class`` overridden, lets a pickle set attributes on whatever it was handed and
 allocates memo tables and byte arrays of any size a file asks for; this one counts what it makes.
 """
@@ -19,17 +20,20 @@ from mlx_rcnn.convert.inert import (
     Blob,
     Budget,
     CheckpointError,
+    ForeignClass,
     Global,
+    Opaque,
     Stateful,
     UnsafeCheckpointError,
     check_key,
     describe,
+    foreign_class,
 )
+from mlx_rcnn.convert.stream import Stream
 
 # Prices in bytes that bound CPython's real cost from above: an empty set or a dict of one item is
 # 216 to 232 bytes, a memo entry about 100 with its key, a slot of a growing stack up to 17.
 _CONTAINER, _ENTRY, _MARK, _SLOT = 256, 128, 128, 24
-_LONGEST_LINE = 4096  # text opcodes hold names and decimal numbers
 _BLOB = 1024  # strings and bytes of this size and above stay where they are in the file
 
 _OPCODES = {op.code: op for op in pickletools.opcodes}
@@ -42,31 +46,6 @@ _STRINGS = {"SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BIN
 _LITERALS = _NUMBERS | _STRINGS | {"SHORT_BINBYTES"}
 
 
-class _Stream:
-    """The two methods that pickletools reads arguments with, on a memoryview."""
-
-    def __init__(self, data: memoryview, position: int) -> None:
-        self.data, self.position = data, position
-
-    def view(self, n: int) -> memoryview:
-        chunk = self.data[self.position : self.position + n]
-        if not 0 <= n == len(chunk):
-            raise CheckpointError(f"pickle is cut short: expected {n} bytes, {len(chunk)} are left")
-        self.position += n
-        return chunk
-
-    def read(self, n: int) -> bytes:
-        return bytes(self.view(n))
-
-    def readline(self) -> bytes:
-        line = bytes(self.data[self.position : self.position + _LONGEST_LINE])
-        end = line.find(b"\n") + 1
-        if not end:
-            raise CheckpointError(f"pickle holds a line without end in {_LONGEST_LINE} bytes")
-        self.position += end
-        return line[:end]
-
-
 class Unpickler:
     """Reads one pickle into plain containers and the caller's own values.
 
@@ -75,7 +54,8 @@ class Unpickler:
     Args:
         data (memoryview): bytes that hold the pickle; long byte strings come back as :class:`Blob`
             views of it.
-        names (mapping): (module, name) -> :class:`Global` or any inert value. Nothing else is read.
+        names (mapping): (module, name) -> :class:`Global` or any inert value. Of other names only
+            classes may be mentioned and instantiated, as :class:`Opaque`.
         budget (Budget): memory for the objects of the pickle.
         persistent_load (callable, optional): maps a persistent id to a value. Default: ``None``,
             persistent ids are refused.
@@ -90,7 +70,7 @@ class Unpickler:
         persistent_load: Callable[[Any], Any] | None = None,
         start: int = 0,
     ) -> None:
-        self._stream = _Stream(data, start)
+        self._stream = Stream(data, start)
         self._names, self._budget, self._persistent_load = names, budget, persistent_load
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []
@@ -199,11 +179,14 @@ class Unpickler:
 
     def _extend(self, items: list[Any]) -> None:
         self._budget.spend(8 * len(items))
-        self._peek(list).extend(items)
+        if not isinstance(self._peek(), Opaque):  # of a class derived from list
+            self._peek(list).extend(items)
 
     def _set_items(self, items: list[Any]) -> None:
-        target = self._peek(dict)
         self._budget.spend(_ENTRY * (len(items) // 2))
+        if isinstance(self._peek(), Opaque):  # of a class derived from dict
+            return
+        target = self._peek(dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
             check_key(key)
             target[key] = value
@@ -229,12 +212,20 @@ class Unpickler:
     def _find(self, module: Any, name: Any) -> None:
         if type(module) is not str or type(name) is not str:
             raise UnsafeCheckpointError(f"expected two strings, got {describe((module, name))}")
-        if (module, name) not in self._names:
-            raise UnsafeCheckpointError(
-                f"refused {describe(module + '.' + name)}: only tensors, numbers, strings and "
-                "plain containers are read (of a model, save its state_dict())"
-            )
-        self._push(self._names[module, name], 0)
+        if (module, name) in self._names:
+            self._push(self._names[module, name], 0)
+        else:
+            self._push(foreign_class(module, name), _CONTAINER + len(module) + len(name))
+
+    def _new(self, arguments: int) -> None:
+        """NEWOBJ and NEWOBJ_EX: an object of a class, without its arguments."""
+        for _ in range(arguments):
+            self._pop()
+        kind = self._pop()
+        if type(kind) is not ForeignClass:
+            opcode = "NEWOBJ" if arguments == 1 else "NEWOBJ_EX"
+            raise UnsafeCheckpointError(f"refused the pickle opcode {opcode} on {describe(kind)}")
+        self._push(Opaque(kind.name), _CONTAINER)
 
     def _reduce(self, _: Any) -> None:
         args, function = self._pop(), self._pop()
@@ -253,7 +244,7 @@ class Unpickler:
         target = self._peek()
         if isinstance(target, Stateful):
             target.set_state(state)
-        elif type(target) is not dict:  # an OrderedDict's attributes (_metadata) are dropped
+        elif type(target) not in (dict, Opaque):  # as an OrderedDict's (_metadata), dropped
             raise UnsafeCheckpointError(f"refused BUILD on {describe(target)}")
 
     def _persistent_id(self, _: Any) -> None:
@@ -293,5 +284,7 @@ _OPERATIONS: dict[str, Callable[[Unpickler, Any], Any]] = {
     "STACK_GLOBAL": lambda self, _: self._find(*[self._pop(), self._pop()][::-1]),
     "REDUCE": Unpickler._reduce,
     "BUILD": Unpickler._build,
+    "NEWOBJ": lambda self, _: self._new(1),
+    "NEWOBJ_EX": lambda self, _: self._new(2),
     "BINPERSID": Unpickler._persistent_id,
 }

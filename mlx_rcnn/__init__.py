@@ -1,18 +1,24 @@
-"""Faster R-CNN and Mask R-CNN on Apple's MLX, with the weights people already have."""
+"""Faster, Mask and Keypoint R-CNN on Apple's MLX, with the weights people already have."""
 
 from . import ops
-from .backbone_config import ResNetFPNConfig
-from .config import FasterRCNNConfig, MaskRCNNConfig
-from .heads import FastRCNNPredictor, MaskRCNNPredictor
+from .backbone_config import MobileNetFPNConfig, ResNetConfig, ResNetFPNConfig
+from .config import FasterRCNNConfig, KeypointRCNNConfig, MaskRCNNConfig
+from .heads import FastRCNNPredictor, KeypointRCNNPredictor, MaskRCNNPredictor
 from .models import (
     FasterRCNN,
+    KeypointRCNN,
     MaskRCNN,
     faster_rcnn_resnet_50_fpn,
     faster_rcnn_resnet_101_fpn,
+    fasterrcnn_mobilenet_v3_large_320_fpn,
+    fasterrcnn_mobilenet_v3_large_fpn,
     fasterrcnn_resnet50_fpn,
+    fasterrcnn_resnet50_fpn_v2,
+    keypointrcnn_resnet50_fpn,
     mask_rcnn_resnet_50_fpn,
     mask_rcnn_resnet_101_fpn,
     maskrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn_v2,
 )
 from .training import set_trainable
 from .weights import load, save
@@ -23,17 +29,27 @@ __all__ = [
     "FastRCNNPredictor",
     "FasterRCNN",
     "FasterRCNNConfig",
+    "KeypointRCNN",
+    "KeypointRCNNConfig",
+    "KeypointRCNNPredictor",
     "MaskRCNN",
     "MaskRCNNConfig",
     "MaskRCNNPredictor",
+    "MobileNetFPNConfig",
+    "ResNetConfig",
     "ResNetFPNConfig",
     "faster_rcnn_resnet_101_fpn",
     "faster_rcnn_resnet_50_fpn",
+    "fasterrcnn_mobilenet_v3_large_320_fpn",
+    "fasterrcnn_mobilenet_v3_large_fpn",
     "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn_v2",
+    "keypointrcnn_resnet50_fpn",
     "load",
     "mask_rcnn_resnet_101_fpn",
     "mask_rcnn_resnet_50_fpn",
     "maskrcnn_resnet50_fpn",
+    "maskrcnn_resnet50_fpn_v2",
     "ops",
     "save",
     "set_trainable",

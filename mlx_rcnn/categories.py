@@ -20,3 +20,19 @@ COCO_91 = (
 
 COCO_80 = tuple(name for name in COCO_91 if name != "N/A")
 """The background and the 80 annotated classes, contiguous, as other libraries number them."""
+
+COCO_PERSON = ("__background__", "person")
+
+COCO_KEYPOINTS = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
+    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee",
+    "right_knee", "left_ankle", "right_ankle",
+)  # fmt: skip
+"""A person's keypoints: `keypoints` of COCO's category."""
+
+# `skeleton` of COCO's category, which counts from 1.
+COCO_SKELETON = (
+    (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8),
+    (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
+)  # fmt: skip
+"""The edges drawn between them, indices from 0."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+NORMS = ("batch", "frozen", "group")
+
 
 def freeze_sequences(config: Any) -> None:
     """JSON and users give lists: fields hold tuples, so that a config is hashable."""
@@ -15,13 +17,18 @@ def freeze_sequences(config: Any) -> None:
             object.__setattr__(config, field.name, deep)
 
 
+_LARGEST = 2**31 - 1
+
+
 def check_integer(config: Any, name: str, low: int) -> None:
-    """An integer of at least ``low``."""
+    """An integer of at least ``low``, and of 32 bits, as MLX's shapes are."""
     value = getattr(config, name)
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}={value!r}: expected an integer, got {type(value).__name__}")
     if value < low:
         raise ValueError(f"{name}={value!r}: expected an integer of at least {low}")
+    if value > _LARGEST:
+        raise ValueError(f"{name}={value!r}: expected an integer of at most {_LARGEST}")
 
 
 def check_number(config: Any, name: str, low: float, high: float = float("inf")) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``mlx_rcnn predict``, ``train``, ``evaluate`` and ``info``."""
+"""The command line: ``mlx_rcnn predict``, ``train``, ``evaluate``, ``convert`` and ``info``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from typing import Any, NoReturn
 
 from .allocator import reuse_large_blocks
 from .commands import CommandError
+from .commands.convert_flags import add_convert
 from .commands.evaluate_flags import add_evaluate
 from .commands.train_flags import add_train
 
-_MODEL_HELP = "checkpoint file (.pth), directory written by mlx_rcnn.save, or name of a model"
+_MODEL_HELP = (
+    "checkpoint file (.pth, .pkl), directory written by mlx_rcnn.save, name of published weights, "
+    "or repository of the Hugging Face Hub (owner/name)"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -75,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     add_train(commands, _MODEL_HELP)
     add_evaluate(commands, _MODEL_HELP, _fraction, _add_execution)
+    add_convert(commands, _MODEL_HELP, _count)
     _add_info(commands)
     return parser
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 from .checks import (
+    NORMS,
     check_choice,
     check_integer,
     check_number,
@@ -46,9 +47,24 @@ class FasterRCNNConfig:
         roi_levels (int): how many of the finest maps RoIs are pooled from. Default: ``4``.
         roi_sampling_ratio (int): RoIAlign samples a bin and axis; 0 is adaptive. Default: ``2``.
         roi_aligned (bool): RoIAlign's half-pixel correction (detectron2). Default: ``False``.
-        hidden_dim (int): units of the two layers of the box head. Default: ``4096``.
-        dropout (float): after each of those layers, in ``get_loss`` only. Default: ``0.5``.
+        rpn_conv_depth (int): 3x3 convolutions of the RPN head. Default: ``1``.
+        box_head_convs (int): 3x3 convolutions of the box head, which then has one linear layer; 0
+            leaves it two linear layers alone. Default: ``0``.
+        box_head_norm (str): ``"batch"``, ``"frozen"`` or ``"group"`` after each of those, or
+            ``None`` for biases instead. Default: ``None``.
+        res5_head (bool): the box head is the fourth stage of the ResNet, averaged, in place of
+            convolutions and linear layers; for a backbone of three stages (detectron2's C4).
+            Default: ``False``.
+        hidden_dim (int): units of the box head's linear layers. Default: ``4096``.
+        dropout (float): after each linear layer, in ``get_loss`` only. Default: ``0.5``.
         class_agnostic_bbox (bool): one box regression for all classes. Default: ``False``.
+        bbox_clamp_both (bool): clamp regressed log sizes from below too (mmdetection). Default:
+            ``False``, from above only.
+        rpn_ranking (str): what proposals are ranked by within a level and, after suppression, over
+            all of them: ``"torchvision"`` the logit and its sigmoid, ``"detectron2"`` the logit,
+            ``"mmdetection"`` the sigmoid. They part where float32 sigmoids of unequal logits tie.
+        clip_results (bool): clip the final boxes to the image given and leave out those without a
+            width or height (detectron2). Default: ``False``.
         min_size (int): the short side is resized to this (several: training draws one of them,
             prediction takes the last).
         max_size (int): ... unless the long side would exceed this.
@@ -59,7 +75,8 @@ class FasterRCNNConfig:
         class_names: one name a class, the background's first. Default: none.
 
     The other fields are torchvision's, described at ``torchvision.models.detection.FasterRCNN``;
-    ``rpn_min_size`` and ``box_min_size`` are the smallest sides it keeps at the two stages.
+    ``rpn_min_size`` and ``box_min_size`` are the smallest sides it keeps at the two stages. A
+    proposal always needs a width and a height, whatever ``rpn_min_size``; a detection does not.
     """
 
     backbone: Any
@@ -75,9 +92,14 @@ class FasterRCNNConfig:
     roi_levels: int = 4
     roi_sampling_ratio: int = 2
     roi_aligned: bool = False
+    rpn_conv_depth: int = 1
+    box_head_convs: int = 0
+    box_head_norm: str | None = None
+    res5_head: bool = False
     hidden_dim: int = 4096
     dropout: float = 0.5
     class_agnostic_bbox: bool = False
+    bbox_clamp_both: bool = False
     # transform
     min_size: int | tuple[int, ...] = 800
     max_size: int = 1333
@@ -98,6 +120,7 @@ class FasterRCNNConfig:
     rpn_positive_fraction: float = 0.5
     rpn_score_thresh: float = 0.0
     rpn_min_size: float = 1e-3
+    rpn_ranking: str = "torchvision"
     # box head
     box_score_thresh: float = 0.05
     box_nms_thresh: float = 0.5
@@ -108,6 +131,7 @@ class FasterRCNNConfig:
     box_positive_fraction: float = 0.25
     bbox_reg_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     box_min_size: float = 1e-2
+    clip_results: bool = False
     class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -116,6 +140,8 @@ class FasterRCNNConfig:
             check_integer(self, name, 1)
         check_integer(self, "num_classes", 2)
         check_integer(self, "roi_sampling_ratio", -1)
+        check_integer(self, "box_head_convs", 0)
+        check_choice(self, "box_head_norm", (None, *NORMS))
         for name in _FRACTIONS:
             check_number(self, name, 0.0, 1.0)
         check_number(self, "dropout", 0.0)
@@ -149,6 +175,7 @@ class FasterRCNNConfig:
             check_sizes(self, name)
         check_choice(self, "channel_order", ("rgb", "bgr"))
         check_choice(self, "resize_rule", ("torch", "pillow", "opencv"))
+        check_choice(self, "rpn_ranking", ("torchvision", "detectron2", "mmdetection"))
         self._check_names()
 
     def _check_names(self) -> None:
@@ -172,37 +199,100 @@ class MaskRCNNConfig(FasterRCNNConfig):
     Args:
         mask_pool_size ((int, int)): RoIAlign's output for the mask head, square.
         mask_hidden_channels (int): channels of the mask head. Default: ``256``.
-        mask_out_size (int): side of a predicted mask, twice the pool size. Default: ``28``.
-        mask_num_convs (int): 3x3 convolutions of the mask head. Default: ``4``.
+        mask_out_size (int): side of a predicted mask, twice the pool size; the pool size itself
+            with ``res5_head``. Default: ``28``.
+        mask_num_convs (int): 3x3 convolutions of the mask head, perhaps none. Default: ``4``.
+        mask_paste_rule (str): ``"torchvision"`` or ``"detectron2"`` (and mmdetection): where a
+            pixel looks a mask up, see :func:`~mlx_rcnn.ops.paste_masks`.
+        mask_head_norm (str): as ``box_head_norm``. Default: ``None``.
     """
 
     mask_pool_size: tuple[int, int] = (14, 14)
     mask_hidden_channels: int = 256
     mask_out_size: int = 28
     mask_num_convs: int = 4
+    mask_paste_rule: str = "torchvision"
+    mask_head_norm: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice(self, "mask_head_norm", (None, *NORMS))
         check_row(self, "mask_pool_size", 2)
         check_sizes(self, "mask_pool_size", whole=True)
-        for name in ("mask_hidden_channels", "mask_out_size", "mask_num_convs"):
+        for name in ("mask_hidden_channels", "mask_out_size"):
             check_integer(self, name, 1)
+        check_integer(self, "mask_num_convs", 0)
+        check_choice(self, "mask_paste_rule", ("torchvision", "detectron2"))
         height, width = self.mask_pool_size
         if height != width:
             raise ValueError(f"mask_pool_size={self.mask_pool_size!r}: expected a square")
-        if self.mask_out_size != 2 * height:
+        # The fourth stage of a ResNet halves the RoI features before the mask head doubles them.
+        out = height if self.res5_head else 2 * height
+        if self.mask_out_size != out:
+            what = "mask_pool_size" if self.res5_head else "twice mask_pool_size"
+            raise ValueError(f"mask_out_size={self.mask_out_size!r}: expected {what}, {out}")
+
+
+@dataclass(frozen=True)
+class KeypointRCNNConfig(FasterRCNNConfig):
+    """A Faster R-CNN with a keypoint branch.
+
+    Args:
+        min_size: as in :class:`FasterRCNNConfig`; torchvision draws one of 640 to 800 in training.
+        num_keypoints (int): K, of every object. Default: ``17``, COCO's of a person.
+        keypoint_pool_size ((int, int)): RoIAlign's output for the keypoint head, square.
+        keypoint_layers (tuple of int): channels of its 3x3 convolutions.
+        keypoint_score (str): ``"logit"``, the greatest of the resized heatmap (torchvision), or
+            ``"probability"``, its softmax normalised over the heatmap as it was (detectron2).
+        keypoint_names: one name a keypoint. Default: none.
+        keypoint_skeleton: pairs of keypoints, counted from 0, to join when drawn. Default: none.
+    """
+
+    min_size: int | tuple[int, ...] = (640, 672, 704, 736, 768, 800)
+    num_keypoints: int = 17
+    keypoint_pool_size: tuple[int, int] = (14, 14)
+    keypoint_layers: tuple[int, ...] = (512,) * 8
+    keypoint_score: str = "logit"
+    keypoint_names: tuple[str, ...] | None = None
+    keypoint_skeleton: tuple[tuple[int, int], ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer(self, "num_keypoints", 1)
+        check_choice(self, "keypoint_score", ("logit", "probability"))
+        check_row(self, "keypoint_pool_size", 2)
+        check_row(self, "keypoint_layers")
+        for name in ("keypoint_pool_size", "keypoint_layers"):
+            check_sizes(self, name, whole=True)
+        height, width = self.keypoint_pool_size
+        if height != width:
+            raise ValueError(f"keypoint_pool_size={self.keypoint_pool_size!r}: expected a square")
+        names, count = self.keypoint_names, self.num_keypoints
+        if names is not None and (
+            not isinstance(names, tuple) or not all(isinstance(name, str) for name in names)
+        ):
+            raise TypeError(f"keypoint_names={names!r}: expected a sequence of strings")
+        if names is not None and len(names) != count:
             raise ValueError(
-                f"mask_out_size={self.mask_out_size!r}: expected twice mask_pool_size, {2 * height}"
+                f"keypoint_names has {len(names)} entries: expected num_keypoints={count}"
             )
+        for edge in self.keypoint_skeleton or ():
+            if not isinstance(edge, tuple) or len(edge) != 2 or set(edge) - set(range(count)):
+                raise ValueError(
+                    f"keypoint_skeleton holds {edge!r}: expected pairs of 0..{count - 1}"
+                )
 
 
 _COUNTS = (
-    "feat_channels", "roi_levels", "hidden_dim", "max_size", "size_divisible",
+    "feat_channels", "roi_levels", "rpn_conv_depth", "hidden_dim", "max_size", "size_divisible",
     "rpn_pre_nms_top_n_train", "rpn_pre_nms_top_n_test", "rpn_post_nms_top_n_train",
     "rpn_post_nms_top_n_test", "rpn_batch_size_per_image", "box_detections_per_img",
     "box_batch_size_per_image",
 )  # fmt: skip
-_SWITCHES = ("use_fpn", "anchor_rounding", "roi_aligned", "class_agnostic_bbox")
+_SWITCHES = (
+    "use_fpn", "anchor_rounding", "roi_aligned", "class_agnostic_bbox", "bbox_clamp_both",
+    "clip_results", "res5_head",
+)  # fmt: skip
 _FRACTIONS = (
     "rpn_nms_thresh", "rpn_fg_iou_thresh", "rpn_bg_iou_thresh", "rpn_positive_fraction",
     "rpn_score_thresh", "box_score_thresh", "box_nms_thresh", "box_fg_iou_thresh",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 # Each file's name ends in the first 8 hex digits of its SHA-256.
 PUBLISHED = {
     "fasterrcnn_resnet50_fpn": "https://download.pytorch.org/models/fasterrcnn_resnet50_fpn_coco-258fb6c6.pth",
+    "keypointrcnn_resnet50_fpn": "https://download.pytorch.org/models/keypointrcnn_resnet50_fpn_coco-fc266e95.pth",
     "maskrcnn_resnet50_fpn": "https://download.pytorch.org/models/maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth",
 }
 TIMEOUT = 30  # seconds without a byte
@@ -27,7 +31,8 @@ def cache_directory() -> Path:
 def fetch(name: str, url: str | None = None) -> Path:
     """The file of published weights, from the cache or downloaded into it.
 
-    A broken download is kept and resumed by the next call.
+    A broken download is kept and resumed by the next call; callers at the same time wait for the
+    one that downloads.
 
     Args:
         name: a key of ``PUBLISHED``.
@@ -48,31 +53,45 @@ def fetch(name: str, url: str | None = None) -> Path:
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _download(url, part)
+        with _alone(part) as file:
+            try:
+                if not target.exists():
+                    _download(url, file, part.stem)
+                    _check(file, url, target.stem.rsplit("-", 1)[-1])
+                    os.replace(part, target)
+            finally:
+                if part.exists() and not part.stat().st_size:
+                    part.unlink()
     except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
             f"cannot download {name} from {url} ({reason}); with the file at hand, give its path"
         ) from error
-    digest = _sha256(part)
-    expected = target.stem.rsplit("-", 1)[-1]
-    if not digest.startswith(expected):
-        part.unlink()
-        raise ValueError(
-            f"{url} has SHA-256 {digest[:8]}..., expected {expected}...: download discarded"
-        )
-    os.replace(part, target)
     return target
 
 
-def _download(url: str, part: Path) -> None:
+@contextmanager
+def _alone(part: Path) -> Iterator[BinaryIO]:
+    """A file open to read and append, once nobody else has it."""
+    import fcntl
+
+    while True:
+        with part.open("ab+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Whoever had it may have renamed or removed it since: then it is another file now.
+            if part.exists() and os.path.samestat(part.stat(), os.fstat(file.fileno())):
+                yield file
+                return
+
+
+def _download(url: str, file: BinaryIO, label: str) -> None:
     # Here, as the network stack would be a third of the time `import mlx_rcnn` takes.
     import urllib.error
     import urllib.request
 
     from tqdm import tqdm
 
-    have = part.stat().st_size if part.exists() else 0
+    have = file.seek(0, os.SEEK_END)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
@@ -81,24 +100,32 @@ def _download(url: str, part: Path) -> None:
             return
         raise
     with response:
-        resumed = response.status == 206
-        length = response.headers.get("Content-Length")
-        total = int(length) + (have if resumed else 0) if length else None
-        bar = tqdm(
-            total=total, initial=have if resumed else 0, unit="B", unit_scale=True, desc=part.stem
-        )
-        with bar, part.open("ab" if resumed else "wb") as file:
+        if response.status != 206:  # all of it, whatever was asked for
+            file.truncate(0)
+            have = 0
+        length = response.headers.get("Content-Length") or ""
+        total = int(length) + have if length.isdigit() else None
+        with tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=label) as bar:
             while block := response.read(1 << 18):
                 file.write(block)
                 bar.update(len(block))
-    size = part.stat().st_size
+    file.flush()
+    size = file.seek(0, os.SEEK_END)
     if total is not None and size != total:
         raise OSError(f"connection closed after {size} of {total} bytes; run again to resume")
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def _check(file: BinaryIO, url: str, expected: str) -> None:
+    """Empty the file and raise ValueError if its SHA-256 does not begin as expected."""
+    file.seek(0)
+    digest, html = hashlib.sha256(), file.read(64).lstrip().lower().startswith((b"<!doc", b"<html"))
+    file.seek(0)
+    while block := file.read(1 << 20):
+        digest.update(block)
+    if not digest.hexdigest().startswith(expected):
+        file.truncate(0)
+        what = "an HTML page, its" if html else "a file whose"
+        raise ValueError(
+            f"{url} gave {what} SHA-256 is {digest.hexdigest()[:8]}..., expected {expected}...: "
+            "download discarded"
+        )

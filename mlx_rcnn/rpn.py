@@ -79,9 +79,10 @@ class RegionProposalNetwork(nn.Module):
             config.anchor_rounding,
             config.anchor_offset,
         )
-        self.head = RPNHead(config.feat_channels, self.anchors.per_cell)
+        self.head = RPNHead(config.feat_channels, self.anchors.per_cell, config.rpn_conv_depth)
         self.nms_thresh, self.score_thresh = config.rpn_nms_thresh, config.rpn_score_thresh
-        self.min_size = config.rpn_min_size
+        self.min_size, self.ranking = config.rpn_min_size, config.rpn_ranking
+        self.clamp_both = config.bbox_clamp_both
 
     def propose(
         self,
@@ -125,7 +126,8 @@ class RegionProposalNetwork(nn.Module):
         """Proposals from raw outputs; arguments as :meth:`propose`."""
         return select_proposals(
             *outputs, sizes, pre_nms_top_n, post_nms_top_n,
-            self.nms_thresh, self.score_thresh, self.min_size, rounds,
+            self.nms_thresh, self.score_thresh, self.min_size, rounds, self.ranking,
+            self.clamp_both,
         )  # fmt: skip
 
 
@@ -140,6 +142,8 @@ def select_proposals(
     score_thresh: float = 0.0,
     min_size: float = 1e-3,
     rounds: int = ROUNDS,
+    ranking: str = "torchvision",
+    clamp_both: bool = False,
 ) -> Proposals:
     """The best anchors of each level, decoded, clipped, and suppressed within their level.
 
@@ -154,37 +158,47 @@ def select_proposals(
         post_nms_top_n: proposals kept of each image.
         nms_thresh: IoU above which a proposal is suppressed.
         score_thresh: least sigmoid of the objectness. Default: ``0``.
-        min_size: least width and height. Default: ``1e-3``.
+        min_size: least width and height, which must be above 0 too. Default: ``1e-3``.
         rounds: of :func:`~mlx_rcnn.ops.nms_mask`.
+        ranking: ``"torchvision"``, ``"detectron2"`` or ``"mmdetection"``, see
+            :class:`~mlx_rcnn.FasterRCNNConfig`.
+        clamp_both: clamp log sizes from below too. Default: ``False``.
 
     Returns:
         The proposals, by falling score.
     """
     most = min(pre_nms_top_n, max(a.shape[0] for a in anchors))
-    boxes, scores, valid = [], [], []
+    by_logit = ranking == "detectron2"
+    boxes, scores, ranks, valid = [], [], [], []
     for level_logits, level_deltas, level_anchors in zip(logits, deltas, anchors, strict=True):
         n = level_anchors.shape[0]
-        best = top_scores(level_logits, min(most, n))  # (N, k)
+        level_ranks = mx.sigmoid(level_logits) if ranking == "mmdetection" else level_logits
+        best = top_scores(level_ranks, min(most, n))  # (N, k)
         box = decode_boxes(
-            mx.take_along_axis(level_deltas, best[..., None], axis=1), level_anchors[best]
-        )
+            mx.take_along_axis(level_deltas, best[..., None], axis=1), level_anchors[best],
+            clip_below=clamp_both,
+        )  # fmt: skip
         box = clip_boxes(box, sizes)
-        score = mx.sigmoid(mx.take_along_axis(level_logits, best, axis=1))
+        logit = mx.take_along_axis(level_logits, best, axis=1)
+        score = mx.sigmoid(logit)
         side = box[..., 2:] - box[..., :2]
-        ok = mx.all(side >= min_size, axis=-1) & (score >= score_thresh)
+        ok = mx.all((side >= min_size) & (side > 0), axis=-1) & (score >= score_thresh)
         room = most - best.shape[1]  # every level gets equal length
         boxes.append(mx.pad(box, [(0, 0), (0, room), (0, 0)]))
         scores.append(mx.pad(score, [(0, 0), (0, room)]))
+        ranks.append(mx.pad(logit if by_logit else score, [(0, 0), (0, room)]))
         valid.append(mx.pad(ok, [(0, 0), (0, room)]))
     images, levels = logits[0].shape[0], len(logits)
-    box, score, ok = (mx.stack(v, axis=1) for v in (boxes, scores, valid))  # (N, L, k, ...)
+    box, score, rank, ok = (  # (N, L, k, ...)
+        mx.stack(v, axis=1) for v in (boxes, scores, ranks, valid)
+    )
     keep, exact = nms_mask(
         box.reshape(images * levels, most, 4), ok.reshape(images * levels, most), nms_thresh,
         rounds=rounds,
     )  # fmt: skip
     keep = keep.reshape(images, levels * most)
-    score = score.reshape(images, levels * most)
-    best = sort_scores(mx.where(keep, score, -1.0))[:, :post_nms_top_n]
+    score, rank = (v.reshape(images, levels * most) for v in (score, rank))
+    best = sort_scores(mx.where(keep, rank, -mx.inf))[:, :post_nms_top_n]
     return Proposals(
         mx.take_along_axis(box.reshape(images, -1, 4), best[..., None], axis=1),
         mx.take_along_axis(score, best, axis=1),

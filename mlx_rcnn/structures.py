@@ -7,6 +7,7 @@ Shape glossary, used throughout the package:
     C  classes with background      A  anchors a cell
     P  proposals an image           D  detections an image
     R  RoIs in one flat list        M  targets an image, padded
+    K  keypoints an object
 
 Boxes are xyxy, float32, pixels of the padded network input, origin at the top left corner of the
 top left pixel. Rows with ``valid=False`` hold anything and mean nothing.
@@ -36,14 +37,16 @@ class Batch(NamedTuple):
 class Targets(NamedTuple):
     """What is to be found, padded to M an image (at least 1).
 
-    ``boxes`` (N, M, 4), ``labels`` (N, M) int32, ``valid`` (N, M), and for masks ``masks``
-    (N, M, H, W) uint8 0 or 1 over the padded network input, else ``None``.
+    ``boxes`` (N, M, 4), ``labels`` (N, M) int32, ``valid`` (N, M), and where they are learned,
+    else ``None``: ``masks`` (N, M, H, W) uint8 0 or 1 over the padded network input, and
+    ``keypoints`` (N, M, K, 3) of x, y and a visibility, 0 where there is nothing to learn.
     """
 
     boxes: mx.array
     labels: mx.array
     valid: mx.array
     masks: mx.array | None
+    keypoints: mx.array | None = None
 
 
 class Proposals(NamedTuple):

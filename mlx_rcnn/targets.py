@@ -14,8 +14,9 @@ BUCKET = 8  # targets are padded to a multiple, so that shapes repeat
 
 
 def prepare_targets(
-    targets: Sequence[Mapping[str, Any]], batch: Batch, num_classes: int, masks: bool = False
-) -> Targets:
+    targets: Sequence[Mapping[str, Any]], batch: Batch, num_classes: int, masks: bool = False,
+    num_keypoints: int | None = None,
+) -> Targets:  # fmt: skip
     """Check targets, scale them to the network input, and pad them to one length.
 
     Crowd regions (``iscrowd``) are left out, as in torchvision's training reference.
@@ -23,13 +24,15 @@ def prepare_targets(
     Args:
         targets: one dict an image: ``boxes`` (G, 4) xyxy pixels of the image given, ``labels``
             (G,) in 1..C-1, optional ``iscrowd`` (G,), and with ``masks`` also ``masks``
-            (G, H, W) 0 or 1. G may be 0.
+            (G, H, W) 0 or 1, with ``num_keypoints`` ``keypoints`` (G, K, 3) of x, y and a
+            visibility above 0 where there is something to learn. G may be 0.
         batch: the images, already resized.
         num_classes: C.
         masks: whether masks are needed. Default: ``False``.
+        num_keypoints: K, if keypoints are needed. Default: they are not.
 
     Returns:
-        M targets an image, M a multiple of 8, boxes in pixels of the network input.
+        M targets an image, M a multiple of 8, boxes and keypoints in pixels of the network input.
 
     Raises:
         ValueError: what breaks these rules, naming the image and the box.
@@ -42,17 +45,18 @@ def prepare_targets(
             f"targets: expected {len(batch.sizes)} dicts, one an image, got {len(targets)}"
         )
     checked = [
-        _check(i, target, tuple(batch.original_sizes[i].tolist()), num_classes, masks)
-        for i, target in enumerate(targets)
+        _check(i, target, size, num_classes, masks, num_keypoints)
+        for i, (target, size) in enumerate(zip(targets, batch.original_sizes.tolist(), strict=True))
     ]
-    most = max(len(boxes) for boxes, _, _ in checked)
+    most = max(len(boxes) for boxes, *_ in checked)
     most = max(-(-most // BUCKET) * BUCKET, BUCKET)
     n, height, width, _ = batch.pixels.shape
     boxes = np.zeros((n, most, 4), np.float32)
     labels = np.zeros((n, most), np.int32)
     valid = np.zeros((n, most), bool)
     pasted = np.zeros((n, most, height, width), np.uint8) if masks else None
-    for i, (box, label, mask) in enumerate(checked):
+    joints = None if num_keypoints is None else np.zeros((n, most, num_keypoints, 3), np.float32)
+    for i, (box, label, mask, points) in enumerate(checked):
         ratio = batch.sizes[i].astype(np.float32) / batch.original_sizes[i].astype(np.float32)
         boxes[i, : len(box)] = box * ratio[[1, 0, 1, 0]]
         labels[i, : len(box)] = label
@@ -61,11 +65,14 @@ def prepare_targets(
             h, w = batch.sizes[i].tolist()
             rows, columns = _nearest(mask.shape[1], h, height), _nearest(mask.shape[2], w, width)
             pasted[i, : len(box), : len(rows), : len(columns)] = mask[:, rows][:, :, columns]
+        if joints is not None:
+            joints[i, : len(box)] = points * np.append(ratio[::-1], np.float32(1))
     return Targets(
         mx.array(boxes),
         mx.array(labels),
         mx.array(valid),
         None if pasted is None else mx.array(pasted),
+        None if joints is None else mx.array(joints),
     )
 
 
@@ -81,10 +88,12 @@ def _nearest(length: int, size: int, padded: int) -> np.ndarray:
 
 
 def _check(
-    i: int, target: Mapping[str, Any], size: tuple[int, int], num_classes: int, masks: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (G, 4), labels (G,) and masks (G, H, W) of image ``i`` without crowds."""
-    needed = ("boxes", "labels", "masks") if masks else ("boxes", "labels")
+    i: int, target: Mapping[str, Any], size: Sequence[int], num_classes: int, masks: bool,
+    num_keypoints: int | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Boxes (G, 4), labels (G,), masks (G, H, W), keypoints (G, K, 3) of image ``i``, no crowds."""
+    wanted = {"masks": masks, "keypoints": num_keypoints is not None}
+    needed = ["boxes", "labels", *(name for name, is_wanted in wanted.items() if is_wanted)]
     for name in needed:
         if name not in target:
             raise ValueError(f"targets[{i}]: missing {name!r}, expected {', '.join(needed)}")
@@ -113,13 +122,34 @@ def _check(
             raise ValueError(f"{where}: label {label}, expected an integer in 1..{num_classes - 1}")
     pasted = np.zeros((len(boxes), 0, 0), np.uint8)
     if masks:
-        pasted = np.asarray(target["masks"])
-        if pasted.shape != (len(boxes), height, width) and not (len(boxes) == 0 == pasted.size):
-            raise ValueError(
-                f"targets[{i}]: masks of shape {pasted.shape}, expected "
-                f"{(len(boxes), height, width)}"
-            )
-        if (wrong := pasted != pasted.astype(bool)).any():
-            raise ValueError(f"targets[{i}]: masks hold {pasted[wrong][0]}, expected 0 and 1")
-        pasted = pasted.astype(np.uint8).reshape(len(boxes), height, width)
-    return boxes[~crowd], labels[~crowd].astype(np.int32), pasted[~crowd]
+        pasted = _check_masks(i, target["masks"], (len(boxes), height, width))
+    joints = np.zeros((len(boxes), 0, 3), np.float32)
+    if num_keypoints is not None:
+        joints = _check_keypoints(i, target["keypoints"], len(boxes), num_keypoints)
+    return boxes[~crowd], labels[~crowd].astype(np.int32), pasted[~crowd], joints[~crowd]
+
+
+def _check_masks(i: int, masks: Any, shape: tuple[int, int, int]) -> np.ndarray:
+    pasted = np.asarray(masks)
+    if pasted.shape != shape and not (shape[0] == 0 == pasted.size):
+        raise ValueError(f"targets[{i}]: masks of shape {pasted.shape}, expected {shape}")
+    if (wrong := pasted != pasted.astype(bool)).any():
+        raise ValueError(f"targets[{i}]: masks hold {pasted[wrong][0]}, expected 0 and 1")
+    return pasted.astype(np.uint8).reshape(shape)
+
+
+def _check_keypoints(i: int, keypoints: Any, boxes: int, count: int) -> np.ndarray:
+    """(G, K, 3) float32; those of each box are looked at, so that a wrong one can be named."""
+    if len(keypoints) != boxes:
+        raise ValueError(f"targets[{i}]: {boxes} boxes, but keypoints of {len(keypoints)}")
+    found = np.zeros((boxes, count, 3), np.float32)
+    for j, points in enumerate(keypoints):
+        points = np.asarray(points, np.float32)
+        where = f"targets[{i}], box {j}"
+        if points.shape != (count, 3):
+            raise ValueError(f"{where}: keypoints of shape {points.shape}, expected {(count, 3)}")
+        if not np.isfinite(points).all():
+            k = int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])
+            raise ValueError(f"{where}: keypoint {k} {tuple(points[k].tolist())} is not finite")
+        found[j] = points
+    return found

@@ -108,8 +108,25 @@ def _resize(image: np.ndarray, size: tuple[int, int], rule: str) -> np.ndarray:
     return resize_pillow(image, size) if rule == "pillow" else resize_opencv(image, size)
 
 
+def keypoints_to_original(
+    keypoints: np.ndarray, size: Sequence[int], original_size: Sequence[int]
+) -> np.ndarray:
+    """Keypoints of the network input in pixels of the image given.
+
+    Args:
+        keypoints (D, K, 3): x, y in pixels of the resized image, and a visibility, which stays.
+        size: (height, width) after the resize.
+        original_size: (height, width) of the image given.
+
+    Returns:
+        (D, K, 3) float32, as torchvision's ``resize_keypoints``.
+    """
+    height, width = np.array(original_size, np.float32) / np.array(size, np.float32)
+    return keypoints * np.array([width, height, 1], np.float32)
+
+
 def boxes_to_original(
-    boxes: np.ndarray, size: Sequence[int], original_size: Sequence[int]
+    boxes: np.ndarray, size: Sequence[int], original_size: Sequence[int], clip: bool = False
 ) -> np.ndarray:
     """Boxes of the network input in pixels of the image given.
 
@@ -117,9 +134,12 @@ def boxes_to_original(
         boxes (D, 4): xyxy, pixels of the resized image.
         size: (height, width) after the resize.
         original_size: (height, width) of the image given.
+        clip: cut off at its borders, as detectron2. Default: ``False``.
 
     Returns:
         (D, 4) float32, as torchvision's ``resize_boxes``.
     """
-    ratio = np.array(original_size, np.float32) / np.array(size, np.float32)
-    return (boxes * ratio[[1, 0, 1, 0]]).astype(np.float32)
+    original = np.array(original_size, np.float32)
+    ratio = original / np.array(size, np.float32)
+    boxes = (boxes * ratio[[1, 0, 1, 0]]).astype(np.float32)
+    return np.clip(boxes, np.float32(0), original[[1, 0, 1, 0]]) if clip else boxes

@@ -19,16 +19,16 @@ from mlx.utils import tree_flatten
 
 from .backbones import BACKBONES, backbone_type
 from .config import make_config, to_json
-from .convert.libraries import recognise
-from .convert.rename import listing, rename, state_dict_of
-from .convert.torch_file import load_torch_file
-from .downloads import PUBLISHED, fetch
+from .convert.origin import from_json
+from .convert.rename import listing
+from .convert.safetensors_file import load_safetensors
 from .layers import BatchNorm, GroupNorm
-from .models import FasterRCNN, MaskRCNN
+from .models import FasterRCNN, KeypointRCNN, MaskRCNN
+from .sources import Checkpoint, find, read_checkpoint
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 FORMAT_VERSION = 1
-MODELS = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN}
+MODELS = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN, "keypoint_rcnn": KeypointRCNN}
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 
@@ -36,11 +36,13 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
     """Load a model, ready to predict.
 
     Args:
-        source: a directory written by :func:`save`; a checkpoint file of torchvision (``.pth`` of
-            either format, or safetensors with torch's keys); or the name of published weights,
-            ``"fasterrcnn_resnet50_fpn"`` or ``"maskrcnn_resnet50_fpn"``, downloaded once.
+        source: a directory written by :func:`save`; a checkpoint file of another library
+            (``.pth`` of either format, ``.pkl``, or safetensors with torch's keys); the name of
+            published weights, such as ``"torchvision/fasterrcnn_resnet50_fpn"``, downloaded once;
+            or a repository of the Hugging Face Hub, ``"owner/name"`` or ``"owner/name@revision"``.
         **overrides: config fields to change (``box_score_thresh=0.3``, ``norm_eps=1e-5``);
-            ``dtype`` ("float32", "float16", "bfloat16") of the convolutions and linears;
+            ``dtype`` ("float32", "float16", "bfloat16") of the convolutions and linears; ``style``
+            ("pytorch" or "caffe") of an mmdetection checkpoint that does not say it;
             ``backbone``, a module, for a saved model whose backbone is the user's own.
 
     Returns:
@@ -48,22 +50,17 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
 
     Raises:
         FileNotFoundError: nothing of that name.
+        ImportError: the Hub's client is needed and not installed.
         ValueError: not a checkpoint, one of another network, or incomplete; offenders are listed.
         TypeError: an override that is no field.
     """
     dtype = overrides.pop("dtype", None)
-    path = Path(source)
+    path = find(source)
     if path.is_dir():
         model = _load_directory(path, overrides)
-    elif path.exists():
-        model = _load_checkpoint(path, overrides)
-    elif (name := str(source).removeprefix("torchvision/")) in PUBLISHED:
-        model = _load_checkpoint(fetch(name), overrides)
     else:
-        raise FileNotFoundError(
-            f"no model {str(source)!r}: expected a directory written by mlx_rcnn.save, "
-            f"a checkpoint file, or one of {', '.join(PUBLISHED)}"
-        )
+        found = read_checkpoint(path, style=overrides.pop("style", None))
+        model = from_checkpoint(found, **overrides)
     if dtype is not None:
         cast_weights(model, dtype)
     model.eval()
@@ -89,7 +86,8 @@ def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
     """
     kind = next((k for k, cls in MODELS.items() if type(model) is cls), None)
     if kind is None:
-        raise TypeError(f"cannot save a {type(model).__name__}: expected a FasterRCNN or MaskRCNN")
+        known = ", ".join(cls.__name__ for cls in MODELS.values())
+        raise TypeError(f"cannot save a {type(model).__name__}: expected one of {known}")
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"{directory} is a file: expected a directory")
@@ -98,7 +96,7 @@ def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
     parts = {n: directory / f".part-{os.getpid()}-{n}" for n in (WEIGHTS_FILE, CONFIG_FILE)}
     try:
         parts[CONFIG_FILE].write_text(text, encoding="utf-8")
-        weights = _parameters(model)
+        weights = flat_parameters(model)
         try:
             mx.save_safetensors(str(parts[WEIGHTS_FILE]), weights, metadata={"format": "mlx"})
         except RuntimeError as error:  # MLX's, of a full disk
@@ -119,7 +117,11 @@ def _description(model: FasterRCNN, kind: str) -> dict[str, Any]:
         config["num_classes"] = heads.box_predictor.cls_score.out_features
         config["class_agnostic_bbox"] = heads.box_predictor.bbox_pred.out_features == 4
         if kind == "mask_rcnn":
-            config["mask_hidden_channels"] = heads.mask_predictor.conv5_mask.in_channels
+            config["mask_hidden_channels"] = heads.mask_predictor.conv5_mask.out_channels
+        if kind == "keypoint_rcnn":
+            config["num_keypoints"] = heads.keypoint_predictor.num_keypoints
+            config["keypoint_names"] = model.keypoint_names
+            config["keypoint_skeleton"] = model.keypoint_skeleton
     except AttributeError as error:
         raise TypeError(f"cannot save a head that is not of this package: {error}") from error
     config["class_names"] = model.class_names
@@ -127,10 +129,10 @@ def _description(model: FasterRCNN, kind: str) -> dict[str, Any]:
     high, low = cast(Any, mx.random.state)[0].tolist()
     loaded = _build(kind, backbone, config, {} if own else {"backbone": model.backbone})
     mx.random.seed(high << 32 | low)  # saving must not change what is drawn next
-    expected = _parameters(loaded)
+    expected = flat_parameters(loaded)
     wrong = [
         f"{k} {v.shape}"
-        for k, v in _parameters(model).items()
+        for k, v in flat_parameters(model).items()
         if k not in expected or expected.pop(k).shape != v.shape
     ]
     if wrong or expected:
@@ -139,7 +141,8 @@ def _description(model: FasterRCNN, kind: str) -> dict[str, Any]:
             f"the rest of its config (were all heads replaced?): {listing([*wrong, *expected])}"
         )
     version = {"model_type": kind, "format_version": FORMAT_VERSION, "source": model.source}
-    return {**version, **config, "backbone": backbone}
+    origin = {} if model.origin is None else {"origin": model.origin.to_json()}
+    return {**version, **config, "backbone": backbone, **origin}
 
 
 def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
@@ -172,32 +175,44 @@ def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
         raise ValueError(
             f"{directory} was saved with a backbone of your own: pass load(..., backbone=module)"
         )
+    weights, _ = load_safetensors(directory / WEIGHTS_FILE)
     try:
+        origin = from_json(content.pop("origin", None))
+        _check_counts(content, len(weights))
         model = _build(kind, backbone, content, overrides)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{file}: {error}") from error
-    weights, _ = _read_safetensors(directory / WEIGHTS_FILE)
     assign(model, weights, str(directory / WEIGHTS_FILE))
-    model.source = note
+    model.source, model.origin = note, origin
     return model
 
 
-def _load_checkpoint(path: Path, overrides: dict[str, Any]) -> FasterRCNN:
-    """A checkpoint with torchvision's keys."""
-    if path.suffix == ".safetensors":
-        state, metadata = _read_safetensors(path)
-        if metadata.get("format") == "mlx":
-            raise ValueError(f"{path} holds MLX weights: give its directory, with {CONFIG_FILE}")
-    else:
-        state = state_dict_of(load_torch_file(path), str(path))
-    try:
-        found = recognise(state)
-        renamed = rename(state, found.rules, found.detector["pool_size"])
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+def _check_counts(config: Mapping[str, Any], arrays: int) -> None:
+    """Refuse counts of layers that would be built before anyone sees that they have no weights."""
+    for name, value in config.items():
+        if name.endswith("convs") and isinstance(value, int) and value > arrays:
+            raise ValueError(f"{name}={value}: expected at most the {arrays} arrays of the weights")
+
+
+def from_checkpoint(checkpoint: Checkpoint, **overrides: Any) -> FasterRCNN:
+    """Build the model a checkpoint was recognised as and fill it, in training mode.
+
+    Args:
+        checkpoint: of :func:`~mlx_rcnn.sources.read_checkpoint`.
+        **overrides: config fields to change.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: its weights do not fit the model.
+        TypeError: an override that is no field.
+    """
+    path, found = checkpoint.path, checkpoint.found
     model = _build(found.model, found.backbone, found.detector, overrides)
-    assign(model, renamed.weights, str(path))
+    assign(model, checkpoint.weights, str(path))
     model.source = f"{path.name}: {found.note}"
+    model.origin = checkpoint.origin
     return model
 
 
@@ -219,7 +234,10 @@ def _build(
         own = {f.name for f in fields(body_config)} - {"num_classes"}
         changes = {name: options.pop(name) for name in list(options) if name in own}
         body = body_config(**{**given, **changes})
-    return cls(make_config(cls.config_class, body, None, None, {**config, **options}))
+    try:
+        return cls(make_config(cls.config_class, body, None, None, {**config, **options}))
+    except OverflowError as error:  # MLX's, of a shape past 32 bits
+        raise ValueError(f"the model would have arrays too large to exist: {error}") from error
 
 
 def assign(model: nn.Module, weights: Mapping[str, mx.array], name: str) -> None:
@@ -233,7 +251,7 @@ def assign(model: nn.Module, weights: Mapping[str, mx.array], name: str) -> None
     Raises:
         ValueError: missing, unexpected, misshaped or non-floating weights, all listed.
     """
-    expected = _parameters(model)
+    expected = flat_parameters(model)
     problems = []
     if missing := [k for k in expected if k not in weights]:
         problems.append(f"missing {listing(missing)}")
@@ -280,17 +298,3 @@ def cast_weights(model: nn.Module, dtype: str) -> None:
         for name, value in own.items():
             if mx.issubdtype(value.dtype, mx.floating):
                 module[name] = value.astype(mx.float32 if norm else DTYPES[dtype])
-
-
-def _parameters(model: nn.Module) -> dict[str, mx.array]:
-    """Every array of a model by its name."""
-    return dict(cast(Any, tree_flatten(model.parameters())))
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
-    try:
-        weights, metadata = cast(Any, mx.load(str(path), return_metadata=True))
-        mx.eval(weights)  # a truncated file shows here
-    except Exception as error:  # MLX raises several types on a broken file
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
-    return weights, metadata or {}

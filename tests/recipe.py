@@ -18,6 +18,7 @@ GOLDENS = Path(__file__).parent / "goldens"
 GAINS = {
     "rpn.head.cls_logits": 0.75, "rpn.head.bbox_pred": 0.5, "cls_score": 5.0,
     "box_predictor.bbox_pred": 3.0, "mask_fcn_logits": 6.0,
+    "kps_score_lowres": 6.0,
 }  # fmt: skip
 LEVEL_GAINS = (0.5, 0.8, 1.4, 3.0)  # so that every level has proposals
 TINY = 1e-5  # share of variance in the "dead" channels
@@ -46,7 +47,7 @@ def fill(key: str, shape: tuple[int, ...]) -> np.ndarray:
         if "rpn.head.cls_logits" in key:
             a -= 2
         if "cls_score" in key:
-            a[0] += 9  # most proposals are background
+            a[0] += 9 if len(a) > 2 else 5  # most proposals are background
     elif len(shape) == 1:
         a = random.uniform(0.5, 1.0, shape) * (0.2 if "bn3" in key else 1)
     else:
@@ -56,6 +57,8 @@ def fill(key: str, shape: tuple[int, ...]) -> np.ndarray:
             a -= a.mean(axis=(2, 3), keepdims=True)
         gain = next((g for part, g in GAINS.items() if part in key), 1.0)
         fan_in = shape[0] if "conv5_mask" in key else int(np.prod(shape[1:]))
+        if "kps_score_lowres" in key:  # four of its taps meet in a pixel
+            fan_in = 4 * shape[0]
         a *= np.sqrt(2.0 / fan_in) * gain * (LEVEL_GAINS[int(level[1])] if level else 1.0)
     if re.search(r"\.(conv2\.weight|bn2\.running_(mean|var))$", key):
         power = 1.0 if key.endswith("var") else 0.5

@@ -87,7 +87,8 @@ def fill_ours(key: str, shape: tuple[int, ...]) -> np.ndarray:
     """The recipe's tensor of a parameter of our ``shape``, filled in torch's layout."""
     if len(shape) != 4:
         return fill(key, shape)
-    order = (3, 0, 1, 2) if "conv5_mask" in key else (0, 3, 1, 2)
+    transposed = "conv5_mask" in key or "kps_score_lowres" in key
+    order = (3, 0, 1, 2) if transposed else (0, 3, 1, 2)
     theirs = fill(key, tuple(shape[axis] for axis in order))
     return np.ascontiguousarray(theirs.transpose(np.argsort(order)))
 

@@ -10,7 +10,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 from PIL import Image
 
-from mlx_rcnn import FasterRCNN, MaskRCNN, ResNetFPNConfig
+from mlx_rcnn import FasterRCNN, KeypointRCNN, MaskRCNN, ResNetFPNConfig
 from recipe import GOLDENS, fill
 from reference import match_detections
 
@@ -23,6 +23,7 @@ OPTIONS = {
     "rpn_pre_nms_top_n_test": 200, "rpn_post_nms_top_n_test": 100,
 }  # fmt: skip
 MASK_OPTIONS = {"mask_hidden_channels": 16, "mask_num_convs": 2}
+KEYPOINT_OPTIONS = {"num_keypoints": 5, "keypoint_layers": (16, 24)}
 PHOTOS = GOLDENS / "images"
 
 
@@ -32,9 +33,12 @@ def photo(name: str = "deck.jpg") -> np.ndarray:
 
 
 def untrained(kind: str, num_classes: int = 5, **options) -> FasterRCNN:
-    """A Faster ("faster_rcnn") or Mask R-CNN ("mask_rcnn") on ResNet-18 with random weights."""
-    extra = MASK_OPTIONS if kind == "mask_rcnn" else {}
-    cls = MaskRCNN if kind == "mask_rcnn" else FasterRCNN
+    """A "faster_rcnn", "mask_rcnn" or "keypoint_rcnn" on ResNet-18 with random weights."""
+    cls, extra = {
+        "faster_rcnn": (FasterRCNN, {}),
+        "mask_rcnn": (MaskRCNN, MASK_OPTIONS),
+        "keypoint_rcnn": (KeypointRCNN, KEYPOINT_OPTIONS),
+    }[kind]
     return cls(BACKBONE, 32, num_classes, **{**OPTIONS, **extra, **options})
 
 
@@ -44,7 +48,10 @@ def to_torch(key: str, value: mx.array, pool: int) -> tuple[str, mx.array]:
     if "mask_head.convs." in key:
         stem, kind = key.replace("mask_head.convs.", "mask_head.").rsplit(".", 1)
         key = f"{stem}.0.{kind}"
-    if key.endswith("conv5_mask.weight"):
+    if "keypoint_head.convs." in key:  # every other module is a ReLU
+        stem, place, kind = key.replace("keypoint_head.convs.", "keypoint_head.").rsplit(".", 2)
+        key = f"{stem}.{2 * int(place)}.{kind}"
+    if key.endswith(("conv5_mask.weight", "kps_score_lowres.weight")):
         value = value.transpose(3, 0, 1, 2)
     elif value.ndim == 4:
         value = value.transpose(0, 3, 1, 2)
@@ -69,9 +76,7 @@ def old_name(key: str) -> str:
     """A key of torchvision's, as it was in the files published in 2019."""
     key = re.sub(r"(fpn\.(?:inner|layer)_blocks\.\d)\.0\.", r"\1.", key)
     key = key.replace("rpn.head.conv.0.0.", "rpn.head.conv.")
-    return re.sub(
-        r"mask_head\.(\d)\.0\.", lambda m: f"mask_head.mask_fcn{int(m[1]) + 1}.", key
-    )
+    return re.sub(r"mask_head\.(\d)\.0\.", lambda m: f"mask_head.mask_fcn{int(m[1]) + 1}.", key)
 
 
 def with_counts(state: dict[str, mx.array]) -> dict[str, mx.array]:

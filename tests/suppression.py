@@ -17,9 +17,7 @@ NAN, INF = float("nan"), float("inf")
 # Whole numbers: every area, and so every comparison with a threshold, is exact in float32.
 corner = st.integers(0, 6)
 side = st.integers(-1, 5)  # some have no area, and some are inverted
-boxes = st.tuples(corner, corner, side, side).map(
-    lambda v: [v[0], v[1], v[0] + v[2], v[1] + v[3]]
-)
+boxes = st.tuples(corner, corner, side, side).map(lambda v: [v[0], v[1], v[0] + v[2], v[1] + v[3]])
 scores = st.sampled_from([0.0, -0.0, 0.25, 0.5, 0.75, 1.0, -1.0, INF, -INF, NAN])
 thresholds = st.sampled_from([0.0, 0.125, 0.25, 0.5, 0.7, 1.0])
 rows = st.lists(st.tuples(boxes, scores, st.integers(-1, 2)), min_size=1, max_size=14)

@@ -114,11 +114,54 @@ def test_wrong_weights_in_a_file(folder: Path, small_state: Callable[[str], Stat
     refused(put(folder, whole), "not float32, float16 or bfloat16: 'backbone.net.layer2.0.conv1")
     empty = {"conv1.weight": mx.zeros((1,)), "layer1.0.conv1.weight": mx.zeros((1,))}
     refused(put(folder, {**empty, "fc.weight": mx.zeros((1,))}), "this is a ResNet classifier")
-    refused(put(folder, empty), "not a Faster or Mask R-CNN")
+    refused(put(folder, empty), "not a Faster, Mask or Keypoint R-CNN")
 
 
 def test_mlx_weights_without_their_config(saved: Path) -> None:
     refused(saved / "model.safetensors", "holds MLX weights: give its directory")
+
+
+HUGE = (10**9, 2**40, 2**70)
+
+
+@pytest.mark.parametrize(
+    "name", ["mask_num_convs", "num_classes", "hidden_dim", "feat_channels", "mask_hidden_channels"]
+)
+def test_numbers_no_model_has(folder: Path, fresh_model, name: str) -> None:
+    """Refused at once, before a layer is made for each."""
+    mlx_rcnn.save(fresh_model("mask_rcnn"), folder / "m")
+    file = folder / "m" / "config.json"
+    config = json.loads(file.read_text())
+    for value in HUGE:
+        file.write_text(json.dumps({**config, name: value}))
+        with pytest.raises(ValueError, match="too large to exist|at most|misshaped"):
+            mlx_rcnn.load(folder / "m")
+
+
+def test_a_damaged_record_of_the_origin(saved: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**config, "origin": {"library": 1}}))
+    with pytest.raises(ValueError, match="config.json: origin is no record"):
+        mlx_rcnn.load(saved)
+
+
+def test_detectors_of_deeplabcut(folder: Path, small_state: Callable[[str], State]) -> None:
+    """Snapshots of its detectors: torchvision's network as `model`, NumPy numbers beside it."""
+    state = {f"model.{k}": np.array(v) for k, v in with_counts(small_state("faster_rcnn")).items()}
+    snapshot = {
+        "model": state,
+        "metadata": {"epoch": 250, "metrics": {"test.mAP@50:95": np.float64(0.9)}, "losses": {}},
+        "optimizer": {"state": {0: {"step": np.array(3.0)}}, "param_groups": [{"lr": 1e-4}]},
+    }
+    path = folder / "snapshot-detector-250.pkl"
+    path.write_bytes(pickle.dumps(snapshot, 4))
+    model = mlx_rcnn.load(path)
+    assert model.config.num_classes == 5 and "snapshot-detector-250.pkl" in model.source
+    expected = mlx_rcnn.load(put(folder, with_counts(small_state("faster_rcnn"))))
+    for (a, x), (b, y) in zip(
+        tree_flatten(model.parameters()), tree_flatten(expected.parameters()), strict=True
+    ):
+        assert a == b and mx.array_equal(x, y)
 
 
 HTML = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head></html>\n"

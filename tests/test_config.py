@@ -49,7 +49,7 @@ FRACTIONS = [
     "rpn_score_thresh", "box_score_thresh", "box_nms_thresh", "box_fg_iou_thresh",
     "box_bg_iou_thresh", "box_positive_fraction",
 ]  # fmt: skip
-MASK_COUNTS = ["mask_hidden_channels", "mask_out_size", "mask_num_convs"]
+MASK_COUNTS = ["mask_hidden_channels", "mask_out_size"]
 
 
 def count_rules(names):
@@ -187,10 +187,12 @@ def test_defaults_are_torchvisions():
         "rpn_min_size": 1e-3, "box_min_size": 1e-2, "size_divisible": 32, "roi_sampling_ratio": 2,
         "roi_aligned": False, "anchor_rounding": True, "anchor_offset": 0.0, "roi_levels": 4,
         "aspect_ratios": (0.5, 1.0, 2.0), "pool_size": (7, 7), "class_agnostic_bbox": False,
-        "channel_order": "rgb", "resize_rule": "torch",
+        "channel_order": "rgb", "resize_rule": "torch", "bbox_clamp_both": False,
+        "rpn_ranking": "torchvision", "clip_results": False,
         # this package's
         "use_fpn": False, "anchor_sizes": None, "anchor_stride": None, "hidden_dim": 4096,
-        "dropout": 0.5, "class_names": None,
+        "dropout": 0.5, "class_names": None, "res5_head": False, "rpn_conv_depth": 1,
+        "box_head_convs": 0, "box_head_norm": None,
     }  # fmt: skip
     given = {"backbone", "feat_channels", "num_classes"}
     assert set(expected) | given == {f.name for f in fields(config)}
@@ -199,7 +201,7 @@ def test_defaults_are_torchvisions():
     values = {name: getattr(mask(), name) for name in extra}
     assert values == {
         "mask_pool_size": (14, 14), "mask_hidden_channels": 256, "mask_out_size": 28,
-        "mask_num_convs": 4,
+        "mask_num_convs": 4, "mask_paste_rule": "torchvision", "mask_head_norm": None,
     }  # fmt: skip
     assert {name: getattr(mask(), name) for name in expected} == expected
 
@@ -228,7 +230,9 @@ def test_an_unknown_field_suggests_the_nearest(name, near):
         lambda: faster_rcnn_resnet_50_fpn(3, **{name: 1}),
     ]
     for call in calls:
-        with pytest.raises(TypeError, match=f"FasterRCNNConfig has no field '{name}'; did you mean '{near}'"):  # noqa: E501
+        with pytest.raises(
+            TypeError, match=f"FasterRCNNConfig has no field '{name}'; did you mean '{near}'"
+        ):  # noqa: E501
             call()
 
 

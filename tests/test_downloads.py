@@ -6,6 +6,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -151,7 +152,7 @@ def test_a_whole_part_is_not_fetched_again(server) -> None:
 def test_a_foreign_part_is_discarded(server) -> None:
     cache_directory().mkdir(parents=True)
     (cache_directory() / f"{NAME[1:]}.part").write_bytes(b"x" * 1000)
-    refused(server.url, f"SHA-256 .*expected {NAME[9:17]}.*: download discarded")
+    refused(server.url, f"SHA-256 is .*expected {NAME[9:17]}.*: download discarded")
     assert cached() == []
     assert fetch("weights", server.url).read_bytes() == DATA
 
@@ -159,8 +160,12 @@ def test_a_foreign_part_is_discarded(server) -> None:
 @pytest.mark.parametrize("body", [DATA[:-1] + b"?", b"<html>Sign in</html>", b""])
 def test_a_wrong_file_is_discarded(server, body: bytes) -> None:
     server.answer = lambda handler, first: handler.send(200, body)
-    refused(server.url, f"SHA-256 {hashlib.sha256(body).hexdigest()[:8]}.*expected {NAME[9:17]}")
+    what = "an HTML page, its" if b"html" in body else "a file whose"
+    digest = hashlib.sha256(body).hexdigest()[:8]
+    refused(server.url, f"gave {what} SHA-256 is {digest}.*expected {NAME[9:17]}.*discarded")
     assert cached() == []
+    server.answer = good
+    assert fetch("weights", server.url).read_bytes() == DATA
 
 
 @pytest.mark.parametrize(("status", "reason"), [(404, "Not Found"), (403, "Forbidden"), (503, "")])
@@ -177,6 +182,69 @@ def test_a_stall_ends_and_keeps_what_came(server, monkeypatch: pytest.MonkeyPatc
     refused(server.url, "timed out")
     assert time.monotonic() - start < 0.9
     server.answer = good
+    assert fetch("weights", server.url).read_bytes() == DATA
+
+
+def test_a_file_that_changes_between_two_tries(server) -> None:
+    """Half of the old one and half of the new: discarded, and fetched whole by the next call."""
+    old = bytes(len(DATA))
+    server.answer = lambda handler, first: handler.send(200, old[:300_000], len(old))
+    refused(server.url, "connection closed after 300000")
+    server.answer = good
+    refused(server.url, "SHA-256 is .*download discarded")
+    assert cached() == []
+    assert fetch("weights", server.url).read_bytes() == DATA
+
+
+def test_a_shorter_file_than_what_came_before(server) -> None:
+    cache_directory().mkdir(parents=True)
+    (cache_directory() / f"{NAME[1:]}.part").write_bytes(DATA + b"more")
+    refused(server.url, "SHA-256 is .*download discarded")  # after a 416
+    assert fetch("weights", server.url).read_bytes() == DATA
+
+
+def test_callers_at_the_same_time_share_one_download(server) -> None:
+    def slowly(handler: Handler, first: int) -> None:
+        time.sleep(0.2)
+        good(handler, first)
+
+    server.answer = slowly
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(lambda _: fetch("weights", server.url), range(8)))
+    assert set(paths) == {cache_directory() / NAME[1:]}
+    assert paths[0].read_bytes() == DATA
+    assert server.requests == [None] and cached() == [NAME[1:]]
+
+
+def test_whoever_waited_goes_on_where_another_broke_off(server) -> None:
+    def once(handler: Handler, first: int) -> None:
+        time.sleep(0.1)
+        good(handler, first, None if first else 300_000)
+
+    server.answer = once
+
+    def attempt(_: int) -> str:
+        try:
+            return str(fetch("weights", server.url))
+        except ValueError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(3) as pool:
+        results = sorted(pool.map(attempt, range(3)))
+    assert "connection closed after 300000" in "".join(results)
+    assert sum(result.endswith(NAME) for result in results) == 2
+    assert server.requests == [None, "bytes=300000-"]
+
+
+@pytest.mark.parametrize("length", ["-1", "many", "1e3", ""])
+def test_a_length_that_is_none(server, length: str) -> None:
+    def answer(handler: Handler, first: int) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", length)
+        handler.end_headers()
+        handler.wfile.write(DATA)
+
+    server.answer = answer
     assert fetch("weights", server.url).read_bytes() == DATA
 
 

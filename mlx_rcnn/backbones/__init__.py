@@ -6,12 +6,15 @@ from typing import Any
 
 import mlx.nn as nn
 
-from ..backbone_config import ResNetFPNConfig
-from .fpn import FeaturePyramidNetwork, ResNetFPN
-from .resnet import ResNet
+from ..backbone_config import MobileNetFPNConfig, ResNetConfig, ResNetFPNConfig
+from .fpn import FeaturePyramidNetwork, MobileNetFPN, ResNetFPN
+from .mobilenet import MobileNetV3
+from .resnet import ResNet, ResNetMap, block_options, residual_stage
 
 BACKBONES: dict[str, tuple[type[Any], type[Any]]] = {
     "resnet_fpn": (ResNetFPNConfig, ResNetFPN),
+    "mobilenet_fpn": (MobileNetFPNConfig, MobileNetFPN),
+    "resnet": (ResNetConfig, ResNetMap),
 }
 """By the ``type`` that config.json gives: the config, and the module built from it, which keeps it
 as ``config``."""
@@ -45,8 +48,13 @@ def backbone_type(module: nn.Module) -> str | None:
 __all__ = [
     "BACKBONES",
     "FeaturePyramidNetwork",
+    "MobileNetFPN",
+    "MobileNetV3",
     "ResNet",
     "ResNetFPN",
+    "ResNetMap",
     "backbone_type",
+    "block_options",
     "make_backbone",
+    "residual_stage",
 ]

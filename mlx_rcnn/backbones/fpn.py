@@ -1,15 +1,18 @@
-"""Feature pyramid network (Lin et al., 2017) and the backbone that carries one."""
+"""Feature pyramid network (Lin et al., 2017) and the backbones that carry one."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..backbone_config import ResNetFPNConfig
-from ..layers import Conv2d, upsample_nearest
+from ..backbone_config import MobileNetFPNConfig, ResNetFPNConfig
+from ..layers import Conv2d, Norm, conv_norm, fold, make_norm, upsample_nearest
+from .mobilenet import MobileNetV3
 from .resnet import ResNet
 
 
@@ -21,38 +24,83 @@ class FeaturePyramidNetwork(nn.Module):
     Args:
         in_channels (tuple of int): channels of the maps, finest first.
         out_channels (int): channels of every output.
+        norm: makes a norm of so many channels, which follows each convolution in place of its bias.
+            Default: none.
     """
 
-    def __init__(self, in_channels: tuple[int, ...], out_channels: int):
+    def __init__(
+        self,
+        in_channels: tuple[int, ...],
+        out_channels: int,
+        norm: Callable[[int], Norm] | None = None,
+    ):
         super().__init__()
 
-        def conv(inputs: int, kernel: int) -> list[Conv2d]:
+        def block(inputs: int, kernel: int) -> list[nn.Module]:
             # kaiming_uniform_(a=1): a uniform of this standard deviation
             std = math.sqrt(1.0 / (inputs * kernel * kernel))
-            return [Conv2d(inputs, out_channels, kernel, padding=kernel // 2, std=std)]
+            padding, bias = kernel // 2, norm is None
+            conv = Conv2d(inputs, out_channels, kernel, padding=padding, bias=bias, std=std)
+            return [conv] if norm is None else [conv, norm(out_channels)]
 
-        self.inner_blocks = [conv(c, 1) for c in in_channels]
-        self.layer_blocks = [conv(out_channels, 3) for _ in in_channels]
+        self.inner_blocks = [block(c, 1) for c in in_channels]
+        self.layer_blocks = [block(out_channels, 3) for _ in in_channels]
 
     def __call__(self, maps: list[mx.array]) -> list[mx.array]:
         """Pyramid levels (N, h, w, out_channels), finest first: one a map, and one coarser."""
-        top = self.inner_blocks[-1][0](maps[-1])
-        levels = [self.layer_blocks[-1][0](top)]
+        top = _run(self.inner_blocks[-1], maps[-1])
+        levels = [_run(self.layer_blocks[-1], top)]
         for i in range(len(maps) - 2, -1, -1):
-            n, h, w, channels = maps[i].shape
-            lateral = self.inner_blocks[i][0]
-            # The bias joins the coarse map, and the product is added to it: two passes fewer.
-            coarse = upsample_nearest(top + lateral.bias, (h, w))
-            kernel = lateral.weight.reshape(-1, channels).T
-            flat = mx.addmm(
-                coarse.reshape(-1, coarse.shape[-1]), maps[i].reshape(-1, channels), kernel
-            )
-            top = flat.reshape(n, h, w, -1)
-            levels.insert(0, self.layer_blocks[i][0](top))
+            top = _merge(self.inner_blocks[i], maps[i], top)
+            levels.insert(0, _run(self.layer_blocks[i], top))
         return [*levels, levels[-1][:, ::2, ::2]]  # max_pool2d(kernel 1, stride 2)
 
 
-class ResNetFPN(nn.Module):
+def _run(block: list[Any], x: mx.array) -> mx.array:
+    return conv_norm(x, block[0], block[1] if len(block) > 1 else None, relu=False)
+
+
+def _merge(block: list[Any], x: mx.array, coarse: mx.array) -> mx.array:
+    """The lateral convolution of ``x`` plus the coarser map, enlarged."""
+    n, h, w, channels = x.shape
+    folded = fold(block[0], block[1] if len(block) > 1 else None)
+    if folded is None:
+        return _run(block, x) + upsample_nearest(coarse, (h, w))
+    weight, shift = (v.astype(x.dtype) for v in folded)
+    # The shift joins the coarse map, and the product is added to it: two passes fewer.
+    coarse = upsample_nearest(coarse + shift, (h, w))
+    flat = mx.addmm(
+        coarse.reshape(-1, coarse.shape[-1]), x.reshape(-1, channels),
+        weight.reshape(-1, channels).T,
+    )  # fmt: skip
+    return flat.reshape(n, h, w, -1)
+
+
+class _WithFPN(nn.Module):
+    """A classifier (``net``) under a feature pyramid (``fpn``)."""
+
+    def __init__(self, config: Any, classifier: Callable[..., Any], first: int):
+        super().__init__()
+        options = asdict(config)
+        out_channels, returned = options.pop("out_channels"), options.pop("returned_layers")
+        kind = options.pop("fpn_norm")
+        self.config, self._first = config, first
+        self.net = classifier(**options)
+        self.fpn = FeaturePyramidNetwork(
+            tuple(self.net.stage_channels[i - first] for i in returned),
+            out_channels,
+            None if kind is None else lambda c: make_norm(
+                kind, c, config.norm_eps, config.norm_groups
+            ),
+        )  # fmt: skip
+
+    def __call__(self, x: mx.array) -> list[mx.array]:
+        """(N, H, W, 3) network input -> pyramid levels, finest first."""
+        maps = self.net.features(x)
+        return self.fpn([maps[i - self._first] for i in self.config.returned_layers])
+
+
+class ResNetFPN(_WithFPN):
     """A ResNet (``net``, a classifier of its own) under a feature pyramid (``fpn``).
 
     Args:
@@ -60,16 +108,15 @@ class ResNetFPN(nn.Module):
     """
 
     def __init__(self, config: ResNetFPNConfig):
-        super().__init__()
-        options = asdict(config)
-        out_channels, returned = options.pop("out_channels"), options.pop("returned_layers")
-        self.config = config
-        self.net = ResNet(**options)
-        self.fpn = FeaturePyramidNetwork(
-            tuple(self.net.stage_channels[i - 1] for i in returned), out_channels
-        )
+        super().__init__(config, ResNet, first=1)
 
-    def __call__(self, x: mx.array) -> list[mx.array]:
-        """(N, H, W, 3) network input -> pyramid levels, finest first."""
-        maps = self.net.features(x)
-        return self.fpn([maps[i - 1] for i in self.config.returned_layers])
+
+class MobileNetFPN(_WithFPN):
+    """A MobileNetV3 (``net``, a classifier of its own) under a feature pyramid (``fpn``).
+
+    Args:
+        config (MobileNetFPNConfig): its structure.
+    """
+
+    def __init__(self, config: MobileNetFPNConfig):
+        super().__init__(config, MobileNetV3, first=0)

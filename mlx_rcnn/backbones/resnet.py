@@ -6,13 +6,15 @@ Parameter names are torchvision's (``layer1.0.conv1.weight``). The network is us
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..backbone_config import RESNET_DEPTHS
-from ..layers import Conv2d, Linear, conv_norm, make_norm, max_pool
+from ..backbone_config import RESNET_DEPTHS, ResNetConfig
+from ..layers import Conv2d, Linear, Norm, conv_norm, make_norm, max_pool
 
 BLOCKS = dict(
     zip(
@@ -23,12 +25,21 @@ BLOCKS = dict(
 )
 
 
+class BlockOptions(NamedTuple):
+    """What all blocks share; fields as in :class:`ResNet`, and what makes a norm of channels."""
+
+    norm: Callable[[int], Norm]
+    stride_in_1x1: bool = False
+    groups: int = 1
+    width_per_group: int = 64
+
+
 class _Block(nn.Module):
     """What the two kinds of block share: a projection where the shape changes."""
 
     expansion: int
 
-    def _project(self, inputs: int, outputs: int, stride: int, net: ResNet) -> None:
+    def _project(self, inputs: int, outputs: int, stride: int, net: BlockOptions) -> None:
         if stride != 1 or inputs != outputs:
             conv = Conv2d(inputs, outputs, 1, stride, bias=False)
             self.downsample: list[Any] = [conv, net.norm(outputs)]
@@ -45,11 +56,11 @@ class BasicBlock(_Block):
 
     expansion = 1
 
-    def __init__(self, inputs: int, planes: int, stride: int, net: ResNet):
+    def __init__(self, inputs: int, planes: int, stride: int, net: BlockOptions, dilation: int = 1):
         super().__init__()
-        self.conv1 = Conv2d(inputs, planes, 3, stride, 1, bias=False)
+        self.conv1 = Conv2d(inputs, planes, 3, stride, dilation, bias=False, dilation=dilation)
         self.bn1 = net.norm(planes)
-        self.conv2 = Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.conv2 = Conv2d(planes, planes, 3, 1, dilation, bias=False, dilation=dilation)
         self.bn2 = net.norm(planes)
         self._project(inputs, planes, stride, net)
 
@@ -64,14 +75,16 @@ class Bottleneck(_Block):
 
     expansion = 4
 
-    def __init__(self, inputs: int, planes: int, stride: int, net: ResNet):
+    def __init__(self, inputs: int, planes: int, stride: int, net: BlockOptions, dilation: int = 1):
         super().__init__()
         width = planes * net.width_per_group // 64 * net.groups
         outputs = planes * self.expansion
         first, second = (stride, 1) if net.stride_in_1x1 else (1, stride)
         self.conv1 = Conv2d(inputs, width, 1, first, bias=False)
         self.bn1 = net.norm(width)
-        self.conv2 = Conv2d(width, width, 3, second, 1, net.groups, bias=False)
+        self.conv2 = Conv2d(
+            width, width, 3, second, dilation, net.groups, bias=False, dilation=dilation
+        )
         self.bn2 = net.norm(width)
         self.conv3 = Conv2d(width, outputs, 1, bias=False)
         self.bn3 = net.norm(outputs)
@@ -82,6 +95,42 @@ class Bottleneck(_Block):
         y = conv_norm(x, self.conv1, self.bn1)
         y = conv_norm(y, self.conv2, self.bn2)
         return conv_norm(y, self.conv3, self.bn3, residual=shortcut)
+
+
+def residual_stage(
+    depth: int, stage: int, width: int, options: BlockOptions, dilation: int = 1
+) -> list[nn.Module]:
+    """The blocks of one stage of a ResNet.
+
+    Args:
+        depth: of the whole network.
+        stage: 1 to 4.
+        width: channels of the stem.
+        options: of the blocks.
+        dilation: of the 3x3 convolutions; above 1 the stage does not stride. Default: ``1``.
+
+    Returns:
+        The blocks, in order.
+    """
+    block = Bottleneck if depth >= 50 else BasicBlock
+    planes = width * 2 ** (stage - 1)
+    outputs = planes * block.expansion
+    inputs = width if stage == 1 else outputs // 2
+    stride = 1 if stage == 1 or dilation > 1 else 2
+    first = block(inputs, planes, stride, options, dilation)
+    rest = range(1, BLOCKS[depth][stage - 1])
+    return [first, *(block(outputs, planes, 1, options, dilation) for _ in rest)]
+
+
+def block_options(
+    norm: str, norm_eps: float, norm_groups: int, stride_in_1x1: bool, groups: int,
+    width_per_group: int,
+) -> BlockOptions:  # fmt: skip
+    """The options of blocks out of a config's fields, see :class:`ResNet`."""
+    return BlockOptions(
+        lambda dims: make_norm(norm, dims, norm_eps, norm_groups),
+        stride_in_1x1, groups, width_per_group,
+    )  # fmt: skip
 
 
 class ResNet(nn.Module):
@@ -97,6 +146,8 @@ class ResNet(nn.Module):
         groups (int): groups of the 3x3 convolutions. Default: ``1``.
         width_per_group (int): Default: ``64``.
         width (int): channels of the stem and, doubling, of the stages. Default: ``64``.
+        last_stage (int): stages there are, 1 to 4. Default: ``4``.
+        dilated (bool): the fourth stage has dilation 2 and does not stride. Default: ``False``.
 
     Raises:
         ValueError: a depth that does not exist.
@@ -113,44 +164,35 @@ class ResNet(nn.Module):
         groups: int = 1,
         width_per_group: int = 64,
         width: int = 64,
+        last_stage: int = 4,
+        dilated: bool = False,
     ):
         super().__init__()
         if depth not in BLOCKS:
             raise ValueError(f"depth={depth!r}: expected one of {RESNET_DEPTHS}")
-        self.norm = lambda dims: make_norm(norm, dims, norm_eps, norm_groups)
-        self.stride_in_1x1, self.groups, self.width_per_group = (
-            stride_in_1x1,
-            groups,
-            width_per_group,
-        )
-        block = Bottleneck if depth >= 50 else BasicBlock
+        options = block_options(norm, norm_eps, norm_groups, stride_in_1x1, groups, width_per_group)
         self.conv1 = Conv2d(3, width, 7, 2, 3, bias=False)
-        self.bn1 = self.norm(width)
-        inputs = width
-        for stage, count in enumerate(BLOCKS[depth]):
-            planes = width * 2**stage
-            blocks = []
-            for i in range(count):
-                stride = 2 if stage and i == 0 else 1
-                blocks.append(block(inputs, planes, stride, self))
-                inputs = planes * block.expansion
-            self[f"layer{stage + 1}"] = blocks
-        self.stage_channels = tuple(width * 2**s * block.expansion for s in range(4))
+        self.bn1 = options.norm(width)
+        for stage in range(1, last_stage + 1):
+            dilation = 2 if dilated and stage == 4 else 1
+            self[f"layer{stage}"] = residual_stage(depth, stage, width, options, dilation)
+        expansion = 4 if depth >= 50 else 1
+        self.stage_channels = tuple(width * 2**s * expansion for s in range(last_stage))
         if num_classes:
-            self.fc = Linear(inputs, num_classes)
+            self.fc = Linear(self.stage_channels[-1], num_classes)
 
     def features(self, x: mx.array) -> list[mx.array]:
-        """The four stages' outputs.
+        """The stages' outputs.
 
         Args:
             x (N, H, W, 3): network input.
 
         Returns:
-            C2..C5: (N, H/4, W/4, c), ..., (N, H/32, W/32, 8c), sizes rounded up.
+            C2..C5 of four stages: (N, H/4, W/4, c), ..., (N, H/32, W/32, 8c), sizes rounded up.
         """
         x = max_pool(conv_norm(x, self.conv1, self.bn1))
         maps = []
-        for stage in range(1, 5):
+        for stage in range(1, len(self.stage_channels) + 1):
             for block in self[f"layer{stage}"]:
                 x = block(x)
             maps.append(x)
@@ -164,3 +206,20 @@ class ResNet(nn.Module):
         """
         pooled = mx.mean(self.features(x)[-1], axis=(1, 2))
         return self.fc(pooled) if "fc" in self else pooled
+
+
+class ResNetMap(nn.Module):
+    """A ResNet (``net``) whose last stage is the one map of a detector, as before pyramids.
+
+    Args:
+        config (ResNetConfig): its structure.
+    """
+
+    def __init__(self, config: ResNetConfig):
+        super().__init__()
+        self.config = config
+        self.net = ResNet(**asdict(config))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(N, H, W, 3) network input -> one map (N, h, w, c)."""
+        return self.net.features(x)[-1]

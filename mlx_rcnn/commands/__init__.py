@@ -35,5 +35,5 @@ def load_model(source: str, dtype: str | None = None) -> Any:
 
     try:
         return load(source, dtype=dtype)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, TypeError, ImportError) as error:
         raise CommandError(" ".join(str(error).split()) or f"cannot load {source}") from error

@@ -1,6 +1,7 @@
 """Heads over RoI features."""
 
 from .box import (
+    FastRCNNConvFCHead,
     FastRCNNPredictor,
     RoIHeads,
     SampledRoIs,
@@ -9,16 +10,29 @@ from .box import (
     sample_rois,
     select_detections,
 )
+from .keypoint import (
+    KeypointRCNNHeads,
+    KeypointRCNNPredictor,
+    keypoint_loss,
+    keypoint_targets,
+)
 from .mask import MaskRCNNHeads, MaskRCNNPredictor, mask_loss
+from .res5 import Res5Head
 
 __all__ = [
+    "FastRCNNConvFCHead",
     "FastRCNNPredictor",
+    "KeypointRCNNHeads",
+    "KeypointRCNNPredictor",
     "MaskRCNNHeads",
     "MaskRCNNPredictor",
+    "Res5Head",
     "RoIHeads",
     "SampledRoIs",
     "TwoMLPHead",
     "box_losses",
+    "keypoint_loss",
+    "keypoint_targets",
     "mask_loss",
     "sample_rois",
     "select_detections",

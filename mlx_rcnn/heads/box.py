@@ -9,11 +9,12 @@ import mlx.nn as nn
 
 from ..assign import BELOW, match, sample
 from ..config import FasterRCNNConfig
-from ..layers import Linear
+from ..layers import Conv2d, Linear, conv_norm, make_norm
 from ..losses import cross_entropy, normaliser, smooth_l1
 from ..ops import clip_boxes, decode_boxes, encode_boxes, nms_mask
 from ..ops.nms import ROUNDS, sort_scores, top_scores
 from ..structures import Detections, Proposals, Targets
+from .res5 import Res5Head
 
 
 class TwoMLPHead(nn.Module):
@@ -29,13 +30,17 @@ class TwoMLPHead(nn.Module):
         self.fc6 = Linear(in_features, hidden_dim)
         self.fc7 = Linear(hidden_dim, hidden_dim)
 
-    def __call__(self, x: mx.array, dropout: float = 0.0, key: mx.array | None = None) -> mx.array:
+    def __call__(
+        self, x: mx.array, dropout: float = 0.0, key: mx.array | None = None,
+        valid: mx.array | None = None,
+    ) -> mx.array:  # fmt: skip
         """(R, ph, pw, C) -> (R, hidden_dim).
 
         Args:
             x: RoI features.
             dropout: share of units dropped after each layer. Default: none.
             key: of the dropout.
+            valid (R,): which RoIs count; it makes no difference here.
         """
         x = x.flatten(1)
         keys = mx.random.split(key, 2) if dropout and key is not None else (None, None)
@@ -43,6 +48,52 @@ class TwoMLPHead(nn.Module):
             x = mx.maximum(layer(x), 0)
             if k is not None:
                 x = x * mx.random.bernoulli(1 - dropout, x.shape, key=k) / (1 - dropout)
+        return x
+
+
+class FastRCNNConvFCHead(nn.Module):
+    """3x3 convolutions, then one linear layer over what they leave, with ReLU throughout.
+
+    Args:
+        in_channels (int): C of the RoI features and of every convolution.
+        pool_size ((int, int)): (ph, pw) of the RoI features.
+        num_convs (int): convolutions.
+        hidden_dim (int): units of the linear layer.
+        norm (str): ``"batch"``, ``"frozen"`` or ``"group"`` after each convolution, or ``None`` for
+            biases instead. Default: ``None``.
+    """
+
+    def __init__(
+        self, in_channels: int, pool_size: tuple[int, int], num_convs: int, hidden_dim: int,
+        norm: str | None = None,
+    ):  # fmt: skip
+        super().__init__()
+        self.convs = [
+            Conv2d(in_channels, in_channels, 3, padding=1, bias=norm is None)
+            for _ in range(num_convs)
+        ]
+        if norm is not None:
+            self.norms = [make_norm(norm, in_channels) for _ in range(num_convs)]
+        self.fc = Linear(pool_size[0] * pool_size[1] * in_channels, hidden_dim)
+
+    def __call__(
+        self, x: mx.array, dropout: float = 0.0, key: mx.array | None = None,
+        valid: mx.array | None = None,
+    ) -> mx.array:  # fmt: skip
+        """(R, ph, pw, C) -> (R, hidden_dim).
+
+        Args:
+            x: RoI features.
+            dropout: share of units dropped at the end. Default: none.
+            key: of the dropout.
+            valid (R,): RoIs that a batch norm takes its statistics over. Default: all.
+        """
+        norms = self.norms if "norms" in self else [None] * len(self.convs)
+        for conv, norm in zip(self.convs, norms, strict=True):
+            x = conv_norm(x, conv, norm, valid=valid)
+        x = mx.maximum(self.fc(x.flatten(1)), 0)
+        if dropout and key is not None:
+            x = x * mx.random.bernoulli(1 - dropout, x.shape, key=key) / (1 - dropout)
         return x
 
 
@@ -75,9 +126,20 @@ class RoIHeads(nn.Module):
     def __init__(self, config: FasterRCNNConfig):
         super().__init__()
         height, width = config.pool_size
-        self.box_head = TwoMLPHead(height * width * config.feat_channels, config.hidden_dim)
+        hidden = config.hidden_dim
+        self.box_head: nn.Module
+        if config.res5_head:
+            self.box_head = Res5Head(config.backbone)
+            hidden = self.box_head.out_channels
+        elif config.box_head_convs:
+            self.box_head = FastRCNNConvFCHead(
+                config.feat_channels, config.pool_size, config.box_head_convs, hidden,
+                config.box_head_norm,
+            )  # fmt: skip
+        else:
+            self.box_head = TwoMLPHead(height * width * config.feat_channels, hidden)
         self.box_predictor = FastRCNNPredictor(
-            config.hidden_dim, config.num_classes, config.class_agnostic_bbox
+            hidden, config.num_classes, config.class_agnostic_bbox
         )
 
 
@@ -93,6 +155,7 @@ def select_detections(
     min_size: float = 1e-2,
     candidates: int = 1024,
     rounds: int = ROUNDS,
+    clamp_both: bool = False,
 ) -> Detections:
     """Decode, threshold, suppress within each class, and keep the best.
 
@@ -112,6 +175,7 @@ def select_detections(
         min_size: least width and height. Default: ``1e-2``.
         candidates: pairs considered. Default: ``1024``.
         rounds: of :func:`~mlx_rcnn.ops.nms_mask`.
+        clamp_both: clamp regressed log sizes from below too. Default: ``False``.
 
     Returns:
         The detections, boxes in pixels of the network input.
@@ -130,6 +194,7 @@ def select_detections(
         mx.take_along_axis(deltas, which[..., None], axis=1),
         mx.take_along_axis(proposals.boxes, row[..., None], axis=1),
         bbox_reg_weights,
+        clip_below=clamp_both,
     )
     boxes = clip_boxes(boxes, sizes)
     valid = mx.all(boxes[..., 2:] - boxes[..., :2] >= min_size, axis=-1) & (score > score_thresh)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..layers import Conv2d, ConvTranspose2d, conv_relu
+from ..layers import Conv2d, ConvTranspose2d, conv_norm, make_norm
 from ..losses import binary_cross_entropy, normaliser
 
 # A 3x3 convolution of 256 channels on 14x14 unfolds to 1.8 MB a RoI.
@@ -18,19 +18,36 @@ class MaskRCNNHeads(nn.Module):
     Args:
         in_channels (int): channels of the RoI features.
         hidden_channels (int): channels of every convolution.
-        num_convs (int): Default: ``4``.
+        num_convs (int): perhaps none. Default: ``4``.
+        norm (str): ``"batch"``, ``"frozen"`` or ``"group"`` after each convolution, or ``None`` for
+            biases instead. Default: ``None``.
     """
 
-    def __init__(self, in_channels: int, hidden_channels: int, num_convs: int = 4):
+    def __init__(
+        self, in_channels: int, hidden_channels: int, num_convs: int = 4, norm: str | None = None
+    ):
         super().__init__()
-        inputs = [in_channels] + [hidden_channels] * (num_convs - 1)
-        self.convs = [Conv2d(c, hidden_channels, 3, padding=1) for c in inputs]
+        inputs = ([in_channels] + [hidden_channels] * num_convs)[:num_convs]
+        self.convs = [Conv2d(c, hidden_channels, 3, padding=1, bias=norm is None) for c in inputs]
+        if norm is not None:
+            self.norms = [make_norm(norm, hidden_channels) for _ in inputs]
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """(R, s, s, C) -> (R, s, s, hidden_channels)."""
-        for conv in self.convs:
-            x = conv_relu(x, conv)
+    def __call__(self, x: mx.array, valid: mx.array | None = None) -> mx.array:
+        """(R, s, s, C) -> (R, s, s, hidden_channels).
+
+        Args:
+            x: RoI features.
+            valid (R,): RoIs that a batch norm takes its statistics over. Default: all.
+        """
+        norms = self.norms if "norms" in self else [None] * len(self.convs)
+        for conv, norm in zip(self.convs, norms, strict=True):
+            x = conv_norm(x, conv, norm, valid=valid)
         return x
+
+    @property
+    def uses_batch(self) -> bool:
+        """Whether what becomes of a RoI now depends on the others."""
+        return "norms" in self and any(norm.uses_batch for norm in self.norms)
 
 
 class MaskRCNNPredictor(nn.Module):

@@ -1,7 +1,16 @@
 """Layers of the networks: convolutions, linears and norms, channels last."""
 
-from .conv import Conv2d, ConvTranspose2d, Linear, conv_relu, max_pool, upsample_nearest
-from .norm import BatchNorm, FrozenBatchNorm, GroupNorm, Norm, conv_norm, make_norm
+from .activation import hard_sigmoid, hard_swish
+from .conv import (
+    Conv2d,
+    ConvTranspose2d,
+    Linear,
+    conv_relu,
+    max_pool,
+    upsample_bilinear,
+    upsample_nearest,
+)
+from .norm import BatchNorm, FrozenBatchNorm, GroupNorm, Norm, conv_norm, fold, make_norm
 
 __all__ = [
     "BatchNorm",
@@ -13,7 +22,11 @@ __all__ = [
     "Norm",
     "conv_norm",
     "conv_relu",
+    "fold",
+    "hard_sigmoid",
+    "hard_swish",
     "make_norm",
     "max_pool",
+    "upsample_bilinear",
     "upsample_nearest",
 ]

@@ -53,30 +53,48 @@ class BatchNorm(nn.Module):
 
         A norm whose scale and shift are frozen is fixed as a whole, in training mode too.
         """
-        if self.training and not self._no_grad.issuperset(AFFINE):
-            return None
-        return self._fixed()
+        return None if self.uses_batch else self._fixed()
+
+    @property
+    def uses_batch(self) -> bool:
+        """Whether the statistics are now those of the batch."""
+        return bool(self.training) and not self._no_grad.issuperset(AFFINE)
 
     def _fixed(self) -> tuple[mx.array, mx.array]:
         weight, bias, mean, var = (self[k].astype(mx.float32) for k in AFFINE + STATISTICS)
         scale = weight * mx.rsqrt(var + self.eps)
         return scale, bias - mean * scale
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, x: mx.array, valid: mx.array | None = None) -> mx.array:
+        """Normalise.
+
+        Args:
+            x (N, ..., C).
+            valid (N,): rows that the statistics of the batch are taken over. Default: all.
+        """
         if (fixed := self.affine()) is not None:
             return (x * fixed[0] + fixed[1]).astype(x.dtype)
         wide = x.astype(mx.float32)
-        mean = mean_in_steps(wide)
+        rows, values = mx.array(float(x.shape[0])), x.size // x.shape[-1] // x.shape[0]
+        share = None
+        if valid is not None:
+            rows = mx.sum(valid.astype(mx.float32))
+            share = valid.reshape(-1, *[1] * (x.ndim - 1)) / mx.maximum(rows, 1) * x.shape[0]
+        mean = mean_in_steps(wide if share is None else wide * share)
         centred = wide - spread(mean, x.shape)
-        var = mean_in_steps(mx.square(centred))
-        count = x.size // x.shape[-1]
-        mu = self.momentum
-        unbiased = mx.stop_gradient(var) * (count / max(count - 1, 1))
-        self.running_mean = (1 - mu) * self.running_mean + mu * mx.stop_gradient(mean)
-        self.running_var = (1 - mu) * self.running_var + mu * unbiased
-        scale = mx.rsqrt(var + self.eps) * self.weight
+        square = mx.square(centred)
+        var = mean_in_steps(square if share is None else square * share)
+        self._follow(mx.stop_gradient(mean), mx.stop_gradient(var), rows * values)
+        scale = self.weight * mx.rsqrt(var + self.eps)
         y = centred * spread(scale, x.shape) + spread(self.bias, x.shape)
         return y.astype(x.dtype)
+
+    def _follow(self, mean: mx.array, var: mx.array, count: mx.array) -> None:
+        """Move the running statistics towards those of a batch of ``count`` values, if any."""
+        mu = mx.where(count > 0, self.momentum, 0.0)
+        unbiased = var * (count / mx.maximum(count - 1, 1))
+        self.running_mean = (1 - mu) * self.running_mean + mu * mean
+        self.running_var = (1 - mu) * self.running_var + mu * unbiased
 
 
 def mean_in_steps(x: mx.array) -> mx.array:
@@ -123,9 +141,10 @@ class FrozenBatchNorm(BatchNorm):
 
     always_frozen = AFFINE + STATISTICS
 
-    def affine(self) -> tuple[mx.array, mx.array]:
-        """(scale, shift), float32."""
-        return self._fixed()
+    @property
+    def uses_batch(self) -> bool:
+        """``False``."""
+        return False
 
 
 class GroupNorm(nn.GroupNorm):
@@ -144,6 +163,8 @@ class GroupNorm(nn.GroupNorm):
         if dims % num_groups:
             raise ValueError(f"norm_groups={num_groups}: does not divide {dims} channels")
         super().__init__(num_groups, dims, eps=eps, pytorch_compatible=True)
+
+    uses_batch = False  # each image by itself
 
     def affine(self) -> None:
         """``None``: the image decides."""
@@ -204,36 +225,61 @@ def _shift_add_relu(x: mx.array, shift: mx.array, residual: mx.array) -> mx.arra
     return mx.maximum(x + shift + residual, 0)
 
 
+def fold(conv: Conv2d, norm: Norm | None) -> tuple[mx.array, mx.array] | None:
+    """The kernel and shift of a convolution with its norm's fixed statistics folded in.
+
+    The parameters stay as they are in the checkpoint.
+
+    Args:
+        conv: without a norm it has a bias, with one it has none.
+        norm: of ``conv.out_channels``, or ``None``.
+
+    Returns:
+        ``weight`` (O, k, k, C) and ``shift`` (O,), float32 where a norm was folded in; ``None``
+        where batch or image decide.
+    """
+    if norm is None:
+        return conv.weight, conv.bias
+    fixed = norm.affine()
+    if fixed is None:
+        return None
+    scale, shift = fixed
+    return conv.weight * scale[:, None, None, None], shift
+
+
 def conv_norm(
     x: mx.array,
     conv: Conv2d,
-    norm: Norm,
+    norm: Norm | None,
     relu: bool = True,
     residual: mx.array | None = None,
+    valid: mx.array | None = None,
 ) -> mx.array:
     """Convolution, norm, optional residual, optional ReLU.
 
-    Fixed statistics are folded into the kernel on the way: the parameters stay as they are in the
-    checkpoint, and one pass over the activations remains.
+    Fixed statistics are folded into the kernel on the way, and one pass over the activations
+    remains.
 
     Args:
         x (N, H, W, C).
-        conv: without a bias.
-        norm: of ``conv.out_channels``.
+        conv: with a bias where ``norm`` is ``None``, without one otherwise.
+        norm: of ``conv.out_channels``, or ``None``.
         relu: Default: ``True``.
         residual: added before the ReLU.
+        valid (N,): rows that a batch's statistics are taken over. Default: all.
 
     Returns:
         (N, H', W', O).
     """
-    fixed = norm.affine()
-    if fixed is None:
-        y = norm(conv(x))
+    folded = fold(conv, norm)
+    if folded is None:
+        assert norm is not None
+        y = conv(x)
+        y = norm(y, valid) if isinstance(norm, BatchNorm) else norm(y)
         y = y if residual is None else y + residual
         return mx.maximum(y, 0) if relu else y
-    scale, shift = fixed
-    weight = (conv.weight * scale[:, None, None, None]).astype(x.dtype)
-    y, shift = conv.convolve(x, weight), shift.astype(x.dtype)
+    weight, shift = folded
+    y, shift = conv.convolve(x, weight.astype(x.dtype)), shift.astype(x.dtype)
     if not relu:
         y = _shift(y, shift)
         return y if residual is None else y + residual

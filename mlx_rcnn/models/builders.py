@@ -5,24 +5,46 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from ..backbone_config import ResNetFPNConfig
+from ..backbone_config import MobileNetFPNConfig, ResNetFPNConfig
+from ..categories import COCO_KEYPOINTS, COCO_SKELETON
 from .faster_rcnn import FasterRCNN
+from .keypoint_rcnn import KeypointRCNN
 from .mask_rcnn import MaskRCNN
 
 M = TypeVar("M", bound=FasterRCNN)
 
-_BACKBONE_FIELDS = {f.name for f in fields(ResNetFPNConfig)} - {"depth", "num_classes"}
+# What torchvision's builders set besides the backbone.
+V1 = {"norm": "frozen", "norm_eps": 0.0, "dropout": 0.0}
+V2 = {
+    "fpn_norm": "batch", "rpn_conv_depth": 2, "box_head_convs": 4, "box_head_norm": "batch",
+    "dropout": 0.0,
+}  # fmt: skip
+MOBILENET = {
+    "anchor_sizes": (32, 64, 128, 256, 512), "rpn_score_thresh": 0.05, "dropout": 0.0,
+}  # fmt: skip
+MOBILENET_320 = {
+    **MOBILENET, "min_size": 320, "max_size": 640, "rpn_pre_nms_top_n_test": 150,
+    "rpn_post_nms_top_n_test": 150,
+}  # fmt: skip
+
+
+def _fpn(
+    model: type[M], body: type[Any], fixed: dict[str, Any], num_classes: int, config: dict[str, Any]
+) -> M:
+    """Split ``config`` between the backbone and the detector, and build both."""
+    own = {f.name for f in fields(body)} - {"depth", "variant", "num_classes"}
+    net = body(**fixed, **{k: v for k, v in config.items() if k in own})
+    detector = {k: v for k, v in config.items() if k not in own}
+    # RoIs are pooled from what the pyramid is fed with, not from its last level.
+    options = {"use_fpn": True, "hidden_dim": 1024, "roi_levels": len(net.returned_layers)}
+    return model(net, net.out_channels, num_classes, **{**options, **detector})
 
 
 def _resnet_fpn(
     model: type[M], depth: int, num_classes: int, backbone_num_classes: int, config: dict[str, Any]
 ) -> M:
-    """Split ``config`` between the backbone and the detector, and build both."""
-    backbone = {k: v for k, v in config.items() if k in _BACKBONE_FIELDS}
-    detector = {k: v for k, v in config.items() if k not in _BACKBONE_FIELDS}
-    net = ResNetFPNConfig(depth=depth, num_classes=backbone_num_classes, **backbone)
-    options = {"use_fpn": True, "hidden_dim": 1024, **detector}
-    return model(net, net.out_channels, num_classes, **options)
+    fixed = {"depth": depth, "num_classes": backbone_num_classes}
+    return _fpn(model, ResNetFPNConfig, fixed, num_classes, config)
 
 
 def faster_rcnn_resnet_50_fpn(
@@ -62,26 +84,111 @@ def mask_rcnn_resnet_101_fpn(
     return _resnet_fpn(MaskRCNN, 101, num_classes, backbone_num_classes, config)
 
 
-def _torchvision(model: type[M], num_classes: int, config: dict[str, Any]) -> M:
-    """The published v1 files: frozen norms without an epsilon, no dropout, no classifier."""
-    options = {"norm": "frozen", "norm_eps": 0.0, "dropout": 0.0, **config}
-    return _resnet_fpn(model, 50, num_classes, 0, options)
-
-
-def fasterrcnn_resnet50_fpn(num_classes: int = 91, **config: Any) -> FasterRCNN:
+def fasterrcnn_resnet50_fpn(
+    num_classes: int = 91, backbone_num_classes: int = 0, **config: Any
+) -> FasterRCNN:
     """torchvision's ``fasterrcnn_resnet50_fpn`` as published, without weights.
 
     Args:
         num_classes (int): with the background. Default: ``91``, COCO's slots.
+        backbone_num_classes (int): of the classifier ``backbone.net``. Default: ``0``, none.
         **config: fields of ``ResNetFPNConfig`` and ``FasterRCNNConfig``. The published weights go
             with ``norm="frozen", norm_eps=0.0``, which is the default here.
 
     Returns:
         The model.
     """
-    return _torchvision(FasterRCNN, num_classes, config)
+    return _resnet_fpn(FasterRCNN, 50, num_classes, backbone_num_classes, {**V1, **config})
 
 
-def maskrcnn_resnet50_fpn(num_classes: int = 91, **config: Any) -> MaskRCNN:
+def maskrcnn_resnet50_fpn(
+    num_classes: int = 91, backbone_num_classes: int = 0, **config: Any
+) -> MaskRCNN:
     """torchvision's ``maskrcnn_resnet50_fpn`` as published; see :func:`fasterrcnn_resnet50_fpn`."""
-    return _torchvision(MaskRCNN, num_classes, config)
+    return _resnet_fpn(MaskRCNN, 50, num_classes, backbone_num_classes, {**V1, **config})
+
+
+def fasterrcnn_resnet50_fpn_v2(
+    num_classes: int = 91, backbone_num_classes: int = 0, **config: Any
+) -> FasterRCNN:
+    """torchvision's ``fasterrcnn_resnet50_fpn_v2``, without weights (Li et al., 2021).
+
+    Batch norms in backbone, pyramid and box head, two convolutions in the RPN head, four and one
+    linear layer in the box head.
+
+    Args:
+        num_classes (int): with the background. Default: ``91``, COCO's slots.
+        backbone_num_classes (int): of the classifier ``backbone.net``. Default: ``0``, none.
+        **config: fields of ``ResNetFPNConfig`` and ``FasterRCNNConfig``.
+
+    Returns:
+        The model.
+    """
+    return _resnet_fpn(FasterRCNN, 50, num_classes, backbone_num_classes, {**V2, **config})
+
+
+def maskrcnn_resnet50_fpn_v2(
+    num_classes: int = 91, backbone_num_classes: int = 0, **config: Any
+) -> MaskRCNN:
+    """torchvision's ``maskrcnn_resnet50_fpn_v2``: :func:`fasterrcnn_resnet50_fpn_v2` and masks."""
+    options = {**V2, "mask_head_norm": "batch", **config}
+    return _resnet_fpn(MaskRCNN, 50, num_classes, backbone_num_classes, options)
+
+
+def _mobilenet_fpn(
+    num_classes: int, backbone_num_classes: int, options: dict[str, Any]
+) -> FasterRCNN:
+    fixed = {"variant": "large", "num_classes": backbone_num_classes}
+    return _fpn(
+        FasterRCNN, MobileNetFPNConfig, fixed, num_classes, {"norm": "frozen", **options}
+    )  # fmt: skip
+
+
+def fasterrcnn_mobilenet_v3_large_fpn(
+    num_classes: int = 91, backbone_num_classes: int = 0, **config: Any
+) -> FasterRCNN:
+    """torchvision's ``fasterrcnn_mobilenet_v3_large_fpn`` as published, without weights.
+
+    Two maps of stride 32 and one of 64, all anchor sizes on each.
+
+    Args:
+        num_classes (int): with the background. Default: ``91``, COCO's slots.
+        backbone_num_classes (int): of the classifier ``backbone.net``. Default: ``0``, none.
+        **config: fields of ``MobileNetFPNConfig`` and ``FasterRCNNConfig``. The published weights
+            go with ``norm="frozen", norm_eps=1e-5``, which is the default here.
+
+    Returns:
+        The model.
+    """
+    return _mobilenet_fpn(num_classes, backbone_num_classes, {**MOBILENET, **config})
+
+
+def fasterrcnn_mobilenet_v3_large_320_fpn(
+    num_classes: int = 91, backbone_num_classes: int = 0, **config: Any
+) -> FasterRCNN:
+    """As :func:`fasterrcnn_mobilenet_v3_large_fpn` for images of 320 to 640 pixels, 150 proposals.
+
+    The structure is the same; only the transform's and the RPN's numbers differ.
+    """
+    return _mobilenet_fpn(num_classes, backbone_num_classes, {**MOBILENET_320, **config})
+
+
+def keypointrcnn_resnet50_fpn(
+    num_classes: int = 2, num_keypoints: int = 17, backbone_num_classes: int = 0, **config: Any
+) -> KeypointRCNN:
+    """torchvision's ``keypointrcnn_resnet50_fpn`` as published, without weights.
+
+    Args:
+        num_classes (int): with the background. Default: ``2``, a person.
+        num_keypoints (int): of an object. Default: ``17``, named and joined as COCO's.
+        backbone_num_classes (int): of the classifier ``backbone.net``. Default: ``0``, none.
+        **config: fields of ``ResNetFPNConfig`` and ``KeypointRCNNConfig``. The weights COCO_V1 go
+            with ``norm_eps=0.0``, the default here, COCO_LEGACY with ``norm_eps=1e-5``.
+
+    Returns:
+        The model.
+    """
+    options: dict[str, Any] = {**V1, "num_keypoints": num_keypoints}
+    if num_keypoints == len(COCO_KEYPOINTS):
+        options |= {"keypoint_names": COCO_KEYPOINTS, "keypoint_skeleton": COCO_SKELETON}
+    return _resnet_fpn(KeypointRCNN, 50, num_classes, backbone_num_classes, {**options, **config})

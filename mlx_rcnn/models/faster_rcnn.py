@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,14 +13,26 @@ import numpy as np
 from ..backbones import make_backbone
 from ..config import FasterRCNNConfig, make_config
 from ..heads import RoIHeads, select_detections
-from ..ops import multiscale_roi_align
+from ..heads.res5 import ROIS_AT_ONCE as RES5_AT_ONCE
+from ..ops import clip_boxes, multiscale_roi_align
 from ..ops.nms import ROUNDS
 from ..rpn import RegionProposalNetwork
 from ..structures import Batch, Detections, Proposals
 from ..transforms import boxes_to_original, load_images, preprocess
+from .roi_branch import in_pieces
 from .training_pass import batch_rows, roi_scales, training_pass
 
 CANDIDATES = 1024  # (proposal, class) pairs the final suppression looks at, at first
+
+
+class RawOutputs(NamedTuple):
+    """The outputs for a batch that is already network input, and what they were made from."""
+
+    features: list[mx.array]
+    proposals: Proposals
+    scales: list[float]
+    logits: mx.array
+    deltas: mx.array
 
 
 class FasterRCNN(nn.Module):
@@ -41,11 +53,13 @@ class FasterRCNN(nn.Module):
         config: what it was built from.
         class_names: one name a class, or ``None``.
         source: where its weights came from, or ``None``.
+        origin: what the way back to their library needs (``convert/origin.py``), or ``None``.
     """
 
     config_class: type[FasterRCNNConfig] = FasterRCNNConfig
     config: FasterRCNNConfig
     needs_masks = False
+    needs_keypoints = False
 
     def __init__(
         self, backbone: Any, feat_channels: Any = None, num_classes: Any = None, **config: Any
@@ -57,6 +71,7 @@ class FasterRCNN(nn.Module):
         self.rpn = RegionProposalNetwork(self.config)
         self.roi_heads = RoIHeads(self.config)
         self.source: str | None = None
+        self.origin: Any = None
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -75,11 +90,8 @@ class FasterRCNN(nn.Module):
             each image, float32.
         """
         with inference(self):
-            features = self._features(images)
-            n, height, width, _ = images.shape
-            sizes = mx.broadcast_to(mx.array([height, width], dtype=mx.float32), (n, 2))
-            proposals = self._propose(features, sizes, (height, width))
-            return self._box(features, proposals, roi_scales(features, height, self.config))
+            raw = self._raw(images)
+        return raw.logits, raw.deltas
 
     def predict(
         self,
@@ -112,7 +124,7 @@ class FasterRCNN(nn.Module):
         batch = preprocess(load_images(images), self.config)
         with inference(self):
             _, _, detections = self._detect(batch, limits)
-        return to_results(detections, batch)
+        return to_results(detections, batch, self.config.clip_results)
 
     def get_loss(
         self,
@@ -142,6 +154,15 @@ class FasterRCNN(nn.Module):
                 the image and the box.
         """
         return training_pass(self, images, targets, key, group).losses
+
+    def _raw(self, images: mx.array) -> RawOutputs:
+        """What ``__call__`` gives, and what a further head needs to add its own."""
+        features = self._features(images)
+        n, height, width, _ = images.shape
+        sizes = mx.broadcast_to(mx.array([height, width], dtype=mx.float32), (n, 2))
+        proposals = self._propose(features, sizes, (height, width))
+        scales = roi_scales(features, height, self.config)
+        return RawOutputs(features, proposals, scales, *self._box(features, proposals, scales))
 
     def _limits(
         self, score_thresh: float | None, nms_thresh: float | None, top_k: int | None
@@ -191,9 +212,16 @@ class FasterRCNN(nn.Module):
         self, features: list[mx.array], proposals: Proposals, scales: list[float]
     ) -> tuple[mx.array, mx.array]:
         """Class logits (N, P, C) and deltas (N, P, 4 * C or 4) of the proposals."""
-        pooled = self._pool(features, batch_rows(proposals.boxes), scales, self.config.pool_size)
-        logits, deltas = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
         n, count = proposals.boxes.shape[:2]
+
+        def run(piece: mx.array, _: slice) -> mx.array:
+            pooled = self._pool(features, piece, scales, self.config.pool_size)
+            hidden: mx.array = self.roi_heads.box_head(pooled)
+            return hidden
+
+        rois = batch_rows(proposals.boxes)
+        at_once = RES5_AT_ONCE if self.config.res5_head else n * count
+        logits, deltas = self.roi_heads.box_predictor(in_pieces(rois, at_once, run))
         return logits.reshape(n, count, -1), deltas.reshape(n, count, -1)
 
     def _pool(
@@ -225,7 +253,10 @@ class FasterRCNN(nn.Module):
             detections = select_detections(
                 logits, deltas, proposals, sizes, score_thresh, nms_thresh, top_k,
                 config.bbox_reg_weights, config.box_min_size, candidates, rounds,
+                clamp_both=config.bbox_clamp_both,
             )  # fmt: skip
+            if config.clip_results:
+                detections = drop_empty(detections, batch)
             exact = proposals.exact & detections.exact
             mx.eval(exact, *detections)
             if exact.item():
@@ -233,12 +264,29 @@ class FasterRCNN(nn.Module):
             rounds, candidates = 8 * rounds, 8 * candidates
 
 
-def to_results(detections: Detections, batch: Batch) -> list[dict[str, np.ndarray]]:
-    """Evaluated detections as one dict of NumPy arrays an image, in pixels of the image given."""
+def drop_empty(detections: Detections, batch: Batch) -> Detections:
+    """Without those that have no width or height left in the image given (detectron2)."""
+    ratio = batch.original_sizes.astype(np.float32) / batch.sizes.astype(np.float32)
+    boxes = detections.boxes * mx.array(ratio[:, [1, 0, 1, 0]])[:, None]
+    boxes = clip_boxes(boxes, mx.array(batch.original_sizes.astype(np.float32)))
+    whole = mx.all(boxes[..., 2:] > boxes[..., :2], axis=-1)
+    return detections._replace(valid=detections.valid & whole)
+
+
+def to_results(
+    detections: Detections, batch: Batch, clip: bool = False
+) -> list[dict[str, np.ndarray]]:
+    """Evaluated detections as one dict of NumPy arrays an image, in pixels of the image given.
+
+    Args:
+        detections: in pixels of the network input.
+        batch: the images they were found in.
+        clip: cut boxes off at the borders of the image given. Default: ``False``.
+    """
     boxes, scores, labels, valid = (np.array(v) for v in detections[:4])
     return [
         {
-            "boxes": boxes_to_original(boxes[i][ok], batch.sizes[i], batch.original_sizes[i]),
+            "boxes": boxes_to_original(boxes[i][ok], batch.sizes[i], batch.original_sizes[i], clip),
             "scores": scores[i][ok],
             "labels": labels[i][ok],
         }

@@ -13,10 +13,10 @@ from ..heads import MaskRCNNHeads, MaskRCNNPredictor, mask_loss
 from ..heads.mask import ROIS_AT_ONCE
 from ..ops import crop_masks, paste_masks
 from ..structures import Detections
-from ..targets import BUCKET
 from ..transforms import load_images, preprocess
 from .faster_rcnn import FasterRCNN, inference, to_results
-from .training_pass import batch_rows, roi_scales, training_pass, with_total
+from .roi_branch import in_pieces, rows_of_targets, rows_with_positives, valid_rois
+from .training_pass import batch_rows, training_pass, with_total
 
 MASK_THRESH = 0.5
 
@@ -39,11 +39,13 @@ class MaskRCNN(FasterRCNN):
         self, backbone: Any, feat_channels: Any = None, num_classes: Any = None, **config: Any
     ):
         super().__init__(backbone, feat_channels, num_classes, **config)
-        hidden = self.config.mask_hidden_channels
-        self.roi_heads.mask_head = MaskRCNNHeads(
-            self.config.feat_channels, hidden, self.config.mask_num_convs
+        own, heads = self.config, self.roi_heads
+        inputs = heads.box_head.out_channels if own.res5_head else own.feat_channels
+        hidden, convs = own.mask_hidden_channels, own.mask_num_convs
+        heads.mask_head = MaskRCNNHeads(inputs, hidden, convs, own.mask_head_norm)
+        heads.mask_predictor = MaskRCNNPredictor(
+            hidden if convs else inputs, hidden, own.num_classes
         )
-        self.roi_heads.mask_predictor = MaskRCNNPredictor(hidden, hidden, self.config.num_classes)
 
     def __call__(self, images: mx.array) -> tuple[mx.array, ...]:
         """Raw outputs for a batch that is already network input.
@@ -56,15 +58,10 @@ class MaskRCNN(FasterRCNN):
             (N, R, 28, 28, C) of the R proposals of each image, float32.
         """
         with inference(self):
-            features = self._features(images)
-            n, height, width, _ = images.shape
-            sizes = mx.broadcast_to(mx.array([height, width], dtype=mx.float32), (n, 2))
-            proposals = self._propose(features, sizes, (height, width))
-            scales = roi_scales(features, height, self.config)
-            logits, deltas = self._box(features, proposals, scales)
-            masks = self._mask(features, batch_rows(proposals.boxes), scales)
-        count = proposals.boxes.shape[1]
-        return logits, deltas, masks.reshape(n, count, *masks.shape[1:])
+            raw = self._raw(images)
+            masks = self._mask(raw.features, batch_rows(raw.proposals.boxes), raw.scales)
+        n, count, _ = raw.proposals.boxes.shape
+        return raw.logits, raw.deltas, masks.reshape(n, count, *masks.shape[1:])
 
     def predict(
         self,
@@ -96,13 +93,16 @@ class MaskRCNN(FasterRCNN):
         with inference(self):
             features, scales, detections = self._detect(batch, limits)
             probabilities = self._mask_probabilities(features, scales, detections)
-        results = to_results(detections, batch)
+        results = to_results(detections, batch, self.config.clip_results)
         first = 0
         for result, size in zip(results, batch.original_sizes.tolist(), strict=True):
             part = probabilities[first : first + len(result["scores"])]
             first += len(part)
             if masks == "full":
-                part = np.asarray(paste_masks(part, result["boxes"], tuple(size), MASK_THRESH))
+                rule = self.config.mask_paste_rule
+                part = np.asarray(
+                    paste_masks(part, result["boxes"], tuple(size), MASK_THRESH, rule=rule)
+                )
             result["masks"] = part
         return results
 
@@ -132,42 +132,40 @@ class MaskRCNN(FasterRCNN):
         found = training_pass(self, images, targets, key, group)
         rois, goals = found.rois, found.targets
         assert goals.masks is not None
-        n, count = rois.labels.shape
-        # Positives stand first: how many rows can hold one is worth a look, the head being costly.
-        most = int(np.array(mx.max(mx.sum(rois.positive, axis=1))))
-        most = min(max(-(-most // BUCKET) * BUCKET, BUCKET), count)
+        most = rows_with_positives(rois)
         flat = batch_rows(rois.boxes[:, :most])
         labels, positive = rois.labels[:, :most].reshape(-1), rois.positive[:, :most].reshape(-1)
-        logits = self._mask(found.features, flat, found.scales, labels)
+        logits = self._mask(found.features, flat, found.scales, labels, positive)
         masks = goals.masks.reshape(-1, *goals.masks.shape[2:])
-        row = mx.arange(n)[:, None] * goals.masks.shape[1] + rois.matched[:, :most]
-        wanted = crop_masks(masks, row.reshape(-1), flat[:, 1:], logits.shape[1])
+        row = rows_of_targets(rois, most, goals.masks.shape[1])
+        wanted = crop_masks(masks, row, flat[:, 1:], logits.shape[1])
         loss = mask_loss(logits, mx.stop_gradient(wanted), positive, group)
         return with_total({**found.losses, "mask_loss": loss})
 
     def _mask(
         self, features: list[mx.array], rois: mx.array, scales: list[float],
-        labels: mx.array | None = None,
+        labels: mx.array | None = None, valid: mx.array | None = None,
     ) -> mx.array:  # fmt: skip
         """Mask logits (R, 28, 28, C) of RoIs (R, 5), or (R, 28, 28) of one label each."""
         heads = self.roi_heads
-        done: list[mx.array] = []
-        for start in range(0, rois.shape[0], ROIS_AT_ONCE):
-            rows = slice(start, start + ROIS_AT_ONCE)
-            piece = mx.depends(rois[rows], done[-1]) if done else rois[rows]
-            x = heads.mask_head(self._pool(features, piece, scales, self.config.mask_pool_size))
+
+        def run(piece: mx.array, rows: slice) -> mx.array:
+            pooled = self._pool(features, piece, scales, self.config.mask_pool_size)
+            pooled = heads.box_head.features(pooled) if self.config.res5_head else pooled
+            x = heads.mask_head(pooled, None if valid is None else valid[rows])
             predictor = heads.mask_predictor
-            done.append(predictor(x) if labels is None else predictor.of_labels(x, labels[rows]))
-        return mx.concatenate(done)
+            return predictor(x) if labels is None else predictor.of_labels(x, labels[rows])
+
+        # A batch norm's statistics are those of all valid RoIs (R,): they must go at once.
+        whole = valid is not None and heads.mask_head.uses_batch
+        return in_pieces(rois, rois.shape[0] if whole else ROIS_AT_ONCE, run)
 
     def _mask_probabilities(
         self, features: list[mx.array], scales: list[float], detections: Detections
     ) -> np.ndarray:
         """(sum of D, 28, 28) of the valid detections, image after image."""
-        valid = np.flatnonzero(np.array(detections.valid).reshape(-1)).astype(np.int32)
-        side = self.config.mask_out_size
-        if len(valid) == 0:
+        side, chosen = self.config.mask_out_size, valid_rois(detections)
+        if chosen is None:
             return np.zeros((0, side, side), np.float32)
-        chosen = mx.array(valid)
-        rois, labels = batch_rows(detections.boxes)[chosen], detections.labels.reshape(-1)[chosen]
+        rois, labels = chosen
         return np.array(mx.sigmoid(self._mask(features, rois, scales, labels)))

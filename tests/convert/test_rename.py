@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import mlx.core as mx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_rcnn.convert.rename import Rule, listing, rename, state_dict_of
+from mlx_rcnn.convert.layouts import LAYOUTS
+from mlx_rcnn.convert.libraries import LIBRARIES
+from mlx_rcnn.convert.rename import Rule, _inverse, listing, rename, rename_back
 
 RULES = (
     Rule(r".*\.count", None),
@@ -102,40 +106,77 @@ def test_flat_misshaped(shape: tuple[int, ...]) -> None:
 
 
 def test_nothing_gives_nothing() -> None:
-    assert rename({}, RULES) == ({}, [])
+    assert rename({}, RULES) == ({}, [], {})
+    assert rename_back({}, RULES) == {}
 
 
-@pytest.mark.parametrize("wrapper", ["model", "state_dict", "model_state_dict", "ema"])
-def test_wrapped_state_dicts(wrapper: str) -> None:
-    content = {wrapper: {"a": mx.array(1)}, "epoch": 3, "optimizer": {"lr": 0.1}}
-    assert list(state_dict_of(content, "f")) == ["a"]
+def test_back_is_the_inverse() -> None:
+    source = {
+        "body.a.weight": numbers(2, 3, 4, 5), "body.bias": numbers(2),
+        "up.weight": numbers(2, 3, 4, 5), "fc.weight": numbers(2, 12), "fc.bias": numbers(2),
+    }  # fmt: skip
+    out = rename(source, RULES, (2, 3))
+    back = rename_back(out.weights, RULES, (2, 3))
+    assert back.keys() == source.keys()
+    assert all(mx.array_equal(back[key], source[key]) for key in source)
+    assert out.origin == {"net.a.weight": "body.a.weight", "net.bias": "body.bias"} | {
+        key: key for key in ("up.weight", "fc.weight", "fc.bias")
+    }
 
 
-def test_wrapped_twice_and_data_parallel() -> None:
-    content = {"model": {"state_dict": {"module.a": mx.array(1), "module.b.c": mx.array(2)}}}
-    assert list(state_dict_of(content, "f")) == ["a", "b.c"]
-
-
-def test_a_module_called_module_is_no_prefix() -> None:
-    content = {"module.a": mx.array(1), "a": mx.array(2)}
-    assert list(state_dict_of(content, "f")) == ["module.a", "a"]
+SPELLINGS = (
+    Rule(r"(?:old|new)_(\w+)\.(a|b)", r"\2.\1", "same", r"new_\1.\2"),
+    Rule(r"first1\.(.*)", r"0.\1"),
+    Rule(r"second(\d)\.([wb])", r"\1.\2.\1"),
+)
 
 
 @pytest.mark.parametrize(
-    ("content", "what"),
+    ("key", "name", "written"),
     [
-        ({}, "an empty dict"),
-        ([mx.array(1)], "a list"),
-        (None, "a NoneType"),
-        (mx.array(1), "a array"),
-        ({"model": {}}, "an empty dict"),
-        ({"a": mx.array(1), "epoch": 3}, "no tensor is under 'epoch'"),
-        ({"a": mx.array(1), 3: mx.array(1)}, "no tensor is under '3'"),
+        ("new_x.a", "a.x", "new_x.a"),
+        ("old_x.a", "a.x", "new_x.a"),  # the spelling it exports
+        ("first1.z.z", "0.z.z", "first1.z.z"),
+        ("second3.w", "3.w.3", "second3.w"),
     ],
 )
-def test_not_a_state_dict(content: object, what: str) -> None:
-    with pytest.raises(ValueError, match=f"^f: .*{what}"):
-        state_dict_of(content, "f")
+def test_spellings(key: str, name: str, written: str) -> None:
+    out = rename({key: numbers(2)}, SPELLINGS)
+    assert out.origin == {name: key}
+    assert list(rename_back(out.weights, SPELLINGS)) == [written]
+
+
+@pytest.mark.parametrize("name", ["a.x y", "c.x", "3.w.4", "x0.z", "0\n.z"])
+def test_names_no_rule_leads_to(name: str) -> None:
+    with pytest.raises(ValueError, match="no rule leads to"):
+        rename_back({name: numbers(2), "a.x": numbers(2)}, SPELLINGS)
+
+
+def test_a_key_that_an_earlier_rule_takes_does_not_lead_back() -> None:
+    rules = (Rule(r"a\.x", "other"), Rule(r"a\.(.*)", r"b.\1"))
+    assert list(rename_back({"b.y": numbers(1)}, rules)) == ["a.y"]
+    with pytest.raises(ValueError, match="no rule leads to 'b.x'"):
+        rename_back({"b.x": numbers(1)}, rules)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "complaint"),
+    [(r"a(b(c))", "not nested"), (r"a(b)?c", "not repeated"), (r"a.*b", "needs export"),
+     (r"a(?:b|c)", "needs export"), (r"a\d", "needs export")],
+)  # fmt: skip
+def test_rules_that_cannot_be_read_backwards(pattern: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        rename_back({"x": numbers(1)}, (Rule(pattern, "x"),))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_every_table_reads_backwards(library: str) -> None:
+    tables = [v for k, v in vars(LIBRARIES[library]).items() if k.endswith("RULES")]
+    assert tables
+    for rule in itertools.chain(*tables):
+        if rule.target is not None:
+            _inverse(rule)
+            assert rule.layout in LAYOUTS
 
 
 def test_listing_is_short() -> None:

@@ -21,6 +21,7 @@ from recipe import fill  # noqa: E402
 BUILDERS = {
     "fasterrcnn_resnet50_fpn": detection.fasterrcnn_resnet50_fpn,
     "maskrcnn_resnet50_fpn": detection.maskrcnn_resnet50_fpn,
+    "keypointrcnn_resnet50_fpn": detection.keypointrcnn_resnet50_fpn,
 }
 
 
@@ -51,9 +52,7 @@ def last(x: torch.Tensor) -> np.ndarray:
 def run(model: nn.Module, images: list[np.ndarray]) -> dict[str, np.ndarray]:
     """Every stage of one batch of (H, W, 3) uint8 images."""
     out: dict[str, np.ndarray] = {}
-    batch = [
-        torch.from_numpy(np.array(i)).permute(2, 0, 1).float() / 255 for i in images
-    ]
+    batch = [torch.from_numpy(np.array(i)).permute(2, 0, 1).float() / 255 for i in images]
     inputs, _ = model.transform(batch)
     out["input"] = last(inputs.tensors)
     features = model.backbone(inputs.tensors)
@@ -73,8 +72,9 @@ def run(model: nn.Module, images: list[np.ndarray]) -> dict[str, np.ndarray]:
     for i, boxes in enumerate(proposals):
         out[f"proposals_{i}"] = boxes.numpy()
     for i, found in enumerate(model(batch)):
-        for key in ("boxes", "scores", "labels"):
-            out[f"{key}_{i}"] = found[key].numpy()
+        for key in ("boxes", "scores", "labels", "keypoints", "keypoints_scores"):
+            if key in found:
+                out[f"{key}_{i}"] = found[key].numpy()
         if "masks" in found:
             out[f"masks_{i}"] = (found["masks"][:, 0] > 0.5).numpy()
     if "masks_0" in out:  # the raw probabilities, before they are pasted

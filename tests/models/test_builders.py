@@ -150,7 +150,7 @@ def test_wrong_fields(options: dict[str, Any], error: type[Exception], message: 
         ({"mask_pool_size": (14, 7)}, r"mask_pool_size=\(14, 7\): expected a square"),
         ({"mask_out_size": 14}, "mask_out_size=14: expected twice mask_pool_size, 28"),
         ({"mask_hidden_channels": -1}, "mask_hidden_channels=-1"),
-        ({"mask_num_convs": 0}, "mask_num_convs=0"),
+        ({"mask_num_convs": -1}, "mask_num_convs=-1"),
     ],
 )
 def test_wrong_mask_fields(options: dict[str, Any], message: str) -> None:

@@ -79,6 +79,8 @@ def test_builders_split_keywords_between_backbone_and_detector():
     model = mask_rcnn_resnet_101_fpn(mask_num_convs=2)
     assert model.config.backbone.depth == 101 and model.config.mask_num_convs == 2
     zoo = fasterrcnn_resnet50_fpn().config
-    assert zoo.num_classes == 91 and zoo.dropout == 0 and zoo.backbone == ResNetFPNConfig(
-        50, 0, norm="frozen", norm_eps=0.0
+    assert (
+        zoo.num_classes == 91
+        and zoo.dropout == 0
+        and zoo.backbone == ResNetFPNConfig(50, 0, norm="frozen", norm_eps=0.0)
     )

@@ -155,10 +155,11 @@ def test_attempts_grow_until_they_settle(
     model, rounds = fresh_model("faster_rcnn", rpn_pre_nms_top_n_test=5), []
     select = faster_rcnn.select_detections
 
-    def unsettled(*args: Any) -> Any:
+    def unsettled(*args: Any, **options: Any) -> Any:
         rounds.append(args[-1])
         assert len(rounds) < 9, "does not end"
-        return select(*args)._replace(exact=mx.array(args[-1] >= 1000))
+        found = select(*args, **options)
+        return found._replace(exact=mx.array(args[-1] >= 1000))
 
     monkeypatch.setattr(faster_rcnn, "select_detections", unsettled)
     model.predict(photo())

@@ -138,9 +138,7 @@ def test_permuting_the_boxes_permutes_the_answer():
     assert [int(order[i]) for i in run_nms(b[order], s[order], 0.3)] == expected
 
 
-@pytest.mark.parametrize(
-    "counts", [[30], [10, 10, 10], [27, 1, 1, 1], [1] * 30, [15, 15], [2, 28]]
-)
+@pytest.mark.parametrize("counts", [[30], [10, 10, 10], [27, 1, 1, 1], [1] * 30, [15, 15], [2, 28]])
 def test_groups_of_all_proportions(counts):
     """One padded row a group and one labelled list are two ways to the same answer."""
     names = np.array([-7, 3, 2**30, 0, *range(100, 126)])[: len(counts)]

@@ -1,0 +1,102 @@
+"""Keypoint head (He et al., 2017, section 5): which pixel of a RoI each keypoint lies in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..layers import Conv2d, ConvTranspose2d, conv_relu, upsample_bilinear
+from ..losses import cross_entropy, normaliser
+
+# A 3x3 convolution of 512 channels on 14x14 unfolds to 3.6 MB a RoI.
+ROIS_AT_ONCE = 32
+
+
+class KeypointRCNNHeads(nn.Module):
+    """A stack of 3x3 convolutions with ReLU.
+
+    Args:
+        in_channels (int): channels of the RoI features.
+        layers (sequence of int): channels of each convolution.
+    """
+
+    def __init__(self, in_channels: int, layers: Sequence[int]):
+        super().__init__()
+        inputs = [in_channels, *layers[:-1]]
+        self.convs = [Conv2d(c, out, 3, padding=1) for c, out in zip(inputs, layers, strict=True)]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(R, s, s, C) -> (R, s, s, layers[-1])."""
+        for conv in self.convs:
+            x = conv_relu(x, conv)
+        return x
+
+
+class KeypointRCNNPredictor(nn.Module):
+    """Quadruples the resolution and gives a heatmap of logits a keypoint.
+
+    Replace it to train for other keypoints.
+
+    Args:
+        in_channels (int): channels of the keypoint head.
+        num_keypoints (int): K.
+    """
+
+    def __init__(self, in_channels: int, num_keypoints: int):
+        super().__init__()
+        self.kps_score_lowres = ConvTranspose2d(in_channels, num_keypoints, 4, stride=2, padding=1)
+
+    @property
+    def num_keypoints(self) -> int:
+        """K, read from the weights."""
+        return self.kps_score_lowres.out_channels
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(R, s, s, in_channels) -> logits (R, 4 s, 4 s, K), float32."""
+        return upsample_bilinear(self.kps_score_lowres(x).astype(mx.float32))
+
+
+def keypoint_targets(keypoints: mx.array, boxes: mx.array, size: int) -> tuple[mx.array, mx.array]:
+    """The cell of its RoI's heatmap that each keypoint lies in, as torchvision's.
+
+    Args:
+        keypoints (R, K, 3): x, y in pixels of the network input, and a visibility; 0 is not
+            visible.
+        boxes (R, 4): xyxy, the RoI of each row, of some area.
+        size: cells of the heatmap's side.
+
+    Returns:
+        cells (R, K) int32: row * size + column, 0 where not valid. A keypoint on the right or
+        bottom edge belongs to the last cell.
+        valid (R, K): visible and inside the RoI.
+    """
+    low, high = boxes[:, None, :2], boxes[:, None, 2:]  # (R, 1, 2)
+    # A number over a tensor is that times a reciprocal in torch; it decides on which side of a
+    # cell's edge a point falls.
+    place = mx.floor((keypoints[..., :2] - low) * (mx.reciprocal(high - low) * size))
+    place = mx.where(keypoints[..., :2] == high, size - 1, place)
+    valid = mx.all((place >= 0) & (place < size), axis=-1) & (keypoints[..., 2] > 0)
+    cells = mx.where(valid, place[..., 1] * size + place[..., 0], 0)
+    return cells.astype(mx.int32), valid
+
+
+def keypoint_loss(
+    logits: mx.array, cells: mx.array, valid: mx.array, group: mx.distributed.Group | None = None
+) -> mx.array:
+    """Mean cross-entropy over the cells of a heatmap, one softmax a keypoint.
+
+    Args:
+        logits (R, s, s, K).
+        cells (R, K): of :func:`keypoint_targets`.
+        valid (R, K): keypoints that count.
+        group: of the machines that share a batch. Default: none.
+
+    Returns:
+        A scalar, 0 without a valid keypoint.
+    """
+    count = logits.shape[0] * logits.shape[3]
+    maps = logits.transpose(0, 3, 1, 2).reshape(count, -1)  # (R * K, s * s)
+    error = cross_entropy(maps, cells.reshape(-1))
+    return mx.sum(mx.where(valid.reshape(-1), error, 0.0)) / normaliser(mx.sum(valid), group)
