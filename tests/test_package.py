@@ -66,6 +66,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("ops/roi_align.py", "_dense"),  # likewise: one RoI at a time
     ("ops/roi_pool.py", "roi_pool"),  # how many pixels the largest bin covers
     ("ops/resize.py", None),  # Pillow's and OpenCV's rules are integer arithmetic in NumPy
+    ("ops/keypoints.py", None),  # a RoI's heatmaps are resized to its own pixels
     ("ops/masks.py", None),  # pasting has the size of the image given
     ("ops/rle.py", None),  # strings of bytes
     ("anchors.py", "cell_anchors"),  # numbers of the configuration, never on the device
@@ -76,7 +77,9 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("models/faster_rcnn.py", "to_results"),
     ("models/mask_rcnn.py", "_mask_probabilities"),  # and masks, once they are known
     ("models/mask_rcnn.py", "predict"),
-    ("models/mask_rcnn.py", "get_loss"),  # how many positives the mask head gets
+    ("models/keypoint_rcnn.py", "predict"),  # and heatmaps
+    ("models/roi_branch.py", "rows_with_positives"),  # how many RoIs a branch gets
+    ("models/roi_branch.py", "valid_rois"),
     ("models/training_pass.py", "training_proposals"),  # whether suppression has settled
     ("models/training_pass.py", "draw_size"),  # a size of the images
     ("convert", None),  # checkpoints are NumPy until they are complete
