@@ -159,13 +159,8 @@ def test_extra_keys_are_named(small_state: Callable[[str], State], key: str) -> 
         (("backbone.body.conv1.weight", "head.classification_head.cls_logits.weight"), "RetinaNet"),
         (("conv1.weight", "layer1.0.conv1.weight", "fc.weight"), "a ResNet classifier"),
         (("backbone.body.0.0.weight", "rpn.head.cls_logits.weight"), "MobileNet"),
-<<<<<<< HEAD
         (("model.0.conv.weight", "model.1.conv.weight"), "not a Faster, Mask or Key.*'model.0"),
         (("backbone.body.conv1.weight",), "not a Faster, Mask or Keypoint R-CNN"),
-=======
-        (("model.0.conv.weight", "model.1.conv.weight"), "not an R-CNN.*'model.0"),
-        (("backbone.body.conv1.weight",), "not an R-CNN"),
->>>>>>> keypoint
     ],
 )  # fmt: skip
 def test_other_networks_are_named(keys: tuple[str, ...], name: str) -> None:
