@@ -42,9 +42,15 @@ def reference(args: argparse.Namespace) -> None:
     import torchvision_reference as tv
 
     torch.set_num_threads(args.threads)
-    model = tv.build(args.model, min_size=args.min_size, max_size=args.max_size)
-    torch.save(model.state_dict(), f"{args.reference}/model.pth")
+    model = tv.build(args.model, **input_size(args))
+    torch.save(model.state_dict(), f"{args.reference}/{args.model}.pth")
     np.savez(f"{args.reference}/stages.npz", **tv.run(model, load(args.images)))
+
+
+def input_size(args: argparse.Namespace) -> dict[str, int]:
+    """Of the input, where they are not the model's own."""
+    given = {"min_size": args.min_size, "max_size": args.max_size}
+    return {name: value for name, value in given.items() if value}
 
 
 def compare(args: argparse.Namespace, folder: str) -> list[tuple[str, str, str, bool]]:
@@ -58,7 +64,7 @@ def compare(args: argparse.Namespace, folder: str) -> list[tuple[str, str, str, 
     from reference import match_boxes, match_detections
 
     want = dict(np.load(f"{folder}/stages.npz"))
-    model = mlx_rcnn.load(f"{folder}/model.pth", min_size=args.min_size, max_size=args.max_size)
+    model = mlx_rcnn.load(f"{folder}/{args.model}.pth", **input_size(args))
     config, images = model.config, load(args.images)
     rows = []
 
@@ -71,7 +77,7 @@ def compare(args: argparse.Namespace, folder: str) -> list[tuple[str, str, str, 
 
     batch = preprocess(images, config)
     row("network input, max error", worst(batch.pixels, "input"), 1e-4)
-    levels = [f"p{i}" for i in range(2, 7)]
+    levels = [f"p{i}" for i in range(2, 7) if f"p{i}" in want]
     features = model._features(mx.array(want["input"]))
     row(
         "FPN levels, max error",
@@ -98,7 +104,7 @@ def compare(args: argparse.Namespace, folder: str) -> list[tuple[str, str, str, 
         [mx.array(want[f"rpn_logits_{p}"]) for p in levels],
         [mx.array(want[f"rpn_deltas_{p}"]) for p in levels],
         anchors, sizes, config.rpn_pre_nms_top_n_test, config.rpn_post_nms_top_n_test,
-        config.rpn_nms_thresh,
+        config.rpn_nms_thresh, config.rpn_score_thresh,
     )  # fmt: skip
     shares = []
     for i in range(n):
@@ -141,8 +147,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("images", nargs="+", help="image files, or SEED:HxW for noise")
     parser.add_argument("--model", default="maskrcnn_resnet50_fpn")
-    parser.add_argument("--min-size", type=int, default=800)
-    parser.add_argument("--max-size", type=int, default=1333)
+    parser.add_argument("--min-size", type=int, help="default: the model's")
+    parser.add_argument("--max-size", type=int, help="default: the model's")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--reference", help=argparse.SUPPRESS)
     args = parser.parse_args()

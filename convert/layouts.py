@@ -39,6 +39,17 @@ def _axes(*order: int) -> Move:
     return move
 
 
+def _one_pixel(value: mx.array, _: Pool) -> mx.array:
+    """Removes the axes of a 1x1 kernel; a bias stays as it is."""
+    if value.ndim == 4 and value.shape[2:] != (1, 1):
+        raise ValueError(f"has shape {value.shape}: expected (units, C, 1, 1)")
+    return value.reshape(value.shape[:2]) if value.ndim == 4 else value
+
+
+def _one_pixel_back(value: mx.array, _: Pool) -> mx.array:
+    return value[..., None, None] if value.ndim == 2 else value
+
+
 def _columns(value: mx.array, pool: Pool) -> mx.array:
     height, width = pool
     if value.ndim != 2 or value.shape[1] % (height * width):
@@ -124,6 +135,8 @@ LAYOUTS: dict[str, Layout] = {
     "deconv": Layout(_axes(1, 2, 3, 0), _axes(3, 0, 1, 2)),
     # (units, C * ph * pw) -> (units, ph * pw * C), the first linear after RoI pooling
     "flat": Layout(_flat, _flat_back),
+    # (O, I, 1, 1) -> (O, I), a 1x1 convolution of one pixel
+    "linear": Layout(_one_pixel, _one_pixel_back),
     # a classifier, weight or bias: (K + 1, ...) with the background last -> first
     "cls_background_last": Layout(_last_row_first, _first_row_last),
     # box regression: (K * 4, ...) -> ((K + 1) * 4, ...), the background's rows zero as nothing

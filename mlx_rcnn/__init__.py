@@ -20,6 +20,7 @@ from .models import (
     maskrcnn_resnet50_fpn,
     maskrcnn_resnet50_fpn_v2,
 )
+from .pretrained import load_backbone
 from .training import set_trainable
 from .weights import load, save
 
@@ -46,6 +47,7 @@ __all__ = [
     "fasterrcnn_resnet50_fpn_v2",
     "keypointrcnn_resnet50_fpn",
     "load",
+    "load_backbone",
     "mask_rcnn_resnet_101_fpn",
     "mask_rcnn_resnet_50_fpn",
     "maskrcnn_resnet50_fpn",

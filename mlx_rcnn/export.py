@@ -78,7 +78,7 @@ def _weights(model: FasterRCNN) -> dict[str, mx.array]:
 def _fields(model: FasterRCNN) -> dict[str, Any]:
     """The fields of a model's config and of its backbone's, by name."""
     body: Any = getattr(model.backbone, "config", None)
-    fields = asdict(body) if is_dataclass(body) else {}
+    fields = asdict(body) if is_dataclass(body) and not isinstance(body, type) else {}
     return {f"backbone.{k}": v for k, v in fields.items()} | to_json(model.config)
 
 

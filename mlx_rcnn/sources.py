@@ -79,7 +79,7 @@ def read_checkpoint(path: Path, library: str = "auto", style: str | None = None)
     Raises:
         ValueError: not a checkpoint, or not of a network this package knows.
     """
-    state, content = _read_state(path)
+    state, content = read_state(path)
     state = unprefixed(state)
     try:
         found = recognise(state, library, hints_of(content, path.name, style))
@@ -90,8 +90,18 @@ def read_checkpoint(path: Path, library: str = "auto", style: str | None = None)
     return Checkpoint(path, state, found, renamed.weights, origin)
 
 
-def _read_state(path: Path) -> tuple[dict[str, mx.array], Any]:
-    """The state dict, and all that the file holds."""
+def read_state(path: Path) -> tuple[dict[str, mx.array], Any]:
+    """The tensors of a checkpoint file of another library.
+
+    Args:
+        path: a file of ``torch.save``, a pickle of NumPy arrays, or safetensors.
+
+    Returns:
+        The state dict, and all that the file holds.
+
+    Raises:
+        ValueError: not a checkpoint, or one of this package.
+    """
     if path.suffix == ".safetensors":
         state, metadata = load_safetensors(path)
         if metadata.get("format") == "mlx":

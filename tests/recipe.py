@@ -19,7 +19,9 @@ GAINS = {
     "rpn.head.cls_logits": 0.75, "rpn.head.bbox_pred": 0.5, "cls_score": 5.0,
     "box_predictor.bbox_pred": 3.0, "mask_fcn_logits": 6.0,
     "kps_score_lowres": 6.0,
+    "box_head.5.": 5.0,  # v2's: what its convolutions average away
 }  # fmt: skip
+MOBILE = (r"body\.\d+\.block\.\d\.0\.weight", 1.08)  # what squeeze and excitation takes
 LEVEL_GAINS = (0.5, 0.8, 1.4, 3.0)  # so that every level has proposals
 TINY = 1e-5  # share of variance in the "dead" channels
 
@@ -56,6 +58,7 @@ def fill(key: str, shape: tuple[int, ...]) -> np.ndarray:
         if level:  # kernels without a constant part: an image is not all one class
             a -= a.mean(axis=(2, 3), keepdims=True)
         gain = next((g for part, g in GAINS.items() if part in key), 1.0)
+        gain *= MOBILE[1] if re.search(MOBILE[0], key) else 1.0
         fan_in = shape[0] if "conv5_mask" in key else int(np.prod(shape[1:]))
         if "kps_score_lowres" in key:  # four of its taps meet in a pixel
             fan_in = 4 * shape[0]
@@ -66,8 +69,14 @@ def fill(key: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(a, np.float32)
 
 
+def fill_alive(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """As :func:`fill` without dead channels, whose two keys only a detector's names tell."""
+    return fill(re.sub(r"(conv|bn)2", r"\1 2", key), shape)
+
+
 def shapes(name: str) -> dict[str, tuple[int, ...]]:
     """Key -> shape of a torchvision model's state dict, from ``goldens/keys_<name>.txt``."""
+    name = name.replace("_320_fpn", "_fpn")  # the same network
     lines = (GOLDENS / f"keys_{name}.txt").read_text().splitlines()
     pairs = (line.split(" ") for line in lines)
     return {key: tuple(int(n) for n in size.split("x") if n) for key, size in pairs}

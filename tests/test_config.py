@@ -8,6 +8,7 @@ from mlx_rcnn import (
     FasterRCNN,
     FasterRCNNConfig,
     MaskRCNNConfig,
+    MobileNetFPNConfig,
     ResNetFPNConfig,
     faster_rcnn_resnet_50_fpn,
 )
@@ -39,7 +40,7 @@ def mask(**options):
 # Field, value, error, what the message says beside the field and the value. A count is wrong when
 # it is not a whole number or less than 1, a fraction when it is not a number in [0, 1].
 COUNTS = [
-    "feat_channels", "roi_levels", "hidden_dim", "max_size", "size_divisible",
+    "feat_channels", "roi_levels", "rpn_conv_depth", "hidden_dim", "max_size", "size_divisible",
     "rpn_pre_nms_top_n_train", "rpn_pre_nms_top_n_test", "rpn_post_nms_top_n_train",
     "rpn_post_nms_top_n_test", "rpn_batch_size_per_image", "box_detections_per_img",
     "box_batch_size_per_image",
@@ -66,6 +67,8 @@ RULES = [
     ("num_classes", 2.5, TypeError, "expected an integer"),
     ("roi_sampling_ratio", -2, ValueError, "integer of at least -1"),
     ("roi_sampling_ratio", 2.0, TypeError, "expected an integer"),
+    ("box_head_convs", -1, ValueError, "integer of at least 0"),
+    ("box_head_norm", "layer", ValueError, "expected one of .*None, 'batch', 'frozen', 'group'"),
     ("dropout", 1.0, ValueError, r"\[0, 1\)"),
     ("dropout", -0.1, ValueError, "expected a number"),
     ("dropout", "no", TypeError, "expected a number"),
@@ -118,6 +121,7 @@ def test_every_rule_names_field_value_and_rule(build, name, value, error, rule):
         ("mask_pool_size", 14, ValueError, "expected 2 numbers"),
         ("mask_pool_size", (14, 7), ValueError, "expected a square"),
         ("mask_pool_size", (7, 7), ValueError, "expected twice mask_pool_size, 14"),
+        ("mask_head_norm", "none", ValueError, "expected one of .*None, 'batch', 'frozen'"),
         ("mask_out_size", 27, ValueError, "expected twice mask_pool_size, 28"),
     ],
 )
@@ -138,6 +142,7 @@ def test_rules_of_the_mask_branch(name, value, error, rule):
         ("norm", "layer", ValueError, "expected one of .*'batch', 'frozen', 'group'"),
         ("num_classes", -1, ValueError, "integer of at least 0"),
         ("num_classes", 1.5, TypeError, "expected an integer"),
+        ("fpn_norm", "layer", ValueError, "expected one of .*None, 'batch', 'frozen', 'group'"),
         *count_rules(["norm_groups", "groups", "width_per_group", "width", "out_channels"]),
         ("norm_eps", -1e-9, ValueError, "expected a number"),
         ("norm_eps", "0", TypeError, "expected a number"),
@@ -150,6 +155,30 @@ def test_rules_of_the_mask_branch(name, value, error, rule):
 def test_rules_of_the_backbone(name, value, error, rule):
     with pytest.raises(error, match=rule) as raised:
         ResNetFPNConfig(**{name: value})
+    assert str(raised.value).startswith(f"{name}={value!r}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "rule"),
+    [
+        ("variant", "huge", ValueError, "expected one of .*'large', 'small'"),
+        ("norm", "layer", ValueError, "expected one of .*'batch', 'frozen', 'group'"),
+        ("fpn_norm", "layer", ValueError, "expected one of .*None, 'batch', 'frozen', 'group'"),
+        ("num_classes", -1, ValueError, "integer of at least 0"),
+        *count_rules(["norm_groups", "out_channels"]),
+        ("width", 0, ValueError, "expected positive numbers"),
+        ("width", (1, 2), TypeError, "expected a number"),
+        ("norm_eps", -1e-9, ValueError, "expected a number"),
+        ("reduced_tail", 1, ValueError, "expected one of"),
+        *(
+            ("returned_layers", v, ValueError, "expected rising stages out of 0, 1, 2, 3, 4, 5")
+            for v in ((), (4, 6), (5, 4), (5, 5))
+        ),
+    ],
+)
+def test_rules_of_mobilenet(name, value, error, rule):
+    with pytest.raises(error, match=rule) as raised:
+        MobileNetFPNConfig(**{name: value})
     assert str(raised.value).startswith(f"{name}={value!r}: ")
 
 

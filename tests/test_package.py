@@ -27,6 +27,7 @@ LAYERS = (
     ("convert", "downloads", "hub"),
     ("sources", "export", "model_card"),
     ("weights",),
+    ("pretrained",),
     ("visualize", "results"),
     ("evaluation", "data"),
     ("training",),

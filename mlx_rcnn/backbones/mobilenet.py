@@ -1,7 +1,7 @@
 """MobileNetV3 (Howard et al., 2019), the classifier included.
 
-Parameter names are torchvision's, with ``blocks`` for its ``features`` (``blocks.1.block.0.0.weight``).
-The network is usable alone, as :class:`~mlx_rcnn.backbones.ResNet` is.
+Parameter names are torchvision's, with ``blocks`` for its ``features``
+(``blocks.1.block.0.0.weight``). The network is usable alone, as ``ResNet`` is.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = Conv2d(hidden, channels, 1)
 
     def __call__(self, x: mx.array) -> mx.array:
-        pooled = mx.mean(x.astype(mx.float32), axis=(1, 2), keepdims=True).astype(x.dtype)
+        wide = x.astype(mx.float32)
+        pooled = mx.mean(mx.mean(wide, axis=2, keepdims=True), axis=1, keepdims=True)
+        pooled = pooled.astype(x.dtype)
         return x * hard_sigmoid(self.fc2(mx.maximum(self.fc1(pooled), 0)))
 
 
@@ -108,10 +110,18 @@ class InvertedResidual(nn.Module):
             if isinstance(part, SqueezeExcitation):
                 y = part(y)
             elif self.swish:
-                y = hard_swish(conv_norm(y, *part, relu=False))
+                y = _conv_swish(y, part)
             else:
-                y = conv_norm(y, *part)
-        return conv_norm(y, *self.block[-1], relu=False, residual=x if self.shortcut else None)
+                conv, norm = part
+                y = conv_norm(y, conv, norm)
+        conv, norm = self.block[-1]
+        return conv_norm(y, conv, norm, relu=False, residual=x if self.shortcut else None)
+
+
+def _conv_swish(x: mx.array, unit: list[Any]) -> mx.array:
+    """A convolution, its norm, and hard swish."""
+    conv, norm = unit
+    return hard_swish(conv_norm(x, conv, norm, relu=False))
 
 
 class MobileNetV3(nn.Module):
@@ -186,14 +196,13 @@ class MobileNetV3(nn.Module):
         Returns:
             C0..C5: of the large variant at strides 2, 4, 8, 16, 32 and 32, sizes rounded up.
         """
-        stem, last = self.blocks[0], self.blocks[-1]
-        x = hard_swish(conv_norm(x, *stem, relu=False))
+        x = _conv_swish(x, self.blocks[0])
         maps = [x]
         for i, block in enumerate(self.blocks[1:-1], 1):
             x = block(x)
             if i in self.stage_starts:
                 maps.append(x)
-        return [*maps, hard_swish(conv_norm(x, *last, relu=False))]
+        return [*maps, _conv_swish(x, self.blocks[-1])]
 
     def __call__(self, x: mx.array) -> mx.array:
         """Class logits (N, num_classes), or the pooled features (N, c) without a classifier.

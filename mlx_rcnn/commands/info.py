@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..backbone_config import ResNetFPNConfig
+from ..backbone_config import MobileNetFPNConfig, ResNetFPNConfig
 from . import load_model
 
 _NAMES_SHOWN = 8
@@ -39,13 +39,10 @@ def describe(model: Any) -> list[str]:
     config = model.config
     parts = count_parameters(model)
     dtypes, size = _storage(model)
-    if isinstance(config.backbone, ResNetFPNConfig):
-        backbone = f"ResNet-{config.backbone.depth} FPN, {config.backbone.norm} norm"
-    else:
-        backbone = type(model.backbone).__name__
     min_size = config.min_size if isinstance(config.min_size, int) else config.min_size[-1]
     rows = [
-        ("architecture", f"{type(model).__name__}, {backbone}"),
+        ("architecture", f"{type(model).__name__}, {_backbone(model.backbone)}"),
+        ("heads", _heads(config)),
         ("source", model.source or "built, not loaded"),
         ("classes", _classes(config.num_classes, model.class_names)),
         ("dtype", f"{' and '.join(dtypes)}, {size / 1e6:.1f} MB"),
@@ -63,6 +60,38 @@ def describe(model: Any) -> list[str]:
     for name, (parameters, statistics) in [*parts.items(), ("total", tuple(total))]:
         lines.append(f"{name:<{width}} {parameters:>12,} {statistics:>19,}")
     return lines
+
+
+def _heads(config: Any) -> str:
+    """The structure of RPN, box and mask head in a few words."""
+
+    def convs(count: int, norm: str | None) -> str:
+        plural = "s" if count != 1 else ""
+        return f"{count} convolution{plural}" + (f" with {norm} norm" if norm else "")
+
+    if config.box_head_convs:
+        box = convs(config.box_head_convs, config.box_head_norm) + " and a linear layer"
+    else:
+        box = "2 linear layers"
+    parts = [f"RPN {convs(config.rpn_conv_depth, None)}", f"box {box} of {config.hidden_dim}"]
+    if hasattr(config, "mask_num_convs"):
+        parts.append(f"mask {convs(config.mask_num_convs, config.mask_head_norm)}")
+    return ", ".join(parts)
+
+
+def _backbone(module: Any) -> str:
+    """The backbone in a few words."""
+    config = getattr(module, "config", None)
+    if isinstance(config, ResNetFPNConfig):
+        plain = (config.groups, config.width_per_group) == (1, 64)
+        wide = "" if plain else f" {config.groups}x{config.width_per_group}d"
+        name = f"{'ResNet' if config.groups == 1 else 'ResNeXt'}-{config.depth}{wide}"
+    elif isinstance(config, MobileNetFPNConfig):
+        name = f"MobileNetV3-{config.variant}"
+    else:
+        return type(module).__name__
+    pyramid = f" with {config.fpn_norm} norm" if config.fpn_norm else ""
+    return f"{name}, {config.norm} norm, epsilon {config.norm_eps:g}, FPN{pyramid}"
 
 
 def count_parameters(model: Any) -> dict[str, tuple[int, int]]:

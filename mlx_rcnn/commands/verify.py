@@ -38,7 +38,7 @@ def verify(dest: Path, model: FasterRCNN, source: Checkpoint | None, to: str) ->
         got = export_state(again, library) if library else flat_parameters(again)
     else:
         written = read_checkpoint(dest, to)
-        again, got = _like(written, model), written.state
+        again, got = _like(written, model), dict(written.state)
         library = to
     own = source is not None and source.found.library == library
     wanted = source.state if source and own else None
@@ -53,7 +53,8 @@ def _like(written: Checkpoint, model: FasterRCNN) -> FasterRCNN:
     again = from_checkpoint(written)
     backbone = again.config.backbone
     again.config = replace(model.config, backbone=backbone)
-    return again.eval()
+    again.eval()
+    return again
 
 
 def _compare(wanted: Mapping[str, mx.array], got: Mapping[str, mx.array], whose: str) -> bool:

@@ -123,10 +123,11 @@ def _depthwise(x: mx.array, weight: mx.array, stride: int, padding: int) -> mx.a
         kernel = weight.shape[1]
         spread = _spread(x.shape, kernel, stride, padding, cotangent)
         of_x = _shifted(spread, weight[:, ::-1, ::-1], 1, kernel - 1 - padding)
-        sums = [
-            mx.sum((seen * cotangent).astype(mx.float32), axis=(0, 1, 2))
-            for _, _, seen in _taps(x, kernel, stride, padding)
-        ]
+        sums = []
+        for _, _, seen in _taps(x, kernel, stride, padding):
+            product = (seen * cotangent).astype(mx.float32)
+            # An axis at a time: a single long sum loses digits.
+            sums.append(mx.sum(mx.sum(mx.sum(product, axis=2), axis=1), axis=0))
         return of_x, mx.stack(sums, axis=-1).reshape(weight.shape).astype(weight.dtype)
 
     return cast(mx.array, convolve(x, weight))

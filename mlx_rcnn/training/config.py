@@ -27,7 +27,7 @@ LIMITS: dict[str, tuple[float, float | None]] = {
     "clip": (0, None),
     "accumulate": (1, None),
     "ema": (0, 1),
-    "freeze": (0, 5),
+    "freeze": (0, 6),
     "hflip": (0, 1),
     "vflip": (0, 1),
     "colour_jitter": (0, 1),
@@ -71,8 +71,8 @@ class TrainConfig:
         None, "short side in pixels, several to draw from (default: the model's)"
     )
     freeze: int | None = _field(
-        None, "backbone stages that do not learn, from the stem, 0 to 5 (default: 2, or 0 for an "
-        "untrained model)"
+        None, "backbone stages that do not learn, from the stem, 0 to 5 of a ResNet, to 6 of a "
+        "MobileNetV3 (default: all but 3, or 0 for an untrained model)"
     )  # fmt: skip
     hflip: float = _field(0.5, "chance that an image is mirrored")
     vflip: float = _field(0.0, "chance that an image is turned upside down")

@@ -2,40 +2,69 @@
 
 from __future__ import annotations
 
-from ..backbones import ResNet
-from ..models import FasterRCNN
+from typing import Any
 
-STAGES = ("layer4", "layer3", "layer2", "layer1", "conv1")
+from ..backbones import MobileNetV3, ResNet
+from ..models import FasterRCNN
 
 
 def set_trainable(model: FasterRCNN, trainable_backbone_layers: int = 3) -> None:
     """Choose how much of the backbone learns, as torchvision's ``trainable_backbone_layers``.
 
     Everything outside ``backbone.net`` learns, a ``layer4`` over RoIs (C4 models) too. The
-    classifier's ``fc`` does not, as detection does not use it; nor do frozen norms and running
-    statistics, whatever is asked.
+    classifier's last layers do not, as detection does not use them; nor do frozen norms and
+    running statistics, whatever is asked.
 
     Args:
-        model: with a ResNet backbone.
-        trainable_backbone_layers (int): stages that learn, from the last: 0 none, 3 ``layer4`` to
-            ``layer2``, 5 all with the stem. Default: ``3``.
+        model: with a ResNet or MobileNetV3 backbone.
+        trainable_backbone_layers (int): stages that learn, from the last: 0 none; of a ResNet 3
+            ``layer4`` to ``layer2``, 5 all with the stem; of a MobileNetV3 3 all from the third
+            block that strides, 6 all with the stem. Default: ``3``.
 
     Raises:
-        ValueError: a number outside 0..5.
-        TypeError: the backbone is no ResNet of this package; freeze parts of your own with its
+        ValueError: a number outside 0..5, or 0..6.
+        TypeError: the backbone is none of this package; freeze parts of your own with its
             ``freeze()``.
     """
+    parts = stages(model)
     count = trainable_backbone_layers
-    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 5:
-        raise ValueError(f"trainable_backbone_layers={count!r}: expected an integer in 0..5")
-    net = getattr(model.backbone, "net", None)
-    if not isinstance(net, ResNet):
-        raise TypeError(f"backbone {type(model.backbone).__name__}: expected one with a ResNet")
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= len(parts):
+        raise ValueError(
+            f"trainable_backbone_layers={count!r}: expected an integer in 0..{len(parts)}"
+        )
     model.unfreeze()
-    net.freeze()
-    for name in (stage for stage in STAGES[:count] if stage in net):
-        part = net[name]
-        for module in part if isinstance(part, list) else [part]:
+    model.backbone.net.freeze()
+    for stage in parts[len(parts) - count :]:
+        for module in stage:
             module.unfreeze()
-    if count == 5:
-        net.bn1.unfreeze()
+
+
+def stages(model: FasterRCNN) -> list[list[Any]]:
+    """The modules of each stage of the backbone, the stem first.
+
+    Args:
+        model: with a ResNet or MobileNetV3 backbone.
+
+    Returns:
+        5 lists for a ResNet, 6 for a MobileNetV3.
+
+    Raises:
+        TypeError: the backbone is none of this package.
+    """
+    net = getattr(model.backbone, "net", None)
+    if isinstance(net, ResNet):
+        names = (f"layer{i}" for i in range(1, 5))  # C4's last one stands over RoIs
+        return [[net.conv1, net.bn1], *(net[name] if name in net else [] for name in names)]
+    if isinstance(net, MobileNetV3):
+        ends = (*net.stage_starts[1:], len(net.blocks))
+        blocks = [
+            net.blocks[start:end] for start, end in zip(net.stage_starts, ends, strict=True)
+        ]
+        # The stem and the last part are a convolution and a norm in a list.
+        return [
+            [m for part in stage for m in (part if isinstance(part, list) else [part])]
+            for stage in blocks
+        ]
+    raise TypeError(
+        f"backbone {type(model.backbone).__name__}: expected one with a ResNet or MobileNetV3"
+    )

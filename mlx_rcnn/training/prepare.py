@@ -14,14 +14,14 @@ from ..heads import FastRCNNPredictor, MaskRCNNPredictor
 from ..models import FasterRCNN, MaskRCNN
 from .checkpoint import BEST, FOLDER, LAST, Progress
 from .config import TrainConfig, changes, from_json
-from .freeze import set_trainable
+from .freeze import set_trainable, stages
 from .report import CURVES_FILE, METRICS_FILE, SAMPLES_FOLDER
 from .step import TrainStep
 from .trees import Arrays, flatten, unflatten
 
 NONFINITE = "nonfinite"
 OURS = {LAST, BEST, NONFINITE, FOLDER, METRICS_FILE, CURVES_FILE, SAMPLES_FOLDER}
-FROZEN_STAGES = 2  # of a model with weights, as torchvision
+TRAINED_STAGES = 3  # of a model with weights, as torchvision
 
 
 def set_classes(model: FasterRCNN, class_names: Sequence[str]) -> bool:
@@ -70,7 +70,8 @@ def prepare_model(
         The config with ``freeze`` resolved.
 
     Raises:
-        TypeError: ``freeze`` for a backbone that is no ResNet of this package.
+        TypeError: ``freeze`` for a backbone that is none of this package.
+        ValueError: ``freeze`` of more stages than there are.
     """
     mx.random.seed(config.seed)
     set_classes(model, class_names)
@@ -80,12 +81,15 @@ def prepare_model(
         model.config = replace(model.config, min_size=sizes if len(sizes) > 1 else sizes[0])
     frozen = config.freeze
     if frozen is None:
-        frozen = FROZEN_STAGES if model.source else 0
         if not hasattr(model.backbone, "net"):  # its owner has frozen what should be
             model.train()
             return replace(config, freeze=0)
+        frozen = len(stages(model)) - TRAINED_STAGES if model.source else 0
     if hasattr(model.backbone, "net") or frozen:
-        set_trainable(model, 5 - frozen)
+        count = len(stages(model))
+        if frozen > count:
+            raise ValueError(f"freeze={frozen}: expected at most {count}, the backbone's stages")
+        set_trainable(model, count - frozen)
     model.train()
     return replace(config, freeze=frozen)
 

@@ -158,7 +158,7 @@ def test_extra_keys_are_named(small_state: Callable[[str], State], key: str) -> 
     [
         (("backbone.body.conv1.weight", "head.classification_head.cls_logits.weight"), "RetinaNet"),
         (("conv1.weight", "layer1.0.conv1.weight", "fc.weight"), "a ResNet classifier"),
-        (("backbone.body.0.0.weight", "rpn.head.cls_logits.weight"), "MobileNet"),
+        (("backbone.body.0.0.weight", "backbone.body.1.conv.0.0.weight"), "MobileNetV2"),
         (("model.0.conv.weight", "model.1.conv.weight"), "not a Faster, Mask or Key.*'model.0"),
         (("backbone.body.conv1.weight",), "not a Faster, Mask or Keypoint R-CNN"),
     ],
@@ -172,7 +172,7 @@ def test_other_networks_are_named(keys: tuple[str, ...], name: str) -> None:
 @pytest.mark.parametrize(
     ("key", "name"),
     [
-        ("rpn.head.conv.1.0.weight", "v2 R-CNN"),
+        ("backbone.body.1.conv.0.0.weight", "MobileNetV2"),
     ],
 )
 def test_relatives_are_named(small_state: Callable[[str], State], key: str, name: str) -> None:

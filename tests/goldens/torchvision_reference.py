@@ -18,26 +18,35 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from recipe import fill  # noqa: E402
 
-BUILDERS = {
-    "fasterrcnn_resnet50_fpn": detection.fasterrcnn_resnet50_fpn,
-    "maskrcnn_resnet50_fpn": detection.maskrcnn_resnet50_fpn,
-    "keypointrcnn_resnet50_fpn": detection.keypointrcnn_resnet50_fpn,
+# The epsilon of the published files' FrozenBatchNorm2d; None: they hold BatchNorm2d.
+EPSILONS = {
+    "fasterrcnn_resnet50_fpn": 0.0,
+    "maskrcnn_resnet50_fpn": 0.0,
+    "keypointrcnn_resnet50_fpn": 0.0,
+    "fasterrcnn_resnet50_fpn_v2": None,
+    "maskrcnn_resnet50_fpn_v2": None,
+    "fasterrcnn_mobilenet_v3_large_fpn": 1e-5,
+    "fasterrcnn_mobilenet_v3_large_320_fpn": 1e-5,
 }
 
 
-def freeze_norms(module: nn.Module) -> None:
-    """The published files: FrozenBatchNorm2d with epsilon 0.0 everywhere."""
+def freeze_norms(module: nn.Module, eps: float) -> None:
+    """FrozenBatchNorm2d in place of every BatchNorm2d."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
-            setattr(module, name, FrozenBatchNorm2d(child.num_features, eps=0.0))
+            setattr(module, name, FrozenBatchNorm2d(child.num_features, eps=eps))
         else:
-            freeze_norms(child)
+            freeze_norms(child, eps)
 
 
-def build(name: str, **options) -> nn.Module:
-    """A torchvision model with the recipe's weights, in evaluation mode."""
-    model = BUILDERS[name](weights=None, weights_backbone=None, **options)
-    freeze_norms(model)
+def build(name: str, frozen: bool = True, **options) -> nn.Module:
+    """A torchvision model with the recipe's weights, in evaluation mode.
+
+    With ``frozen=False`` all norms stay BatchNorm2d, as a model trained from scratch has them.
+    """
+    model = getattr(detection, name)(weights=None, weights_backbone=None, **options)
+    if frozen and EPSILONS[name] is not None:
+        freeze_norms(model, EPSILONS[name])
     filled = {k: torch.from_numpy(fill(k, tuple(v.shape))) for k, v in model.state_dict().items()}
     model.load_state_dict(filled)
     return model.eval()

@@ -268,3 +268,42 @@ def test_batch_statistics_of_a_large_map_are_exact():
     pixels = x.reshape(-1, 4).astype(np.float64)
     np.testing.assert_allclose(np.array(norm.running_mean), pixels.mean(0), rtol=1e-6)
     np.testing.assert_allclose(np.array(norm.running_var), pixels.var(0, ddof=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("valid", [[1, 0, 1, 1, 0], [0, 0, 0, 1, 0], [1, 1, 1, 1, 1]])
+def test_statistics_of_the_valid_rows(valid):
+    """As if the others were not there, in the output, the gradients and the running statistics."""
+    rows = np.flatnonzero(valid)
+    x, cotangent = (mx.array(last_noise(f"valid {k}", 5, 6, 3, 2)) for k in "ab")
+
+    def run(x, cotangent, mask):
+        norm = filled(BatchNorm(6)).train()
+
+        def total(x, parameters):
+            norm.update(parameters)
+            return mx.sum(norm(x, mask) * cotangent)
+
+        parameters = {k: norm[k] for k in ("weight", "bias")}
+        dx, gradients = mx.grad(total, argnums=(0, 1))(x, parameters)
+        norm = filled(BatchNorm(6)).train()
+        return norm(x, mask), dx, gradients, norm.running_mean, norm.running_var
+
+    mask = mx.array(valid).astype(mx.bool_)
+    silent = cotangent * mask[:, None, None, None]  # invalid rows reach no loss
+    y, dx, gradients, mean, var = run(x, silent, mask)
+    y_, dx_, gradients_, mean_, var_ = run(x[mx.array(rows)], cotangent[mx.array(rows)], None)
+    np.testing.assert_allclose(np.array(y)[rows], np.array(y_), atol=1e-5)
+    np.testing.assert_allclose(np.array(dx)[rows], np.array(dx_), atol=1e-5)
+    for key in gradients:
+        np.testing.assert_allclose(np.array(gradients[key]), np.array(gradients_[key]), atol=1e-5)
+    np.testing.assert_allclose(np.array(mean), np.array(mean_), rtol=1e-5)
+    np.testing.assert_allclose(np.array(var), np.array(var_), rtol=1e-5)
+
+
+def test_no_valid_row_leaves_the_running_statistics():
+    norm = filled(BatchNorm(6)).train()
+    mean, var = np.array(norm.running_mean), np.array(norm.running_var)
+    y = norm(mx.array(last_noise("valid a", 5, 6, 3, 2)), mx.zeros((5,), dtype=mx.bool_))
+    assert mx.all(mx.isfinite(y)).item()
+    np.testing.assert_array_equal(np.array(norm.running_mean), mean)
+    np.testing.assert_array_equal(np.array(norm.running_var), var)

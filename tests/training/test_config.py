@@ -19,7 +19,7 @@ from mlx_rcnn.training.config import TrainConfig, changes, from_json
         ("lr", "fast", "lr='fast': expected a number"),
         ("ema", 1, "ema=1: expected a number below 1"),
         ("hflip", 1.5, "hflip=1.5: expected a number from 0 to 1"),
-        ("freeze", 6, "freeze=6: expected a number from 0 to 5"),
+        ("freeze", 7, "freeze=7: expected a number from 0 to 6"),
         ("min_size", (), r"min_size=\(\): expected one number or more"),
         ("min_size", (320, 0), "min_size=0: expected a number at least 1"),
         ("drops", (0.5, 2), "drops=2: expected a number from 0 to 1"),

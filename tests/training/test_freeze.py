@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_rcnn import FasterRCNN, ResNetFPNConfig, set_trainable
+from mlx_rcnn import FasterRCNN, MobileNetFPNConfig, ResNetFPNConfig, set_trainable
 
 
 def build(norm: str, **options) -> FasterRCNN:
@@ -102,3 +102,44 @@ def test_batch_norm_moves_where_it_learns_and_nowhere_else():
     assert moved == {"layer3", "layer4"}
     after = dict(tree_flatten(model.backbone.net.parameters()))
     assert np.abs(np.array(after["layer4.0.bn1.running_mean"])).max() > 0
+
+
+# torchvision freezes `features` before the stage's first block: 0, 2, 4, 7, 13, 16 of the large
+# network and 0, 1, 2, 4, 9, 12 of the small one.
+@pytest.mark.parametrize(
+    ("variant", "count", "first"),
+    [("large", 0, 17), ("large", 1, 16), ("large", 3, 7), ("large", 5, 2), ("large", 6, 0),
+     ("small", 2, 9), ("small", 3, 4), ("small", 5, 1)],
+)  # fmt: skip
+def test_stages_of_mobilenet(variant, count, first):
+    net = MobileNetFPNConfig(variant, 10, width=0.5, norm="batch", out_channels=8)
+    model = FasterRCNN(net, 8, 3, use_fpn=True, hidden_dim=8)
+    set_trainable(model, count)
+    names = trainable(model)
+    prefix = "backbone.net.blocks."
+    learning = {int(n.removeprefix(prefix).split(".")[0]) for n in names if n.startswith(prefix)}
+    assert learning == set(range(first, len(model.backbone.net.blocks)))
+    assert not any("classifier" in n or "running" in n for n in names)
+    assert "backbone.fpn.inner_blocks.0.0.weight" in names
+    with pytest.raises(ValueError, match=r"trainable_backbone_layers=7: .* 0\.\.6"):
+        set_trainable(model, 7)
+
+
+def test_norms_of_the_heads_learn_and_follow():
+    backbone = ResNetFPNConfig(18, 0, width=8, out_channels=8, norm="frozen", fpn_norm="batch")
+    model = FasterRCNN(backbone, 8, 3, use_fpn=True, hidden_dim=8, box_head_convs=1,
+                       box_head_norm="batch", dropout=0.0, min_size=64)  # fmt: skip
+    model.train()
+    set_trainable(model, 0)
+    keys = ("backbone.fpn.layer_blocks.0.1", "roi_heads.box_head.norms.0")
+    before = {k: np.array(v) for k, v in tree_flatten(model.parameters())}
+    names = trainable(model)
+    assert all(f"{key}.weight" in names and f"{key}.running_var" not in names for key in keys)
+    step(model)
+    after = dict(tree_flatten(model.parameters()))
+    for key in keys:
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            moved = np.abs(np.array(after[f"{key}.{part}"]) - before[f"{key}.{part}"]).max()
+            assert moved > 0, (key, part)
+    frozen = [k for k in before if k.startswith("backbone.net.")]
+    assert all(np.array_equal(np.array(after[k]), before[k]) for k in frozen)

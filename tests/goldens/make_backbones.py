@@ -1,0 +1,70 @@
+"""Write backbones.npz and keys_backbone_*.txt: logits of other libraries' classifiers.
+
+Weights are recipe.py's, by each library's own keys, the image is noise of reference.py. Needs
+torch, torchvision, timm and transformers; the tests need only the files. Made with torch 2.12.0,
+torchvision 0.27.0, timm 1.0.31 and transformers 4.49.0. The last two can lie in folders of their
+own:
+
+    python tests/goldens/make_backbones.py [FOLDER_OF_TIMM FOLDER_OF_TRANSFORMERS]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from recipe import fill_alive  # noqa: E402
+from reference import noise  # noqa: E402
+
+sys.path[1:1] = sys.argv[1:]
+
+HERE = Path(__file__).parent
+IMAGE = ("backbone image", 1, 3, 64, 72)
+
+
+def networks():
+    """(name, network) pairs; torchvision's MobileNetV3 also narrow and with a reduced tail."""
+    import timm
+    import torchvision.models as tv
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    for variant in ("large", "small"):
+        build = getattr(tv, f"mobilenet_v3_{variant}")
+        yield f"torchvision_mobilenet_v3_{variant}", build(num_classes=20)
+        slim = build(num_classes=20, width_mult=0.5, reduced_tail=True)
+        yield f"torchvision_mobilenet_v3_{variant}_slim", slim
+        yield f"timm_mobilenetv3_{variant}_100", timm.create_model(
+            f"mobilenetv3_{variant}_100", num_classes=20
+        )
+    yield "timm_resnext50_32x4d", timm.create_model("resnext50_32x4d", num_classes=20)
+    for depth, kind, sizes in (
+        (18, "basic", [64, 128, 256, 512]), (50, "bottleneck", [256, 512, 1024, 2048]),
+    ):  # fmt: skip
+        blocks = [2, 2, 2, 2] if depth == 18 else [3, 4, 6, 3]
+        config = ResNetConfig(layer_type=kind, depths=blocks, hidden_sizes=sizes, num_labels=20)
+        yield f"transformers_resnet{depth}", ResNetForImageClassification(config)
+
+
+@torch.no_grad()
+def main() -> None:
+    torch.set_num_threads(1)
+    image = torch.from_numpy(noise(*IMAGE))
+    out = {}
+    for name, network in networks():
+        state = {k: torch.from_numpy(fill_alive(k, tuple(v.shape))) for k, v in
+                 network.state_dict().items()}  # fmt: skip
+        network.load_state_dict(state)
+        found = network.eval()(image)
+        out[name] = getattr(found, "logits", found)[0].numpy()
+        print(name, np.abs(out[name]).max())
+        lines = [f"{k} {'x'.join(map(str, v.shape))}\n" for k, v in state.items()]
+        (HERE / f"keys_backbone_{name}.txt").write_text("".join(lines))
+    np.savez_compressed(HERE / "backbones.npz", **out)
+
+
+if __name__ == "__main__":
+    main()
