@@ -99,8 +99,11 @@ def _alone(part: Path) -> Iterator[BinaryIO]:
     while True:
         with part.open("ab+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            # Whoever had it may have renamed or removed it since: then it is another file now.
-            if part.exists() and os.path.samestat(part.stat(), os.fstat(file.fileno())):
+            try:  # whoever had it may have renamed or removed it since: then open another
+                same = os.path.samestat(part.stat(), os.fstat(file.fileno()))
+            except FileNotFoundError:
+                continue
+            if same:
                 yield file
                 return
 

@@ -70,7 +70,10 @@ def fill(key: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def fill_alive(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """As :func:`fill` without dead channels, whose two keys only a detector's names tell."""
+    """As :func:`fill` without dead channels.
+
+    Only a detector's names tell their keys, and their gradients are large, and mostly rounding.
+    """
     return fill(re.sub(r"(conv|bn)2", r"\1 2", key), shape)
 
 
@@ -82,6 +85,6 @@ def shapes(name: str) -> dict[str, tuple[int, ...]]:
     return {key: tuple(int(n) for n in size.split("x") if n) for key, size in pairs}
 
 
-def state_dict(name: str) -> dict[str, np.ndarray]:
+def state_dict(name: str, weights=fill) -> dict[str, np.ndarray]:
     """All tensors of a torchvision model, by torch's keys and layout."""
-    return {key: fill(key, shape) for key, shape in shapes(name).items()}
+    return {key: weights(key, shape) for key, shape in shapes(name).items()}

@@ -67,9 +67,9 @@ def torch_state(model: nn.Module, pool: int = 7) -> dict[str, mx.array]:
     return dict(to_torch(key, value, pool) for key, value in tree_flatten(model.parameters()))
 
 
-def recipe_state(model: nn.Module) -> dict[str, mx.array]:
+def recipe_state(model: nn.Module, weights=fill) -> dict[str, mx.array]:
     """The recipe's weights for a model of this shape, as torchvision would save them."""
-    return {k: mx.array(fill(k, v.shape)) for k, v in torch_state(model).items()}
+    return {k: mx.array(weights(k, v.shape)) for k, v in torch_state(model).items()}
 
 
 def old_name(key: str) -> str:

@@ -20,7 +20,7 @@ from mlx_rcnn.models.training_pass import roi_scales
 from mlx_rcnn.ops import heatmaps_to_keypoints
 from mlx_rcnn.transforms import keypoints_to_original, preprocess
 from mlx_rcnn.weights import assign
-from recipe import GOLDENS, shapes
+from recipe import GOLDENS, fill, fill_alive, shapes
 from reference import match_detections
 from small import photo, recipe_state, to_torch
 from test_torchvision_losses import LOSSES, NORMS, OPTIONS
@@ -37,7 +37,7 @@ def part(name: str) -> dict[str, np.ndarray]:
 
 
 @cache
-def model() -> KeypointRCNN:
+def model(weights=fill) -> KeypointRCNN:
     """The network of make_keypoints.py."""
     backbone = ResNetFPNConfig(
         depth=18, num_classes=0, norm="frozen", norm_eps=0.0, out_channels=32
@@ -46,7 +46,7 @@ def model() -> KeypointRCNN:
         backbone, 32, 2, use_fpn=True, hidden_dim=64, dropout=0.0, min_size=96, max_size=160,
         num_keypoints=5, keypoint_layers=(32, 48, 32),
     )  # fmt: skip
-    assign(built, rename(recipe_state(built), RULES).weights, "the recipe")
+    assign(built, rename(recipe_state(built, weights), RULES).weights, "the recipe")
     return built.eval()
 
 
@@ -105,7 +105,7 @@ def losses_and_gradients(case: str) -> tuple[dict[str, float], dict[str, np.ndar
         {key: GOLDEN[f"{case}/{i}/{key}"] for key in ("boxes", "labels", "keypoints")}
         for i in (0, 1)
     ]
-    net, images = model(), [photo(name) for name in PHOTOS[:2]]
+    net, images = model(fill_alive), [photo(name) for name in PHOTOS[:2]]
     config = net.config
     net.config = replace(config, **{**OPTIONS, **FEW})
 

@@ -127,7 +127,7 @@ def test_backbone_is_the_classifier_under_the_pyramid():
         depth=18, num_classes=7, norm="frozen", norm_eps=0.5, out_channels=8, stride_in_1x1=True
     )
     net = ResNetFPN(config)
-    assert net.config == config and net.net.stride_in_1x1
+    assert net.config == config
     x = mx.array(noise("image", 1, 40, 50, 3))
     assert net.net(x).shape == (1, 7)
     for level, expected in zip(net(x), net.fpn(net.net.features(x)), strict=True):
@@ -135,7 +135,12 @@ def test_backbone_is_the_classifier_under_the_pyramid():
     assert all(m.eps == 0.5 for m in net.modules() if isinstance(m, FrozenBatchNorm))
     names = {k.split(".")[0] for k, _ in tree_flatten(net.parameters())}
     assert names == {"net", "fpn"}
-    net = ResNetFPN(ResNetFPNConfig(depth=50, num_classes=0, groups=2, width_per_group=32))
+    net = ResNetFPN(
+        ResNetFPNConfig(
+            depth=50, num_classes=0, groups=2, width_per_group=32, stride_in_1x1=True
+        )
+    )
+    assert (net.net.layer2[0].conv1.stride, net.net.layer2[0].conv2.stride) == (2, 1)
     assert net.net.layer1[0].conv2.weight.shape == (64, 3, 3, 32)
     grouped = ResNetFPN(ResNetFPNConfig(depth=18, norm="group", norm_groups=4, out_channels=8))
     assert grouped.net.bn1.num_groups == 4

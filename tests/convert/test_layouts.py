@@ -13,6 +13,7 @@ from mlx_rcnn.convert.layouts import LAYOUTS
 POOL = (2, 3)
 SHAPES = {
     "same": (5, 3), "conv": (2, 3, 4, 5), "deconv": (2, 3, 4, 5), "flat": (4, 12),
+    "linear": (5, 3, 1, 1),
     "cls_background_last": (4, 3), "reg_background_last": (12, 3),
     "mask_without_background": (3, 4, 1, 1),
     "anchors_sizes_first": (15, 4, 1, 1), "anchor_boxes_sizes_first": (60, 4, 1, 1),
@@ -81,6 +82,11 @@ def test_shapes_that_cannot_be(name: str, shape: tuple[int, ...]) -> None:
         LAYOUTS[name].forward(mx.zeros(shape), POOL)
     with pytest.raises(ValueError, match="has shape .*expected"):
         LAYOUTS[name].backward(mx.zeros(shape), POOL)
+
+
+def test_a_convolution_of_more_than_a_pixel_is_no_linear() -> None:
+    with pytest.raises(ValueError, match=r"has shape \(5, 3, 3, 1\): expected \(units, C, 1, 1\)"):
+        LAYOUTS["linear"].forward(mx.zeros((5, 3, 3, 1)), POOL)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ with objects in both, in the first only, and with no visible keypoint; gradients
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from make_losses import BOXES, PHOTOS, losses_and_gradients, places, relative
+from make_losses import BOXES, PHOTOS, with_noise, kept, places
 from make_losses import OPTIONS as SAMPLE_ALL
 from PIL import Image
 from torch import nn
@@ -23,7 +24,10 @@ from torch.nn.functional import interpolate
 from torchvision.models import detection, resnet18
 from torchvision.models.detection import keypoint_rcnn, roi_heads
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision_reference import fill, freeze_norms
+from torchvision_reference import freeze_norms, load_recipe
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from recipe import fill, fill_alive  # noqa: E402
 
 HERE = Path(__file__).parent
 NAME = "keypointrcnn_resnet50_fpn"
@@ -38,7 +42,7 @@ ROIS = (  # a fraction of a pixel, whole cells, thin, large, reaching out, of no
 )  # fmt: skip
 
 
-def build(**options) -> nn.Module:
+def build(weights=fill, **options) -> nn.Module:
     """A small Keypoint R-CNN with the recipe's weights, in evaluation mode."""
     layers = {f"layer{i + 1}": str(i) for i in range(4)}
     backbone = BackboneWithFPN(resnet18(weights=None), layers, [64, 128, 256, 512], CHANNELS)
@@ -51,9 +55,8 @@ def build(**options) -> nn.Module:
         keypoint_predictor=keypoint_rcnn.KeypointRCNNPredictor(LAYERS[-1], KEYPOINTS),
         **options,
     )
-    freeze_norms(model)
-    filled = {k: torch.from_numpy(fill(k, tuple(v.shape))) for k, v in model.state_dict().items()}
-    model.load_state_dict(filled)
+    freeze_norms(model, 0.0)
+    load_recipe(model, weights)
     return model.eval()
 
 
@@ -105,28 +108,25 @@ def targets(case: str, photo: str, rng: np.random.Generator) -> dict[str, np.nda
 
 def losses(images: list[torch.Tensor], rng: np.random.Generator) -> dict[str, np.ndarray]:
     out: dict[str, np.ndarray] = {}
-    model = build(**{**SAMPLE_ALL, **FEW}).train()
+    model = build(fill_alive, **{**SAMPLE_ALL, **FEW}).train()
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     for case in ("both", "one", "hidden"):
         goals = [targets(case, photo, rng) for photo in PHOTOS]
         for i, goal in enumerate(goals):
             out.update({f"{case}/{i}/{name}": value for name, value in goal.items()})
-        found, gradients = losses_and_gradients(model, images, goals)
+        found, gradients, runs = with_noise(model, images, goals)
         print(case, found)
         out.update({f"{case}/{key}": np.float64(value) for key, value in found.items()})
         if case != "both":
             continue
-        with torch.backends.mkldnn.flags(enabled=False):
-            _, others = losses_and_gradients(model, images, goals)
         for key, gradient in gradients.items():
             where = places([gradient], key, rng)[::2]  # half of them tell as much
-            other = others[key]
-            noise = max(relative(other, gradient), relative(other[where], gradient[where]))
-            out[f"where/{key}"], out[f"gradient/{key}"] = where, gradient[where]
-            out[f"of/{key}"] = np.float32([np.linalg.norm(gradient), noise])
-            if noise > 5e-4:
-                print(key, noise)
+            out[f"where/{key}"] = where
+            values = kept(gradient, [run[key] for run in runs], where)
+            out.update({f"{part}/{key}": value for part, value in values.items()})
+            if values["of"][1] > 1e-3:
+                print(key, values["of"][1])
     return out
 
 
@@ -146,7 +146,7 @@ def detections(images: list[torch.Tensor]) -> dict[str, np.ndarray]:
 
 def write_keys() -> None:
     model = detection.keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None)
-    freeze_norms(model)
+    freeze_norms(model, 0.0)
     lines = [f"{k} {'x'.join(map(str, v.shape))}\n" for k, v in model.state_dict().items()]
     (HERE / f"keys_{NAME}.txt").write_text("".join(lines))
 

@@ -39,17 +39,23 @@ def freeze_norms(module: nn.Module, eps: float) -> None:
             freeze_norms(child, eps)
 
 
-def build(name: str, frozen: bool = True, **options) -> nn.Module:
+def build(name: str, frozen: bool = True, weights=fill, **options) -> nn.Module:
     """A torchvision model with the recipe's weights, in evaluation mode.
 
     With ``frozen=False`` all norms stay BatchNorm2d, as a model trained from scratch has them.
+    ``weights``: which of recipe.py's.
     """
     model = getattr(detection, name)(weights=None, weights_backbone=None, **options)
     if frozen and EPSILONS[name] is not None:
         freeze_norms(model, EPSILONS[name])
-    filled = {k: torch.from_numpy(fill(k, tuple(v.shape))) for k, v in model.state_dict().items()}
-    model.load_state_dict(filled)
+    load_recipe(model, weights)
     return model.eval()
+
+
+def load_recipe(model: nn.Module, weights=fill) -> None:
+    state = model.state_dict()
+    filled = {k: torch.from_numpy(weights(k, tuple(v.shape))) for k, v in state.items()}
+    model.load_state_dict(filled)
 
 
 def last(x: torch.Tensor) -> np.ndarray:

@@ -89,11 +89,12 @@ def test_structure():
         "conv5_mask.weight": (6, 2, 2, 8), "conv5_mask.bias": (6,),
         "mask_fcn_logits.weight": (3, 1, 1, 6), "mask_fcn_logits.bias": (3,),
     }  # fmt: skip
-    # torchvision initialises all of them by fan out: sqrt(2 / (outputs * kernel area))
+    # torchvision initialises all of them by fan out, which is sqrt(2 / (outputs * kernel area)),
+    # and of a transposed kernel takes the inputs for the outputs
     mx.random.seed(0)
     predictor = MaskRCNNPredictor(128, 256, 91)
-    for layer, outputs in ((predictor.conv5_mask, 256 * 4), (predictor.mask_fcn_logits, 91)):
-        assert mx.std(layer.weight).item() == pytest.approx((2 / outputs) ** 0.5, rel=0.03)
+    for layer, fan in ((predictor.conv5_mask, 128 * 4), (predictor.mask_fcn_logits, 91)):
+        assert mx.std(layer.weight).item() == pytest.approx((2 / fan) ** 0.5, rel=0.03)
 
 
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])

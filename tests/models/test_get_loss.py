@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_rcnn import FasterRCNN, ResNetFPNConfig
 from mlx_rcnn import targets as targets_module
-from mlx_rcnn.models import mask_rcnn
+from mlx_rcnn.models import roi_branch
 from small import photo
 
 training = importlib.import_module("mlx_rcnn.models.training_pass")
@@ -154,7 +154,7 @@ def test_longer_padding_changes_nothing(
     model = fresh_model(kind, **EVERYTHING)
     expected, slopes = losses_of(model), finite(model, IMAGES, SOME)
     monkeypatch.setattr(targets_module, "BUCKET", 48)
-    monkeypatch.setattr(mask_rcnn, "BUCKET", 48)
+    monkeypatch.setattr(roi_branch, "BUCKET", 48)
     assert losses_of(model) == pytest.approx(expected, rel=1e-5)
     for name, slope in finite(model, IMAGES, SOME).items():
         size = mx.linalg.norm(slopes[name]).item()
