@@ -8,6 +8,8 @@ it went. Every setting of `mlx_rcnn train --help` is a field of TrainConfig.
 
 import argparse
 
+import mlx.core as mx
+
 from mlx_rcnn import FasterRCNN, ResNetFPNConfig, load
 from mlx_rcnn.data import open_dataset, report
 from mlx_rcnn.training import TrainConfig, fit
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64, help="channels, a multiple of 16")
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--lr", type=float, default=0.02)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default="run")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
@@ -58,7 +61,9 @@ def main() -> None:
         clip=0.0,
         hflip=0.5,
         vflip=0.5,
+        seed=args.seed,
     )
+    mx.random.seed(args.seed)  # of the first weights
     model = build(train_set.class_names, args.size, args.width)
     done = fit(model, train_set, val_set, config, args.output, resume=args.resume)
     if done.interrupted:

@@ -28,6 +28,11 @@ from stages import (
 from zoo import CASES, PHOTOS
 
 Models = Callable[[str], FasterRCNN]
+# Large and slow: Mask R-CNN v2 is checked at every stage, and its network holds the other's.
+SLOW_V2 = [
+    pytest.param(n, marks=pytest.mark.slow if n == "fasterrcnn_resnet50_fpn_v2" else ()) for n in CASES
+]
+SLOW_BOTH = [pytest.param(n, marks=pytest.mark.slow if "v2" in n else ()) for n in CASES]
 WITH_STAGES = [name for name in CASES if name != "fasterrcnn_resnet50_fpn_v2"]
 
 
@@ -88,7 +93,7 @@ def test_proposals(stages: Callable[[str], Stages], name: str) -> None:
         check_proposals(stages(name), golden(name), image)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", SLOW_V2)
 def test_detections(model: Models, name: str) -> None:
     raw = {"masks": "raw"} if name.startswith("mask") else {}
     images, want = [photo(name) for name in PHOTOS], golden(name)
@@ -108,7 +113,7 @@ def test_small_images_have_fewer_proposals() -> None:
     assert max(len(golden(large)[f"proposals_{i}"]) for i in (0, 1)) > 150
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", SLOW_BOTH)
 def test_save_and_load(model: Models, name: str, folder: Path) -> None:
     mlx_rcnn.save(model(name), folder)
     back = mlx_rcnn.load(folder)
