@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from mlx_rcnn import FasterRCNN, ResNetFPNConfig
+from mlx_rcnn.allocator import reuse_large_blocks
 from mlx_rcnn.backbones import ResNet
 from mlx_rcnn.data import open_dataset
 from mlx_rcnn.training import TrainConfig, fit
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64, help="channels, a multiple of 16")
     parser.add_argument("--output", type=Path, default=Path("run"))
     args = parser.parse_args()
+    reuse_large_blocks()  # on Linux, a training step is several times faster with it
     train_set = open_dataset(args.data, split="train")
     val_set = open_dataset(args.data, split="val", class_names=train_set.class_names)
     classes = len(train_set.class_names)

@@ -11,6 +11,7 @@ import argparse
 import mlx.core as mx
 
 from mlx_rcnn import FasterRCNN, ResNetFPNConfig, load
+from mlx_rcnn.allocator import reuse_large_blocks
 from mlx_rcnn.data import open_dataset, report
 from mlx_rcnn.training import TrainConfig, fit
 
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--output", default="run")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
+    reuse_large_blocks()  # on Linux, a training step is several times faster with it
 
     train_set = open_dataset(args.data, split="train")
     val_set = open_dataset(args.data, split="val", class_names=train_set.class_names)

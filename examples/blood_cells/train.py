@@ -9,6 +9,7 @@ import argparse
 from dataclasses import replace
 
 from mlx_rcnn import FasterRCNN, ResNetFPNConfig, load, save
+from mlx_rcnn.allocator import reuse_large_blocks
 from mlx_rcnn.data import open_dataset, report
 from mlx_rcnn.evaluation import evaluate_coco
 from mlx_rcnn.training import TrainConfig, fit
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=CONFIG.epochs)
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
     args = parser.parse_args()
+    reuse_large_blocks()  # on Linux, a training step is several times faster with it
 
     train_set, val_set, test_set = (open_dataset(args.data, split=s) for s in SPLITS)
     print(report(train_set))
