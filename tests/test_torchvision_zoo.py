@@ -29,10 +29,9 @@ from zoo import CASES, PHOTOS
 
 Models = Callable[[str], FasterRCNN]
 # Large and slow: Mask R-CNN v2 is checked at every stage, and its network holds the other's.
-SLOW_V2 = [
-    pytest.param(n, marks=pytest.mark.slow if n == "fasterrcnn_resnet50_fpn_v2" else ()) for n in CASES
-]
-SLOW_BOTH = [pytest.param(n, marks=pytest.mark.slow if "v2" in n else ()) for n in CASES]
+SLOW = pytest.mark.slow
+SLOW_V2 = [pytest.param(n, marks=SLOW if n == "fasterrcnn_resnet50_fpn_v2" else ()) for n in CASES]
+SLOW_BOTH = [pytest.param(n, marks=SLOW if "v2" in n else ()) for n in CASES]
 WITH_STAGES = [name for name in CASES if name != "fasterrcnn_resnet50_fpn_v2"]
 
 

@@ -57,9 +57,7 @@ def stages(model: FasterRCNN) -> list[list[Any]]:
         return [[net.conv1, net.bn1], *(net[name] if name in net else [] for name in names)]
     if isinstance(net, MobileNetV3):
         ends = (*net.stage_starts[1:], len(net.blocks))
-        blocks = [
-            net.blocks[start:end] for start, end in zip(net.stage_starts, ends, strict=True)
-        ]
+        blocks = [net.blocks[start:end] for start, end in zip(net.stage_starts, ends, strict=True)]
         # The stem and the last part are a convolution and a norm in a list.
         return [
             [m for part in stage for m in (part if isinstance(part, list) else [part])]

@@ -136,9 +136,7 @@ def test_backbone_is_the_classifier_under_the_pyramid():
     names = {k.split(".")[0] for k, _ in tree_flatten(net.parameters())}
     assert names == {"net", "fpn"}
     net = ResNetFPN(
-        ResNetFPNConfig(
-            depth=50, num_classes=0, groups=2, width_per_group=32, stride_in_1x1=True
-        )
+        ResNetFPNConfig(depth=50, num_classes=0, groups=2, width_per_group=32, stride_in_1x1=True)
     )
     assert (net.net.layer2[0].conv1.stride, net.net.layer2[0].conv2.stride) == (2, 1)
     assert net.net.layer1[0].conv2.weight.shape == (64, 3, 3, 32)

@@ -90,9 +90,7 @@ def test_norms(norm, kind):
 
 def test_pyramid():
     for returned, down in (((4, 5), (32, 32, 64)), ((1, 3, 5), (4, 16, 32, 64))):
-        config = MobileNetFPNConfig(
-            "small", 0, width=0.5, out_channels=8, returned_layers=returned
-        )
+        config = MobileNetFPNConfig("small", 0, width=0.5, out_channels=8, returned_layers=returned)
         maps = MobileNetFPN(config).eval()(mx.random.normal((1, 128, 192, 3)))
         assert [m.shape for m in maps] == [(1, 128 // d, 192 // d, 8) for d in down]
 

@@ -37,8 +37,9 @@ def networks():
         yield f"torchvision_mobilenet_v3_{variant}", build(num_classes=20)
         slim = build(num_classes=20, width_mult=0.5, reduced_tail=True)
         yield f"torchvision_mobilenet_v3_{variant}_slim", slim
-        yield f"timm_mobilenetv3_{variant}_100", timm.create_model(
-            f"mobilenetv3_{variant}_100", num_classes=20
+        yield (
+            f"timm_mobilenetv3_{variant}_100",
+            timm.create_model(f"mobilenetv3_{variant}_100", num_classes=20),
         )
     yield "timm_resnext50_32x4d", timm.create_model("resnext50_32x4d", num_classes=20)
     for depth, kind, sizes in (

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from make_losses import BOXES, PHOTOS, with_noise, kept, places
+from make_losses import BOXES, PHOTOS, kept, places, with_noise
 from make_losses import OPTIONS as SAMPLE_ALL
 from PIL import Image
 from torch import nn
