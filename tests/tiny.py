@@ -67,8 +67,8 @@ def poison(model, images) -> None:
     """Have the loss be NaN whenever these images are learned from."""
     get_loss = model.get_loss
 
-    def poisoned(given, targets, *, key=None):
-        losses = get_loss(given, targets, key=key)
+    def poisoned(given, targets, **options):
+        losses = get_loss(given, targets, **options)
         return {k: v * math.nan for k, v in losses.items()} if given is images else losses
 
     object.__setattr__(model, "get_loss", poisoned)

@@ -133,6 +133,7 @@ class FasterRCNN(nn.Module):
         *,
         key: mx.array | None = None,
         group: mx.distributed.Group | None = None,
+        size_divisible: int | None = None,
     ) -> dict[str, mx.array]:
         """Losses of a batch, to be differentiated with ``mlx.nn.value_and_grad``.
 
@@ -144,6 +145,8 @@ class FasterRCNN(nn.Module):
                 ``min_size``). Default: drawn from MLX's global state.
             group: of machines that share a batch: losses are normalised so that the average of
                 their gradients is that of the whole batch. Default: this machine alone.
+            size_divisible: padded sides are a multiple of it; a larger one makes fewer sizes.
+                Default: the config's, as torchvision.
 
         Returns:
             Scalars ``rpn_cls_loss``, ``rpn_reg_loss``, ``roi_cls_loss``, ``roi_reg_loss`` and their
@@ -153,7 +156,7 @@ class FasterRCNN(nn.Module):
             ValueError, TypeError, FileNotFoundError: images or targets that cannot be used, naming
                 the image and the box.
         """
-        return training_pass(self, images, targets, key, group).losses
+        return training_pass(self, images, targets, key, group, size_divisible).losses
 
     def _raw(self, images: mx.array) -> RawOutputs:
         """What ``__call__`` gives, and what a further head needs to add its own."""

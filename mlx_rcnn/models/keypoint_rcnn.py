@@ -132,6 +132,7 @@ class KeypointRCNN(FasterRCNN):
         *,
         key: mx.array | None = None,
         group: mx.distributed.Group | None = None,
+        size_divisible: int | None = None,
     ) -> dict[str, mx.array]:
         """Losses of a batch; as :meth:`FasterRCNN.get_loss`, with ``keypoint_loss``.
 
@@ -141,6 +142,7 @@ class KeypointRCNN(FasterRCNN):
                 visibility; those of 0 are not learned from, as are those outside a proposal.
             key: of everything random.
             group: of machines that share a batch.
+            size_divisible: of the padded sides.
 
         Returns:
             The scalars of :meth:`FasterRCNN.get_loss` and ``keypoint_loss``, which ``total_loss``
@@ -149,7 +151,7 @@ class KeypointRCNN(FasterRCNN):
         Raises:
             ValueError, TypeError, FileNotFoundError: as :meth:`FasterRCNN.get_loss`.
         """
-        found = training_pass(self, images, targets, key, group)
+        found = training_pass(self, images, targets, key, group, size_divisible)
         rois, goals = found.rois, found.targets
         assert goals.keypoints is not None
         most = rows_with_positives(rois)

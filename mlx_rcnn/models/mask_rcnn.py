@@ -113,6 +113,7 @@ class MaskRCNN(FasterRCNN):
         *,
         key: mx.array | None = None,
         group: mx.distributed.Group | None = None,
+        size_divisible: int | None = None,
     ) -> dict[str, mx.array]:
         """Losses of a batch; as :meth:`FasterRCNN.get_loss`, with ``mask_loss``.
 
@@ -121,6 +122,7 @@ class MaskRCNN(FasterRCNN):
             targets: also ``masks`` (G, H, W), 0 or 1, of the image given.
             key: of everything random.
             group: of machines that share a batch.
+            size_divisible: of the padded sides.
 
         Returns:
             The scalars of :meth:`FasterRCNN.get_loss` and ``mask_loss``, which ``total_loss``
@@ -129,7 +131,7 @@ class MaskRCNN(FasterRCNN):
         Raises:
             ValueError, TypeError, FileNotFoundError: as :meth:`FasterRCNN.get_loss`.
         """
-        found = training_pass(self, images, targets, key, group)
+        found = training_pass(self, images, targets, key, group, size_divisible)
         rois, goals = found.rois, found.targets
         assert goals.masks is not None
         most = rows_with_positives(rois)

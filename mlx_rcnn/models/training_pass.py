@@ -30,14 +30,17 @@ class TrainingPass(NamedTuple):
 
 def training_pass(
     model: nn.Module, images: Any, targets: Sequence[Mapping[str, Any]], key: mx.array | None,
-    group: mx.distributed.Group | None = None,
+    group: mx.distributed.Group | None = None, size_divisible: int | None = None,
 ) -> TrainingPass:  # fmt: skip
     """Losses of RPN and box head; arguments as :meth:`FasterRCNN.get_loss`."""
     config, heads = model.config, model.roi_heads
     if key is None:
         key = mx.random.randint(0, 2**31 - 1, (2,)).astype(mx.uint32)
     size_key, rpn_key, roi_key, dropout_key = mx.random.split(key, 4)
-    batch = preprocess(load_images(images), draw_size(config, size_key))
+    input_config = draw_size(config, size_key)
+    if size_divisible is not None:
+        input_config = replace(input_config, size_divisible=size_divisible)
+    batch = preprocess(load_images(images), input_config)
     classes = heads.box_predictor.cls_score.weight.shape[0]
     points = heads.keypoint_predictor.num_keypoints if model.needs_keypoints else None
     goals = prepare_targets(targets, batch, classes, model.needs_masks, points)

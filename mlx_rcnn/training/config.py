@@ -27,6 +27,7 @@ LIMITS: dict[str, tuple[float, float | None]] = {
     "clip": (0, None),
     "accumulate": (1, None),
     "ema": (0, 1),
+    "size_divisible": (1, 1024),
     "freeze": (0, 6),
     "hflip": (0, 1),
     "vflip": (0, 1),
@@ -69,6 +70,9 @@ class TrainConfig:
     dtype: str = _field("float32", "precision of the network's pass; weights stay float32")
     min_size: tuple[int, ...] | None = _field(
         None, "short side in pixels, several to draw from (default: the model's)"
+    )
+    size_divisible: int = _field(
+        64, "padded sides are multiples of it: few sizes, whose memory is used again"
     )
     freeze: int | None = _field(
         None, "backbone stages that do not learn, from the stem, 0 to 5 of a ResNet, to 6 of a "

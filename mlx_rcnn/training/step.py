@@ -69,7 +69,7 @@ class TrainStep:
     Args:
         model: its parameters, float32, are updated in place.
         optimizer: of its trainable parameters.
-        config: the fields ``seed``, ``clip``, ``ema`` and ``dtype``.
+        config: the fields ``seed``, ``clip``, ``ema``, ``dtype`` and ``size_divisible``.
         group: of the machines that train together. Default: all that were launched.
     """
 
@@ -175,14 +175,18 @@ class TrainStep:
         if cast:  # what is frozen; the rest is cast below, where it is differentiated
             model.update(unflatten(cast))
 
-        together = {"group": self.group} if self.group.size() > 1 else {}
+        # Padded as the network asks for, too.
+        multiple = math.lcm(self.config.size_divisible, model.config.size_divisible)
+        options: dict[str, Any] = {"key": key, "size_divisible": multiple}
+        if self.group.size() > 1:
+            options["group"] = self.group
 
         def losses_of(parameters: Any) -> tuple[mx.array, dict[str, mx.array]]:
             flat = flatten(parameters)
             model.update(
                 unflatten({k: v.astype(self.dtype) if k in cast else v for k, v in flat.items()})
             )
-            losses = model.get_loss(batch.images, batch.targets, key=key, **together)
+            losses = model.get_loss(batch.images, batch.targets, **options)
             return losses["total_loss"], losses
 
         (_, losses), gradients = mx.value_and_grad(losses_of)(masters)

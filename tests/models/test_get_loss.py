@@ -234,3 +234,21 @@ def test_gradients_against_differences(
             sides.append(losses_of(model)["total_loss"])
         model.update(tree_unflatten([(name, values[name])]))
         assert (sides[0] - sides[1]) / (2 * step) == pytest.approx(size, rel=0.02), name
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "keypoint_rcnn"])
+def test_padding_to_other_multiples(fresh_model: Models, kind: str) -> None:
+    """As if the config said so."""
+    if kind == "keypoint_rcnn":
+        goals = [goal([[10, 10, 90, 80]], (100, 140)), goal([], (130, 90))]
+        for value in goals:
+            value["labels"][:] = 1
+            value["keypoints"] = np.full((len(value["boxes"]), 5, 3), 20.0)
+    else:
+        goals = SOME
+    model = fresh_model(kind, **EVERYTHING)
+    wider = fresh_model(kind, **EVERYTHING, size_divisible=96)
+    plain, wide = losses_of(model, goals=goals), losses_of(wider, goals=goals)
+    assert wide != plain
+    found = model.get_loss(IMAGES, goals, key=mx.random.key(0), size_divisible=96)
+    assert {name: value.item() for name, value in found.items()} == wide

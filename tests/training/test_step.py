@@ -136,3 +136,17 @@ def test_a_step_that_raises_is_not_taken():
     after = arrays(take)
     for name in before:
         np.testing.assert_array_equal(before[name], after[name], err_msg=name)
+
+
+def test_few_padded_sizes(monkeypatch):
+    model, asked = tiny.build(), []  # a network of multiples of 32
+    get_loss = type(model).get_loss
+
+    def spy(self, *args, **more):
+        asked.append(more["size_divisible"])
+        return get_loss(self, *args, **more)
+
+    monkeypatch.setattr(type(model), "get_loss", spy)
+    for wanted in ({}, {"size_divisible": 1}, {"size_divisible": 48}):
+        taker(model, **wanted)(batches(1), 0, 0.1)
+    assert asked == [64, 32, 96]
