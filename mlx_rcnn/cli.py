@@ -71,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     """
     parser = _Parser(
         prog="mlx_rcnn",
-        description="Two-stage object detection and instance segmentation on Apple's MLX.",
+        description="Two-stage detection of objects, their masks and keypoints on Apple's MLX.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"mlx_rcnn {_version()}")

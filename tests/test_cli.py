@@ -368,7 +368,9 @@ def test_a_crash_keeps_what_is_done(work, model):
 
 def test_control_c_in_a_real_process(work):
     script = (
-        "import sys, time, types, mlx_rcnn.weights, numpy as np\n"
+        "import signal, sys, time, types, mlx_rcnn.weights, numpy as np\n"
+        # A shell's background job, which tests may run in, ignores it
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from mlx_rcnn.cli import main\n"
         "def predict(images, **options):\n"
         "    print('predicting', flush=True); time.sleep(60)\n"
