@@ -126,6 +126,8 @@ def compare(args: argparse.Namespace, folder: str) -> list[tuple[str, str, str, 
         expected = {k: want[f"{k}_{i}"] for k in ("boxes", "scores", "labels")}
         if "masks" in found:
             expected |= {"masks": want[f"masks_{i}"]}
+        if "keypoints" in found:
+            expected |= {k: want[f"{k}_{i}"] for k in ("keypoints", "keypoints_scores")}
         got = match_detections(
             expected, found, config.box_score_thresh, config.box_detections_per_img
         )
@@ -139,6 +141,9 @@ def compare(args: argparse.Namespace, folder: str) -> list[tuple[str, str, str, 
         row(f"image {i}: box error of matched, px", got["box_error"], 0.5)
         if "masks" in found:
             row(f"image {i}: mask area error, of its bound", got["area_error"], 1.0)
+        if "keypoints" in found:
+            row(f"image {i}: keypoints within 0.5 px", got["point_share"], 0.99, least=True)
+            row(f"image {i}: error of their scores", got["point_error"], 0.03)
     return rows
 
 

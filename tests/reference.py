@@ -39,7 +39,8 @@ def match_detections(
 
     Returns:
         ``share`` of the decisive ones on both sides that match within 0.5 px, and over the matched:
-        ``score_error``, ``box_error`` (px), ``area_error`` (in units of max(1 %, 20 px)).
+        ``score_error``, ``box_error`` (px), ``area_error`` (in units of max(1 %, 20 px)); with
+        keypoints ``point_share`` of them within 0.5 px, and ``point_error`` of their scores.
     """
     cut = score_thresh
     for side in (expected, got):
@@ -48,6 +49,7 @@ def match_detections(
     free = np.ones(len(got["scores"]), bool)
     decisive = matched = 0
     errors = {"score_error": 0.0, "box_error": 0.0, "area_error": 0.0}
+    points: list[tuple[np.ndarray, np.ndarray]] = []
     for i, (box, score, label) in enumerate(
         zip(expected["boxes"], expected["scores"], expected["labels"], strict=True)
     ):
@@ -67,6 +69,13 @@ def match_detections(
             want, have = int(expected["masks"][i].sum()), int(got["masks"][j].sum())
             bound = max(0.01 * want, 20)
             errors["area_error"] = max(errors["area_error"], abs(want - have) / bound)
+        if "keypoints" in expected:
+            moved = np.abs(expected["keypoints"][i, :, :2] - got["keypoints"][j, :, :2]).max(axis=1)
+            error = expected["keypoints_scores"][i] - got["keypoints_scores"][j]
+            points.append((moved <= 0.5, np.abs(error)))
+    if points:  # of a flat heatmap two places may tie
+        near, error = (np.concatenate(part) for part in zip(*points, strict=True))
+        errors |= {"point_share": float(near.mean()), "point_error": float(error[near].max())}
     extra = int((free & (got["scores"] > cut + margin)).sum())
     total = decisive + extra
     return {"share": matched / total if total else 1.0, **errors}
