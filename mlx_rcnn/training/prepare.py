@@ -188,7 +188,7 @@ def check_resume(
         The config.
 
     Raises:
-        ValueError: other classes, settings or data.
+        ValueError: other classes, settings or data, or fewer epochs than are done.
     """
     if progress.class_names != list(class_names):
         raise ValueError(
@@ -202,4 +202,8 @@ def check_resume(
     odd += [f"{k}: {v}, now {data.get(k)}" for k, v in progress.data.items() if data.get(k) != v]
     if odd:
         raise ValueError(f"cannot resume a run of other settings: {'; '.join(odd)}")
+    if config.epochs < progress.epoch:
+        raise ValueError(
+            f"cannot resume: epochs={config.epochs}, and the run has done {progress.epoch}"
+        )
     return config

@@ -112,6 +112,23 @@ def test_an_evaluation_that_died_is_made_up_for(tmp_path: Path, monkeypatch):
     assert again.step == 6 and len(Metrics(tmp_path, 6).lines()) == 8
 
 
+def test_a_run_that_is_over_may_be_made_longer(tmp_path: Path):
+    done = tiny.train(tmp_path, replace(tiny.CONFIG, epochs=1))
+    assert (done.step, done.epoch) == (3, 1)
+    before = state(tmp_path)
+    done = tiny.train(tmp_path, replace(tiny.CONFIG, epochs=3), resume=True)
+    assert (done.step, done.epoch) == (9, 3) and not done.interrupted
+    lines = Metrics(tmp_path, 9).lines()
+    assert [line["epoch"] for line in lines if line["kind"] == "epoch"] == [1, 2, 3]
+    # The drop is at 75 % of the longer run: 6.75 of 9 steps, rounded to 7.
+    rates = [line["lr"] / 0.005 for line in lines if line["kind"] == "step"][3:]
+    assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1])
+    after = state(tmp_path)
+    assert any((before[name] != after[name]).any() for name in before)
+    with pytest.raises(ValueError, match="epochs"):  # but not shorter than it is
+        tiny.train(tmp_path, replace(tiny.CONFIG, epochs=2), resume=True)
+
+
 def start(folder: Path, *args: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), str(folder), *args],
