@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import models
+from ..pretrained import load_backbone
 from ..training.checkpoint import BEST, LAST, read_progress
 from ..training.config import TrainConfig, flag, from_json
 from ..training.prepare import check_folder
@@ -88,6 +89,10 @@ def _config(args: argparse.Namespace, folder: Path) -> TrainConfig:
 
 
 def _model(args: argparse.Namespace, folder: Path, config: TrainConfig) -> Any:
+    if args.backbone is not None and args.model not in BUILDERS:
+        raise CommandError(
+            f"--backbone goes with --model {' or '.join(BUILDERS)}; any other has its own"
+        )
     if args.model is None:
         if not args.resume:
             raise CommandError("--model is missing: expected a file, a directory or a name")
@@ -97,8 +102,16 @@ def _model(args: argparse.Namespace, folder: Path, config: TrainConfig) -> Any:
     import mlx.core as mx
 
     mx.random.seed(config.seed)
-    # Batches of a few images are too small for batch statistics.
-    return BUILDERS[args.model](backbone_num_classes=0, norm="group")
+    build = BUILDERS[args.model]
+    if args.backbone is None:
+        # Batches of a few images are too small for batch statistics.
+        return build(backbone_num_classes=0, norm="group")
+    model = build(backbone_num_classes=0, norm="frozen")
+    try:
+        model.source = f"{args.model} on {load_backbone(model, args.backbone, classifier=False)}"
+    except (OSError, ValueError) as error:
+        raise CommandError(f"--backbone {args.backbone}: {_line(error)}") from error
+    return model
 
 
 def _data(args: argparse.Namespace, masks: bool) -> tuple[Any, Any]:

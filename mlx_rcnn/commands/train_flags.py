@@ -47,6 +47,12 @@ def add_train(commands: Any, model_help: str) -> None:
         help=f"{model_help}; or the name of a builder, such as faster_rcnn_resnet_50_fpn, to train "
         "from scratch (default: none, or the run's own with --resume)",
     )
+    parser.add_argument(
+        "--backbone",
+        metavar="WEIGHTS",
+        help="start the backbone of a builder from a classifier: file or directory of torchvision, "
+        "timm or transformers, or a name such as resnet50 (default: none, random weights)",
+    )
     parser.add_argument("--output", default="run", metavar="DIR", help="of the run (default: run)")
     again = parser.add_mutually_exclusive_group()
     again.add_argument(

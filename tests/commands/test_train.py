@@ -7,16 +7,19 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
 
 import mlx_rcnn
 import tiny
 from mlx_rcnn.cli import build_parser, main
+from mlx_rcnn.commands import train as commands
 from mlx_rcnn.commands.train_flags import given_settings
 from mlx_rcnn.data import write_coco
 from mlx_rcnn.training import TrainConfig
 from mlx_rcnn.training.checkpoint import read_progress
 from mlx_rcnn.training.config import flag
+from test_pretrained import save, state_of
 
 FAST = ["--epochs", "1", "--warmup", "1", "--batch-size", "3"]
 
@@ -52,6 +55,30 @@ def refused(result: tuple[int, str, str], *words: str) -> None:
     assert code == 2
     assert errors.startswith("mlx_rcnn: error: ") and errors.count("\n") == 1, errors
     assert all(word in errors for word in words), errors
+
+
+def test_a_backbone_from_a_classifier(tmp_path: Path, train, monkeypatch):
+    def small(norm: str, backbone_num_classes: int) -> mlx_rcnn.FasterRCNN:
+        backbone = mlx_rcnn.ResNetFPNConfig(18, backbone_num_classes, norm=norm, out_channels=8)
+        return mlx_rcnn.FasterRCNN(
+            backbone, 8, 91, use_fpn=True, hidden_dim=8, min_size=64, max_size=96
+        )
+
+    monkeypatch.setitem(commands.BUILDERS, "faster_rcnn_resnet_50_fpn", small)
+    state = state_of("transformers_resnet18")
+    weights = save(tmp_path / "net.safetensors", state)
+    built = Path("faster_rcnn_resnet_50_fpn")
+    refused(train(*FAST, "--backbone", str(weights)), "--backbone goes with --model faster_rcnn_")
+    refused(train(*FAST, "--backbone", "x", model=built), "--backbone x: no weights 'x'")
+    code, _, errors = train(*FAST, "--backbone", str(weights), model=built)
+    assert code == 0, errors
+    net = mlx_rcnn.load(tmp_path / "run/last").backbone.net
+    assert read_progress(tmp_path / "run").config["freeze"] == 2  # as for any that has learned
+    stem = state["resnet.embedder.embedder.convolution.weight"]
+    assert mx.array_equal(net.conv1.weight, stem.transpose(0, 2, 3, 1))
+    last = state["resnet.encoder.stages.3.layers.1.layer.1.convolution.weight"]
+    moved = mx.abs(net.layer4[1].conv2.weight - last.transpose(0, 2, 3, 1)).max().item()
+    assert 0 < moved < 0.1
 
 
 SEVERAL = {"drops": (0.5, 0.75), "min_size": (320, 480), "scale_jitter": (0.5, 2.0)}
