@@ -33,6 +33,7 @@ CASES = {
     "preprocess": ("resize, normalise, pad a 12-megapixel photo", 1.5),
     "predict": ("predict, fasterrcnn_resnet50_fpn, 800x1088", 2.6),
     "predict_mask": ("predict, maskrcnn_resnet50_fpn, 800x1088", None),
+    "train": ("a training step, ResNet-18 with group norm, 4 x 320x426", None),
 }
 
 
@@ -70,6 +71,13 @@ def inputs(case: str) -> dict[str, np.ndarray]:
         }
     if case == "preprocess":
         return {"image": rng.integers(0, 256, (3000, 4000, 3), np.uint8)}
+    if case == "train":
+        corner = rng.uniform(0, 1, (12, 2)) * [520, 360]
+        boxes = np.concatenate([corner, corner + rng.uniform(40, 120, (12, 2))], axis=1)
+        return {
+            "image": _scene(480, 640), "boxes": boxes.astype(np.float32),
+            "labels": rng.integers(1, 4, 12),
+        }  # fmt: skip
     return {"image": _scene(800, 1088)}
 
 
@@ -108,11 +116,64 @@ def mlx_case(case: str, data: dict[str, np.ndarray]):
     if case == "preprocess":
         config = mlx_rcnn.fasterrcnn_resnet50_fpn().config
         return lambda: mx.eval(preprocess([data["image"]], config).pixels)
+    if case == "train":
+        return mlx_training(data)
     name = "maskrcnn_resnet50_fpn" if case == "predict_mask" else "fasterrcnn_resnet50_fpn"
     path = Path(os.environ["BENCH_FOLDER"]) / f"{name}.safetensors"
     mx.save_safetensors(str(path), {k: mx.array(v) for k, v in state_dict(name).items()})
     model = mlx_rcnn.load(path)
     return lambda: model.predict(data["image"])
+
+
+def mlx_training(data: dict[str, np.ndarray]):
+    """A step of examples/train_voc.py."""
+    from types import SimpleNamespace
+
+    import mlx_rcnn
+    from mlx_rcnn.allocator import reuse_large_blocks
+    from mlx_rcnn.training import TrainConfig
+    from mlx_rcnn.training.optimizer import make_optimizer
+    from mlx_rcnn.training.step import TrainStep
+
+    reuse_large_blocks()
+    backbone = mlx_rcnn.ResNetFPNConfig(
+        depth=18, out_channels=64, norm="group", norm_groups=16, num_classes=0
+    )
+    model = mlx_rcnn.FasterRCNN(
+        backbone, 64, 4, use_fpn=True, hidden_dim=256, dropout=0.0, min_size=320, max_size=640
+    )
+    config = TrainConfig(weight_decay=1e-4, clip=0.0)
+    step = TrainStep(model, make_optimizer(model, config), config)
+    target = {"boxes": data["boxes"], "labels": data["labels"]}
+    batch = SimpleNamespace(images=[data["image"]] * 4, targets=[target] * 4)
+    return lambda: step([batch], 0, 0.002)
+
+
+def torch_training(arrays: dict):
+    """The same network and step."""
+    import torch
+    from torch import nn
+    from torchvision.models import detection, resnet18
+    from torchvision.models.detection.backbone_utils import BackboneWithFPN
+
+    layers = {f"layer{i + 1}": str(i) for i in range(4)}
+    body = resnet18(weights=None, norm_layer=lambda channels: nn.GroupNorm(16, channels))
+    model = detection.FasterRCNN(
+        BackboneWithFPN(body, layers, [64, 128, 256, 512], 64), min_size=320, max_size=640,
+        box_head=detection.faster_rcnn.TwoMLPHead(64 * 49, 256),
+        box_predictor=detection.faster_rcnn.FastRCNNPredictor(256, 4),
+    ).train()  # fmt: skip
+    optimizer = torch.optim.SGD(model.parameters(), 0.002, 0.9, weight_decay=1e-4)
+    image = arrays["image"].permute(2, 0, 1).float() / 255
+    target = {"boxes": arrays["boxes"], "labels": arrays["labels"]}
+
+    def step() -> None:
+        losses = model([image] * 4, [target] * 4)
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+
+    return step
 
 
 def torch_case(case: str, data: dict[str, np.ndarray]):
@@ -124,7 +185,7 @@ def torch_case(case: str, data: dict[str, np.ndarray]):
     from torchvision.ops import batched_nms, roi_align
 
     torch.set_num_threads(THREADS)
-    torch.set_grad_enabled(False)
+    torch.set_grad_enabled(case == "train")
     arrays = {k: torch.from_numpy(v) for k, v in data.items()}
     if case == "roi_align":
         features = arrays["map"].permute(0, 3, 1, 2).contiguous()
@@ -135,6 +196,8 @@ def torch_case(case: str, data: dict[str, np.ndarray]):
         return lambda: (
             paste_masks_in_image(arrays["masks"][:, None], arrays["boxes"], (1080, 1920)) > 0.5
         )
+    if case == "train":
+        return torch_training(arrays)
     image = arrays["image"].permute(2, 0, 1)
     if case == "preprocess":
         transform = GeneralizedRCNNTransform(
