@@ -76,6 +76,9 @@ def _heads(config: Any) -> str:
     parts = [f"RPN {convs(config.rpn_conv_depth, None)}", f"box {box} of {config.hidden_dim}"]
     if hasattr(config, "mask_num_convs"):
         parts.append(f"mask {convs(config.mask_num_convs, config.mask_head_norm)}")
+    if hasattr(config, "keypoint_layers"):
+        head = convs(len(config.keypoint_layers), None)
+        parts.append(f"{config.num_keypoints} keypoints by {head}")
     return ", ".join(parts)
 
 

@@ -6,6 +6,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 import mlx_rcnn.weights
+import small
 from mlx_rcnn import MaskRCNN
 from mlx_rcnn.cli import main
 from mlx_rcnn.commands.info import count_parameters, describe
@@ -38,6 +39,11 @@ def test_info_counts_every_number_once(tiny_model):
     assert {"rpn.head", "roi_heads.box_head", "roi_heads.mask_head"} <= set(parts)
     total = sum(array.size for _, array in tree_flatten(tiny_model.parameters()))
     assert sum(map(sum, parts.values())) == total
+
+
+def test_info_names_the_keypoint_head():
+    lines = "\n".join(describe(small.untrained("keypoint_rcnn", 2)))
+    assert "box 2 linear layers of 64, 5 keypoints by 2 convolutions" in lines
 
 
 def test_info_prints_it_all(tiny_model, monkeypatch, capsys):

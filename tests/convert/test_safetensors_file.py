@@ -36,7 +36,7 @@ def put(folder: Path, data: bytes) -> Path:
     return path
 
 
-def fails(path: Path, match: str = "") -> None:
+def fails(path: Path, match: str = ".") -> None:
     with pytest.raises(CheckpointError, match=match) as caught:
         load_safetensors(path)
     message = str(caught.value)

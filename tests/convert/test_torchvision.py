@@ -53,6 +53,14 @@ def test_published_models_fill_every_parameter(name: str) -> None:
     )
 
 
+def test_epsilon_of_frozen_norms(small_state: Callable[[str], State]) -> None:
+    """0 is of the published ResNet-50s alone, resnet_fpn_backbone's of other depths is 1e-5."""
+    assert recognise(published("maskrcnn_resnet50_fpn")).backbone["norm_eps"] == 0.0
+    small = recognise(small_state("faster_rcnn"))
+    assert (small.backbone["depth"], small.backbone["norm"]) == (18, "frozen")
+    assert small.backbone["norm_eps"] == 1e-5 and "epsilon 1e-5" in small.note
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_names_of_2019(name: str) -> None:
     """Three places changed: the pyramid, the shared convolution of the RPN, the mask head."""
