@@ -226,8 +226,8 @@ def _resnet(state: Mapping[str, mx.array]) -> tuple[dict[str, Any], str]:
     body: dict[str, Any] = {"type": "resnet_fpn", "depth": depth}
     body["width"] = int(state[_STEMS[0]].shape[0])
     body["norm"] = norm = _norm(state, _BODY, "bn1.weight")
-    # v1's published files, ResNet-50s, hold FrozenBatchNorm2d and are used with epsilon 0. No others
-    # are: resnet_fpn_backbone, which makes those of other depths, leaves it at 1e-5.
+    # v1's published files, ResNet-50s, hold FrozenBatchNorm2d and are used with epsilon 0. Those of
+    # other depths come from resnet_fpn_backbone, which leaves it at 1e-5.
     plain = "backbone.fpn.inner_blocks.0.1.weight" not in state
     zero = norm == "frozen" and depth == 50 and plain
     body["norm_eps"] = 0.0 if zero else 1e-5
