@@ -48,13 +48,16 @@ def coco_results(prediction: Mapping[str, np.ndarray], image_id: int | str) -> l
 
     Args:
         prediction: one dict of ``predict``: ``boxes`` (D, 4) xyxy pixels, ``scores`` (D,),
-            ``labels`` (D,), and if present ``masks`` (D, H, W) bool.
+            ``labels`` (D,), and if present ``masks`` (D, H, W) bool, ``keypoints`` (D, K, 3) and
+            ``keypoints_scores`` (D, K).
         image_id: the id of the image the entries belong to.
 
     Returns:
         D dicts with ``image_id``, ``category_id`` (the label, which torchvision's checkpoints count
-        as COCO does), ``bbox`` [x, y, width, height] in pixels, ``score``, and for masks
-        ``segmentation``, compressed RLE.
+        as COCO does), ``bbox`` [x, y, width, height] in pixels, ``score``, for masks
+        ``segmentation``, compressed RLE, and for keypoints ``keypoints``, x, y and visibility of
+        each in one list of 3 * K numbers, and ``keypoints_scores``, which COCO's format lacks;
+        ``score`` is the box's there, too.
     """
     boxes = np.asarray(prediction["boxes"], np.float64).reshape(-1, 4)
     boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
@@ -70,6 +73,9 @@ def coco_results(prediction: Mapping[str, np.ndarray], image_id: int | str) -> l
         }
         if "masks" in prediction:
             entry["segmentation"] = encode_rle(prediction["masks"][i])
+        for name in ("keypoints", "keypoints_scores"):
+            if name in prediction:
+                entry[name] = np.round(prediction[name][i].astype(np.float64), 4).ravel().tolist()
         entries.append(entry)
     return entries
 
@@ -79,12 +85,13 @@ def coco_annotations(target: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
 
     Args:
         target: ``boxes`` (G, 4) xyxy pixels, ``labels`` (G,), and if present ``iscrowd`` (G,),
-            ``difficult`` (G,) and ``masks`` (G, H, W).
+            ``difficult`` (G,), ``masks`` (G, H, W) and ``keypoints`` (G, K, 3).
 
     Returns:
         G dicts with ``category_id`` (the label), ``bbox`` [x, y, width, height] in pixels,
-        ``area`` (of the mask, or else of the box), ``iscrowd``, ``difficult``, and for masks
-        ``segmentation``, compressed RLE.
+        ``area`` (of the mask, or else of the box), ``iscrowd``, ``difficult``, for masks
+        ``segmentation``, compressed RLE, and for keypoints ``keypoints``, one list of 3 * K
+        numbers, and ``num_keypoints``, how many are visible.
     """
     none = np.zeros(len(target["boxes"]), np.uint8)
     entries: list[dict[str, Any]] = []
@@ -107,6 +114,10 @@ def coco_annotations(target: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         if "masks" in target:
             entry["segmentation"] = encode_rle(target["masks"][i])
             entry["area"] = float(np.count_nonzero(target["masks"][i]))
+        if "keypoints" in target:
+            points = target["keypoints"][i].astype(np.float64)
+            entry["keypoints"] = points.ravel().tolist()
+            entry["num_keypoints"] = int(np.count_nonzero(points[:, 2]))
         entries.append(entry)
     return entries
 

@@ -10,6 +10,7 @@ import pytest
 from mlx_rcnn.ops.rle import decode_rle
 from mlx_rcnn.results import (
     coco_annotations,
+    coco_results,
     image_ids,
     picture_paths,
     replacing,
@@ -58,3 +59,24 @@ def test_coco_annotations():
     first = coco_annotations({**target, "masks": masks, "iscrowd": np.array([1, 0])})[0]
     assert first["area"] == 9 and first["iscrowd"] == 1
     assert decode_rle(first["segmentation"]).sum() == 9
+    points = np.zeros((2, 2, 3), np.float32)
+    points[0] = [[1.5, 2, 2], [0, 0, 0]]
+    first, second = coco_annotations({**target, "keypoints": points})
+    assert first["keypoints"] == [1.5, 2, 2, 0, 0, 0] and first["num_keypoints"] == 1
+    assert second["num_keypoints"] == 0
+
+
+def test_coco_results_with_keypoints():
+    prediction = {
+        "boxes": np.array([[1, 2, 4, 6]], np.float32),
+        "scores": np.array([0.5], np.float32),
+        "labels": np.array([1], np.int32),
+        "keypoints": np.array([[[1.23456, 2, 1], [3, 4.5, 1]]], np.float32),
+        "keypoints_scores": np.array([[7.25, -0.5]], np.float32),
+    }
+    (entry,) = coco_results(prediction, 7)
+    assert entry == {
+        "image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5,
+        "keypoints": [1.2346, 2, 1, 3, 4.5, 1], "keypoints_scores": [7.25, -0.5],
+    }  # fmt: skip
+    assert json.loads(json.dumps(entry)) == entry  # numbers of JSON, not of NumPy

@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlx_rcnn import FasterRCNN, MaskRCNN, ResNetFPNConfig
+from mlx_rcnn import FasterRCNN, KeypointRCNN, MaskRCNN, ResNetFPNConfig
 from mlx_rcnn.data import Loader, ShapesDataset, TrainBatch
 from mlx_rcnn.training import TrainConfig
 from mlx_rcnn.training.optimizer import optimizer_arrays
@@ -40,13 +40,15 @@ def build(kind: str = "faster_rcnn", norm: str = "group", classes: int = 4, **op
     }  # fmt: skip
     if kind == "mask_rcnn":
         detector |= {"mask_hidden_channels": 8, "mask_num_convs": 1}
-    cls = MaskRCNN if kind == "mask_rcnn" else FasterRCNN
-    return cls(backbone, 8, classes, **{**detector, **options})
+    if kind == "keypoint_rcnn":
+        detector |= {"num_keypoints": 5, "keypoint_layers": (8,)}
+    kinds = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN, "keypoint_rcnn": KeypointRCNN}
+    return kinds[kind](backbone, 8, classes, **{**detector, **options})
 
 
-def shapes(count: int = 6, seed: int = 0) -> ShapesDataset:
-    """Circles, squares and triangles with masks."""
-    return ShapesDataset(count, SIZE, seed=seed)
+def shapes(count: int = 6, seed: int = 0, keypoints: bool = False) -> ShapesDataset:
+    """Circles, squares and triangles with masks, and perhaps keypoints."""
+    return ShapesDataset(count, SIZE, seed=seed, keypoints=keypoints)
 
 
 def batches(size: int, count: int = 1) -> list[TrainBatch]:
@@ -80,9 +82,12 @@ def score(model, dataset) -> dict[str, float]:
     return {"AP": float(len(found["scores"])) / 100}
 
 
-def train(folder: Path, config: TrainConfig = CONFIG, **options) -> Summary:
+def train(
+    folder: Path, config: TrainConfig = CONFIG, kind: str = "faster_rcnn", **options
+) -> Summary:
     """A whole run, in a second or two."""
-    return fit(build(), shapes(), shapes(2, seed=1), config, folder, evaluate=score, **options)
+    data = [shapes(count, seed, kind == "keypoint_rcnn") for count, seed in ((6, 0), (2, 1))]
+    return fit(build(kind), *data, config, folder, evaluate=score, **options)
 
 
 if __name__ == "__main__":

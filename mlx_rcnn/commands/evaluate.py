@@ -17,6 +17,9 @@ from .places import check_writable, make_folders, set_device
 
 _DEFECTS_SHOWN = 10
 _MAIN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+_KEYPOINT = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
+# How the table calls COCO's kinds, which lie under a prefix of the metrics' names.
+_KINDS = {"": "box", "segm_": "mask", "keypoints_": "keypoint"}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         _check_not_data(args, results, dataset)
     model = load_model(args.model, args.dtype)
     dataset = _with_classes_of(model, dataset)
+    if args.metric == "coco" and getattr(model, "needs_keypoints", False):
+        _check_keypoints(model, dataset)
     _complain(dataset)
     if results is not None:
         make_folders([results.parent])
@@ -78,21 +83,22 @@ def table(found: dict[str, Any], metric: str) -> list[str]:
     Returns:
         Lines: one a class, the metrics over all, and the speed.
     """
-    columns = ["AP", "AP50", "segm_AP", "segm_AP50"] if metric == "coco" else ["AP"]
+    both = [f"{prefix}{key}" for prefix in _KINDS for key in ("AP", "AP50")]
+    columns = both if metric == "coco" else ["AP"]
     rows = found["per_class"]
     columns = [c for c in columns if any(c in row for row in rows.values())]
     used = {name: row for name, row in rows.items() if row["objects"]}
     width = max(map(len, [*used, "class"]))
-    heads = [c.replace("segm_", "mask ") for c in columns]
-    lines = [f"{'class':<{width}}  objects" + "".join(f"  {head:>9}" for head in heads)]
+    heads = [_head(column) for column in columns]
+    widths = [max(len(head), 9) for head in heads]
+    cells = [f"  {head:>{size}}" for head, size in zip(heads, widths, strict=True)]
+    lines = [f"{'class':<{width}}  objects" + "".join(cells)]
     for name, row in used.items():
-        values = "".join(f"  {_percent(row[c]):>9}" for c in columns)
-        lines.append(f"{name:<{width}}  {row['objects']:>7}{values}")
+        cells = [f"  {_percent(row[c]):>{size}}" for c, size in zip(columns, widths, strict=True)]
+        lines.append(f"{name:<{width}}  {row['objects']:>7}{''.join(cells)}")
     lines.append("")
     if metric == "coco":
-        lines += _coco_lines(found, "box", "")
-        if "segm_AP" in found:
-            lines += _coco_lines(found, "mask", "segm_")
+        lines += _coco_lines(found)
     else:
         kind = "11-point" if metric == "voc07" else "area"
         lines.append(f"mAP at IoU 0.5 ({kind}) {_percent(found['mAP'])}")
@@ -105,9 +111,24 @@ def table(found: dict[str, Any], metric: str) -> list[str]:
     return lines
 
 
-def _coco_lines(found: dict[str, Any], title: str, prefix: str) -> list[str]:
-    shown = [f"{name} {_percent(found[prefix + name])}" for name in _MAIN]
-    return [f"{title:<5}{'  '.join(shown[:6])}", f"{'':<5}{'  '.join(shown[6:])}"]
+def _head(column: str) -> str:
+    """A column's title: ``mask AP50`` of ``segm_AP50``; of boxes the metric alone."""
+    prefix, sign, metric = column.rpartition("_")
+    return f"{_KINDS[prefix + sign]} {metric}" if sign else metric
+
+
+def _coco_lines(found: dict[str, Any]) -> list[str]:
+    """Two lines a kind, of precision and of recall."""
+    kinds = {prefix: title for prefix, title in _KINDS.items() if f"{prefix}AP" in found}
+    width = max(map(len, [*kinds.values(), "mask"])) + 1
+    lines = []
+    for prefix, title in kinds.items():
+        names = _KEYPOINT if title == "keypoint" else _MAIN
+        shown = [f"{name} {_percent(found[prefix + name])}" for name in names]
+        half = len(shown) // 2
+        lines.append(f"{title:<{width}}{'  '.join(shown[:half])}")
+        lines.append(f"{'':<{width}}{'  '.join(shown[half:])}")
+    return lines
 
 
 def _percent(value: float) -> str:
@@ -115,12 +136,12 @@ def _percent(value: float) -> str:
 
 
 def _dataset(args: argparse.Namespace) -> DetectionDataset:
-    masks = None if args.metric == "coco" else False
+    wanted = None if args.metric == "coco" else False  # masks and keypoints, if there are any
     try:
-        # Of VOC there are no masks, which None allows for.
         return open_dataset(
-            args.data, args.format, args.split, None, masks, images=args.images, strict=args.strict
-        )
+            args.data, args.format, args.split, None, wanted, keypoints=wanted,
+            images=args.images, strict=args.strict,
+        )  # fmt: skip
     except (OSError, ValueError) as error:
         raise CommandError(" ".join(str(error).split())) from error
 
@@ -144,6 +165,27 @@ def _with_classes_of(model: Any, dataset: DetectionDataset) -> DetectionDataset:
         return dataset.with_classes(model.class_names)
     except ValueError as error:
         raise CommandError(str(error)) from error
+
+
+def _check_keypoints(model: Any, dataset: DetectionDataset) -> None:
+    """Refuse keypoints of another number, and say if those that are compared have other names."""
+    names, own = dataset.keypoint_names, model.keypoint_names
+    if names is None:
+        text = "the data has no keypoints that all its classes share: boxes alone are measured"
+        print(f"mlx_rcnn: warning: {text}", file=sys.stderr)
+        return
+    count = model.roi_heads.keypoint_predictor.num_keypoints
+    if len(names) != count:
+        raise CommandError(
+            f"the model finds {count} keypoints, but the data has {len(names)}: {', '.join(names)}"
+        )
+    if own is not None and own != names:
+        at = next(i for i, pair in enumerate(zip(own, names, strict=True)) if len(set(pair)) > 1)
+        print(
+            f"mlx_rcnn: warning: keypoint {at + 1} is {own[at]} to the model and {names[at]} in "
+            "the data: they are compared by their place",
+            file=sys.stderr,
+        )
 
 
 def _complain(dataset: DetectionDataset) -> None:

@@ -63,8 +63,8 @@ def _add_metric(group: Any, fraction: Callable[[str], float]) -> None:
         "--metric",
         choices=("coco", "voc07", "voc"),
         default="coco",
-        help="coco: AP at IoU 0.50:0.95, of boxes and masks; voc07: 11-point AP at 0.5; voc: area "
-        "AP at 0.5, since 2010 (default: coco)",
+        help="coco: AP at IoU 0.50:0.95, of boxes, masks and keypoints; voc07: 11-point AP at 0.5; "
+        "voc: area AP at 0.5, since 2010 (default: coco)",
     )
     group.add_argument(
         "--score-thresh",

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.output)
     config = _config(args, folder)
     model = _model(args, folder, config)
-    train_set, val_set = _data(args, model.needs_masks)
+    train_set, val_set = _data(args, model)
     if len(train_set.class_names) < 2:
         raise CommandError(f"{args.data} has no objects: expected some to learn from")
     if args.resume:
@@ -114,11 +114,13 @@ def _model(args: argparse.Namespace, folder: Path, config: TrainConfig) -> Any:
     return model
 
 
-def _data(args: argparse.Namespace, masks: bool) -> tuple[Any, Any]:
+def _data(args: argparse.Namespace, model: Any) -> tuple[Any, Any]:
     """The training set, and the validation set or ``None``."""
     from ..data import open_dataset, report
 
-    options = {"masks": masks, "strict": args.strict}
+    options = {
+        "masks": model.needs_masks, "keypoints": model.needs_keypoints, "strict": args.strict
+    }  # fmt: skip
     for name, path, split in (
         ("--split", args.data, args.split),
         ("--val-split", args.val_data or args.data, args.val_split),

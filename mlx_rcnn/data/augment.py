@@ -1,8 +1,7 @@
-"""Random changes to an image, which its boxes and masks follow.
+"""Random changes to an image, which its boxes, masks and keypoints follow.
 
 Each is a callable ``(image, target, rng) -> (image, target)``; arguments are never changed in
-place, and the same generator state gives the same result. Sizes and coordinates are in pixels, x
-to the right and y down; a box's edges lie between pixels: flipping a width W maps x to W - x.
+place, and the same generator state gives the same result. Sizes are in pixels.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from .sample import Target, select
-from .shapes import mask_boxes
+from .geometry import FILL, crop, flip_horizontally, flip_vertically, pad, resize
+from .keypoints import mirror_partners
+from .sample import Target
 
 Augmentation = Callable[[np.ndarray, Target, np.random.Generator], tuple[np.ndarray, Target]]
 
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow and torchvision
-_FILL = (124, 116, 104)  # ImageNet's mean: normalised, it is close to the zeros of padding
 
 
 class Compose:
@@ -45,10 +44,18 @@ class HorizontalFlip:
 
     Args:
         p: how often. Default: ``0.5``.
+        keypoint_names: of targets with keypoints, which swap their left and right by them (see
+            :func:`~mlx_rcnn.data.keypoints.mirror_partners`); ``()`` if none has a side. Default:
+            none, and targets have no keypoints.
+
+    Raises:
+        ValueError: a ``p`` that is no probability; when called, keypoints without names.
     """
 
-    def __init__(self, p: float = 0.5) -> None:
+    def __init__(self, p: float = 0.5, keypoint_names: Sequence[str] | None = None) -> None:
         self.p = _probability(p)
+        self.named = keypoint_names is not None
+        self.partners = mirror_partners(keypoint_names) if keypoint_names else None
 
     def __call__(
         self, image: np.ndarray, target: Target, rng: np.random.Generator
@@ -56,14 +63,11 @@ class HorizontalFlip:
         """Flip with probability ``p``."""
         if rng.random() >= self.p:
             return image, target
-        width = np.float32(image.shape[1])
-        boxes = target["boxes"]
-        left, right = width - boxes[:, 2], width - boxes[:, 0]
-        flipped = np.stack([left, boxes[:, 1], right, boxes[:, 3]], 1)
-        out = {**target, "boxes": flipped}
-        if "masks" in target:
-            out["masks"] = np.ascontiguousarray(target["masks"][:, :, ::-1])
-        return np.ascontiguousarray(image[:, ::-1]), out
+        if "keypoints" in target and not self.named:
+            raise ValueError(
+                "HorizontalFlip of keypoints: expected keypoint_names, to swap left and right"
+            )
+        return flip_horizontally(image, target, self.partners)
 
 
 class VerticalFlip:
@@ -82,14 +86,7 @@ class VerticalFlip:
         """Flip with probability ``p``."""
         if rng.random() >= self.p:
             return image, target
-        height = np.float32(image.shape[0])
-        boxes = target["boxes"]
-        top, bottom = height - boxes[:, 3], height - boxes[:, 1]
-        flipped = np.stack([boxes[:, 0], top, boxes[:, 2], bottom], 1)
-        out = {**target, "boxes": flipped}
-        if "masks" in target:
-            out["masks"] = np.ascontiguousarray(target["masks"][:, ::-1])
-        return np.ascontiguousarray(image[::-1]), out
+        return flip_vertically(image, target)
 
 
 class RandomShortSide:
@@ -125,7 +122,7 @@ class ScaleJitterCrop:
     a detector would enlarge it again. As torchvision's ScaleJitter and FixedSizeCrop.
 
     Objects that the crop does not hold are dropped; with masks, boxes are those of what is left of
-    the mask.
+    the mask. Keypoints that it does not hold are no longer visible.
 
     Args:
         size: (height, width) of the result. Default: the image's own.
@@ -137,7 +134,7 @@ class ScaleJitterCrop:
         self,
         size: tuple[int, int] | None = None,
         scale: Sequence[float] = (0.1, 2.0),
-        fill: tuple[int, int, int] = _FILL,
+        fill: tuple[int, int, int] = FILL,
     ) -> None:
         if size is not None and (len(size) != 2 or min(size) < 1):
             raise ValueError(f"size={size}: expected (height, width) of at least 1 pixel")
@@ -208,97 +205,9 @@ class ColourJitter:
         return image, target
 
 
-def resize(image: np.ndarray, target: Target, size: tuple[int, int]) -> tuple[np.ndarray, Target]:
-    """Scale an image with its boxes and masks.
-
-    Args:
-        image (H, W, 3): uint8.
-        target: ``boxes`` and optionally ``masks``, which take the nearest pixel.
-        size: (height, width) wanted.
-
-    Returns:
-        The image, antialiased bilinear by Pillow, and its target.
-    """
-    height, width = image.shape[:2]
-    if (height, width) == size:
-        return image, target
-    pixels = np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
-    ratio = np.array([size[1] / width, size[0] / height] * 2, np.float32)
-    out = {**target, "boxes": target["boxes"] * ratio}
-    if "masks" in target:
-        rows, columns = _nearest(height, size[0]), _nearest(width, size[1])
-        out["masks"] = target["masks"][:, rows][:, :, columns]
-    return pixels, out
-
-
-def crop(
-    image: np.ndarray, target: Target, corner: tuple[int, int], size: tuple[int, int]
-) -> tuple[np.ndarray, Target]:
-    """Cut a window out of an image.
-
-    Args:
-        image (H, W, 3): uint8.
-        target: rows of objects that have nothing left are dropped; with masks, boxes become those
-            of what is left of the mask (crowds keep their own, as they need not have one).
-        corner: (top, left).
-        size: (height, width) at most; the window ends where the image does.
-
-    Returns:
-        The window and its target.
-    """
-    top, left = corner
-    pixels = np.ascontiguousarray(image[top : top + size[0], left : left + size[1]])
-    height, width = pixels.shape[:2]
-    shift = np.array([left, top] * 2, np.float32)
-    limit = np.array([width, height] * 2, np.float32)
-    boxes = np.clip(target["boxes"] - shift, 0, limit)
-    out = {**target, "boxes": boxes}
-    if "masks" in target:
-        out["masks"] = target["masks"][:, top : top + size[0], left : left + size[1]]
-        if pixels.shape != image.shape:
-            crowd = target["iscrowd"].astype(bool)[:, None]
-            out["boxes"] = boxes = np.where(crowd, boxes, mask_boxes(out["masks"]))
-    return pixels, select(out, (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
-
-
-def pad(
-    image: np.ndarray,
-    target: Target,
-    size: tuple[int, int],
-    fill: tuple[int, int, int] = _FILL,
-) -> tuple[np.ndarray, Target]:
-    """Fill an image up at the right and the bottom.
-
-    Args:
-        image (H, W, 3): uint8, at most ``size``.
-        target: masks are filled up with zeros, boxes stay.
-        size: (height, width) wanted.
-        fill: RGB of the new pixels. Default: ImageNet's mean.
-
-    Returns:
-        The image of ``size`` and its target.
-    """
-    height, width = image.shape[:2]
-    if (height, width) == size:
-        return image, target
-    pixels = np.empty((*size, 3), np.uint8)
-    pixels[:] = fill
-    pixels[:height, :width] = image
-    if "masks" in target:
-        after = ((0, 0), (0, size[0] - height), (0, size[1] - width))
-        target = {**target, "masks": np.pad(target["masks"], after)}
-    return pixels, target
-
-
 def _scaled(image: np.ndarray, scale: float) -> tuple[int, int]:
     height, width = image.shape[:2]
     return max(round(height * scale), 1), max(round(width * scale), 1)
-
-
-def _nearest(length: int, size: int) -> np.ndarray:
-    """The source pixel under the centre of each new one."""
-    index = np.floor((np.arange(size) + 0.5) * length / size).astype(np.int64)
-    return np.minimum(index, length - 1)
 
 
 def _probability(p: float) -> float:

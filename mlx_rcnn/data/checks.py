@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..images import ImageError
+from .keypoints import read_keypoints
 from .polygons import segmentation_mask, usable_polygons
 from .sample import BACKGROUND, Defect, Target
 
@@ -29,6 +30,7 @@ class RawObject:
         label: 1..C-1.
         crowd, difficult: COCO's and VOC's marks.
         segmentation: COCO polygons or RLE, or ``None``.
+        keypoints: x, y, visibility of each in one list, or ``None``.
     """
 
     where: str
@@ -37,6 +39,7 @@ class RawObject:
     crowd: bool = False
     difficult: bool = False
     segmentation: Any = None
+    keypoints: Any = None
 
 
 @dataclass(slots=True)
@@ -46,7 +49,7 @@ class Item:
     Args:
         path, image_id, name: the image.
         size: (height, width) as it will be loaded.
-        target: boxes, labels, iscrowd, difficult.
+        target: boxes, labels, iscrowd, difficult, and perhaps keypoints.
         upright: whether to follow the EXIF orientation.
         segmentations: one an object, or ``None`` without masks.
         truth: every object as annotated, in COCO's terms, or ``None`` where ``target`` is that.
@@ -70,6 +73,7 @@ def make_item(
     objects: Sequence[RawObject],
     defects: list[Defect],
     masks: bool = False,
+    num_keypoints: int | None = None,
 ) -> Item | None:
     """Check one image and its objects; what does not pass goes to ``defects``.
 
@@ -79,6 +83,8 @@ def make_item(
         objects: as annotated.
         defects: extended in place.
         masks: whether each object needs a segmentation. Default: ``False``.
+        num_keypoints: how many an object has; those of one that cannot be used are dropped, and it
+            stays as a box. Default: no keypoints.
 
     Returns:
         The item, or ``None`` if the image is dropped.
@@ -108,6 +114,8 @@ def make_item(
         "iscrowd": np.array([o.crowd for o in kept], np.uint8),
         "difficult": np.array([o.difficult for o in kept], np.uint8),
     }
+    if num_keypoints is not None:
+        target["keypoints"] = _keypoints(kept, num_keypoints, name, defects)
     segmentations = [o.segmentation for o in kept] if masks else None
     return Item(path, image_id, name, size, target, follow, segmentations)
 
@@ -211,6 +219,18 @@ def _mask_problem(found: RawObject, size: tuple[int, int]) -> str | None:
     except (TypeError, ValueError) as error:
         return str(error)
     return None
+
+
+def _keypoints(
+    objects: Sequence[RawObject], count: int, name: str, defects: list[Defect]
+) -> np.ndarray:
+    """(G, K, 3) float32."""
+    found = np.zeros((len(objects), count, 3), np.float32)
+    for row, item in zip(found, objects, strict=True):
+        row[:], problem = read_keypoints(item.keypoints, count)
+        if problem is not None:
+            defects.append(Defect(f"{name}, {item.where}", problem, "keypoints dropped"))
+    return found
 
 
 def _shown(box: tuple[float, ...]) -> str:

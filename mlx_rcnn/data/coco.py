@@ -1,4 +1,4 @@
-"""COCO annotations: one JSON file of boxes, polygons and RLE, and the folder of its images."""
+"""COCO annotations: one JSON file of boxes, masks and keypoints, and the folder of its images."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from .checks import Item, RawObject, check_class_names, make_item
 from .dataset import DetectionDataset
+from .keypoints import KeypointKind, category_keypoints, read_keypoints
 from .sample import Defect
 from .splits import find_json, split_names
 
@@ -55,6 +56,7 @@ def open_coco(
     split: str | None = None,
     images: Path | None = None,
     masks: bool | None = False,
+    keypoints: bool | None = False,
 ) -> DetectionDataset:
     """Read COCO annotations.
 
@@ -66,18 +68,22 @@ def open_coco(
         split: ``"train"``, ``"val2017"``, ... Default: the only one.
         images: the folder that ``file_name`` counts from. Default: looked for beside the JSON.
         masks: whether objects need a segmentation; ``None``: if the data has any.
+        keypoints: whether samples carry keypoints; ``None``: if the categories name some, and all
+            the same ones.
 
     Returns:
         The dataset.
 
     Raises:
-        ValueError: JSON of another kind, no image found, or several files and no split.
+        ValueError: JSON of another kind, no image found, several files and no split, or with
+            ``keypoints`` categories that have none or differ in them.
         FileNotFoundError: ``images`` does not exist.
     """
     path, splits = find_json(path, split)
     data = read_json(path)
     defects: list[Defect] = []
     categories = _categories(data["categories"], path)
+    kind = _keypoint_kind(data["categories"], path, keypoints, defects)
     label_of = {id_: label for label, id_ in enumerate(categories, 1)}
     entries = _images(data["images"], path, defects)
     by_image = _by_image(data["annotations"], entries, path, defects)
@@ -86,7 +92,7 @@ def open_coco(
         masks = any(annotation.get("segmentation") for annotation in data["annotations"])
     items = []
     for id_, entry in entries.items():
-        item = _item(folder, entry, by_image.get(id_, []), label_of, masks, defects)
+        item = _item(folder, entry, by_image.get(id_, []), label_of, masks, kind, defects)
         if item is not None:
             items.append(item)
     return DetectionDataset(
@@ -97,6 +103,8 @@ def open_coco(
         "coco",
         masks,
         splits,
+        kind.names if kind else None,
+        kind.skeleton if kind else None,
     )
 
 
@@ -115,6 +123,26 @@ def _categories(entries: Sequence[Mapping[str, Any]], path: Path) -> dict[int, s
     if not found:
         raise ValueError(f"{path} has no categories")
     return dict(sorted(found.items()))
+
+
+def _keypoint_kind(
+    categories: Sequence[Mapping[str, Any]],
+    path: Path,
+    wanted: bool | None,
+    defects: list[Defect],
+) -> KeypointKind | None:
+    """Which keypoints samples carry, ``None`` for no keypoints."""
+    if wanted is False:
+        return None
+    try:
+        kind = category_keypoints(categories, path, defects)
+    except ValueError:
+        if wanted:
+            raise
+        return None
+    if wanted and kind is None:
+        raise ValueError(f"{path} has no keypoints: expected their names in one of its categories")
+    return kind
 
 
 def _images(
@@ -180,6 +208,7 @@ def _item(
     annotations: Sequence[dict[str, Any]],
     label_of: Mapping[int, int],
     masks: bool,
+    kind: KeypointKind | None,
     defects: list[Defect],
 ) -> Item | None:
     path = folder / str(entry["file_name"])
@@ -203,7 +232,10 @@ def _item(
         crowd = bool(annotation.get("iscrowd", 0))
         segmentation = _compact(annotation.get("segmentation")) if masks else None
         corners = (x, y, x + width, y + height)
-        objects.append(RawObject(where, corners, label, crowd, segmentation=segmentation))
+        points = annotation.get("keypoints") if kind else None
+        objects.append(
+            RawObject(where, corners, label, crowd, segmentation=segmentation, keypoints=points)
+        )
         truth.append(
             {
                 "category_id": label,
@@ -212,12 +244,23 @@ def _item(
                 "iscrowd": int(crowd),
                 "difficult": int(bool(annotation.get("difficult", 0))),
                 **({"segmentation": segmentation} if segmentation else {}),
+                **(_true_keypoints(annotation, len(kind.names)) if kind else {}),
             }
         )
-    item = make_item(path, entry["id"], str(path), annotated, objects, defects, masks)
+    count = len(kind.names) if kind else None
+    item = make_item(path, entry["id"], str(path), annotated, objects, defects, masks, count)
     if item is not None:
         item.truth = truth
     return item
+
+
+def _true_keypoints(annotation: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """An annotation's keypoints for an evaluator, which passes over objects with a count of 0."""
+    points, problem = read_keypoints(annotation.get("keypoints"), count)
+    visible = int(np.count_nonzero(points[:, 2]))
+    given = annotation.get("num_keypoints", visible)
+    number = given if isinstance(given, int) and problem is None else visible
+    return {"keypoints": points.reshape(-1), "num_keypoints": number}
 
 
 def _label(category_id: Any, label_of: Mapping[int, int]) -> int | None:

@@ -28,6 +28,8 @@ class DetectionDataset:
         format: ``"voc"`` or ``"coco"``.
         masks: whether samples carry masks.
         splits: the splits that the source has.
+        keypoint_names: one a keypoint, where samples carry keypoints.
+        keypoint_skeleton: pairs of keypoints to join when drawn, counted from 0, if it is known.
     """
 
     items: Sequence[Item]
@@ -37,6 +39,8 @@ class DetectionDataset:
     format: str = "voc"
     masks: bool = False
     splits: tuple[str, ...] = ()
+    keypoint_names: tuple[str, ...] | None = None
+    keypoint_skeleton: tuple[tuple[int, int], ...] | None = None
     # Labels of `items` to labels of `class_names`; 0 for classes that no object has.
     _labels: np.ndarray | None = field(default=None, repr=False)
 
@@ -50,7 +54,8 @@ class DetectionDataset:
             index: 0 to ``len(self) - 1``.
 
         Returns:
-            The sample; ``target`` has ``iscrowd`` and ``difficult``, and ``masks`` if asked for.
+            The sample; ``target`` has ``iscrowd`` and ``difficult``, and ``masks`` and
+            ``keypoints`` if asked for.
 
         Raises:
             IndexError: no such index.
@@ -77,7 +82,8 @@ class DetectionDataset:
             index: 0 to ``len(self) - 1``.
 
         Returns:
-            ``boxes``, ``labels``, ``iscrowd`` and ``difficult``, see :class:`Sample`.
+            ``boxes``, ``labels``, ``iscrowd``, ``difficult`` and perhaps ``keypoints``, see
+            :class:`Sample`.
         """
         target = {name: rows.copy() for name, rows in self.items[index].target.items()}
         if self._labels is not None:
@@ -95,7 +101,8 @@ class DetectionDataset:
 
         Returns:
             Dicts of ``category_id`` (the label), ``bbox`` [x, y, width, height], ``area``,
-            ``iscrowd``, ``difficult`` and, with masks, ``segmentation``.
+            ``iscrowd``, ``difficult`` and, with masks, ``segmentation``, with keypoints
+            ``keypoints`` (3 * K numbers) and ``num_keypoints``.
         """
         item = self.items[index]
         if item.truth is None:

@@ -16,7 +16,8 @@ def write_coco(dataset: Any, folder: str | os.PathLike[str]) -> Path:
     """Write images as PNG and their annotations as COCO JSON.
 
     Args:
-        dataset: with ``len``, indexing and ``class_names``.
+        dataset: with ``len``, indexing and ``class_names``, and for keypoints ``keypoint_names``
+            and perhaps ``keypoint_skeleton``, which all classes then have.
         folder: made if missing; gets ``annotations.json`` and ``images/``.
 
     Returns:
@@ -37,7 +38,15 @@ def write_coco(dataset: Any, folder: str | os.PathLike[str]) -> Path:
         images.append({"id": i + 1, "file_name": name, "height": height, "width": width})
         for entry in coco_annotations(sample.target):
             annotations.append({"id": len(annotations) + 1, "image_id": i + 1, **entry})
-    categories = [{"id": i, "name": name} for i, name in enumerate(dataset.class_names) if i]
+    kind: dict[str, Any] = {}
+    if getattr(dataset, "keypoint_names", None):
+        edges = getattr(dataset, "keypoint_skeleton", None) or ()
+        kind = {
+            "keypoints": list(dataset.keypoint_names),
+            "skeleton": [[a + 1, b + 1] for a, b in edges],
+        }
+    names = dataset.class_names
+    categories = [{"id": i, "name": name, **kind} for i, name in enumerate(names) if i]
     path = root / "annotations.json"
     with replacing(path) as part, open(part, "w", encoding="utf-8") as file:
         content = {"images": images, "annotations": annotations, "categories": categories}

@@ -21,6 +21,7 @@ def open_dataset(
     class_names: Sequence[str] | None = None,
     masks: bool | None = False,
     *,
+    keypoints: bool | None = False,
     images: str | os.PathLike[str] | None = None,
     strict: bool = False,
 ) -> DetectionDataset:
@@ -29,7 +30,8 @@ def open_dataset(
     What is wrong is dropped, and listed in ``defects``: images that are missing, unreadable or of
     another size than annotated, XML that is not well formed, objects whose box has no area, is not
     finite, lies outside the image or comes up twice, whose class or image is unknown, and with
-    ``masks`` those without a usable segmentation. Boxes that reach over the border are cut.
+    ``masks`` those without a usable segmentation. Boxes that reach over the border are cut. With
+    ``keypoints``, objects whose keypoints cannot be used stay as boxes without any.
 
     Args:
         path: a VOC folder (a devkit with its years, a year, or images and XML files in any
@@ -40,6 +42,8 @@ def open_dataset(
             data's own, alphabetical for VOC, by category id for COCO.
         masks: whether samples carry masks (COCO only); objects without a segmentation are then
             dropped. ``None``: if the data has any.
+        keypoints: whether samples carry keypoints (COCO only). ``None``: if the categories name
+            some, and all the same ones. Default: ``False``.
         images: the folder that COCO's ``file_name`` counts from. Default: looked for.
         strict: make defects an error. Default: ``False``.
 
@@ -49,13 +53,15 @@ def open_dataset(
     Raises:
         FileNotFoundError: no such path.
         ValueError: no annotations, JSON of another kind, no such split, a class that
-            ``class_names`` lacks, or no image that can be used.
+            ``class_names`` lacks, no image that can be used, or ``masks`` or ``keypoints`` of data
+            that cannot have them.
         DatasetError: defects, with ``strict``; all are listed.
     """
     root = Path(path)
     if not root.exists():
         raise FileNotFoundError(f"no such file or folder: {root}")
-    dataset = _open(root, format, split, masks, Path(images) if images is not None else None)
+    folder = Path(images) if images is not None else None
+    dataset = _open(root, format, split, masks, keypoints, folder)
     if strict:
         dataset = dataset.strict()
     if not len(dataset):
@@ -65,18 +71,27 @@ def open_dataset(
 
 
 def _open(
-    root: Path, format: str | None, split: str | None, masks: bool | None, images: Path | None
+    root: Path,
+    format: str | None,
+    split: str | None,
+    masks: bool | None,
+    keypoints: bool | None,
+    images: Path | None,
 ) -> DetectionDataset:
     if format is None:
         format = guess_format(root)
     if format not in FORMATS:
         raise ValueError(f"format={format!r}: expected one of {FORMATS}")
     if format == "coco":
-        return open_coco(root, split, images, masks)
+        return open_coco(root, split, images, masks, keypoints)
     if not root.is_dir():
         raise ValueError(f"{root} is a file: expected a folder with VOC annotations")
     if masks:
         raise ValueError("VOC annotations hold no masks: expected masks=False, or COCO JSON")
+    if keypoints:
+        raise ValueError(
+            f"{root}: VOC annotations hold no keypoints: expected keypoints=False, or COCO JSON"
+        )
     return open_voc(list_files(root), split)
 
 

@@ -27,6 +27,9 @@ class DatasetReport:
         areas: objects that COCO calls small, medium and large, by the area of their box.
         per_image: the most objects of one image.
         defects: what was found wrong.
+        keypoint_names: one a keypoint, where the data has keypoints.
+        with_keypoints: objects with a visible keypoint, crowds left out.
+        keypoints: visible keypoints in all.
     """
 
     images: int
@@ -38,6 +41,9 @@ class DatasetReport:
     areas: tuple[int, int, int]
     per_image: int
     defects: tuple[Defect, ...]
+    keypoint_names: tuple[str, ...] | None = None
+    with_keypoints: int = 0
+    keypoints: int = 0
 
     def __str__(self) -> str:
         sizes = [f"{width}x{height}" for height, width in self.image_sizes]
@@ -52,6 +58,11 @@ class DatasetReport:
         ]
         width = max(map(len, self.objects), default=0)
         lines += [f"  {name:<{width}}  {count}" for name, count in self.objects.items()]
+        if self.keypoint_names is not None:
+            lines.append(
+                f"keypoints  {len(self.keypoint_names)} of an object; {self.keypoints} visible, on "
+                f"{self.with_keypoints} of {sum(self.objects.values())} objects"
+            )
         if not self.defects:
             return "\n".join([*lines, "defects  none"])
         rules = Counter(defect.rule for defect in self.defects)
@@ -75,7 +86,7 @@ def report(dataset: Any) -> DatasetReport:
     """
     counts = np.zeros(len(dataset.class_names), np.int64)
     areas = np.zeros(3, np.int64)
-    empty = crowds = difficult = most = 0
+    empty = crowds = difficult = most = having = visible = 0
     target_of = getattr(dataset, "target", None)
     for i in range(len(dataset)):
         target = dataset[i].target if target_of is None else target_of(i)
@@ -88,6 +99,9 @@ def report(dataset: Any) -> DatasetReport:
         difficult += int(target.get("difficult", np.zeros(0)).sum())
         empty += not len(boxes)
         most = max(most, len(boxes))
+        if "keypoints" in target:
+            seen = (target["keypoints"][~crowd, :, 2] > 0).sum(axis=1)
+            having, visible = having + int((seen > 0).sum()), visible + int(seen.sum())
     sizes = dataset.sizes
     order = np.argsort(sizes.prod(axis=1), kind="stable")
     chosen = sizes[order[[0, len(order) // 2, -1]]].tolist() if len(order) else []
@@ -101,4 +115,7 @@ def report(dataset: Any) -> DatasetReport:
         areas=(int(areas[0]), int(areas[1]), int(areas[2])),
         per_image=most,
         defects=tuple(getattr(dataset, "defects", ())),
+        keypoint_names=getattr(dataset, "keypoint_names", None),
+        with_keypoints=having,
+        keypoints=visible,
     )

@@ -16,8 +16,9 @@ class Sample(NamedTuple):
     """One image with its objects.
 
     ``target`` holds ``boxes`` (G, 4) float32 xyxy in pixels of ``image``, ``labels`` (G,) int32 in
-    1..C-1, ``iscrowd`` (G,) uint8, and where the data has them ``difficult`` (G,) uint8 and
-    ``masks`` (G, H, W) uint8 of 0 and 1. G may be 0.
+    1..C-1, ``iscrowd`` (G,) uint8, and where the data has them ``difficult`` (G,) uint8,
+    ``masks`` (G, H, W) uint8 of 0 and 1, and ``keypoints`` (G, K, 3) float32 of x, y in the same
+    pixels and a visibility: 0 none, then x and y are 0, 1 hidden, 2 seen. G may be 0.
 
     Args:
         image (H, W, 3): uint8, RGB.
@@ -38,7 +39,8 @@ class Defect(NamedTuple):
     Args:
         where: the file, and the object in it if it is about one.
         problem: what is wrong.
-        rule: what was done: ``"image dropped"``, ``"object dropped"`` or ``"box clipped"``.
+        rule: what was done: ``"image dropped"``, ``"object dropped"``, ``"box clipped"``,
+            ``"keypoints dropped"`` (the object stays) or ``"edge dropped"`` (of a skeleton).
     """
 
     where: str

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..categories import COCO_KEYPOINTS
 from .collect import Collected, Entry, collect, images_per_second
 
 # Name, value, and where it lies: IoU thresholds 0.50:0.05:0.95, areas all/small/medium/large,
@@ -27,6 +28,17 @@ _RECALLS = {
     "ARm": (2, 2),
     "ARl": (3, 2),
 }
+# Of keypoints: areas all/medium/large, at most 20 detections an image.
+_KEYPOINT_PRECISIONS: dict[str, tuple[slice | int, int]] = {
+    "AP": (slice(None), 0),
+    "AP50": (0, 0),
+    "AP75": (5, 0),
+    "APm": (slice(None), 1),
+    "APl": (slice(None), 2),
+}
+_KEYPOINT_RECALLS = {key.replace("AP", "AR"): at for key, at in _KEYPOINT_PRECISIONS.items()}
+OTHER_SIGMA = 0.05
+"""Of each keypoint of an object that is no person: between a person's eye and hip."""
 
 
 def evaluate_coco(
@@ -36,8 +48,9 @@ def evaluate_coco(
     batch_size: int = 1,
     score_thresh: float = 0.05,
     progress: bool = True,
+    keypoint_sigmas: Sequence[float] | None = None,
 ) -> dict[str, Any]:
-    """COCO's box metrics of a model on a dataset, and mask metrics where both have masks.
+    """COCO's box metrics of a model on a dataset, and those of masks or keypoints where both have.
 
     Args:
         model: with ``predict(images, score_thresh=...)``.
@@ -45,38 +58,54 @@ def evaluate_coco(
         batch_size: images predicted at once. Default: ``1``.
         score_thresh: detections that score less are left out. Default: ``0.05``.
         progress: show a bar on standard error. Default: ``True``.
+        keypoint_sigmas: see :func:`coco_metrics`.
 
     Returns:
         See :func:`coco_metrics`.
 
     Raises:
         ImportError: faster-coco-eval is not installed.
-        ValueError: no images, or a ``batch_size`` below 1.
+        ValueError: no images, a ``batch_size`` below 1, or keypoints of unequal numbers.
     """
     load_evaluator()  # before the work, not after
-    return coco_metrics(
-        collect(model, dataset, batch_size=batch_size, score_thresh=score_thresh, progress=progress)
+    collected = collect(
+        model, dataset, batch_size=batch_size, score_thresh=score_thresh, progress=progress
     )
+    return coco_metrics(collected, keypoint_sigmas)
 
 
-def coco_metrics(collected: Collected) -> dict[str, Any]:
+def coco_metrics(
+    collected: Collected, keypoint_sigmas: Sequence[float] | None = None
+) -> dict[str, Any]:
     """Score what :func:`~mlx_rcnn.evaluation.collect` gives.
 
     For masks, small, medium and large are told by the area of the mask, as detectron2 and
-    torchvision do; pycocotools takes the box's where results hold both.
+    torchvision do; pycocotools takes the box's where results hold both. Likewise the area of
+    detected keypoints is that of the rectangle around them, as torchvision's and that of COCO's
+    keypoint results, which hold no box.
+
+    Keypoints are scored by object keypoint similarity, in place of IoU: the mean over an object's
+    visible keypoints of exp(-d^2 / (2 a (2 s)^2)), d the distance in pixels, a the annotated area
+    and s the keypoint's sigma. Objects without a visible one are passed over.
 
     Args:
         collected: detections and ground truth.
+        keypoint_sigmas (K,): how far people place each keypoint apart, a share of the object's
+            size. Default: COCO's of a person if K is 17, and 0.05 for each of any other number.
 
     Returns:
         ``AP`` (IoU 0.50:0.05:0.95), ``AP50``, ``AP75``, ``APs``, ``APm``, ``APl``, ``AR1``,
-        ``AR10``, ``AR100``, ``ARs``, ``ARm``, ``ARl``, with masks the same under ``segm_...``;
-        ``per_class``: by name, ``AP``, ``AP50``, with masks ``segm_AP`` and ``segm_AP50``, and
-        ``objects``; ``class_names``, ``images``, ``objects``, ``detections`` and
-        ``images_per_second``. From 0 to 1; NaN where there is nothing to find.
+        ``AR10``, ``AR100``, ``ARs``, ``ARm``, ``ARl``, with masks the same under ``segm_...``, with
+        keypoints ``keypoints_AP``, ``..._AP50``, ``..._AP75``, ``..._APm``, ``..._APl`` and
+        ``keypoints_AR``, ``..._AR50`` and so on, of at most 20 detections an image; ``per_class``:
+        by name, ``AP``, ``AP50``, with masks ``segm_AP`` and ``segm_AP50``, with keypoints
+        ``keypoints_AP`` and ``keypoints_AP50``, and ``objects``; ``class_names``, ``images``,
+        ``objects``, ``detections`` and ``images_per_second``. From 0 to 1; NaN where there is
+        nothing to find.
 
     Raises:
         ImportError: faster-coco-eval is not installed.
+        ValueError: ``keypoint_sigmas`` of another number, or not above 0.
     """
     truth, found = _boxes_only(collected.truth), _boxes_only(collected.found)
     result, classes = _score(collected, truth, found, "bbox")
@@ -85,9 +114,13 @@ def coco_metrics(collected: Collected) -> dict[str, Any]:
         # Without the box, so that areas are those of the mask.
         drawn = [{k: v for k, v in entry.items() if k != "bbox"} for entry in collected.found]
         segm, segm_classes = _score(collected, masks, drawn, "segm")
-        result |= {f"segm_{key}": value for key, value in segm.items()}
-        for label, row in segm_classes.items():
-            classes[label] |= {f"segm_{key}": value for key, value in row.items()}
+        _add(result, classes, "segm", segm, segm_classes)
+    if collected.keypoints is not None:
+        sigmas = _sigmas(keypoint_sigmas, collected.keypoints)
+        points = [_json_keypoints(e) for e in collected.truth if "keypoints" in e]
+        marked = [{k: v for k, v in e.items() if k not in ("bbox", "segmentation")}
+                  for e in collected.found]
+        _add(result, classes, "keypoints", *_score(collected, points, marked, "keypoints", sigmas))
     counts = count_objects(collected)
     names = collected.class_names
     per_class = {
@@ -148,8 +181,34 @@ def load_evaluator() -> Any:
     return faster_coco_eval
 
 
+def _add(
+    result: dict[str, float],
+    classes: dict[int, dict[str, float]],
+    prefix: str,
+    more: dict[str, float],
+    more_classes: dict[int, dict[str, float]],
+) -> None:
+    """Add metrics of another kind to those of boxes."""
+    result |= {f"{prefix}_{key}": value for key, value in more.items()}
+    for label, row in more_classes.items():
+        classes[label] |= {f"{prefix}_{key}": value for key, value in row.items()}
+
+
+def _sigmas(given: Sequence[float] | None, count: int) -> list[float] | None:
+    """Those to score with; ``None`` for the evaluator's own, COCO's."""
+    if given is None:
+        return None if count == len(COCO_KEYPOINTS) else [OTHER_SIGMA] * count
+    if len(given) != count or min(given) <= 0:
+        raise ValueError(f"keypoint_sigmas={given}: expected {count} numbers above 0")
+    return [float(sigma) for sigma in given]
+
+
 def _score(
-    collected: Collected, truth: list[Entry], found: list[Entry], kind: str
+    collected: Collected,
+    truth: list[Entry],
+    found: list[Entry],
+    kind: str,
+    sigmas: list[float] | None = None,
 ) -> tuple[dict[str, float], dict[int, dict[str, float]]]:
     """Metrics of all classes together, and AP and AP50 by label."""
     module = load_evaluator()
@@ -162,15 +221,23 @@ def _score(
     }
     expected = module.COCO(annotations, print_function=_silent)
     detected = expected.loadRes([entry for entry in found if entry["category_id"] in labels])
-    evaluator = module.COCOeval_faster(expected, detected, kind, print_function=_silent)
+    evaluator = module.COCOeval_faster(
+        expected, detected, kind, print_function=_silent, kpt_oks_sigmas=sigmas
+    )
+    evaluator.params.catIds = labels  # of keypoints it takes only those that are annotated
     evaluator.evaluate()
     evaluator.accumulate()
     # (10 thresholds, 101 recalls, classes, areas, limits) and (10, classes, areas, limits).
-    precision = np.asarray(evaluator.eval["precision"])
-    precision = precision.reshape(10, 101, len(labels), 4, 3)
-    recall = np.asarray(evaluator.eval["recall"]).reshape(10, len(labels), 4, 3)
-    result = {key: _mean(precision[at, ..., a, -1]) for key, (at, a) in _PRECISIONS.items()}
-    result |= {key: _mean(recall[..., area, m]) for key, (area, m) in _RECALLS.items()}
+    sizes = len(labels), len(evaluator.params.areaRng), len(evaluator.params.maxDets)
+    precision = np.asarray(evaluator.eval["precision"]).reshape(10, 101, *sizes)
+    recall = np.asarray(evaluator.eval["recall"]).reshape(10, *sizes)
+    of_points = kind == "keypoints"
+    wanted = _KEYPOINT_PRECISIONS if of_points else _PRECISIONS
+    result = {key: _mean(precision[at, ..., a, -1]) for key, (at, a) in wanted.items()}
+    if of_points:
+        result |= {k: _mean(recall[at, ..., a, -1]) for k, (at, a) in _KEYPOINT_RECALLS.items()}
+    else:
+        result |= {key: _mean(recall[..., area, m]) for key, (area, m) in _RECALLS.items()}
     classes = {
         label: {
             "AP": _mean(precision[:, :, k, 0, -1]),
@@ -188,7 +255,14 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _boxes_only(entries: list[Entry]) -> list[Entry]:
-    return [{k: v for k, v in entry.items() if k != "segmentation"} for entry in entries]
+    others = {"segmentation", "keypoints", "keypoints_scores"}
+    return [{k: v for k, v in entry.items() if k not in others} for entry in entries]
+
+
+def _json_keypoints(entry: Mapping[str, Any]) -> Entry:
+    """With keypoints as a list, and without a mask."""
+    points = np.asarray(entry["keypoints"], np.float64).tolist()
+    return {**{k: v for k, v in entry.items() if k != "segmentation"}, "keypoints": points}
 
 
 def _json_segmentation(entry: Mapping[str, Any]) -> Entry:

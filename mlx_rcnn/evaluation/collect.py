@@ -28,6 +28,8 @@ class Collected:
         found: detections.
         ids: the dataset's own id of each image.
         masks: whether every image's detections and ground truth had masks.
+        keypoints: how many an object has, ``None`` unless every image's detections and ground truth
+            had them.
         seconds: spent in ``predict``.
     """
 
@@ -37,6 +39,7 @@ class Collected:
     found: list[Entry] = field(default_factory=list)
     ids: list[int | str] = field(default_factory=list)
     masks: bool = True
+    keypoints: int | None = None
     seconds: float = 0.0
 
 
@@ -62,7 +65,8 @@ def collect(
         Detections and ground truth; masks are kept as RLE.
 
     Raises:
-        ValueError: no images, or a ``batch_size`` below 1.
+        ValueError: no images, a ``batch_size`` below 1, or detections and ground truth of unequal
+            numbers of keypoints.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: expected at least 1")
@@ -90,6 +94,8 @@ def _add(
     out.images.append({"id": image_id, "height": height, "width": width})
     out.ids.append(sample.image_id)
     out.masks &= "masks" in prediction and "masks" in sample.target
+    keypoints = _keypoints(prediction, sample.target)
+    out.keypoints = keypoints if image_id == 1 or out.keypoints == keypoints else None
     out.found += coco_results(prediction, image_id)
     if hasattr(dataset, "ground_truth"):
         truth = dataset.ground_truth(i)
@@ -97,6 +103,16 @@ def _add(
         truth = coco_annotations(sample.target)
     for entry in truth:
         out.truth.append({**entry, "id": len(out.truth) + 1, "image_id": image_id})
+
+
+def _keypoints(prediction: dict[str, np.ndarray], target: dict[str, np.ndarray]) -> int | None:
+    """How many keypoints an object has, ``None`` unless both sides have them."""
+    if "keypoints" not in prediction or "keypoints" not in target:
+        return None
+    found, true = prediction["keypoints"].shape[1], target["keypoints"].shape[1]
+    if found != true:
+        raise ValueError(f"the model finds {found} keypoints, but the data has {true} of an object")
+    return int(found)
 
 
 def results_entries(collected: Collected, category_ids: tuple[int, ...] | None) -> list[Entry]:

@@ -33,7 +33,9 @@ def make_loader(train_set: Any, config: TrainConfig, group: mx.distributed.Group
     """
     steps: list[Any] = []
     if config.hflip:
-        steps.append(HorizontalFlip(config.hflip))
+        # Without names no model is here that learns the keypoints.
+        names = getattr(train_set, "keypoint_names", None) or ()
+        steps.append(HorizontalFlip(config.hflip, names))
     if config.vflip:
         steps.append(VerticalFlip(config.vflip))
     if config.scale_jitter is not None:

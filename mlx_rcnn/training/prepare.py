@@ -10,11 +10,11 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..heads import FastRCNNPredictor, MaskRCNNPredictor
-from ..models import FasterRCNN, MaskRCNN
+from ..models import FasterRCNN
 from .checkpoint import BEST, FOLDER, LAST, Progress
 from .config import TrainConfig, changes, from_json
 from .freeze import set_trainable, stages
+from .heads import DataKeypoints, set_classes, set_keypoints
 from .report import CURVES_FILE, METRICS_FILE, SAMPLES_FOLDER
 from .step import TrainStep
 from .trees import Arrays, flatten, unflatten
@@ -24,47 +24,19 @@ OURS = {LAST, BEST, NONFINITE, FOLDER, METRICS_FILE, CURVES_FILE, SAMPLES_FOLDER
 TRAINED_STAGES = 3  # of a model with weights, as torchvision
 
 
-def set_classes(model: FasterRCNN, class_names: Sequence[str]) -> bool:
-    """Give a model the classes of a data set, with new predictors unless it has them already.
-
-    Args:
-        model: changed in place.
-        class_names: one name a class, the background's first.
-
-    Returns:
-        Whether the predictors are new.
-    """
-    names = tuple(class_names)
-    if model.class_names == names:
-        return False
-    heads, config, count = model.roi_heads, model.config, len(names)
-    old = heads.box_predictor.cls_score
-    dtype = old.weight.dtype
-    if old.weight.shape[0] != count or model.class_names is not None or model.source:
-        heads.box_predictor = FastRCNNPredictor(
-            old.weight.shape[1], count, config.class_agnostic_bbox
-        )
-        heads.box_predictor.set_dtype(dtype)
-        if isinstance(model, MaskRCNN):
-            conv = heads.mask_predictor.conv5_mask
-            heads.mask_predictor = MaskRCNNPredictor(conv.in_channels, conv.out_channels, count)
-            heads.mask_predictor.set_dtype(dtype)
-        new = True
-    else:  # never trained, and of the right size: it has only lacked the names
-        new = False
-    model.config = replace(config, num_classes=count, class_names=names)
-    return new
-
-
 def prepare_model(
-    model: FasterRCNN, class_names: Sequence[str], config: TrainConfig
+    model: FasterRCNN,
+    class_names: Sequence[str],
+    config: TrainConfig,
+    keypoints: DataKeypoints | None = None,
 ) -> TrainConfig:
-    """Set classes, input size and what learns; weights become float32.
+    """Set classes, keypoints, input size and what learns; weights become float32.
 
     Args:
         model: changed in place, left in training mode.
         class_names: of the data.
         config: the fields ``freeze``, ``min_size`` and ``seed``.
+        keypoints: of the data, for a model that learns them. Default: none.
 
     Returns:
         The config with ``freeze`` resolved.
@@ -75,6 +47,7 @@ def prepare_model(
     """
     mx.random.seed(config.seed)
     set_classes(model, class_names)
+    set_keypoints(model, keypoints)
     model.set_dtype(mx.float32)
     if config.min_size is not None:
         sizes = config.min_size
@@ -168,9 +141,14 @@ def clear_folder(folder: Path) -> None:
             shutil.rmtree(folder / name)
 
 
-def describe_data(train_set: Any, group: mx.distributed.Group) -> dict[str, Any]:
+def describe_data(
+    train_set: Any, group: mx.distributed.Group, keypoints: DataKeypoints | None = None
+) -> dict[str, Any]:
     """What about the data and machines must not change when a run is resumed."""
-    return {"images": len(train_set), "machines": group.size()}
+    found: dict[str, Any] = {"images": len(train_set), "machines": group.size()}
+    if keypoints is not None:
+        found["keypoints"] = list(keypoints.names) if keypoints.names else keypoints.number
+    return found
 
 
 def check_resume(

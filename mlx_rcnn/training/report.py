@@ -123,7 +123,7 @@ def draw_curves(metrics: Metrics) -> bool:
         x, y = (np.array(column) for column in zip(*known, strict=True))
         losses.plot(x, _smooth(y), label=name.removesuffix("_loss"))
     rate.plot([v["step"] for v in steps], [v["lr"] for v in steps])
-    for name in ("AP", "AP50", "AP75", "segm_AP"):
+    for name in ("AP", "AP50", "AP75", "segm_AP", "keypoints_AP"):
         known = [(v["epoch"], v["metrics"].get(name)) for v in epochs]
         known = [pair for pair in known if pair[1] is not None]
         if known:

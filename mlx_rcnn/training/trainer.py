@@ -26,6 +26,7 @@ from .checkpoint import (
 )
 from .checkpoint import save_checkpoint as write_checkpoint
 from .config import TrainConfig
+from .heads import check_keypoints, keypoints_of
 from .interrupt import Stop, interruptions
 from .loading import batches_of, make_loader
 from .optimizer import make_optimizer
@@ -72,8 +73,10 @@ def fit(
     under way, saves and returns.
 
     Args:
-        model: of this package; its predictors are replaced if its classes are not the data's.
-        train_set: a data set, see :mod:`mlx_rcnn.data`.
+        model: of this package; its predictors are replaced if its classes, or its keypoints, are
+            not the data's.
+        train_set: a data set, see :mod:`mlx_rcnn.data`. Of one that gives keypoints and is none of
+            this package's, ``keypoint_names`` is what a mirror swaps left and right by.
         val_set: evaluated after each epoch. Default: none.
         config: Default: ``TrainConfig()``.
         output_dir: the run's folder. Default: ``"run"``.
@@ -108,7 +111,8 @@ class Trainer:
         self.config, self.folder = config, folder
         self.group = mx.distributed.init()
         self.first = self.group.rank() == 0
-        self.data = describe_data(train_set, self.group)
+        self.keypoints = keypoints_of(train_set) if model.needs_keypoints else None
+        self.data = describe_data(train_set, self.group, self.keypoints)
         self.evaluate = evaluate
         if evaluate is None and val_set is not None:
             self.evaluate = coco_evaluation(config.batch_size)
@@ -122,12 +126,15 @@ class Trainer:
         """Train to the end, or until stopped."""
         if self.first:
             check_folder(self.folder, resume, overwrite)
+        check_keypoints(self.model, self.keypoints, self.val_set, self.config.hflip > 0)
         # What the checkpoint says must hold before anything is built from this run's settings.
         progress = read_progress(self.folder) if resume and self.first else None
         if progress is not None:
             names = self.train_set.class_names
             self.config = check_resume(progress, names, self.config, self.data)
-        config = self.config = prepare_model(self.model, self.train_set.class_names, self.config)
+        config = self.config = prepare_model(
+            self.model, self.train_set.class_names, self.config, self.keypoints
+        )
         self.loader = make_loader(self.train_set, config, self.group)
         self.steps = len(self.loader) // config.accumulate  # an epoch
         if not self.steps:

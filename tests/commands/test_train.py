@@ -169,6 +169,30 @@ def test_masks_are_trained_when_the_model_has_them(tmp_path: Path, train):
     assert json.loads(lines[0])["mask_loss"] > 0
 
 
+def test_keypoints_are_trained_when_the_model_has_them(tmp_path: Path, data: Path, train):
+    other = tiny.build("keypoint_rcnn", classes=2, num_keypoints=3, keypoint_names=("a", "b", "c"))
+    mlx_rcnn.save(other, tmp_path / "points")
+    refused(train(*FAST, model=tmp_path / "points"), str(data), "has no keypoints")
+    assert not (tmp_path / "run").exists()
+    made = tiny.shapes(keypoints=True)
+    path = write_coco(made, tmp_path / "pointed")
+    code, out, errors = train(*FAST, "--hflip", "1", model=tmp_path / "points", data=path)
+    assert code == 0, errors
+    assert "keypoints  5 of an object; " in out and "keypoint=" in errors  # the bar
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["keypoint_loss"] > 0
+    trained = mlx_rcnn.load(tmp_path / "run" / "best")
+    assert trained.keypoint_names == made.keypoint_names and trained.class_names[1] == "circle"
+    assert trained.keypoint_skeleton == made.keypoint_skeleton
+    code, _, errors = train("--resume", "--epochs", "2", model=None, data=path)
+    assert code == 0, errors
+    content = json.loads(path.read_text())
+    for category in content["categories"]:
+        category["keypoints"] = ["middle", *category["keypoints"][1:]]
+    path.write_text(json.dumps(content))
+    refused(train("--resume", model=None, data=path), "keypoints: ['centre', ", "now ['middle', ")
+
+
 def test_a_failure_under_way_is_one_line_and_code_1(tmp_path: Path, train, monkeypatch):
     from mlx_rcnn.training import trainer
 

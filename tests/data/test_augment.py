@@ -14,46 +14,9 @@ from mlx_rcnn.data import (
     ShapesDataset,
     VerticalFlip,
 )
-from mlx_rcnn.data.augment import crop, pad, resize
+from rectangles import agree, drawn
 
-COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
-
-
-def drawn(boxes, size=(40, 60)):
-    """An image with a rectangle of its own colour for each box, and the target."""
-    image = np.zeros((*size, 3), np.uint8)
-    masks = np.zeros((len(boxes), *size), np.uint8)
-    for (x1, y1, x2, y2), colour, mask in zip(boxes, COLOURS, masks, strict=False):
-        image[y1:y2, x1:x2] = colour
-        mask[y1:y2, x1:x2] = 1
-    target = {
-        "boxes": np.array(boxes, np.float32).reshape(-1, 4),
-        "labels": np.arange(1, len(boxes) + 1, dtype=np.int32),
-        "iscrowd": np.zeros(len(boxes), np.uint8),
-        "masks": masks,
-    }
-    return image, target
-
-
-def seen(image, label):
-    """Where the rectangle of a label is in an image, as a mask and a tight box."""
-    channel = image[..., label - 1].astype(int)
-    mask = (channel >= 128) & (channel > image.sum(axis=-1) - channel)
-    ys, xs = np.nonzero(mask)
-    return mask, [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
-
-
-def agree(image, target, tolerance=0.0):
-    """Boxes, masks and pixels show the same."""
-    for box, label, mask in zip(target["boxes"], target["labels"], target["masks"], strict=True):
-        shown, tight = seen(image, label)
-        assert np.abs(box - tight).max() <= tolerance
-        if tolerance == 0:
-            np.testing.assert_array_equal(mask.astype(bool), shown)
-        else:
-            _, around = seen(mask[..., None] * np.array(COLOURS[label - 1], np.uint8), label)
-            assert np.abs(np.subtract(around, tight)).max() <= tolerance
-
+NAMES = ("nose", "left_eye", "right_eye")
 
 rectangles = st.tuples(
     st.integers(0, 50), st.integers(0, 30), st.integers(1, 10), st.integers(1, 10)
@@ -89,29 +52,6 @@ def test_flips_happen_half_of_the_time():
     assert 160 < sum(counts) < 240  # four deviations of 10 around 200
 
 
-@pytest.mark.parametrize("factor", [2, 3])
-def test_scaling_up_by_a_whole_number_is_exact(factor):
-    boxes = [(0, 0, 12, 9), (20, 10, 41, 30), (50, 35, 60, 40)]
-    image, target = drawn(boxes)
-    scaled, moved = resize(image, target, (40 * factor, 60 * factor))
-    assert scaled.shape == (40 * factor, 60 * factor, 3)
-    np.testing.assert_array_equal(moved["boxes"], target["boxes"] * factor)
-    np.testing.assert_array_equal(
-        moved["masks"], target["masks"].repeat(factor, axis=1).repeat(factor, axis=2)
-    )
-    agree(scaled, moved, 1e-6)  # to the corners' pixels, which are blended
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(25, 90), st.integers(40, 130))
-def test_scaling_by_anything_agrees_within_a_pixel(height, width):
-    image, target = drawn([(5, 5, 25, 20), (30, 10, 58, 38)])
-    scaled, moved = resize(image, target, (height, width))
-    ratio = np.array([width / 60, height / 40] * 2)
-    np.testing.assert_allclose(moved["boxes"], target["boxes"] * ratio, rtol=1e-5)
-    agree(scaled, moved, 1.0)
-
-
 def test_short_sides():
     image, target = drawn([(5, 5, 25, 20)])
     step, rng, sizes = RandomShortSide((20, 80), 140), np.random.default_rng(0), set()
@@ -123,42 +63,6 @@ def test_short_sides():
     assert sizes == {(20, 30), (80, 120)}
     # To 80, but the long side at most 90: 60 x 90.
     assert RandomShortSide((80,), 90)(image, target, rng)[0].shape == (60, 90, 3)
-
-
-def test_crop_keeps_what_it_holds():
-    image, target = drawn([(0, 0, 10, 10), (15, 5, 35, 25), (50, 30, 60, 40)])
-    window, kept = crop(image, target, (8, 10), (20, 30))  # rows 8 to 27, columns 10 to 39
-    assert window.shape == (20, 30, 3)
-    # The first touches the window's corner only; the second, moved by -10, -8, loses three rows.
-    assert kept["labels"].tolist() == [2]
-    assert kept["boxes"].tolist() == [[5, 0, 25, 17]]
-    assert all(len(rows) == 1 for rows in kept.values())
-    agree(window, kept)
-    without = {k: v for k, v in target.items() if k != "masks"}
-    assert crop(image, without, (8, 10), (20, 30))[1]["boxes"].tolist() == [[5, 0, 25, 17]]
-    # The window ends where the image does.
-    assert crop(image, target, (30, 0), (99, 99))[0].shape == (10, 60, 3)
-
-
-def test_crop_takes_what_is_left_of_a_mask():
-    image, target = drawn([(0, 0, 20, 20), (20, 0, 40, 20), (0, 20, 20, 40)])
-    target["masks"][0, :, :12] = 0  # what the box holds of it lies right of column 12
-    target["masks"][1, :, 25:] = 0
-    target["masks"][2] = 0
-    target["iscrowd"][2] = 1
-    _, kept = crop(image, target, (0, 0), (40, 30))
-    assert kept["boxes"].tolist() == [[12, 0, 20, 20], [20, 0, 25, 20], [0, 20, 20, 40]]
-    _, kept = crop(image, target, (0, 30), (40, 30))  # the second's box is there, its mask is not
-    assert kept["labels"].tolist() == []
-    assert kept["masks"].shape == (0, 40, 30) and kept["boxes"].shape == (0, 4)
-
-
-def test_pad():
-    image, target = drawn([(0, 0, 10, 10)])
-    padded, kept = pad(image, target, (50, 70), (1, 2, 3))
-    assert padded.shape == (50, 70, 3) and kept["masks"].shape == (1, 50, 70)
-    assert (padded[40:] == (1, 2, 3)).all() and (padded[:, 60:] == (1, 2, 3)).all()
-    agree(padded, kept)
 
 
 def test_scale_jitter_follows_and_fills():
@@ -185,6 +89,70 @@ def test_same_state_same_result():
     np.testing.assert_array_equal(one[0], two[0])
     for key in target:
         np.testing.assert_array_equal(one[1][key], two[1][key])
+
+
+def with_points(*points):
+    """An image and a target of one object with these keypoints."""
+    image, target = drawn([(5, 5, 30, 30)])
+    del target["masks"]
+    return image, {**target, "keypoints": np.array([points], np.float32)}
+
+
+def test_a_mirror_swaps_left_and_right():
+    image, target = with_points((10, 8, 2), (14, 6, 1), (0, 0, 0))
+    flip = HorizontalFlip(1.0, NAMES)
+    flipped, moved = flip(image, target, np.random.default_rng(0))
+    # 60 - 10 = 50, 60 - 14 = 46. What was the left eye is a right one; where the right eye was not
+    # known, the left one is not now, and stays at 0.
+    assert moved["keypoints"].tolist() == [[[50, 8, 2], [0, 0, 0], [46, 6, 1]]]
+    assert moved["keypoints"].dtype == np.float32
+    assert target["keypoints"][0, 0].tolist() == [10, 8, 2]
+    _, back = flip(flipped, moved, np.random.default_rng(0))
+    np.testing.assert_array_equal(back["keypoints"], target["keypoints"])
+    _, upside_down = VerticalFlip(1.0)(image, target, np.random.default_rng(0))
+    assert upside_down["keypoints"].tolist() == [[[10, 32, 2], [14, 34, 1], [0, 0, 0]]]
+    # Without sides nothing is swapped; without a word on sides nothing is mirrored.
+    _, plain = HorizontalFlip(1.0, ())(image, target, np.random.default_rng(0))
+    assert plain["keypoints"].tolist() == [[[50, 8, 2], [46, 6, 1], [0, 0, 0]]]
+    with pytest.raises(ValueError, match="expected keypoint_names"):
+        HorizontalFlip(1.0)(image, target, np.random.default_rng(0))
+
+
+def test_shapes_in_a_mirror_are_shapes():
+    """Every keypoint is where the mirrored mask says: a shape's left is its leftmost, and so on."""
+    data = ShapesDataset(12, (64, 80), max_objects=1, keypoints=True)
+    steps = Compose([HorizontalFlip(1.0, data.keypoint_names)])
+    for i in range(len(data)):
+        for image, target in (data[i][:2], steps(*data[i][:2], np.random.default_rng(0))):
+            (x1, y1, x2, y2), centre = target["boxes"][0], target["keypoints"][0, 0]
+            _, left, right, top, bottom = target["keypoints"][0]
+            assert max(abs(left[0] - x1), abs(right[0] - x2)) <= 1
+            assert max(abs(top[1] - y1), abs(bottom[1] - y2)) <= 1.5  # an apex may miss its pixel
+            assert (image[int(centre[1]), int(centre[0])] != image[0, 0]).any()
+
+
+def test_scale_jitter_keeps_keypoints_on_their_pixels():
+    image = np.zeros((40, 60, 3), np.uint8)
+    rng = np.random.default_rng(2)
+    places = np.stack([rng.permutation(60)[:8], rng.permutation(40)[:8]], 1)
+    points = np.append(places + 0.5, np.full((8, 1), 2), 1).astype(np.float32)
+    for k, (x, y) in enumerate(places):
+        image[y, x] = 100 + 10 * k
+    _, target = with_points(*points)
+    target["boxes"][:] = 0, 0, 60, 40
+    # By 1.25 to fit, and 2.4: by 3 in all, where the middle one of nine pixels is that before, at
+    # 3 x + 1.5. The crop holds it or not.
+    step, held = ScaleJitterCrop((50, 75), (2.4, 2.4), fill=(0, 0, 0)), []
+    for _ in range(20):
+        out, moved = step(image, target, rng)
+        for k, (x, y, visible) in enumerate(moved["keypoints"][0]):
+            peak = np.argwhere(out[..., 0] == 100 + 10 * k)
+            if visible:
+                assert [y - 0.5, x - 0.5] in peak.tolist()
+            else:
+                assert (x, y) == (0, 0)
+            held.append(bool(visible))
+    assert 20 < sum(held) < 140
 
 
 def test_colours_change_and_nothing_else():

@@ -62,3 +62,22 @@ def test_errors():
         ShapesDataset(0)
     with pytest.raises(ValueError, match="at least 16 pixels"):
         ShapesDataset(1, (8, 100))
+
+
+def test_keypoints():
+    data = ShapesDataset(30, (64, 80), max_objects=6, keypoints=True)
+    plain = ShapesDataset(30, (64, 80), max_objects=6)
+    assert len(data.keypoint_names) == 5 and plain.keypoint_names is None
+    hidden = 0
+    for i in range(len(data)):
+        image, target = data[i][:2]
+        np.testing.assert_array_equal(image, plain[i].image)
+        assert "keypoints" not in plain[i].target
+        assert target["keypoints"].shape == (len(target["labels"]), 5, 3)
+        for mask, points in zip(target["masks"], target["keypoints"], strict=True):
+            x, y, seen = points[0]
+            # The centre shows its own shape, unless another lies on it.
+            assert mask[int(y), int(x)] == (seen == 2)
+            hidden += int((points[:, 2] == 1).sum())
+            assert (points[:, :2] >= 0).all() and (points[:, :2] <= [80, 64]).all()
+    assert hidden > 5

@@ -80,17 +80,20 @@ def test_what_a_run_leaves(tmp_path: Path):
     assert model.class_names == ("__background__", "circle", "square", "triangle")
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"ema": 0.9, "optimizer": "adamw", "schedule": "cosine"}, {"dtype": "bfloat16",
-    "vflip": 0.5, "accumulate": 2, "batch_size": 1}])  # fmt: skip
-def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, monkeypatch, options):
+@pytest.mark.parametrize(("kind", "options"), [
+    ("faster_rcnn", {}),
+    ("keypoint_rcnn", {}),
+    ("faster_rcnn", {"ema": 0.9, "optimizer": "adamw", "schedule": "cosine"}),
+    ("faster_rcnn", {"dtype": "bfloat16", "vflip": 0.5, "accumulate": 2, "batch_size": 1}),
+])  # fmt: skip
+def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, monkeypatch, kind, options):
     config = replace(tiny.CONFIG, **options)
-    tiny.train(tmp_path / "whole", config)
+    tiny.train(tmp_path / "whole", config, kind)
     for count in (2, 3):  # after 2 steps, in the first epoch, and 3 later, in the second
         with monkeypatch.context() as patch, pytest.raises(Dead):
             stop_after(patch, count, Dead)
-            tiny.train(tmp_path / "parts", config, resume=count == 3)
-    done = tiny.train(tmp_path / "parts", config, resume=True)
+            tiny.train(tmp_path / "parts", config, kind, resume=count == 3)
+    done = tiny.train(tmp_path / "parts", config, kind, resume=True)
     assert done.step == 6
     same(state(tmp_path / "whole"), state(tmp_path / "parts"))
     whole, parts = (Metrics(tmp_path / name, 6).lines() for name in ("whole", "parts"))

@@ -1,0 +1,173 @@
+"""Moving an image with what its target says: flips, scaling, windows and borders.
+
+Nothing given is changed. Coordinates are pixels, x to the right and y down; edges lie between
+pixels: flipping a width W maps x to W - x, of keypoints too, as torchvision does. A keypoint that
+is not visible stays at (0, 0) with visibility 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from .sample import Target, select
+from .shapes import mask_boxes
+
+FILL = (124, 116, 104)
+"""RGB of what is filled up: ImageNet's mean, which is close to the zeros of padding."""
+
+
+def flip_horizontally(
+    image: np.ndarray, target: Target, partners: Sequence[int] | None = None
+) -> tuple[np.ndarray, Target]:
+    """Mirror left and right.
+
+    Args:
+        image (H, W, 3): uint8.
+        target: boxes, and optionally masks and keypoints.
+        partners (K,): the keypoint that each one becomes, see
+            :func:`~mlx_rcnn.data.keypoints.mirror_partners`. Default: all stay what they are.
+
+    Returns:
+        The image and its target.
+    """
+    width = np.float32(image.shape[1])
+    boxes = target["boxes"]
+    left, right = width - boxes[:, 2], width - boxes[:, 0]
+    out = {**target, "boxes": np.stack([left, boxes[:, 1], right, boxes[:, 3]], 1)}
+    if "masks" in target:
+        out["masks"] = np.ascontiguousarray(target["masks"][:, :, ::-1])
+    if "keypoints" in target:
+        points = target["keypoints"]
+        flipped = _visible(np.stack([width - points[..., 0], points[..., 1], points[..., 2]], -1))
+        out["keypoints"] = flipped if partners is None else flipped[:, list(partners)]
+    return np.ascontiguousarray(image[:, ::-1]), out
+
+
+def flip_vertically(image: np.ndarray, target: Target) -> tuple[np.ndarray, Target]:
+    """Mirror top and bottom; the keypoints keep their names.
+
+    Args:
+        image (H, W, 3): uint8.
+        target: boxes, and optionally masks and keypoints.
+
+    Returns:
+        The image and its target.
+    """
+    height = np.float32(image.shape[0])
+    boxes = target["boxes"]
+    top, bottom = height - boxes[:, 3], height - boxes[:, 1]
+    out = {**target, "boxes": np.stack([boxes[:, 0], top, boxes[:, 2], bottom], 1)}
+    if "masks" in target:
+        out["masks"] = np.ascontiguousarray(target["masks"][:, ::-1])
+    if "keypoints" in target:
+        points = target["keypoints"]
+        out["keypoints"] = _visible(
+            np.stack([points[..., 0], height - points[..., 1], points[..., 2]], -1)
+        )
+    return np.ascontiguousarray(image[::-1]), out
+
+
+def resize(image: np.ndarray, target: Target, size: tuple[int, int]) -> tuple[np.ndarray, Target]:
+    """Scale an image with its boxes, masks and keypoints.
+
+    Args:
+        image (H, W, 3): uint8.
+        target: boxes, and optionally masks, which take the nearest pixel, and keypoints.
+        size: (height, width) wanted.
+
+    Returns:
+        The image, antialiased bilinear by Pillow, and its target.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == size:
+        return image, target
+    pixels = np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+    ratio = np.array([size[1] / width, size[0] / height] * 2, np.float32)
+    out = {**target, "boxes": target["boxes"] * ratio}
+    if "masks" in target:
+        rows, columns = _nearest(height, size[0]), _nearest(width, size[1])
+        out["masks"] = target["masks"][:, rows][:, :, columns]
+    if "keypoints" in target:
+        out["keypoints"] = target["keypoints"] * np.append(ratio[:2], np.float32(1))
+    return pixels, out
+
+
+def crop(
+    image: np.ndarray, target: Target, corner: tuple[int, int], size: tuple[int, int]
+) -> tuple[np.ndarray, Target]:
+    """Cut a window out of an image.
+
+    Args:
+        image (H, W, 3): uint8.
+        target: rows of objects that have nothing left are dropped; with masks, boxes become those
+            of what is left of the mask (crowds keep their own, as they need not have one).
+            Keypoints outside are no longer visible; those on the border are.
+        corner: (top, left).
+        size: (height, width) at most; the window ends where the image does.
+
+    Returns:
+        The window and its target.
+    """
+    top, left = corner
+    pixels = np.ascontiguousarray(image[top : top + size[0], left : left + size[1]])
+    height, width = pixels.shape[:2]
+    shift = np.array([left, top] * 2, np.float32)
+    limit = np.array([width, height] * 2, np.float32)
+    boxes = np.clip(target["boxes"] - shift, 0, limit)
+    out = {**target, "boxes": boxes}
+    if "masks" in target:
+        out["masks"] = target["masks"][:, top : top + size[0], left : left + size[1]]
+        if pixels.shape != image.shape:
+            crowd = target["iscrowd"].astype(bool)[:, None]
+            out["boxes"] = boxes = np.where(crowd, boxes, mask_boxes(out["masks"]))
+    if "keypoints" in target:
+        points = target["keypoints"] - np.append(shift[:2], np.float32(0))
+        inside = np.all((points[..., :2] >= 0) & (points[..., :2] <= limit[:2]), axis=-1)
+        out["keypoints"] = _visible(points, inside)
+    return pixels, select(out, (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
+
+
+def pad(
+    image: np.ndarray,
+    target: Target,
+    size: tuple[int, int],
+    fill: tuple[int, int, int] = FILL,
+) -> tuple[np.ndarray, Target]:
+    """Fill an image up at the right and the bottom.
+
+    Args:
+        image (H, W, 3): uint8, at most ``size``.
+        target: masks are filled up with zeros, boxes and keypoints stay.
+        size: (height, width) wanted.
+        fill: RGB of the new pixels. Default: ImageNet's mean.
+
+    Returns:
+        The image of ``size`` and its target.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == size:
+        return image, target
+    pixels = np.empty((*size, 3), np.uint8)
+    pixels[:] = fill
+    pixels[:height, :width] = image
+    if "masks" in target:
+        after = ((0, 0), (0, size[0] - height), (0, size[1] - width))
+        target = {**target, "masks": np.pad(target["masks"], after)}
+    return pixels, target
+
+
+def _visible(points: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
+    """Keypoints (G, K, 3), all zero where they are not visible, or not ``where`` (G, K)."""
+    kept = points[..., 2] > 0
+    if where is not None:
+        kept &= where
+    return np.where(kept[..., None], points, np.float32(0))
+
+
+def _nearest(length: int, size: int) -> np.ndarray:
+    """The source pixel under the centre of each new one."""
+    index = np.floor((np.arange(size) + 0.5) * length / size).astype(np.int64)
+    return np.minimum(index, length - 1)

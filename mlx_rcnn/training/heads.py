@@ -1,0 +1,150 @@
+"""Heads made new for what a data set holds: its classes and its keypoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from ..heads import FastRCNNPredictor, KeypointRCNNPredictor, MaskRCNNPredictor
+from ..models import FasterRCNN, KeypointRCNN, MaskRCNN
+
+
+class DataKeypoints(NamedTuple):
+    """The keypoints of a data set's objects.
+
+    Args:
+        number: K.
+        names (K,): ``None`` if the data set does not say.
+        skeleton: pairs to join when drawn, counted from 0; ``None`` if it does not say.
+    """
+
+    number: int
+    names: tuple[str, ...] | None
+    skeleton: tuple[tuple[int, int], ...] | None
+
+
+def keypoints_of(dataset: Any) -> DataKeypoints | None:
+    """What keypoints a data set's objects have.
+
+    Args:
+        dataset: its ``keypoint_names`` and ``keypoint_skeleton`` tell; without names, its first
+            sample's target does.
+
+    Returns:
+        ``None`` if they have none.
+    """
+    names = getattr(dataset, "keypoint_names", None)
+    skeleton = getattr(dataset, "keypoint_skeleton", None)
+    if names:
+        return DataKeypoints(len(names), tuple(names), skeleton)
+    # What samples of this package hold, their data set says; another's has to be looked at.
+    target = {} if hasattr(dataset, "keypoint_names") or not len(dataset) else dataset[0].target
+    if "keypoints" not in target:
+        return None
+    return DataKeypoints(target["keypoints"].shape[1], None, skeleton)
+
+
+def check_keypoints(
+    model: FasterRCNN, found: DataKeypoints | None, val_set: Any, mirrored: bool
+) -> None:
+    """Check that a model can learn the keypoints of its data, and change nothing.
+
+    Args:
+        model: of any kind.
+        found: the keypoints of what it learns from.
+        val_set: to evaluate on, or ``None``.
+        mirrored: whether images are flipped left to right.
+
+    Raises:
+        ValueError: a model of keypoints and data without, data of two kinds, or keypoints without
+            names that are to be mirrored.
+    """
+    if not model.needs_keypoints:
+        return
+    if found is None:
+        raise ValueError(
+            f"a {type(model).__name__} learns keypoints, but the data has none: expected "
+            "keypoints of its objects, or another model"
+        )
+    if found.names is None and mirrored:
+        raise ValueError(
+            "the data's keypoints have no names, by which a mirror swaps left and right: expected "
+            "keypoint_names of the data set, or hflip=0"
+        )
+    other = keypoints_of(val_set) if val_set is not None else None
+    if other is not None and other[:2] != found[:2]:
+        raise ValueError(
+            f"the validation data has other keypoints: {_listed(other)}; the training data has "
+            f"{_listed(found)}"
+        )
+
+
+def set_keypoints(model: FasterRCNN, keypoints: DataKeypoints | None) -> bool:
+    """Give a model the keypoints of a data set, with a new predictor unless it has them already.
+
+    Args:
+        model: changed in place, if it is a Keypoint R-CNN.
+        keypoints: of :func:`keypoints_of`.
+
+    Returns:
+        Whether the predictor is new.
+    """
+    if not isinstance(model, KeypointRCNN) or keypoints is None:
+        return False
+    count, names, skeleton = keypoints
+    old = model.roi_heads.keypoint_predictor
+    own = model.keypoint_names
+    if old.num_keypoints == count and names in (None, own):
+        skeleton = skeleton or model.keypoint_skeleton
+        model.config = replace(
+            model.config, num_keypoints=count, keypoint_names=own, keypoint_skeleton=skeleton
+        )
+        return False
+    # Never trained, and of the right number: it has only lacked the names.
+    new = old.num_keypoints != count or own is not None or bool(model.source)
+    if new:
+        deconvolution = old.kps_score_lowres
+        predictor = KeypointRCNNPredictor(deconvolution.in_channels, count)
+        predictor.set_dtype(deconvolution.weight.dtype)
+        model.roi_heads.keypoint_predictor = predictor
+    model.config = replace(
+        model.config, num_keypoints=count, keypoint_names=names, keypoint_skeleton=skeleton
+    )
+    return new
+
+
+def _listed(keypoints: DataKeypoints) -> str:
+    return ", ".join(keypoints.names) if keypoints.names else f"{keypoints.number} without names"
+
+
+def set_classes(model: FasterRCNN, class_names: Sequence[str]) -> bool:
+    """Give a model the classes of a data set, with new predictors unless it has them already.
+
+    Args:
+        model: changed in place.
+        class_names: one name a class, the background's first.
+
+    Returns:
+        Whether the predictors are new.
+    """
+    names = tuple(class_names)
+    if model.class_names == names:
+        return False
+    heads, config, count = model.roi_heads, model.config, len(names)
+    old = heads.box_predictor.cls_score
+    dtype = old.weight.dtype
+    if old.weight.shape[0] != count or model.class_names is not None or model.source:
+        heads.box_predictor = FastRCNNPredictor(
+            old.weight.shape[1], count, config.class_agnostic_bbox
+        )
+        heads.box_predictor.set_dtype(dtype)
+        if isinstance(model, MaskRCNN):
+            conv = heads.mask_predictor.conv5_mask
+            heads.mask_predictor = MaskRCNNPredictor(conv.in_channels, conv.out_channels, count)
+            heads.mask_predictor.set_dtype(dtype)
+        new = True
+    else:  # never trained, and of the right size: it has only lacked the names
+        new = False
+    model.config = replace(config, num_classes=count, class_names=names)
+    return new

@@ -1,0 +1,97 @@
+"""Moving images with their targets: rectangles are drawn before and after, points by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlx_rcnn.data.geometry import crop, pad, resize
+from rectangles import agree, drawn
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_scaling_up_by_a_whole_number_is_exact(factor):
+    boxes = [(0, 0, 12, 9), (20, 10, 41, 30), (50, 35, 60, 40)]
+    image, target = drawn(boxes)
+    scaled, moved = resize(image, target, (40 * factor, 60 * factor))
+    assert scaled.shape == (40 * factor, 60 * factor, 3)
+    np.testing.assert_array_equal(moved["boxes"], target["boxes"] * factor)
+    np.testing.assert_array_equal(
+        moved["masks"], target["masks"].repeat(factor, axis=1).repeat(factor, axis=2)
+    )
+    agree(scaled, moved, 1e-6)  # to the corners' pixels, which are blended
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(25, 90), st.integers(40, 130))
+def test_scaling_by_anything_agrees_within_a_pixel(height, width):
+    image, target = drawn([(5, 5, 25, 20), (30, 10, 58, 38)])
+    scaled, moved = resize(image, target, (height, width))
+    ratio = np.array([width / 60, height / 40] * 2)
+    np.testing.assert_allclose(moved["boxes"], target["boxes"] * ratio, rtol=1e-5)
+    agree(scaled, moved, 1.0)
+
+
+def test_crop_keeps_what_it_holds():
+    image, target = drawn([(0, 0, 10, 10), (15, 5, 35, 25), (50, 30, 60, 40)])
+    window, kept = crop(image, target, (8, 10), (20, 30))  # rows 8 to 27, columns 10 to 39
+    assert window.shape == (20, 30, 3)
+    # The first touches the window's corner only; the second, moved by -10, -8, loses three rows.
+    assert kept["labels"].tolist() == [2]
+    assert kept["boxes"].tolist() == [[5, 0, 25, 17]]
+    assert all(len(rows) == 1 for rows in kept.values())
+    agree(window, kept)
+    without = {k: v for k, v in target.items() if k != "masks"}
+    assert crop(image, without, (8, 10), (20, 30))[1]["boxes"].tolist() == [[5, 0, 25, 17]]
+    # The window ends where the image does.
+    assert crop(image, target, (30, 0), (99, 99))[0].shape == (10, 60, 3)
+
+
+def test_crop_takes_what_is_left_of_a_mask():
+    image, target = drawn([(0, 0, 20, 20), (20, 0, 40, 20), (0, 20, 20, 40)])
+    target["masks"][0, :, :12] = 0  # what the box holds of it lies right of column 12
+    target["masks"][1, :, 25:] = 0
+    target["masks"][2] = 0
+    target["iscrowd"][2] = 1
+    _, kept = crop(image, target, (0, 0), (40, 30))
+    assert kept["boxes"].tolist() == [[12, 0, 20, 20], [20, 0, 25, 20], [0, 20, 20, 40]]
+    _, kept = crop(image, target, (0, 30), (40, 30))  # the second's box is there, its mask is not
+    assert kept["labels"].tolist() == []
+    assert kept["masks"].shape == (0, 40, 30) and kept["boxes"].shape == (0, 4)
+
+
+def test_pad():
+    image, target = drawn([(0, 0, 10, 10)])
+    padded, kept = pad(image, target, (50, 70), (1, 2, 3))
+    assert padded.shape == (50, 70, 3) and kept["masks"].shape == (1, 50, 70)
+    assert (padded[40:] == (1, 2, 3)).all() and (padded[:, 60:] == (1, 2, 3)).all()
+    agree(padded, kept)
+
+def pointed(*points):
+    """An image of 40 x 60 and one object with these keypoints."""
+    image, target = drawn([(5, 5, 30, 30)])
+    return image, {**target, "keypoints": np.array([points], np.float32)}
+
+
+def test_keypoints_are_scaled_and_padded():
+    image, target = pointed((10, 8, 2), (15, 6, 1), (0, 0, 0))
+    scaled, moved = resize(image, target, (60, 120))  # by 1.5 down and 2 across
+    assert moved["keypoints"].tolist() == [[[20, 12, 2], [30, 9, 1], [0, 0, 0]]]
+    assert moved["keypoints"].dtype == np.float32
+    _, padded = pad(scaled, moved, (70, 130))
+    np.testing.assert_array_equal(padded["keypoints"], moved["keypoints"])
+    assert resize(image, target, (40, 60))[1] is target
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_keypoints_outside_a_crop_are_not_visible(masks):
+    image, target = pointed((10, 8, 2), (9.5, 8, 2), (40, 28, 1), (40.5, 9, 2), (15, 9, 0))
+    if not masks:
+        del target["masks"]
+    _, kept = crop(image, target, (8, 10), (20, 30))  # x from 10 to 40, y from 8 to 28
+    # On the border is inside; what was not visible stays at 0.
+    zero = [0, 0, 0]
+    assert kept["keypoints"].tolist() == [[[0, 0, 2], zero, [30, 20, 1], zero, zero]]
+    assert target["keypoints"][0, 1].tolist() == [9.5, 8, 2]
+    # An object that is gone takes its keypoints along.
+    assert crop(image, target, (32, 0), (8, 60))[1]["keypoints"].shape == (0, 5, 3)
