@@ -28,6 +28,7 @@ sys.path[:0] = [
 THREADS = 2
 CASES = {
     "roi_align": ("roi_align forward, 1000 boxes, 200x272x256, 7x7, ratio 2", 0.6),
+    "roi_align_grad": ("roi_align backward, the same", 1.5),
     "batched_nms": ("batched_nms, 5 x 1000 proposals, IoU 0.7", 1.5),
     "paste_masks": ("paste 100 masks, 1920x1080", 1.0),
     "preprocess": ("resize, normalise, pad a 12-megapixel photo", 1.5),
@@ -40,7 +41,7 @@ CASES = {
 def inputs(case: str) -> dict[str, np.ndarray]:
     """The same arrays for both workers."""
     rng = np.random.default_rng(0)
-    if case == "roi_align":
+    if case.startswith("roi_align"):
         center, side = rng.uniform(0, 1, (1000, 2)) * [1088, 800], rng.uniform(16, 112, (1000, 2))
         boxes = np.concatenate([np.zeros((1000, 1)), center - side / 2, center + side / 2], axis=1)
         return {
@@ -107,6 +108,15 @@ def mlx_case(case: str, data: dict[str, np.ndarray]):
     mx.eval(arrays)
     if case == "roi_align":
         return lambda: mx.eval(ops.roi_align(arrays["map"], arrays["boxes"], 7, 0.25, 2))
+    if case == "roi_align_grad":
+        cotangent = mx.random.normal((1000, 7, 7, 256))
+        mx.eval(cotangent)
+
+        def align(features: mx.array) -> mx.array:
+            return ops.roi_align(features, arrays["boxes"], 7, 0.25, 2)
+
+        # The outputs are not evaluated, and no gradient needs them.
+        return lambda: mx.eval(mx.vjp(align, [arrays["map"]], [cotangent])[1])
     if case == "batched_nms":
         return lambda: mx.eval(
             ops.batched_nms(arrays["boxes"], arrays["scores"], arrays["idxs"], 0.7)
@@ -185,11 +195,16 @@ def torch_case(case: str, data: dict[str, np.ndarray]):
     from torchvision.ops import batched_nms, roi_align
 
     torch.set_num_threads(THREADS)
-    torch.set_grad_enabled(case == "train")
+    torch.set_grad_enabled(case in ("train", "roi_align_grad"))
     arrays = {k: torch.from_numpy(v) for k, v in data.items()}
     if case == "roi_align":
         features = arrays["map"].permute(0, 3, 1, 2).contiguous()
         return lambda: roi_align(features, arrays["boxes"], 7, 0.25, 2)
+    if case == "roi_align_grad":
+        features = arrays["map"].permute(0, 3, 1, 2).contiguous().requires_grad_()
+        out = roi_align(features, arrays["boxes"], 7, 0.25, 2)
+        cotangent = torch.randn_like(out)
+        return lambda: torch.autograd.grad(out, features, cotangent, retain_graph=True)
     if case == "batched_nms":
         return lambda: batched_nms(arrays["boxes"], arrays["scores"], arrays["idxs"], 0.7)
     if case == "paste_masks":
