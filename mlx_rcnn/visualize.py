@@ -1,4 +1,4 @@
-"""Draw detections on a photo: boxes, names, scores and translucent masks."""
+"""Draw detections on a photo: boxes, names, scores, translucent masks and skeletons."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .images import load_image
+from .skeletons import LOGIT_THRESH, Joints, draw_skeletons, keypoint_arrays
 
 _GOLDEN_RATIO = 0.6180339887498949
 # Saturation and value of the colours, in turn.
@@ -47,6 +48,8 @@ def draw_detections(
     score_thresh: float = 0.0,
     alpha: float = 0.45,
     scale: int = 1,
+    skeleton: Sequence[tuple[int, int]] | None = None,
+    keypoint_thresh: float = LOGIT_THRESH,
 ) -> Image.Image:
     """Draw what ``predict`` found in an image. Better scores lie on top of lesser ones.
 
@@ -56,12 +59,17 @@ def draw_detections(
     Args:
         image: the image that was predicted on, as :func:`mlx_rcnn.images.load_image` takes it.
         prediction: one dict of ``predict``: ``boxes`` (D, 4) xyxy in pixels of ``image``,
-            ``scores`` (D,), ``labels`` (D,), and if present ``masks`` (D, H, W) bool.
+            ``scores`` (D,), ``labels`` (D,), and if present ``masks`` (D, H, W) bool, ``keypoints``
+            (D, K, 3) of x, y and a visibility, 0 for none, and ``keypoints_scores`` (D, K).
         class_names: names indexed by label, the background's first. ``None`` writes ``class 7``.
         score_thresh (float): leave out detections that score less. Default: ``0.0``.
         alpha (float): opacity of the masks, 0 to 1. Default: ``0.45``.
         scale (int): enlarge the picture this many times first, for images too small to write
             on; see :func:`readable_scale`. Default: ``1``.
+        skeleton: pairs of keypoints to join, counted from 0, as ``model.keypoint_skeleton`` has
+            them. Default: dots alone.
+        keypoint_thresh (float): leave out keypoints that score less. Default: ``2.0``, for logits,
+            as in torchvision's example; :func:`~mlx_rcnn.skeletons.skeleton_style` tells a model's.
 
     Returns:
         A new RGB image, ``scale`` times the size of ``image``.
@@ -73,6 +81,7 @@ def draw_detections(
         raise ValueError(f"alpha={alpha!r}: expected a number in [0, 1]")
     canvas = _pixels(load_image(image))
     boxes, scores, labels, masks = _arrays(prediction, canvas.shape[:2])
+    joints = keypoint_arrays(prediction, len(boxes))
     # From best to worst, whatever order the prediction is in; ties keep their order.
     order = [i for i in np.argsort(-scores, kind="stable") if scores[i] >= score_thresh]
     if scale > 1:  # whole pixels, so that boxes and masks enlarge exactly
@@ -82,6 +91,9 @@ def draw_detections(
     if masks is not None:
         for i in reversed(order):
             _blend_mask(picture, masks[i], _color(labels[i]), alpha, style.edge, scale)
+    if joints is not None:
+        shown = Joints(joints.points * scale, joints.scores >= keypoint_thresh)
+        draw_skeletons(picture, shown, boxes * scale, order, skeleton, style.line)
     items = [
         (_pixel_box(boxes[i] * scale, *picture.size), int(labels[i]), float(scores[i]))
         for i in order
@@ -213,12 +225,7 @@ def _name(label: int, class_names: Sequence[str] | None) -> str:
 
 
 def _place_tag(
-    box: Rect,
-    name: str,
-    score: float,
-    style: _Style,
-    size: tuple[int, int],
-    taken: Sequence[Rect],
+    box: Rect, name: str, score: float, style: _Style, size: tuple[int, int], taken: Sequence[Rect]
 ) -> _Tag | None:
     """Where a tag hides least of the better ones: above its box, inside at the top, or below."""
     small = box[3] - box[1] < 4 * style.font  # a full size tag would bury a small object

@@ -28,6 +28,7 @@ LAYERS = (
     ("sources", "export", "model_card"),
     ("weights",),
     ("pretrained",),
+    ("skeletons",),
     ("visualize", "results"),
     ("evaluation", "data"),
     ("training",),
@@ -85,6 +86,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("models/training_pass.py", "draw_size"),  # a size of the images
     ("convert", None),  # checkpoints are NumPy until they are complete
     ("weights.py", None),
+    ("skeletons.py", None),
     ("visualize.py", None),
     ("results.py", None),
     ("data", None),  # NumPy throughout

@@ -23,6 +23,7 @@ from ..results import (
     write_picture,
     write_results,
 )
+from ..skeletons import skeleton_style
 from ..visualize import draw_detections, readable_scale
 from . import CommandError, load_model
 from .places import check_writable, make_folders, set_device
@@ -162,6 +163,7 @@ def _write_picture(
         model.class_names,
         score_thresh=_shown_score(args),
         scale=readable_scale(image.shape[1], image.shape[0]),
+        **skeleton_style(model),
     )
     try:
         write_picture(path, picture)

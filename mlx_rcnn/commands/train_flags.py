@@ -21,7 +21,7 @@ def add_train(commands: Any, model_help: str) -> None:
         "train",
         help="train or fine-tune a model on a VOC or COCO data set",
         description="Train a model on a VOC or COCO data set. Its heads are made new for the "
-        "data's classes, unless it has them already.",
+        "data's classes, and its keypoints, unless it has them already.",
         epilog="Ctrl-C finishes the step, saves, and exits with code 130; --resume goes on from "
         "there as if nothing had happened. DIR/last and DIR/best are models for the other "
         "commands. On several machines: mlx.launch ... mlx_rcnn train ...",

@@ -163,6 +163,7 @@ def contact_sheet(
     Raises:
         OSError: it cannot be written, or an image cannot be read.
     """
+    from ..skeletons import skeleton_style
     from ..visualize import draw_detections, readable_scale
 
     count = min(count, len(dataset))
@@ -174,7 +175,7 @@ def contact_sheet(
         height, width = image.shape[:2]
         picture = draw_detections(
             image, found, class_names, score_thresh=SHOWN_SCORE,
-            scale=readable_scale(width, height),
+            scale=readable_scale(width, height), **skeleton_style(model),
         )  # fmt: skip
         picture.thumbnail((TILE - 4, TILE - 4))
         sheet.paste(picture, (place % columns * TILE + 2, place // columns * TILE + 2))
