@@ -16,6 +16,7 @@ from .convert.rename import rename_back, source_key
 from .layers import BatchNorm
 from .models import FasterRCNN
 
+_VARIANCE, _COUNTER = "running_var", "num_batches_tracked"
 _CLASSIFIER = re.compile(
     r"backbone\.net\.(fc|classifier)\."
 )  # pretrained with, no part of a detector
@@ -47,11 +48,24 @@ def export_state(model: FasterRCNN, library: str) -> dict[str, mx.array]:
     for name, module in model.named_modules():
         if type(module) is BatchNorm and library != "detectron2":
             key, _ = source_key(f"{name}.running_var", rules)
-            counter = str(key).removesuffix("running_var") + "num_batches_tracked"
+            counter = str(key).removesuffix(_VARIANCE) + _COUNTER
             counters[counter] = mx.array(0, mx.int64)
     if model.origin is not None and model.origin.library == library:
         state = model.origin.restore(state)
-    return counters | state
+    return _counters_in_place(counters | state)
+
+
+def _counters_in_place(state: dict[str, mx.array]) -> dict[str, mx.array]:
+    """Each counter after its norm's running variance, where torch writes it."""
+    ordered = {}
+    for key, value in state.items():
+        if key.endswith(_COUNTER) and key.removesuffix(_COUNTER) + _VARIANCE in state:
+            continue
+        ordered[key] = value
+        counter = key.removesuffix(_VARIANCE) + _COUNTER
+        if key.endswith(_VARIANCE) and counter in state:
+            ordered[counter] = state[counter]
+    return ordered
 
 
 def settings(model: FasterRCNN, library: str) -> list[str]:

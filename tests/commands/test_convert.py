@@ -78,6 +78,7 @@ def test_there_and_back_is_the_identity(
     assert sorted(os.listdir("model")) == ["README.md", "config.json", "model.safetensors"]
     assert main(["convert", "model", "back.pth", "--to", "torchvision"]) == 0
     same_bits(load_torch_file("back.pth"), state)
+    assert list(load_torch_file("back.pth")) == list(state)
     assert main(["convert", "s.pth", "direct.pth", "--to", "torchvision"]) == 0
     same_bits(load_torch_file("direct.pth"), state)
     assert sorted(os.listdir()) == ["back.pth", "direct.pth", "model", "s.pth"]  # nothing left
