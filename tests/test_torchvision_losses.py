@@ -59,7 +59,7 @@ def run(model: FasterRCNN, case: str) -> tuple[dict[str, float], dict[str, np.nd
 
 
 def check_gradient(gradient: np.ndarray, prefix: str, key: str) -> float:
-    """Error over the bound: 1e-3 of the tensor's own size, or twice torch's own noise.
+    """Error over the bound: 1e-3 of the tensor's own size; with masks, or twice torch's own noise.
 
     Torch without oneDNN, or with pixels moved by 1e-6, differs from itself by up to 1e-2 over these
     samples: rounding puts some activations on the other side of a ReLU's kink, and one step of a
@@ -69,7 +69,7 @@ def check_gradient(gradient: np.ndarray, prefix: str, key: str) -> float:
     wanted, got = GOLDEN[f"{prefix}/gradient/{key}"], gradient.ravel()[GOLDEN[f"where/{key}"]]
     error = np.linalg.norm(got - wanted) / np.linalg.norm(wanted)
     error = max(error, abs(np.linalg.norm(gradient) - size) / size)
-    return float(error / max(1e-3, 2 * noise))
+    return float(error / (max(1e-3, 2 * noise) if "mask" in prefix else 1e-3))
 
 
 @pytest.mark.parametrize(
