@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 
-_state = {"computed": False, "forked": False}
+import mlx.core as mx
+
+_PATIENCE = 5.0  # seconds, of which a computation of one number takes none
+
+_state = {"computed": False, "forked": False, "cut off": False}
 
 
 def _after_fork() -> None:
-    _state["forked"] = _state["computed"]
+    _state.update({"forked": True, "cut off": _state["computed"]})
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
@@ -19,15 +24,32 @@ def about_to_compute() -> None:
     """To be called before a model computes: refuses where MLX would wait for ever.
 
     MLX's threads and its GPU queues stay behind in the parent. A child forked before the parent has
-    computed anything starts its own, and works.
+    computed anything, with this package or with MLX alone, starts its own, and works.
 
     Raises:
-        RuntimeError: this process was forked from one in which a model had computed.
+        RuntimeError: this process was forked from one in which MLX had computed.
     """
     if _state["forked"]:
-        raise RuntimeError(
-            "this process was forked from one that had used MLX, which would wait for ever here: "
-            'start it with multiprocessing.get_context("spawn"), or load and use the model in the '
-            "children only"
-        )
+        _state["cut off"] = _state["cut off"] or not _answers()
+        if _state["cut off"]:
+            raise RuntimeError(
+                "this process was forked from one that had used MLX, which would wait for ever "
+                'here: start it with multiprocessing.get_context("spawn"), or use MLX in the '
+                "children only"
+            )
+        _state["forked"] = False  # asked once
     _state["computed"] = True
+
+
+def _answers() -> bool:
+    """Whether this thread's stream computes; it is asked from another, which may wait for ever."""
+    stream, answered = mx.default_stream(mx.default_device()), threading.Event()
+
+    def ask() -> None:
+        try:
+            mx.eval(mx.add(mx.ones((1,)), 1.0, stream=stream))
+        finally:
+            answered.set()  # an error, too, is an answer: it comes again where it is seen
+
+    threading.Thread(target=ask, daemon=True).start()
+    return answered.wait(_PATIENCE)
