@@ -64,8 +64,8 @@ def load_image_file(path: str | os.PathLike[str], upright: bool = True) -> np.nd
 def file_sizes(path: str | os.PathLike[str]) -> tuple[Size, Size]:
     """(height, width) of an image file as stored and upright, once it is known to be whole.
 
-    That the end of a JPEG, PNG, WebP or GIF is there costs no decoding. Where it is missing, and
-    for other formats and for values that must be seen, the picture is read as
+    That the end of a JPEG, PNG, WebP, GIF or TIFF is there costs no decoding. Where it is missing,
+    and for other formats and for values that must be seen, the picture is read as
     :func:`load_image_file` reads it: what passes here loads, but for damage in the midst of pixels.
 
     Args:
@@ -83,8 +83,8 @@ def file_sizes(path: str | os.PathLike[str]) -> tuple[Size, Size]:
         with Image.open(path) as image:
             if image.mode in _PLAIN and _has_end(image, path) and not raw_photo(image):
                 turn = _orientation(image)
-                height, width = image.size[::-1]
-                return (height, width), _turned((height, width), turn)
+                stored = _stored_size(image)
+                return stored, _turned(stored, turn)
             pixels, turn = _pixels(image, path, True)
     except (PermissionError, ImageError):
         raise
@@ -136,6 +136,15 @@ def _orientation(image: Image.Image) -> int:
     return turn if turn in _TURNS else 1
 
 
+def _stored_size(image: Image.Image) -> Size:
+    """(height, width); an opened TIFF may give its size as turned already."""
+    width, height = image.size
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        width, height = tags.get(256, width), tags.get(257, height)
+    return int(height), int(width)
+
+
 def _turned(size: Size, turn: int) -> Size:
     return size[::-1] if turn in _SIDEWAYS else size
 
@@ -148,6 +157,8 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _has_end(image: Image.Image, path: Path) -> bool:
+    if image.format == "TIFF":
+        return _strips_end(image, path.stat().st_size)
     file = getattr(image, "fp", None)
     if file is None:
         return False
@@ -158,6 +169,16 @@ def _has_end(image: Image.Image, path: Path) -> bool:
         return False
     finally:
         file.seek(place)
+
+
+def _strips_end(image: Image.Image, size: int) -> bool:
+    """Whether a TIFF's strips or tiles, by their offsets and lengths, are in the file."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    for places, lengths in ((273, 279), (324, 325)):
+        ends = [a + b for a, b in zip(tags.get(places, ()), tags.get(lengths, ()), strict=False)]
+        if ends:
+            return bool(max(ends) <= size)
+    return False
 
 
 def _named(path: Path, error: Exception) -> ImageError:
