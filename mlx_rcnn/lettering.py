@@ -101,11 +101,14 @@ def _without_marks(letter: str) -> str:
 
 
 def _covers(path: str, letters: frozenset[str]) -> bool:
+    return all(letter == " " or _has(path, letter) for letter in letters)
+
+
+@lru_cache(maxsize=65536)
+def _has(path: str, letter: str) -> bool:
     try:
         found = _open(path, _PROBE)
-        missing = _shape(found, _MISSING)
-        return all(letter == " " or _shape(found, letter) not in (missing, None)
-                   for letter in letters)  # fmt: skip
+        return _shape(found, letter) not in (_shape(found, _MISSING), None)
     except (OSError, ValueError):  # of one size alone, damaged, or no font at all
         return False
 

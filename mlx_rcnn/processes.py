@@ -21,7 +21,17 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def about_to_compute() -> None:
-    """To be called before a model computes: refuses where MLX would wait for ever.
+    """To be called before a model computes: refuses as :func:`check_process`, and remembers it.
+
+    Raises:
+        RuntimeError: this process was forked from one in which MLX had computed.
+    """
+    check_process()
+    _state["computed"] = True
+
+
+def check_process() -> None:
+    """Refuse where MLX would wait for ever.
 
     MLX's threads and its GPU queues stay behind in the parent. A child forked before the parent has
     computed anything, with this package or with MLX alone, starts its own, and works.
@@ -38,7 +48,6 @@ def about_to_compute() -> None:
                 "children only"
             )
         _state["forked"] = False  # asked once
-    _state["computed"] = True
 
 
 def _answers() -> bool:

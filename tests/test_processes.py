@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="fork is not saf
 SCRIPT = """
 import multiprocessing, sys
 import mlx.core as mx
-from mlx_rcnn.processes import about_to_compute
+from mlx_rcnn.processes import about_to_compute, check_process
 
 def compute():
     about_to_compute()
@@ -21,6 +21,7 @@ def compute():
 
 def work(pipe):
     try:
+        check_process()
         pipe.send(f"{compute().item():g}")
     except RuntimeError as error:
         pipe.send(str(error))
