@@ -45,4 +45,4 @@ def test_a_forked_child(before, says):
     script = textwrap.dedent(SCRIPT).replace("BEFORE", before)
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert says in done.stdout, done.stdout + done.stderr
+    assert not done.stderr and says in done.stdout, done.stdout + done.stderr
