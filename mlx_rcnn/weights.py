@@ -24,6 +24,7 @@ from .convert.rename import listing
 from .convert.safetensors_file import load_safetensors
 from .layers import BatchNorm, GroupNorm
 from .models import FasterRCNN, KeypointRCNN, MaskRCNN
+from .processes import check_process
 from .sources import Checkpoint, find, read_checkpoint
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -54,7 +55,9 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
         ImportError: the Hub's client is needed and not installed.
         ValueError: not a checkpoint, one of another network, or incomplete; offenders are listed.
         TypeError: an override that is no field.
+        RuntimeError: in a process forked from one that had used MLX.
     """
+    check_process()
     dtype = overrides.pop("dtype", None)
     path = find(source)
     if path.is_dir():

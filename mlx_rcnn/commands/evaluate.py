@@ -12,6 +12,7 @@ from ..data import DetectionDataset, open_dataset
 from ..evaluation import coco_metrics, collect, results_entries, voc_metrics
 from ..evaluation.coco import load_evaluator
 from ..results import write_results
+from ..tables import display_width, pad
 from . import CommandError, load_model
 from .places import check_writable, make_folders, set_device
 
@@ -88,14 +89,14 @@ def table(found: dict[str, Any], metric: str) -> list[str]:
     rows = found["per_class"]
     columns = [c for c in columns if any(c in row for row in rows.values())]
     used = {name: row for name, row in rows.items() if row["objects"]}
-    width = max(map(len, [*used, "class"]))
+    width = max(map(display_width, [*used, "class"]))
     heads = [_head(column) for column in columns]
     widths = [max(len(head), 9) for head in heads]
     cells = [f"  {head:>{size}}" for head, size in zip(heads, widths, strict=True)]
     lines = [f"{'class':<{width}}  objects" + "".join(cells)]
     for name, row in used.items():
         cells = [f"  {_percent(row[c]):>{size}}" for c, size in zip(columns, widths, strict=True)]
-        lines.append(f"{name:<{width}}  {row['objects']:>7}{''.join(cells)}")
+        lines.append(f"{pad(name, width)}  {row['objects']:>7}{''.join(cells)}")
     lines.append("")
     if metric == "coco":
         lines += _coco_lines(found)

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from ..images import ImageError
+from ..image_files import file_sizes
 from .keypoints import read_keypoints
 from .polygons import segmentation_mask, usable_polygons
 from .sample import BACKGROUND, Defect, Target
 
 # Boxes that pass the border by no more are rounding, and are clipped without a word.
 _OUTSIDE = 1.0
-_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap the sides
 
 
 @dataclass(slots=True)
@@ -121,7 +119,9 @@ def make_item(
 
 
 def image_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(height, width) of an image file as stored and as turned by EXIF; decodes no pixels.
+    """(height, width) of an image file as stored and as upright, once it is known to be whole.
+
+    As :func:`~mlx_rcnn.image_files.file_sizes`, which loading agrees with.
 
     Args:
         path: the file.
@@ -131,18 +131,9 @@ def image_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ImageError: the file is not an image.
+        ImageError: the file is not a whole image.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no such image: {path}")
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION) in _TURNED
-    # On broken files Pillow raises OSError, SyntaxError, ValueError, struct.error, ...
-    except Exception as error:
-        raise ImageError(f"cannot read {path}: not an image") from error
-    return (height, width), ((width, height) if turned else (height, width))
+    return file_sizes(path)
 
 
 def check_class_names(names: Sequence[str]) -> tuple[str, ...]:

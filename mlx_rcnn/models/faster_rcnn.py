@@ -16,6 +16,7 @@ from ..heads import RoIHeads, select_detections
 from ..heads.res5 import ROIS_AT_ONCE as RES5_AT_ONCE
 from ..ops import clip_boxes, multiscale_roi_align
 from ..ops.nms import ROUNDS
+from ..processes import about_to_compute
 from ..rpn import RegionProposalNetwork
 from ..structures import Batch, Detections, Proposals
 from ..transforms import boxes_to_original, load_images, preprocess
@@ -300,6 +301,7 @@ def to_results(
 @contextmanager
 def inference(model: nn.Module) -> Iterator[None]:
     """Every module in evaluation mode inside the block, and as it was behind it."""
+    about_to_compute()
     before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -12,6 +12,7 @@ import mlx.nn as nn
 
 from ..config import FasterRCNNConfig
 from ..heads import SampledRoIs, box_losses, sample_rois
+from ..processes import about_to_compute
 from ..rpn import RPNOutputs, rpn_losses
 from ..structures import Proposals, Targets
 from ..targets import prepare_targets
@@ -33,6 +34,7 @@ def training_pass(
     group: mx.distributed.Group | None = None, size_divisible: int | None = None,
 ) -> TrainingPass:  # fmt: skip
     """Losses of RPN and box head; arguments as :meth:`FasterRCNN.get_loss`."""
+    about_to_compute()
     config, heads = model.config, model.roi_heads
     if key is None:
         key = mx.random.randint(0, 2**31 - 1, (2,)).astype(mx.uint32)
