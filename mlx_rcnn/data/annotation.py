@@ -37,7 +37,7 @@ def read_annotation(
     crowd, difficult = mark(annotation.get("iscrowd")), mark(annotation.get("difficult"))
     box = _box(annotation.get("bbox"))
     if label is None:
-        return f"category_id {shown(annotation.get('category_id'))} is not in categories"
+        return f"category id {shown(annotation.get('category_id'))} is not in categories"
     if isinstance(box, str):
         return box
     if crowd is None:
@@ -93,8 +93,7 @@ def place(annotation: Mapping[str, Any]) -> str:
 def _box(value: Any) -> list[float] | str:
     """x, y, width, height, or what is wrong."""
     if not isinstance(value, list) or len(value) != 4:
-        got = f"{len(value)} values" if isinstance(value, list) else shown(value)
-        return f"bbox: expected four numbers, got {got}"
+        return f"bbox {shown(value)}: expected four numbers"
     numbers = [number(v) for v in value]
     for given, read in zip(value, numbers, strict=True):
         if read is None:
