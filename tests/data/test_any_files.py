@@ -1,7 +1,9 @@
-"""Whatever is in the files: an answer or one sentence, the same objects for all, nothing changed."""
+"""Whatever is in the files: an answer or one sentence, the same objects, nothing changed."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import tempfile
 from pathlib import Path
 
@@ -10,6 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import mlx_rcnn
+import tiny
+from mlx_rcnn.cli import main
 from mlx_rcnn.data import open_dataset, report
 from mlx_rcnn.evaluation import evaluate_coco
 from tests.annotated import coco_content, make_coco, make_voc, save_image, save_xml, voc_object
@@ -150,3 +155,37 @@ def test_many_coco_files(faults, masks, keypoints):
 @given(**VOC)
 def test_many_voc_folders(**case):
     check_voc(**case)
+
+
+def check_commands(faults):
+    """The command line on such a file: two steps of training, and measuring."""
+    content = coco_content()
+    for (part, key), at, value in faults:
+        content[part][at % len(content[part])][key] = value
+    with tempfile.TemporaryDirectory() as folder:
+        path = make_coco(Path(folder, "data"), content)
+        before = {p: p.read_bytes() for p in path.parent.rglob("*") if p.is_file()}
+        model = Path(folder, "model")
+        mlx_rcnn.save(tiny.build(classes=3), model)
+        run = ["--output", str(Path(folder, "run")), "--epochs", "2", "--batch-size", "1"]
+        run += ["--warmup", "1", "--workers", "0"]
+        for command, options in (("train", run), ("evaluate", [])):
+            said = io.StringIO()
+            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+                code = main([command, "--data", str(path), "--model", str(model), *options])
+            assert code in (0, 2) and said.getvalue().strip(), said.getvalue()
+            assert "Traceback" not in said.getvalue()
+        assert before == {p: p.read_bytes() for p in path.parent.rglob("*") if p.is_file()}
+
+
+@settings(max_examples=12, derandomize=True, **LOOSE)
+@given(FAULTS)
+def test_commands_on_any_coco_file(faults):
+    check_commands(faults)
+
+
+@pytest.mark.slow
+@settings(max_examples=40, **LOOSE)
+@given(FAULTS)
+def test_commands_on_many_coco_files(faults):
+    check_commands(faults)
