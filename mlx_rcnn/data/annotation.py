@@ -42,12 +42,7 @@ def read_annotation(
         return box
     if crowd is None:
         return f"iscrowd {shown(annotation.get('iscrowd'))}: expected 0 or 1"
-    if not isinstance(annotation.get("category_id"), int):
-        notes.add("category_id is not a whole number of JSON", "read as one", where)
-    if isinstance(annotation.get("iscrowd"), str):
-        notes.add("iscrowd is text", "read as 0 or 1", where)
-    if any(isinstance(v, str) for v in annotation["bbox"]):
-        notes.add("bbox holds text", "read as numbers", where)
+    _note_types(annotation, notes, where)
     area = number(annotation.get("area"))
     if area is not None and area < 0:
         area = None
@@ -66,16 +61,29 @@ def read_annotation(
     if masks:
         found.segmentation = compact(annotation.get("segmentation"))
     if num_keypoints is not None:
-        found.keypoints, found.keypoint_problem = read_keypoints(
-            annotation.get("keypoints"), num_keypoints
-        )
-        visible = int(np.count_nonzero(found.keypoints[:, 2]))
-        given = whole(annotation.get("num_keypoints"))
-        sound = given is not None and found.keypoint_problem is None
-        found.truth["keypoints"] = found.keypoints.reshape(-1)
-        # An evaluator passes over objects with a count of 0.
-        found.truth["num_keypoints"] = given if sound else visible
+        _add_keypoints(found, found.truth, annotation, num_keypoints)
     return found
+
+
+def _note_types(annotation: Mapping[str, Any], notes: Notes, where: str) -> None:
+    if not isinstance(annotation.get("category_id"), int):
+        notes.add("category_id is not a whole number of JSON", "read as one", where)
+    if isinstance(annotation.get("iscrowd"), str):
+        notes.add("iscrowd is text", "read as 0 or 1", where)
+    if any(isinstance(v, str) for v in annotation["bbox"]):
+        notes.add("bbox holds text", "read as numbers", where)
+
+
+def _add_keypoints(
+    found: RawObject, truth: dict[str, Any], annotation: Mapping[str, Any], count: int
+) -> None:
+    points, problem = read_keypoints(annotation.get("keypoints"), count)
+    found.keypoints, found.keypoint_problem = points, problem
+    visible = int(np.count_nonzero(points[:, 2]))
+    given = whole(annotation.get("num_keypoints"))
+    truth["keypoints"] = points.reshape(-1)
+    # An evaluator passes over objects with a count of 0.
+    truth["num_keypoints"] = given if given is not None and problem is None else visible
 
 
 def place(annotation: Mapping[str, Any]) -> str:

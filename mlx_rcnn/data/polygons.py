@@ -125,10 +125,9 @@ def _rle_problem(rle: Mapping[str, Any], height: int, width: int) -> str | None:
 def _polygons_problem(polygons: Sequence[Any], height: int, width: int) -> str | None:
     far, usable = _FAR * max(height, width), []
     for polygon in polygons:
-        if isinstance(polygon, str | Mapping) or np.ndim(_or_none(polygon)) != 1:
+        flat = None if isinstance(polygon, str | Mapping) else _or_none(polygon)
+        if flat is None or flat.ndim != 1:
             return "segmentation: expected each polygon as a flat list of numbers"
-        flat = _or_none(polygon)
-        assert flat is not None
         if not np.isfinite(flat).all():
             return "segmentation: a coordinate is not a finite number"
         if flat.size % 2:
