@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if results is not None:
         _check_not_data(args, results, dataset)
     model = load_model(args.model, args.dtype)
-    if dataset.masks and not getattr(model, "needs_masks", True):  # an object then counts by its box
+    if dataset.masks and not getattr(model, "needs_masks", True):  # boxes count
         dataset = _dataset(args, masks=False)
     dataset = _with_classes_of(model, dataset)
     if args.metric == "coco" and getattr(model, "needs_keypoints", False):
