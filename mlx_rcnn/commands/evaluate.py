@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     if results is not None:
         _check_not_data(args, results, dataset)
     model = load_model(args.model, args.dtype)
+    if dataset.masks and not getattr(model, "needs_masks", True):  # boxes count
+        dataset = _dataset(args, masks=False)
     dataset = _with_classes_of(model, dataset)
     if args.metric == "coco" and getattr(model, "needs_keypoints", False):
         _check_keypoints(model, dataset)
@@ -136,11 +138,12 @@ def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.1f}"
 
 
-def _dataset(args: argparse.Namespace) -> DetectionDataset:
+def _dataset(args: argparse.Namespace, masks: bool | None = None) -> DetectionDataset:
     wanted = None if args.metric == "coco" else False  # masks and keypoints, if there are any
     try:
         return open_dataset(
-            args.data, args.format, args.split, None, wanted, keypoints=wanted,
+            args.data, args.format, args.split, None, wanted if masks is None else masks,
+            keypoints=wanted,
             images=args.images, strict=args.strict,
         )  # fmt: skip
     except (OSError, ValueError) as error:

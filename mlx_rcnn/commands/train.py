@@ -117,9 +117,11 @@ def _model(args: argparse.Namespace, folder: Path, config: TrainConfig) -> Any:
 def _data(args: argparse.Namespace, model: Any) -> tuple[Any, Any]:
     """The training set, and the validation set or ``None``."""
     from ..data import open_dataset, report
+    from ..data.splits import SplitError
 
     options = {
-        "masks": model.needs_masks, "keypoints": model.needs_keypoints, "strict": args.strict
+        "masks": model.needs_masks, "keypoints": model.needs_keypoints, "strict": args.strict,
+        "images": args.images,
     }  # fmt: skip
     for name, path, split in (
         ("--split", args.data, args.split),
@@ -130,7 +132,7 @@ def _data(args: argparse.Namespace, model: Any) -> tuple[Any, Any]:
     try:
         try:
             train_set = open_dataset(args.data, args.format, args.split or TRAIN, **options)
-        except ValueError:
+        except SplitError:
             if args.split is not None:
                 raise
             train_set = open_dataset(args.data, args.format, None, **options)

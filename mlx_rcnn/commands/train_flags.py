@@ -33,6 +33,11 @@ def add_train(commands: Any, model_help: str) -> None:
     parser.add_argument(
         "--format", choices=("voc", "coco"), help="of the data (default: recognised)"
     )
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        help="folder that file_name in COCO JSON counts from (default: looked for beside it)",
+    )
     parser.add_argument("--split", metavar="NAME", help="trained on (default: train, if there)")
     parser.add_argument("--val-data", metavar="PATH", help="evaluated each epoch (default: --data)")
     parser.add_argument(

@@ -113,7 +113,9 @@ def guess_format(path: Path) -> str:
         return "coco"
     voc, coco = bool(list_files(path).xml), bool(json_files(path))
     if voc and coco:
-        raise ValueError(f"{path} has both XML and JSON files: choose the format, voc or coco")
+        raise ValueError(
+            f"{path} has both XML and JSON files: choose the format, voc or coco (--format)"
+        )
     if not voc and not coco:
         raise ValueError(f"no annotations in {path}: expected VOC XML files or COCO JSON")
     return "voc" if voc else "coco"
