@@ -164,6 +164,11 @@ def _with_classes_of(model: Any, dataset: DetectionDataset) -> DetectionDataset:
                 f"the model has {have} classes without names, but the data has {want}: "
                 f"{', '.join(dataset.class_names[1:])}"
             )
+        print(
+            "mlx_rcnn: warning: the model has no class names: its labels are taken in the order of "
+            f"the data, {', '.join(dataset.class_names[1:])}",
+            file=sys.stderr,
+        )
         return dataset
     try:
         return dataset.with_classes(model.class_names)

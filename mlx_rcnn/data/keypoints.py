@@ -104,27 +104,73 @@ def read_keypoints(values: Any, count: int) -> tuple[np.ndarray, str | None]:
     return points, problem
 
 
-def mirror_partners(names: Sequence[str]) -> list[int]:
+def mirror_partners(names: Sequence[str], pairs: Sequence[str] | None = None) -> list[int]:
     """What each keypoint becomes in a mirror: ``left_eye`` the ``right_eye``.
 
-    The words left and right, or the letters l and r, change places in a name (``left_eye``,
-    ``Eye-Left``, ``leftEye``, ``L_Eye``); a keypoint whose counterpart there is not stays itself.
+    A side is the word left or right, the letter l or r as a word of its own or as the capital in
+    front of a capitalised word (``L_Eye``, ``LShoulder``, ``LF_elbow``), or left and right at
+    either end of a word (``leftshoulder``) where the other side has the same.
 
     Args:
         names (K,): of the keypoints.
+        pairs: ``"left_eye:right_eye"``, names that swap; the names are then not read, and all that
+            is not in a pair stays itself. Default: ``None``.
 
     Returns:
         K indices; applied twice they give 0, 1, ..., K - 1.
+
+    Raises:
+        ValueError: a name that holds a side and has no partner, or pairs of unknown names.
     """
-    # leftEye as left_Eye: then every word has an end.
-    words = [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower() for name in names]
-    partners = [words.index(m) if (m := _mirrored(w)) in words else i for i, w in enumerate(words)]
-    return [j if partners[j] == i else i for i, j in enumerate(partners)]
+    partners = list(range(len(names)))
+    if pairs is not None:
+        for pair in pairs:
+            ends = [name.strip() for name in pair.split(":")]
+            if len(ends) != 2 or len({*ends}) != 2 or not {*ends} <= {*names}:
+                raise ValueError(
+                    f"keypoint_pairs: {pair!r}, expected two of {', '.join(names)} joined by ':'"
+                )
+            a, b = (list(names).index(end) for end in ends)
+            if partners[a] != a or partners[b] != b:
+                raise ValueError(f"keypoint_pairs: {pair!r} pairs a name that has a partner")
+            partners[a], partners[b] = b, a
+        return partners
+    lone = []
+    place = {_words(name): i for i, name in enumerate(names)}
+    for i, name in enumerate(names):
+        found = [place[m] for m in _mirrors(name) if place.get(m, i) != i]
+        if found:
+            partners[i] = found[0]
+        elif _SIDE_WORD.search(_words(name)):
+            lone.append(name)
+    lone += [names[i] for i, j in enumerate(partners) if partners[j] != i]
+    if lone:
+        raise ValueError(
+            f"keypoints {', '.join(lone)} name a side and have no partner to swap with in a "
+            "mirror: give keypoint_pairs (--keypoint-pairs LEFT:RIGHT,...), or hflip 0 "
+            "(--hflip 0)"
+        )
+    return partners
 
 
-def _mirrored(name: str) -> str:
+_SIDE_WORD = re.compile(r"(?<![a-z])(left|right|l|r)(?![a-z])")
+_CAPITAL_SIDE = re.compile(r"(?<![A-Za-z])([LR])(?=[A-Z])")
+_END_SIDE = re.compile(r"(?<![a-z])(left|right)(?=[a-z])|(?<=[a-z])(left|right)(?![a-z])")
+
+
+def _words(name: str) -> str:
+    """``leftEye`` as ``left_eye``: then every word has an end."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _mirrors(name: str) -> list[str]:
+    """What the other side may be called, the surest first."""
+    words = _words(name)
     # Not \b, which takes an underscore for a part of the word.
-    return re.sub(r"(?<![a-z])(left|right|l|r)(?![a-z])", lambda found: _SIDES[found[0]], name)
+    sure = _SIDE_WORD.sub(lambda found: _SIDES[found[0]], words)
+    capital = _CAPITAL_SIDE.sub(lambda found: "R" if found[0] == "L" else "L", name)
+    glued = _END_SIDE.sub(lambda found: _SIDES[found[0]], words)
+    return [other for other in (sure, _words(capital), glued) if other != words]
 
 
 def _edges(skeleton: Any, count: int, path: Path, defects: list[Defect]) -> list[tuple[int, int]]:

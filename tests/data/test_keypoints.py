@@ -180,8 +180,11 @@ def test_mirror_partners():
     assert mirror_partners(COCO_KEYPOINTS) == [0, *swapped]
     assert mirror_partners(["leftEye", "Eye-Left", "rightEye", "Eye-Right"]) == [2, 3, 0, 1]
     assert mirror_partners(["L_Paw", "R_Paw", "l knee", "r knee"]) == [1, 0, 3, 2]
-    # No counterpart, or no side at all: upright and leftover are words of their own.
-    assert mirror_partners(["left_ear", "upright", "uplight", "leftover", "rightover"]) == [
-        0, 1, 2, 3, 4
-    ]  # fmt: skip
+    for names in (["RShoulder", "LShoulder"], ["rightshoulder", "leftshoulder"],
+                  ["LF_elbow", "RF_elbow"], ["ear.L", "ear.R"], ["L ear", "R ear"]):  # fmt: skip
+        assert mirror_partners(names) == [1, 0]
+    assert mirror_partners(["lip", "ring", "upright", "rear", "collar"]) == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="left_ear name a side .*--keypoint-pairs"):
+        mirror_partners(["left_ear", "nose"])
+    assert mirror_partners(["left_ear", "nose"], ["left_ear:nose"]) == [1, 0]
     assert mirror_partners([]) == []
