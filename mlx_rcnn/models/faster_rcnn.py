@@ -15,7 +15,7 @@ from ..config import FasterRCNNConfig, make_config
 from ..heads import RoIHeads, select_detections
 from ..heads.res5 import ROIS_AT_ONCE as RES5_AT_ONCE
 from ..ops import clip_boxes, multiscale_roi_align
-from ..ops.nms import ROUNDS
+from ..ops.nms import first_rounds, settle
 from ..processes import about_to_compute
 from ..rpn import RegionProposalNetwork
 from ..structures import Batch, Detections, Proposals
@@ -204,13 +204,12 @@ class FasterRCNN(nn.Module):
         return features
 
     def _propose(
-        self, features: list[mx.array], sizes: mx.array, input_size: tuple[int, int],
-        rounds: int = ROUNDS,
-    ) -> Proposals:  # fmt: skip
-        return self.rpn.propose(
-            features, sizes, input_size, self.config.rpn_pre_nms_top_n_test,
-            self.config.rpn_post_nms_top_n_test, rounds,
-        )  # fmt: skip
+        self, features: list[mx.array], sizes: mx.array, input_size: tuple[int, int]
+    ) -> Proposals:
+        """Exact proposals: only their suppression is repeated where it has not settled."""
+        config, outputs = self.config, self.rpn.outputs(features, input_size)
+        most = config.rpn_pre_nms_top_n_test, config.rpn_post_nms_top_n_test
+        return settle(lambda rounds: self.rpn.select(outputs, sizes, *most, rounds))
 
     def _box(
         self, features: list[mx.array], proposals: Proposals, scales: list[float]
@@ -242,30 +241,31 @@ class FasterRCNN(nn.Module):
     ) -> tuple[list[mx.array], list[float], Detections]:
         """Features, RoI scales and evaluated detections.
 
-        Suppression runs a fixed number of rounds without asking the host; in the rare case that it
-        says it was not enough, its part is done again with eight times as many.
+        Where the last suppression says that its rounds or its candidates were not enough, it alone
+        is done again, with more of both.
         """
         score_thresh, nms_thresh, top_k = limits
-        config, rounds, candidates = self.config, ROUNDS, max(CANDIDATES, 4 * top_k)
+        config = self.config
         sizes = mx.array(batch.sizes.astype(np.float32))
         input_size = (batch.pixels.shape[1], batch.pixels.shape[2])
         features = self._features(batch.pixels)
         scales = roi_scales(features, int(batch.sizes[:, 0].max()), config)
-        while True:
-            proposals = self._propose(features, sizes, input_size, rounds)
-            logits, deltas = self._box(features, proposals, scales)
-            detections = select_detections(
+        proposals = self._propose(features, sizes, input_size)
+        logits, deltas = self._box(features, proposals, scales)
+        least = max(CANDIDATES, 4 * top_k)
+
+        def attempt(rounds: int) -> Detections:
+            candidates = least * rounds // first_rounds()
+            found = select_detections(
                 logits, deltas, proposals, sizes, score_thresh, nms_thresh, top_k,
                 config.bbox_reg_weights, config.box_min_size, candidates, rounds,
                 clamp_both=config.bbox_clamp_both,
             )  # fmt: skip
-            if config.clip_results:
-                detections = drop_empty(detections, batch)
-            exact = proposals.exact & detections.exact
-            mx.eval(exact, *detections)
-            if exact.item():
-                return features, scales, detections
-            rounds, candidates = 8 * rounds, 8 * candidates
+            found = drop_empty(found, batch) if config.clip_results else found
+            mx.eval(found)
+            return found
+
+        return features, scales, settle(attempt)
 
 
 def drop_empty(detections: Detections, batch: Batch) -> Detections:

@@ -1,7 +1,7 @@
 """Boxes: areas, overlaps, conversions, and the encoding of regression targets.
 
-Boxes are xyxy with the width ``x2 - x1`` (no +1), in any frame; the last axis has length 4. Any real
-dtype is taken; all is computed and returned in float32.
+Boxes are xyxy with the width ``x2 - x1`` (no +1), in any frame; the last axis has length 4. They
+may be of any real dtype: all is computed and returned in float32.
 """
 
 from __future__ import annotations

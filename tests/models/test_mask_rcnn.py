@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mlx_rcnn import FasterRCNN, MaskRCNN, ResNetFPNConfig
-from mlx_rcnn.models import faster_rcnn, mask_rcnn
+from mlx_rcnn.models import mask_rcnn
 from mlx_rcnn.models.faster_rcnn import batch_rows, inference, roi_scales
 from mlx_rcnn.ops import paste_masks
 from mlx_rcnn.transforms import preprocess
@@ -119,14 +119,6 @@ def test_chunks_of_rois_change_nothing(
 ) -> None:
     monkeypatch.setattr(mask_rcnn, "ROIS_AT_ONCE", 7)
     near(full[0], model.predict(IMAGES)[0])
-
-
-def test_suppression_that_does_not_settle(
-    model: MaskRCNN, full, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(faster_rcnn, "ROUNDS", 1)
-    for found, expected in zip(model.predict(IMAGES), full, strict=True):
-        same(found, expected)
 
 
 def test_raw_outputs(model: MaskRCNN, small_model: Models) -> None:
