@@ -22,7 +22,7 @@ from .config import make_config, to_json
 from .convert.origin import from_json
 from .convert.rename import listing
 from .convert.safetensors_file import load_safetensors
-from .layers import BatchNorm, GroupNorm
+from .layers import BatchNorm, GroupNorm, weights_to_come
 from .models import FasterRCNN, KeypointRCNN, MaskRCNN
 from .processes import check_process
 from .sources import Checkpoint, find, read_checkpoint
@@ -239,7 +239,9 @@ def _build(
         changes = {name: options.pop(name) for name in list(options) if name in own}
         body = body_config(**{**given, **changes})
     try:
-        return cls(make_config(cls.config_class, body, None, None, {**config, **options}))
+        made = make_config(cls.config_class, body, None, None, {**config, **options})
+        with weights_to_come():
+            return cls(made)
     except OverflowError as error:  # MLX's, of a shape past 32 bits
         raise ValueError(f"the model would have arrays too large to exist: {error}") from error
 

@@ -9,7 +9,7 @@ import mlx.nn as nn
 
 from ..assign import BELOW, match, sample
 from ..config import FasterRCNNConfig
-from ..layers import Conv2d, Linear, conv_norm, make_norm
+from ..layers import Conv2d, EvaluatedModule, Linear, conv_norm, make_norm
 from ..losses import cross_entropy, normaliser, smooth_l1
 from ..ops import clip_boxes, decode_boxes, encode_boxes, nms_mask
 from ..ops.nms import sort_scores, top_scores
@@ -116,7 +116,7 @@ class FastRCNNPredictor(nn.Module):
         return self.cls_score(x).astype(mx.float32), self.bbox_pred(x).astype(mx.float32)
 
 
-class RoIHeads(nn.Module):
+class RoIHeads(EvaluatedModule):
     """The heads over RoI features, under torchvision's attribute names.
 
     Args:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,9 +13,9 @@ from ..backbones import make_backbone
 from ..config import FasterRCNNConfig, make_config
 from ..heads import RoIHeads, select_detections
 from ..heads.res5 import ROIS_AT_ONCE as RES5_AT_ONCE
+from ..layers import EvaluatedModule
 from ..ops import clip_boxes, multiscale_roi_align
 from ..ops.nms import first_rounds, settle
-from ..processes import about_to_compute
 from ..rpn import RegionProposalNetwork
 from ..structures import Batch, Detections, Proposals
 from ..transforms import boxes_to_original, load_images, preprocess
@@ -36,7 +35,7 @@ class RawOutputs(NamedTuple):
     deltas: mx.array
 
 
-class FasterRCNN(nn.Module):
+class FasterRCNN(EvaluatedModule):
     """A two-stage detector (Ren et al., 2015): a backbone, proposals, and a box head over them.
 
     Args:
@@ -90,8 +89,7 @@ class FasterRCNN(nn.Module):
             ``cls_logits`` (N, R, C) and ``bbox_deltas`` (N, R, 4 * C or 4) of the R proposals of
             each image, float32.
         """
-        with inference(self):
-            raw = self._raw(images)
+        raw = inference(self)._raw(images)
         return raw.logits, raw.deltas
 
     def predict(
@@ -105,6 +103,10 @@ class FasterRCNN(nn.Module):
         """Detect objects.
 
         The images given are one batch: they are padded to a common size and go through together.
+
+        Any number of threads may predict with one model at once, whatever mode it is in: it is not
+        touched. What may not run meanwhile is what changes it: a training step, loading weights,
+        a change of heads or of ``config``.
 
         Args:
             images: one or a list of paths, PIL images or (H, W, 3) arrays, uint8 or float in
@@ -123,8 +125,7 @@ class FasterRCNN(nn.Module):
         """
         limits = self._limits(score_thresh, nms_thresh, top_k)
         batch = preprocess(load_images(images), self.config)
-        with inference(self):
-            _, _, detections = self._detect(batch, limits)
+        _, _, detections = inference(self)._detect(batch, limits)
         return to_results(detections, batch, self.config.clip_results)
 
     def get_loss(
@@ -298,14 +299,36 @@ def to_results(
     ]
 
 
-@contextmanager
-def inference(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode inside the block, and as it was behind it."""
-    about_to_compute()
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module._training = training
+M = TypeVar("M", bound=nn.Module)
+
+
+def inference(model: M) -> M:
+    """A view of a module tree in evaluation mode, which shares the arrays.
+
+    The tree itself is never touched, so that any number of threads may run it at once, whatever
+    mode it is in.
+
+    Args:
+        model: any module.
+
+    Returns:
+        The same modules with ``training`` off; replacing an array in it leaves ``model`` alone.
+    """
+    views: dict[int, nn.Module] = {}
+
+    def view(value: Any) -> Any:
+        if isinstance(value, nn.Module):
+            if id(value) not in views:
+                copy = views[id(value)] = type(value).__new__(type(value))
+                copy.__dict__.update(value.__dict__)
+                copy._training = False
+                dict.update(copy, {k: view(v) for k, v in list(value.items())})
+            return views[id(value)]
+        if isinstance(value, dict):
+            return {k: view(v) for k, v in value.items()}
+        if type(value) in (list, tuple):
+            return type(value)(view(v) for v in value)
+        return value
+
+    found: M = view(model)
+    return found
