@@ -1,11 +1,14 @@
 """Models on disk: save, load, and telling what a checkpoint is.
 
 A saved model is a directory with ``config.json`` (what to build) and ``model.safetensors`` (the
-weights, metadata ``format: mlx``).
+weights, metadata ``format: mlx``). The weights carry a copy of the config, so that the one rename
+that replaces them replaces the whole model; ``config.json`` is for people, who may change it, and
+holds as long as its ``config_id`` is that of the weights.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -28,6 +31,8 @@ from .processes import check_process
 from .sources import Checkpoint, find, read_checkpoint
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+CONFIG, CONFIG_ID = "config", "config_id"  # in the weights' metadata; the second in config.json too
+PART = ".part-"
 FORMAT_VERSION = 1
 MODELS = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN, "keypoint_rcnn": KeypointRCNN}
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
@@ -75,8 +80,9 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
 def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
     """Write a model to a directory, from which :func:`load` gives the same one bit for bit.
 
-    Both files are written beside their place and renamed together at the end. A head that was
-    replaced is saved as it is now.
+    Both files are written beside their place and renamed at the end: killed at any moment, on a
+    full disk or while another process loads it, the directory holds the old model or the new one. A
+    head that was replaced is saved as it is now.
 
     Args:
         model: a model of this package.
@@ -95,21 +101,52 @@ def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"{directory} is a file: expected a directory")
-    text = json.dumps(_description(model, kind), indent=2) + "\n"
+    content = _description(model, kind)
+    metadata = {"format": "mlx", **_config_metadata(content)}
+    text = json.dumps({**content, CONFIG_ID: metadata[CONFIG_ID]}, indent=2) + "\n"
     directory.mkdir(parents=True, exist_ok=True)
-    parts = {n: directory / f".part-{os.getpid()}-{n}" for n in (WEIGHTS_FILE, CONFIG_FILE)}
+    remove_leftovers(directory)
+    parts = {n: directory / f"{PART}{os.getpid()}-{n}" for n in (WEIGHTS_FILE, CONFIG_FILE)}
     try:
         parts[CONFIG_FILE].write_text(text, encoding="utf-8")
-        weights = flat_parameters(model)
         try:
-            mx.save_safetensors(str(parts[WEIGHTS_FILE]), weights, metadata={"format": "mlx"})
+            mx.save_safetensors(str(parts[WEIGHTS_FILE]), flat_parameters(model), metadata)
         except RuntimeError as error:  # MLX's, of a full disk
             raise OSError(f"cannot write {directory / WEIGHTS_FILE}: {error}") from error
-        for name, part in parts.items():
-            os.replace(part, directory / name)
+        # The weights first: with their own copy of the config they are the new model by themselves.
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            os.replace(parts[name], directory / name)
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)
+
+
+def _config_metadata(content: Mapping[str, Any]) -> dict[str, str]:
+    """A config as the weights carry it, and what tells whether a config.json is theirs."""
+    text = json.dumps(content)
+    return {CONFIG: text, CONFIG_ID: hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what a process that was killed while saving left in a directory.
+
+    Args:
+        directory: exists; parts of processes that still run are left alone.
+    """
+    for part in directory.glob(f"{PART}*-*"):
+        number = part.name.removeprefix(PART).partition("-")[0]
+        if number.isdigit() and not _runs(int(number)):
+            part.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def _description(model: FasterRCNN, kind: str) -> dict[str, Any]:
@@ -156,12 +193,9 @@ def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
                 f"{directory} has no {name}: expected a directory written by mlx_rcnn.save"
             )
     file = directory / CONFIG_FILE
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} holds a {type(content).__name__}, expected a config of mlx_rcnn")
+    # The weights are opened first and once: whatever replaces them meanwhile, they are one model's.
+    weights, metadata = load_safetensors(directory / WEIGHTS_FILE)
+    content = _read_config(file, metadata)
     names = ("model_type", "format_version", "source", "backbone")
     if lacking := [name for name in names if name not in content]:
         raise ValueError(f"{file} is no config of mlx_rcnn: it has no {listing(lacking)}")
@@ -179,7 +213,6 @@ def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
         raise ValueError(
             f"{directory} was saved with a backbone of your own: pass load(..., backbone=module)"
         )
-    weights, _ = load_safetensors(directory / WEIGHTS_FILE)
     try:
         origin = from_json(content.pop("origin", None))
         _check_counts(content, len(weights))
@@ -189,6 +222,21 @@ def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
     assign(model, weights, str(directory / WEIGHTS_FILE))
     model.source, model.origin = note, origin
     return model
+
+
+def _read_config(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """config.json, or the weights' own copy where it is of other weights: a save was cut short."""
+    expected = metadata.get(CONFIG_ID)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds a {type(content).__name__}, expected a config of mlx_rcnn")
+    own = content.pop(CONFIG_ID, None)
+    if expected is not None and own != expected and "model_type" in content:
+        content = json.loads(metadata[CONFIG])
+    return dict(content)
 
 
 def _check_counts(config: Mapping[str, Any], arrays: int) -> None:
