@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from .inert import describe
+from .files.safe_values import describe
 from .rename import Renamed, Rule, listing, source_key
 
 _MOST_DROPPED = 4096  # numbers of one array: counters and buffers, never weights

@@ -17,7 +17,7 @@ from mlx.utils import tree_flatten
 
 import mlx_rcnn
 from mlx_rcnn import ops
-from mlx_rcnn.images import load_image
+from mlx_rcnn.inputs.images import load_image
 
 STRIDES = (4, 8, 16, 32, 64)  # of the pyramid's levels, in pixels
 SIZES, RATIOS = (32, 64, 128, 256, 512), (0.5, 1.0, 2.0)  # anchors: one size a level

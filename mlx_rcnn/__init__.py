@@ -1,8 +1,10 @@
 """Faster, Mask and Keypoint R-CNN on Apple's MLX, with the weights people already have."""
 
 from . import ops
-from .backbone_config import MobileNetFPNConfig, ResNetConfig, ResNetFPNConfig
-from .config import FasterRCNNConfig, KeypointRCNNConfig, MaskRCNNConfig
+from .checkpoints.backbone_weights import load_backbone
+from .checkpoints.load import load, save
+from .config.backbone import MobileNetFPNConfig, ResNetConfig, ResNetFPNConfig
+from .config.detector import FasterRCNNConfig, KeypointRCNNConfig, MaskRCNNConfig
 from .heads import FastRCNNPredictor, KeypointRCNNPredictor, MaskRCNNPredictor
 from .models import (
     FasterRCNN,
@@ -20,9 +22,7 @@ from .models import (
     maskrcnn_resnet50_fpn,
     maskrcnn_resnet50_fpn_v2,
 )
-from .pretrained import load_backbone
 from .training import set_trainable
-from .weights import load, save
 
 __version__ = "0.1.0"
 

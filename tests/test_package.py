@@ -300,7 +300,7 @@ def test_wheel_holds_every_module_and_the_type_marker(tmp_path: Path) -> None:
     expected = {
         "/".join(name.split(".")) + ("/__init__.py" if path.name == "__init__.py" else ".py")
         for name, path in modules().items()
-    } | {"mlx_rcnn/py.typed", *(f"mlx_rcnn/fonts/{name}" for name in FONTS)}
+    } | {"mlx_rcnn/py.typed", *(f"mlx_rcnn/outputs/fonts/{name}" for name in FONTS)}
     # A module missing here: its package is missing from [tool.setuptools] packages.
     held = {name for name in names if ".dist-info/" not in name}
     assert held == expected, f"missing {expected - held}, not ours {held - expected}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..categories import COCO_KEYPOINTS
+from ..config.categories import COCO_KEYPOINTS
 from .collect import Collected, Entry, collect, images_per_second
 
 # Name, value, and where it lies: IoU thresholds 0.50:0.05:0.95, areas all/small/medium/large,

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ..images import ImageError
-from ..results import coco_annotations, coco_results
+from ..inputs.images import ImageError
+from ..outputs.coco import coco_annotations, coco_results
 
 Entry = dict[str, Any]
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..assign import BELOW, match, sample
-from ..config import FasterRCNNConfig
+from ..config.detector import FasterRCNNConfig
 from ..layers import Conv2d, EvaluatedModule, Linear, conv_norm, make_norm
-from ..losses import cross_entropy, normaliser, smooth_l1
 from ..ops import clip_boxes, decode_boxes, encode_boxes, nms_mask
+from ..ops.losses import cross_entropy, normaliser, smooth_l1
+from ..ops.matching import BELOW, match, sample
 from ..ops.nms import sort_scores, top_scores
 from ..structures import Detections, Proposals, Targets
 from .res5 import Res5Head

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from ..backbone_config import MobileNetFPNConfig, ResNetFPNConfig
-from ..categories import COCO_KEYPOINTS, COCO_SKELETON
+from ..config.backbone import MobileNetFPNConfig, ResNetFPNConfig
+from ..config.categories import COCO_KEYPOINTS, COCO_SKELETON
 from .faster_rcnn import FasterRCNN
 from .keypoint_rcnn import KeypointRCNN
 from .mask_rcnn import MaskRCNN

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config import FasterRCNNConfig
+from ..config.detector import FasterRCNNConfig
 from ..heads import SampledRoIs, box_losses, sample_rois
+from ..inputs.targets import prepare_targets
+from ..inputs.transform import load_images, preprocess
 from ..ops.nms import settle
 from ..processes import about_to_compute
-from ..rpn import RPNOutputs, rpn_losses
+from ..rpn.network import RPNOutputs, rpn_losses
 from ..structures import Proposals, Targets
-from ..targets import prepare_targets
-from ..transforms import load_images, preprocess
 
 
 class TrainingPass(NamedTuple):

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from ..weights import WEIGHTS_FILE, assign, save
+from ..checkpoints.load import WEIGHTS_FILE, assign, save
 from .optimizer import optimizer_arrays, set_optimizer_arrays
 from .step import TrainStep
 from .trees import Arrays, flatten, unflatten

@@ -14,8 +14,8 @@ from ..models import FasterRCNN
 from .checkpoint import BEST, FOLDER, LAST, Progress
 from .config import TrainConfig, changes, from_json
 from .freeze import set_trainable, stages
-from .heads import DataKeypoints, set_classes, set_keypoints
-from .report import CURVES_FILE, METRICS_FILE, SAMPLES_FOLDER
+from .metrics import CURVES_FILE, METRICS_FILE, SAMPLES_FOLDER
+from .new_heads import DataKeypoints, set_classes, set_keypoints
 from .step import TrainStep
 from .trees import Arrays, flatten, unflatten
 

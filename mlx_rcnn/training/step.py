@@ -12,8 +12,8 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_map
 
+from ..checkpoints.load import DTYPES
 from ..layers import BatchNorm, GroupNorm
-from ..weights import DTYPES
 from .config import TrainConfig
 from .optimizer import clip, moving_average
 from .trees import Arrays, flatten, unflatten

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_rcnn.convert.layouts import LAYOUTS
-from mlx_rcnn.convert.libraries import LIBRARIES
+from mlx_rcnn.convert.libraries.recognise import LIBRARIES
 from mlx_rcnn.convert.rename import Rule, _inverse, listing, rename, rename_back
 
 RULES = (
