@@ -7,7 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..rename import listing
+from mlx_rcnn.messages import listing
 
 _WRAPPERS = (
     "model", "state_dict", "model_state_dict", "ema", "model_ema", "ema_state_dict", "module",

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from ..rename import Rule, listing, rename
+from mlx_rcnn.messages import listing
+
+from ..rename import Rule, rename
 from . import timm, transformers
 from .shapes import resnet_depth
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from mlx_rcnn.config.categories import COCO_80, COCO_KEYPOINTS, COCO_PERSON, COCO_SKELETON
+from mlx_rcnn.messages import listing
 
-from ..rename import listing
 from .architecture import NO_HINTS, Hints, Recognised
 from .detectron2_rules import ONE_MAP_RULES, RULES
 from .shapes import (

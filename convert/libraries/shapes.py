@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..rename import listing
+from mlx_rcnn.messages import listing
 
 State = Mapping[str, mx.array]
 

@@ -22,11 +22,11 @@ from mlx.utils import tree_flatten
 
 from mlx_rcnn.convert.files.safetensors_file import load_safetensors
 from mlx_rcnn.convert.origin import from_json
-from mlx_rcnn.convert.rename import listing
 
 from ..backbones import BACKBONES, backbone_type
 from ..config.detector import make_config, to_json
 from ..layers import BatchNorm, GroupNorm, weights_to_come
+from ..messages import listing
 from ..models import FasterRCNN, KeypointRCNN, MaskRCNN
 from ..processes import check_process
 from .find import Checkpoint, find, read_checkpoint

@@ -9,11 +9,10 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from mlx_rcnn.convert.rename import listing
-
 from ..checkpoints.export import export_state
 from ..checkpoints.find import Checkpoint, read_checkpoint
 from ..checkpoints.load import flat_parameters, from_checkpoint, load
+from ..messages import listing
 from ..models import FasterRCNN
 
 _SHORT_SIDE, _LONG_SIDE = 320, 480  # of the test image as the network sees it, to be quick
