@@ -9,7 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from ..outputs.coco import coco_annotations, replacing
+from ..files import replacing
+from ..outputs.coco import coco_annotations
 
 
 def write_coco(dataset: Any, folder: str | os.PathLike[str]) -> Path:

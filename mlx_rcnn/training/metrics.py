@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..outputs.coco import replacing
+from ..files import replacing
 
 METRICS_FILE, CURVES_FILE, SAMPLES_FOLDER = "metrics.jsonl", "curves.png", "samples"
 TILE = 320  # pixels of a picture's longer side on the contact sheet

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlx_rcnn.files import replacing
 from mlx_rcnn.ops.rle import decode_rle
 from mlx_rcnn.outputs.coco import (
     coco_annotations,
     coco_results,
     image_ids,
     picture_paths,
-    replacing,
     write_results,
 )
 
