@@ -7,9 +7,8 @@ from collections.abc import Callable
 import mlx.core as mx
 import numpy as np
 
-from ..inputs.targets import BUCKET
 from ..models.training_pass import batch_rows
-from ..structures import Detections
+from ..structures import BUCKET, Detections
 from . import SampledRoIs
 
 

@@ -8,9 +8,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..structures import Batch, Targets
-
-BUCKET = 8  # targets are padded to a multiple, so that shapes repeat
+from ..structures import BUCKET, Batch, Targets
 
 
 def prepare_targets(

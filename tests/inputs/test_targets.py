@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_rcnn.inputs.targets import BUCKET, prepare_targets
-from mlx_rcnn.structures import Batch, Targets
+from mlx_rcnn.inputs.targets import prepare_targets
+from mlx_rcnn.structures import BUCKET, Batch, Targets
 
 CLASSES = 4
 NAN, INF = float("nan"), float("inf")
