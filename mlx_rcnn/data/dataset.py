@@ -10,7 +10,7 @@ import numpy as np
 
 from ..inputs.image_files import load_image_file
 from ..inputs.images import ImageError
-from ..outputs.coco import coco_annotations
+from .annotations import coco_annotations
 from .items import Item
 from .polygons import segmentation_mask
 from .sample import DatasetError, Defect, Sample, Target

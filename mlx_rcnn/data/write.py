@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ..files import replacing
-from ..outputs.coco import coco_annotations
+from .annotations import coco_annotations
 
 
 def write_coco(dataset: Any, folder: str | os.PathLike[str]) -> Path:

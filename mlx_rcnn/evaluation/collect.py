@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ..data.annotations import coco_annotations
 from ..inputs.images import ImageError
-from ..outputs.coco import coco_annotations, coco_results
+from ..outputs.coco import coco_results
 
 Entry = dict[str, Any]
 
