@@ -16,8 +16,9 @@ import numpy as np
 from tqdm import tqdm
 
 from ..inputs.images import find_images, load_image
-from ..outputs.coco import coco_results, image_ids, picture_paths, write_picture, write_results
+from ..outputs.coco import coco_results, image_ids, write_results
 from ..outputs.draw import draw_detections, readable_scale
+from ..outputs.pictures import picture_paths, write_picture
 from ..outputs.skeletons import skeleton_style
 from ..tables import display_width, pad
 from .errors import CommandError, load_model

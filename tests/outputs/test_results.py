@@ -10,7 +10,8 @@ import pytest
 from mlx_rcnn.data.annotations import coco_annotations
 from mlx_rcnn.files import replacing
 from mlx_rcnn.ops.rle import decode_rle
-from mlx_rcnn.outputs.coco import coco_results, image_ids, picture_paths, write_results
+from mlx_rcnn.outputs.coco import coco_results, image_ids, write_results
+from mlx_rcnn.outputs.pictures import picture_paths
 
 
 def test_image_ids():
