@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_rcnn.config.categories import COCO_91, COCO_KEYPOINTS, COCO_PERSON, COCO_SKELETON
-from mlx_rcnn.models.builders import MOBILENET, MOBILENET_320
+from mlx_rcnn.config.presets import MOBILENET, MOBILENET_320
 
 from ..rename import Rule
 from .architecture import NO_HINTS, Hints, Recognised
