@@ -11,11 +11,11 @@ import numpy as np
 from ..config.detector import KeypointRCNNConfig
 from ..heads import KeypointRCNNHeads, KeypointRCNNPredictor, keypoint_loss, keypoint_targets
 from ..heads.keypoint import ROIS_AT_ONCE
-from ..heads.rois import in_pieces, rows_of_targets, rows_with_positives, valid_rois
+from ..heads.rois import batch_rows, in_pieces, rows_of_targets, rows_with_positives, valid_rois
 from ..inputs.transform import keypoints_to_original, load_images, preprocess
 from ..ops import heatmaps_to_keypoints, keypoint_probabilities
 from .faster_rcnn import FasterRCNN, inference, to_results
-from .training_pass import batch_rows, training_pass, with_total
+from .training_pass import training_pass, with_total
 
 
 class KeypointRCNN(FasterRCNN):

@@ -17,8 +17,8 @@ from mlx_rcnn.checkpoints.load import assign
 from mlx_rcnn.convert.libraries.torchvision import RULES, recognise
 from mlx_rcnn.convert.rename import rename
 from mlx_rcnn.heads import keypoint_targets
+from mlx_rcnn.heads.rois import roi_scales
 from mlx_rcnn.inputs.transform import keypoints_to_original, preprocess
-from mlx_rcnn.models.training_pass import roi_scales
 from mlx_rcnn.ops import heatmaps_to_keypoints
 from recipe import GOLDENS, fill, fill_alive, shapes
 from reference import match_detections
