@@ -11,12 +11,12 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlx_rcnn.convert.checkpoint import read_state
 from mlx_rcnn.convert.libraries.classifiers import Classifier, read_classifier
 
 from ..backbones import MobileNetV3, ResNet
 from ..layers import BatchNorm, GroupNorm
 from .downloads import PUBLISHED_BACKBONES, fetch
-from .find import read_state
 from .load import assign, flat_parameters
 
 TOP = ("fc.", "classifier.")  # the layers that detection does not use

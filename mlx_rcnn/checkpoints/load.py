@@ -20,6 +20,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from mlx_rcnn.convert.checkpoint import Checkpoint, read_checkpoint
 from mlx_rcnn.convert.files.safetensors_file import load_safetensors
 from mlx_rcnn.convert.origin import from_json
 
@@ -29,7 +30,7 @@ from ..layers import BatchNorm, GroupNorm, weights_to_come
 from ..messages import listing
 from ..models import FasterRCNN, KeypointRCNN, MaskRCNN
 from ..processes import check_process
-from .find import Checkpoint, find, read_checkpoint
+from .find import find
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 CONFIG, CONFIG_ID = "config", "config_id"  # in the weights' metadata; the second in config.json too
@@ -251,7 +252,7 @@ def from_checkpoint(checkpoint: Checkpoint, **overrides: Any) -> FasterRCNN:
     """Build the model a checkpoint was recognised as and fill it, in training mode.
 
     Args:
-        checkpoint: of :func:`~mlx_rcnn.checkpoints.find.read_checkpoint`.
+        checkpoint: of :func:`~mlx_rcnn.convert.checkpoint.read_checkpoint`.
         **overrides: config fields to change.
 
     Returns:

@@ -9,13 +9,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from mlx_rcnn.convert.checkpoint import Checkpoint, read_checkpoint
 from mlx_rcnn.convert.files.torch_writer import save_pickle_file, save_torch_file
 from mlx_rcnn.convert.libraries.recognise import LIBRARIES
 
 from .. import models
 from ..backbones import backbone_type
 from ..checkpoints.export import export_state, settings
-from ..checkpoints.find import Checkpoint, find, read_checkpoint
+from ..checkpoints.find import find
 from ..checkpoints.hub import looks_like_repository, upload
 from ..checkpoints.load import CONFIG_FILE, MODELS, cast_weights, from_checkpoint, load, save
 from ..checkpoints.model_card import model_card

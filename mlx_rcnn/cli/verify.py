@@ -9,8 +9,9 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from mlx_rcnn.convert.checkpoint import Checkpoint, read_checkpoint
+
 from ..checkpoints.export import export_state
-from ..checkpoints.find import Checkpoint, read_checkpoint
 from ..checkpoints.load import flat_parameters, from_checkpoint, load
 from ..messages import listing
 from ..models import FasterRCNN

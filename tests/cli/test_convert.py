@@ -14,13 +14,13 @@ import mlx_rcnn
 import recipe
 from mlx_rcnn import FastRCNNPredictor
 from mlx_rcnn.checkpoints.export import export_state, settings
-from mlx_rcnn.checkpoints.find import Checkpoint, read_checkpoint
 from mlx_rcnn.checkpoints.load import from_checkpoint
 from mlx_rcnn.cli.convert import BUILDERS, as_architecture, class_names
 from mlx_rcnn.cli.errors import CommandError
 from mlx_rcnn.cli.main import main
 from mlx_rcnn.cli.verify import verify
 from mlx_rcnn.config.categories import COCO_91
+from mlx_rcnn.convert.checkpoint import Checkpoint, read_checkpoint
 from mlx_rcnn.convert.files.torch_file import load_torch_file
 from mlx_rcnn.convert.files.torch_writer import save_torch_file
 from mlx_rcnn.convert.libraries.recognise import recognise
