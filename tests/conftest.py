@@ -14,7 +14,7 @@ import mlx_rcnn
 import recipe
 import small
 from mlx_rcnn import FasterRCNN
-from mlx_rcnn.checkpoints.load import assign
+from mlx_rcnn.checkpoints.weights import assign
 from mlx_rcnn.convert.libraries.torchvision import RULES
 from mlx_rcnn.convert.rename import rename
 

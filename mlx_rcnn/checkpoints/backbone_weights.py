@@ -17,7 +17,7 @@ from mlx_rcnn.convert.libraries.classifiers import Classifier, read_classifier
 from ..backbones import MobileNetV3, ResNet
 from ..layers import BatchNorm, GroupNorm
 from .downloads import PUBLISHED_BACKBONES, fetch
-from .load import assign, flat_parameters
+from .weights import assign, flat_parameters
 
 TOP = ("fc.", "classifier.")  # the layers that detection does not use
 FILES = ("model.safetensors", "pytorch_model.bin")

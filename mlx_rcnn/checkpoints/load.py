@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import mlx.core as mx
-import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from mlx_rcnn.convert.checkpoint import Checkpoint, read_checkpoint
 from mlx_rcnn.convert.files.safetensors_file import load_safetensors
@@ -26,18 +24,18 @@ from mlx_rcnn.convert.origin import from_json
 
 from ..backbones import BACKBONES, backbone_type
 from ..config.detector import make_config, to_json
-from ..layers import BatchNorm, GroupNorm, weights_to_come
+from ..layers import weights_to_come
 from ..messages import listing
 from ..models import FasterRCNN, KeypointRCNN, MaskRCNN
 from ..processes import check_process
 from .find import find
+from .weights import assign, cast_weights, flat_parameters
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 CONFIG, CONFIG_ID = "config", "config_id"  # in the weights' metadata; the second in config.json too
 PART = ".part-"
 FORMAT_VERSION = 1
 MODELS = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN, "keypoint_rcnn": KeypointRCNN}
-DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 
 def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
@@ -296,61 +294,3 @@ def _build(
         raise ValueError(f"the model would have arrays too large to exist: {error}") from error
 
 
-def assign(model: nn.Module, weights: Mapping[str, mx.array], name: str) -> None:
-    """Put ``weights`` into ``model``, all of them or none.
-
-    Args:
-        model: its parameters give the names and shapes expected.
-        weights: floating-point arrays by parameter name.
-        name: where they come from, for errors.
-
-    Raises:
-        ValueError: missing, unexpected, misshaped or non-floating weights, all listed.
-    """
-    expected = flat_parameters(model)
-    problems = []
-    if missing := [k for k in expected if k not in weights]:
-        problems.append(f"missing {listing(missing)}")
-    if extra := [k for k in weights if k not in expected]:
-        problems.append(f"unexpected {listing(extra)}")
-    shared = [k for k in expected if k in weights]
-    shapes = [
-        f"{k} {weights[k].shape} (expected {expected[k].shape})"
-        for k in shared
-        if weights[k].shape != expected[k].shape
-    ]
-    if shapes:
-        problems.append(f"misshaped {listing(shapes)}")
-    dtypes = [f"{k} {weights[k].dtype}" for k in shared if weights[k].dtype not in DTYPES.values()]
-    if dtypes:
-        problems.append(f"not float32, float16 or bfloat16: {listing(dtypes)}")
-    if problems:
-        raise ValueError(f"{name} does not fit the model: {'; '.join(problems)}")
-    model.load_weights(list(weights.items()), strict=True)
-
-
-def flat_parameters(module: nn.Module) -> dict[str, mx.array]:
-    """All arrays of a module, running statistics included, by dotted name."""
-    return dict(cast(Any, tree_flatten(module.parameters())))
-
-
-def cast_weights(model: nn.Module, dtype: str) -> None:
-    """Cast the convolutions and linears; norms keep float32, as a variance of 1e-5 needs it.
-
-    Args:
-        model: changed in place.
-        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``.
-
-    Raises:
-        ValueError: another dtype.
-    """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}: expected one of {tuple(DTYPES)}")
-    for module in model.modules():
-        own = {k: v for k, v in module.items() if isinstance(v, mx.array)}
-        norm = isinstance(
-            module, BatchNorm | GroupNorm | nn.BatchNorm | nn.GroupNorm | nn.LayerNorm
-        )
-        for name, value in own.items():
-            if mx.issubdtype(value.dtype, mx.floating):
-                module[name] = value.astype(mx.float32 if norm else DTYPES[dtype])

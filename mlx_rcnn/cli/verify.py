@@ -12,7 +12,8 @@ import numpy as np
 from mlx_rcnn.convert.checkpoint import Checkpoint, read_checkpoint
 
 from ..checkpoints.export import export_state
-from ..checkpoints.load import flat_parameters, from_checkpoint, load
+from ..checkpoints.load import from_checkpoint, load
+from ..checkpoints.weights import flat_parameters
 from ..messages import listing
 from ..models import FasterRCNN
 

@@ -25,10 +25,10 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from ..checkpoints.load import WEIGHTS_FILE, assign, save
+from ..checkpoints.load import WEIGHTS_FILE, save
+from ..checkpoints.weights import Arrays, assign, flatten, unflatten
 from .optimizer import optimizer_arrays, set_optimizer_arrays
 from .step import TrainStep
-from .trees import Arrays, flatten, unflatten
 
 LAST, BEST, FOLDER = "last", "best", "checkpoints"
 PROGRESS_FILE, STATE_FILE = "training.json", "state.safetensors"

@@ -10,6 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..checkpoints.weights import Arrays, flatten, unflatten
 from ..models import FasterRCNN
 from .checkpoint import BEST, FOLDER, LAST, Progress
 from .config import TrainConfig, changes, from_json
@@ -17,7 +18,6 @@ from .freeze import set_trainable, stages
 from .metrics import CURVES_FILE, METRICS_FILE, SAMPLES_FOLDER
 from .new_heads import DataKeypoints, set_classes, set_keypoints
 from .step import TrainStep
-from .trees import Arrays, flatten, unflatten
 
 NONFINITE = "nonfinite"
 OURS = {LAST, BEST, NONFINITE, FOLDER, METRICS_FILE, CURVES_FILE, SAMPLES_FOLDER}

@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 
 import mlx_rcnn
 from mlx_rcnn import FasterRCNN, FastRCNNPredictor, MaskRCNN, MaskRCNNPredictor, ResNetFPNConfig
-from mlx_rcnn.checkpoints.load import assign, cast_weights
+from mlx_rcnn.checkpoints.weights import assign, cast_weights
 from mlx_rcnn.inputs.transform import preprocess
 from mlx_rcnn.models.faster_rcnn import roi_scales
 from small import OPTIONS, photo, untrained

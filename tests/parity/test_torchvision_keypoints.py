@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten
 
 import mlx_rcnn
 from mlx_rcnn import KeypointRCNN, ResNetFPNConfig
-from mlx_rcnn.checkpoints.load import assign
+from mlx_rcnn.checkpoints.weights import assign
 from mlx_rcnn.convert.libraries.torchvision import RULES, recognise
 from mlx_rcnn.convert.rename import rename
 from mlx_rcnn.heads import keypoint_targets

@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 
 import mlx_rcnn
 import recipe
-from mlx_rcnn.checkpoints.load import assign
+from mlx_rcnn.checkpoints.weights import assign
 from mlx_rcnn.convert.libraries.torchvision import RULES
 from mlx_rcnn.convert.rename import rename
 from mlx_rcnn.layers import BatchNorm

@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 
 from library_recipe import library_shapes
 from mlx_rcnn import FasterRCNN, KeypointRCNN, MaskRCNN, ResNetFPNConfig
-from mlx_rcnn.checkpoints.load import assign
+from mlx_rcnn.checkpoints.weights import assign
 from mlx_rcnn.config.categories import COCO_80, COCO_KEYPOINTS, COCO_PERSON
 from mlx_rcnn.convert.libraries import detectron2, mmdetection
 from mlx_rcnn.convert.libraries.architecture import Hints

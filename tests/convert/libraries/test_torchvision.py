@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 
 import recipe
 from mlx_rcnn import FasterRCNN, MaskRCNN, ResNetFPNConfig
-from mlx_rcnn.checkpoints.load import assign
+from mlx_rcnn.checkpoints.weights import assign
 from mlx_rcnn.config.categories import COCO_91
 from mlx_rcnn.convert.libraries.torchvision import RULES, recognise
 from mlx_rcnn.convert.rename import Renamed, rename, rename_back
