@@ -2,7 +2,8 @@
 
 from . import ops
 from .checkpoints.backbone_weights import load_backbone
-from .checkpoints.load import load, save
+from .checkpoints.load import load
+from .checkpoints.save import save
 from .config.backbone import MobileNetFPNConfig, ResNetConfig, ResNetFPNConfig
 from .config.detector import FasterRCNNConfig, KeypointRCNNConfig, MaskRCNNConfig
 from .heads import FastRCNNPredictor, KeypointRCNNPredictor, MaskRCNNPredictor

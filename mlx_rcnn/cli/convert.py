@@ -18,8 +18,9 @@ from ..backbones import backbone_type
 from ..checkpoints.export import export_state, settings
 from ..checkpoints.find import find
 from ..checkpoints.hub import looks_like_repository, upload
-from ..checkpoints.load import CONFIG_FILE, MODELS, from_checkpoint, load, save
+from ..checkpoints.load import CONFIG_FILE, MODELS, from_checkpoint, load
 from ..checkpoints.model_card import model_card
+from ..checkpoints.save import save
 from ..checkpoints.weights import cast_weights
 from ..config.categories import BACKGROUND, read_class_names
 from ..config.detector import to_json

@@ -1,0 +1,117 @@
+"""Models written to disk: config.json and model.safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+
+from ..backbones import backbone_type
+from ..config.detector import to_json
+from ..messages import listing
+from ..models import FasterRCNN
+from .load import (
+    CONFIG,
+    CONFIG_FILE,
+    CONFIG_ID,
+    FORMAT_VERSION,
+    MODELS,
+    PART,
+    WEIGHTS_FILE,
+    build_model,
+    remove_leftovers,
+)
+from .weights import flat_parameters
+
+
+def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
+    """Write a model to a directory, from which :func:`load` gives the same one bit for bit.
+
+    Both files are written beside their place and renamed at the end: killed at any moment, on a
+    full disk or while another process loads it, the directory holds the old model or the new one. A
+    head that was replaced is saved as it is now.
+
+    Args:
+        model: a model of this package.
+        directory: made if it does not exist; a model in it is replaced.
+
+    Raises:
+        TypeError: ``model``, or a head in it, is none of this package's.
+        ValueError: parts that do not fit each other, such as a new box head and an old mask head.
+        NotADirectoryError: ``directory`` is a file.
+        OSError: it cannot be written.
+    """
+    kind = next((k for k, cls in MODELS.items() if type(model) is cls), None)
+    if kind is None:
+        known = ", ".join(cls.__name__ for cls in MODELS.values())
+        raise TypeError(f"cannot save a {type(model).__name__}: expected one of {known}")
+    directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(f"{directory} is a file: expected a directory")
+    content = _description(model, kind)
+    metadata = {"format": "mlx", **_config_metadata(content)}
+    text = json.dumps({**content, CONFIG_ID: metadata[CONFIG_ID]}, indent=2) + "\n"
+    directory.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(directory)
+    parts = {n: directory / f"{PART}{os.getpid()}-{n}" for n in (WEIGHTS_FILE, CONFIG_FILE)}
+    try:
+        parts[CONFIG_FILE].write_text(text, encoding="utf-8")
+        try:
+            mx.save_safetensors(str(parts[WEIGHTS_FILE]), flat_parameters(model), metadata)
+        except RuntimeError as error:  # MLX's, of a full disk
+            raise OSError(f"cannot write {directory / WEIGHTS_FILE}: {error}") from error
+        # The weights first: with their own copy of the config they are the new model by themselves.
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            os.replace(parts[name], directory / name)
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+
+
+def _config_metadata(content: Mapping[str, Any]) -> dict[str, str]:
+    """A config as the weights carry it, and what tells whether a config.json is theirs."""
+    text = json.dumps(content)
+    return {CONFIG: text, CONFIG_ID: hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+def _description(model: FasterRCNN, kind: str) -> dict[str, Any]:
+    """What config.json holds: the model's config, with the sizes its heads have by now."""
+    config, heads = to_json(model.config), model.roi_heads
+    own = backbone_type(model.backbone)
+    backbone = {"type": own, **asdict(model.backbone.config)} if own else None
+    try:
+        config["num_classes"] = heads.box_predictor.cls_score.out_features
+        config["class_agnostic_bbox"] = heads.box_predictor.bbox_pred.out_features == 4
+        if kind == "mask_rcnn":
+            config["mask_hidden_channels"] = heads.mask_predictor.conv5_mask.out_channels
+        if kind == "keypoint_rcnn":
+            config["num_keypoints"] = heads.keypoint_predictor.num_keypoints
+            config["keypoint_names"] = model.keypoint_names
+            config["keypoint_skeleton"] = model.keypoint_skeleton
+    except AttributeError as error:
+        raise TypeError(f"cannot save a head that is not of this package: {error}") from error
+    config["class_names"] = model.class_names
+    del config["backbone"]
+    high, low = cast(Any, mx.random.state)[0].tolist()
+    loaded = build_model(kind, backbone, config, {} if own else {"backbone": model.backbone})
+    mx.random.seed(high << 32 | low)  # saving must not change what is drawn next
+    expected = flat_parameters(loaded)
+    wrong = [
+        f"{k} {v.shape}"
+        for k, v in flat_parameters(model).items()
+        if k not in expected or expected.pop(k).shape != v.shape
+    ]
+    if wrong or expected:
+        raise ValueError(
+            f"cannot save a model whose parts do not fit num_classes={config['num_classes']} and "
+            f"the rest of its config (were all heads replaced?): {listing([*wrong, *expected])}"
+        )
+    version = {"model_type": kind, "format_version": FORMAT_VERSION, "source": model.source}
+    origin = {} if model.origin is None else {"origin": model.origin.to_json()}
+    return {**version, **config, "backbone": backbone, **origin}
