@@ -14,7 +14,7 @@ from ..checkpoints.backbone_weights import load_backbone
 from ..data.open import splits_of
 from ..training.checkpoint import BEST, LAST, read_progress
 from ..training.config import TrainConfig, flag, from_json
-from ..training.prepare import check_folder
+from ..training.run_folder import check_folder
 from ..training.trainer import fit
 from .errors import CommandError, load_model
 from .train_flags import given_settings

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 import tiny
-from mlx_rcnn.training.metrics import Metrics, _smooth, contact_sheet, draw_curves
+from mlx_rcnn.training.metrics import Metrics, _smooth, draw_curves
+from mlx_rcnn.training.pictures import contact_sheet
 
 
 def test_lines_of_lost_work_go(tmp_path: Path):
