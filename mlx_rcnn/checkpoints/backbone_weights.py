@@ -16,7 +16,8 @@ from mlx_rcnn.convert.libraries.classifiers import Classifier, read_classifier
 
 from ..backbones import MobileNetV3, ResNet
 from ..layers import BatchNorm, GroupNorm
-from .downloads import PUBLISHED_BACKBONES, fetch
+from .downloads import fetch
+from .published import PUBLISHED_BACKBONES
 from .weights import assign, flat_parameters
 
 TOP = ("fc.", "classifier.")  # the layers that detection does not use
@@ -40,7 +41,7 @@ def load_backbone(
         model: a detector, its backbone, or a bare ``ResNet`` or ``MobileNetV3``; changed in place.
         source: a file (``.pth``, ``.bin``, ``.safetensors``); a directory with
             ``model.safetensors`` or ``pytorch_model.bin``, as the Hugging Face Hub has them; or a
-            name such as ``"resnet50"`` (``mlx_rcnn.checkpoints.downloads.PUBLISHED_BACKBONES``),
+            name such as ``"resnet50"`` (``mlx_rcnn.checkpoints.published.PUBLISHED_BACKBONES``),
             downloaded once.
         classifier: whether the last layers are loaded too, if the model has any
             (``backbone_num_classes=0`` leaves them out). Default: ``True``.

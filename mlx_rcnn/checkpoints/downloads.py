@@ -9,33 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-# Each file's name ends in the first 8 hex digits of its SHA-256.
-_HOST = "https://download.pytorch.org/models/"
-_FILES = {
-    "fasterrcnn_resnet50_fpn": "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth",
-    "fasterrcnn_resnet50_fpn_v2": "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth",
-    "fasterrcnn_mobilenet_v3_large_fpn": "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth",
-    "fasterrcnn_mobilenet_v3_large_320_fpn": "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth",
-    "keypointrcnn_resnet50_fpn": "keypointrcnn_resnet50_fpn_coco-fc266e95.pth",
-    "maskrcnn_resnet50_fpn": "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth",
-    "maskrcnn_resnet50_fpn_v2": "maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth",
-}
-PUBLISHED = {name: _HOST + file for name, file in _FILES.items()}
+from .published import PUBLISHED
 
-# Classifiers, IMAGENET1K_V1: those torchvision starts its own detectors from.
-_BACKBONE_FILES = {
-    "resnet18": "resnet18-f37072fd.pth",
-    "resnet34": "resnet34-b627a593.pth",
-    "resnet50": "resnet50-0676ba61.pth",
-    "resnet101": "resnet101-63fe2227.pth",
-    "resnet152": "resnet152-394f9c45.pth",
-    "resnext50_32x4d": "resnext50_32x4d-7cdf4587.pth",
-    "resnext101_32x8d": "resnext101_32x8d-8ba56ff5.pth",
-    "resnext101_64x4d": "resnext101_64x4d-173b62eb.pth",
-    "mobilenet_v3_large": "mobilenet_v3_large-8738ca79.pth",
-    "mobilenet_v3_small": "mobilenet_v3_small-047dcff4.pth",
-}
-PUBLISHED_BACKBONES = {name: _HOST + file for name, file in _BACKBONE_FILES.items()}
 TIMEOUT = 30  # seconds without a byte
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .downloads import PUBLISHED, fetch
+from .downloads import fetch
 from .hub import fetch_repository, looks_like_repository
+from .published import PUBLISHED
 
 
 def find(source: str | os.PathLike[str]) -> Path:

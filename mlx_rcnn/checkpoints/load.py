@@ -44,7 +44,7 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
         source: a directory written by :func:`save`; a checkpoint file of another library
             (``.pth`` of either format, ``.pkl``, or safetensors with torch's keys); the name of
             published weights, such as ``"torchvision/fasterrcnn_resnet50_fpn_v2"``
-            (``mlx_rcnn.checkpoints.downloads.PUBLISHED``), downloaded once; or a repository of the
+            (``mlx_rcnn.checkpoints.published.PUBLISHED``), downloaded once; or a repository of the
             Hugging Face Hub, ``"owner/name"`` or ``"owner/name@revision"``.
         **overrides: config fields to change (``box_score_thresh=0.3``, ``norm_eps=1e-5``);
             ``dtype`` ("float32", "float16", "bfloat16") of the convolutions and linears; ``style``

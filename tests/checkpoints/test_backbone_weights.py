@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten
 import mlx_rcnn
 from mlx_rcnn import FasterRCNN, MobileNetFPNConfig, ResNetFPNConfig, load_backbone
 from mlx_rcnn.backbones import MobileNetV3, ResNet
-from mlx_rcnn.checkpoints.downloads import PUBLISHED_BACKBONES
+from mlx_rcnn.checkpoints.published import PUBLISHED_BACKBONES
 from mlx_rcnn.convert.files.torch_writer import save_torch_file
 from mlx_rcnn.layers import BatchNorm
 from recipe import GOLDENS, fill_alive, shapes

@@ -16,7 +16,8 @@ import pytest
 
 import mlx_rcnn
 from mlx_rcnn.checkpoints import downloads
-from mlx_rcnn.checkpoints.downloads import PUBLISHED, cache_directory, fetch
+from mlx_rcnn.checkpoints.downloads import cache_directory, fetch
+from mlx_rcnn.checkpoints.published import PUBLISHED
 
 DATA = bytes(range(256)) * 4000
 NAME = f"/weights-{hashlib.sha256(DATA).hexdigest()[:8]}.pth"
