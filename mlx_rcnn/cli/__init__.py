@@ -1,5 +1,6 @@
 """The command line, one module a subcommand."""
 
-from .main import build_parser, main
+from .arguments import build_parser
+from .main import main
 
 __all__ = ["build_parser", "main"]

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 import mlx_rcnn.checkpoints.load
-from mlx_rcnn.cli.main import build_parser, main
+from mlx_rcnn.cli.arguments import build_parser
+from mlx_rcnn.cli.main import main
 from mlx_rcnn.ops.rle import decode_rle
 from mlx_rcnn.outputs.coco import coco_results
 
