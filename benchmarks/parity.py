@@ -23,7 +23,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "goldens")]
 
 def load(paths: list[str]) -> list[np.ndarray]:
     """RGB arrays of the photos; `SEED:HxW` is uniform noise."""
-    from mlx_rcnn.inputs.images import load_image
+    from mlx_rcnn import load_image
 
     images = []
     for path in paths:

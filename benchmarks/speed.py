@@ -140,7 +140,7 @@ def mlx_training(data: dict[str, np.ndarray]):
     from types import SimpleNamespace
 
     import mlx_rcnn
-    from mlx_rcnn.memory import reuse_large_blocks
+    from mlx_rcnn import reuse_large_blocks
     from mlx_rcnn.training import TrainConfig
     from mlx_rcnn.training.optimizer import make_optimizer
     from mlx_rcnn.training.step import TrainStep

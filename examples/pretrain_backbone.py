@@ -15,10 +15,9 @@ import mlx.optimizers as optim
 import numpy as np
 from PIL import Image
 
-from mlx_rcnn import FasterRCNN, ResNetFPNConfig
+from mlx_rcnn import FasterRCNN, ResNetFPNConfig, reuse_large_blocks
 from mlx_rcnn.backbones import ResNet
 from mlx_rcnn.data import open_dataset
-from mlx_rcnn.memory import reuse_large_blocks
 from mlx_rcnn.training import TrainConfig, fit
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
+from .. import moved
 from ..config.detector import FasterRCNNConfig
 from ..layers import Conv2d, EvaluatedModule, Linear, conv_norm, make_norm
 from .res5 import Res5Head
@@ -136,3 +137,4 @@ class RoIHeads(EvaluatedModule):
         )
 
 
+__getattr__ = moved.names(__name__)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import mlx.core as mx
 
+from .. import moved
 from ..models import FasterRCNN
 from .config import TrainConfig
 from .freeze import set_trainable, stages
@@ -58,3 +59,4 @@ def prepare_model(
     return replace(config, freeze=frozen)
 
 
+__getattr__ = moved.names(__name__)
