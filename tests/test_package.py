@@ -55,6 +55,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("ops/nms.py", "nms"),  # these return as many indices as boxes survive
     ("ops/nms.py", "batched_nms"),
     ("ops/nms.py", "_settled"),
+    ("ops/nms.py", "settle"),  # whether suppression has settled
     ("ops/roi_align.py", "multiscale_roi_align"),  # the adaptive grid alone: sampling_ratio <= 0
     ("ops/roi_align.py", "_dense"),  # likewise: one RoI at a time
     ("ops/roi_pool.py", "roi_pool"),  # how many pixels the largest bin covers
@@ -73,7 +74,6 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("models/keypoint_rcnn.py", "predict"),  # and heatmaps
     ("heads/rois.py", "rows_with_positives"),  # how many RoIs a branch gets
     ("heads/rois.py", "valid_rois"),
-    ("models/training_pass.py", "training_proposals"),  # whether suppression has settled
     ("models/training_pass.py", "draw_size"),  # a size of the images
     ("convert", None),  # checkpoints are NumPy until they are complete
     ("checkpoints/save.py", None),

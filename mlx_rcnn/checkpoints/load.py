@@ -76,28 +76,6 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
     return model
 
 
-def remove_leftovers(directory: Path) -> None:
-    """Remove what a process that was killed while saving left in a directory.
-
-    Args:
-        directory: exists; parts of processes that still run are left alone.
-    """
-    for part in directory.glob(f"{PART}*-*"):
-        number = part.name.removeprefix(PART).partition("-")[0]
-        if number.isdigit() and not _runs(int(number)):
-            part.unlink(missing_ok=True)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True
-
-
 def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (directory / name).is_file():

@@ -25,7 +25,6 @@ from .load import (
     PART,
     WEIGHTS_FILE,
     build_model,
-    remove_leftovers,
 )
 from .weights import flat_parameters
 
@@ -115,3 +114,25 @@ def _description(model: FasterRCNN, kind: str) -> dict[str, Any]:
     version = {"model_type": kind, "format_version": FORMAT_VERSION, "source": model.source}
     origin = {} if model.origin is None else {"origin": model.origin.to_json()}
     return {**version, **config, "backbone": backbone, **origin}
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what a process that was killed while saving left in a directory.
+
+    Args:
+        directory: exists; parts of processes that still run are left alone.
+    """
+    for part in directory.glob(f"{PART}*-*"):
+        number = part.name.removeprefix(PART).partition("-")[0]
+        if number.isdigit() and not _runs(int(number)):
+            part.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True

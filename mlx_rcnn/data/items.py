@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ..config.categories import BACKGROUND
 from ..inputs.image_files import file_sizes
 from .polygons import segmentation_mask, segmentation_problem
-from .sample import BACKGROUND, Defect, Target, select
+from .sample import Defect, Target, select
 
 # Boxes that pass the border by no more are rounding, and are clipped without a word.
 _OUTSIDE = 1.0

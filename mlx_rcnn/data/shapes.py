@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..config.categories import BACKGROUND
 from .geometry import mask_boxes
-from .sample import BACKGROUND, Sample, Target
+from .sample import Sample, Target
 
 SHAPES = ("circle", "square", "triangle")
 KEYPOINTS = ("centre", "left", "right", "top", "bottom")
