@@ -15,6 +15,7 @@ from .libraries.architecture import Recognised, hints_of
 from .libraries.recognise import recognise, unprefixed
 from .origin import Origin, make_origin
 from .rename import rename
+from .settings import with_settings
 
 
 class Checkpoint(NamedTuple):
@@ -50,6 +51,7 @@ def read_checkpoint(path: Path, library: str = "auto", style: str | None = None)
     state = unprefixed(state)
     try:
         found = recognise(state, library, hints_of(content, path.name, style))
+        found = with_settings(found, path, state)
         renamed = rename(state, found.rules, found.detector.get("pool_size", (7, 7)))
         origin = make_origin(found.library, path.name, state, renamed, found.rules)
     except ValueError as error:

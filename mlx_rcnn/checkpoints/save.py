@@ -53,7 +53,7 @@ def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"{directory} is a file: expected a directory")
-    content = _description(model, kind)
+    content = description(model, kind)
     metadata = {"format": "mlx", **_config_metadata(content)}
     text = json.dumps({**content, CONFIG_ID: metadata[CONFIG_ID]}, indent=2) + "\n"
     directory.mkdir(parents=True, exist_ok=True)
@@ -79,8 +79,20 @@ def _config_metadata(content: Mapping[str, Any]) -> dict[str, str]:
     return {CONFIG: text, CONFIG_ID: hashlib.sha256(text.encode()).hexdigest()[:16]}
 
 
-def _description(model: FasterRCNN, kind: str) -> dict[str, Any]:
-    """What config.json holds: the model's config, with the sizes its heads have by now."""
+def description(model: FasterRCNN, kind: str) -> dict[str, Any]:
+    """What config.json holds: the model's config, with the sizes its heads have by now.
+
+    Args:
+        model: of this package.
+        kind: its key of ``MODELS``.
+
+    Returns:
+        ``model_type``, ``format_version``, ``source``, the config's fields, ``backbone`` (``None``
+        for the user's own) and perhaps ``origin``.
+
+    Raises:
+        TypeError, ValueError: as :func:`save`.
+    """
     config, heads = to_json(model.config), model.roi_heads
     own = backbone_type(model.backbone)
     backbone = {"type": own, **asdict(model.backbone.config)} if own else None

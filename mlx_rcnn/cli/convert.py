@@ -12,6 +12,7 @@ from typing import Any
 from mlx_rcnn.convert.checkpoint import Checkpoint, read_checkpoint
 from mlx_rcnn.convert.files.torch_writer import save_pickle_file, save_torch_file
 from mlx_rcnn.convert.libraries.recognise import LIBRARIES
+from mlx_rcnn.convert.settings import settings_file, settings_text
 
 from .. import models
 from ..backbones import backbone_type
@@ -20,7 +21,7 @@ from ..checkpoints.find import find
 from ..checkpoints.hub import looks_like_repository, upload
 from ..checkpoints.load import CONFIG_FILE, MODELS, from_checkpoint, load
 from ..checkpoints.model_card import model_card
-from ..checkpoints.save import save
+from ..checkpoints.save import description, save
 from ..checkpoints.weights import cast_weights
 from ..config.categories import BACKGROUND, read_class_names
 from ..config.detector import to_json
@@ -178,6 +179,7 @@ def _write(args: argparse.Namespace, model: FasterRCNN, dest: Path) -> None:
     """Write beside ``dest`` and rename."""
     dest.parent.mkdir(parents=True, exist_ok=True)
     part, old = (dest.with_name(f".{k}-{os.getpid()}-{dest.name}") for k in ("part", "old"))
+    beside = settings_file(part)
     try:
         if args.to == "mlx":
             save(model, part)
@@ -185,19 +187,39 @@ def _write(args: argparse.Namespace, model: FasterRCNN, dest: Path) -> None:
             (part / CARD).write_text(card, encoding="utf-8")
             if dest.exists():  # not empty: only then can it be renamed over
                 os.replace(dest, old)
-        elif args.to == "torchvision":
-            save_torch_file(export_state(model, args.to), part)
         else:
-            write = save_pickle_file if dest.suffix == ".pkl" else save_torch_file
-            name = "model" if args.to == "detectron2" else "state_dict"
-            state: dict[str, Any] = {name: export_state(model, args.to)}
-            write(state | ({"__author__": AUTHOR} if args.to == "detectron2" else {}), part)
+            tensors = export_state(model, args.to)
+            beside.write_text(_settings(model, tensors), encoding="utf-8")
+            _write_checkpoint(args.to, tensors, part, dest.suffix)
         os.replace(part, dest)
+        if beside.exists():
+            os.replace(beside, settings_file(dest))
     finally:
-        for left in (part, old):
+        for left in (part, old, beside):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             left.unlink(missing_ok=True)
+
+
+def _write_checkpoint(library: str, tensors: dict[str, Any], part: Path, suffix: str) -> None:
+    """The tensors in the form in which a library keeps them."""
+    if library == "torchvision":
+        save_torch_file(tensors, part)
+        return
+    write = save_pickle_file if suffix == ".pkl" else save_torch_file
+    name = "model" if library == "detectron2" else "state_dict"
+    author = {"__author__": AUTHOR} if library == "detectron2" else {}
+    write({name: tensors} | author, part)
+
+
+def _settings(model: FasterRCNN, tensors: dict[str, Any]) -> str:
+    """What the tensors cannot say; the classifier of the backbone is not among them."""
+    kind = next(kind for kind, cls in MODELS.items() if type(model) is cls)
+    own = description(model, kind)
+    backbone = own.pop("backbone") or {}
+    for name in ("model_type", "format_version", "source", "origin"):
+        own.pop(name, None)
+    return settings_text(kind, backbone | {"num_classes": 0}, own, tensors)
 
 
 def _command(args: argparse.Namespace) -> str:
