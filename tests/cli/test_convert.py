@@ -81,7 +81,8 @@ def test_there_and_back_is_the_identity(
     assert list(load_torch_file("back.pth")) == list(state)
     assert main(["convert", "s.pth", "direct.pth", "--to", "torchvision"]) == 0
     same_bits(load_torch_file("direct.pth"), state)
-    assert sorted(os.listdir()) == ["back.pth", "direct.pth", "model", "s.pth"]  # nothing left
+    wrote = ["back.pth", "back.pth.json", "direct.pth", "direct.pth.json", "model", "s.pth"]
+    assert sorted(os.listdir()) == wrote  # nothing left
 
 
 def test_verify_says_what_it_compared(here: Path, small_state, capsys) -> None:
