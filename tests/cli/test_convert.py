@@ -194,7 +194,7 @@ def test_an_existing_destination(here: Path, small_state, capsys) -> None:
     assert "t.pth exists" in refused(capsys, "s.pth", "t.pth", *to)
     assert main(["convert", "s.pth", "t.pth", *to, "--overwrite"]) == 0
     assert len(load_torch_file("t.pth")) == 130
-    assert sorted(os.listdir()) == ["model", "photos", "s.pth", "t.pth"]
+    assert sorted(os.listdir()) == ["model", "photos", "s.pth", "t.pth", "t.pth.json"]
 
 
 @pytest.mark.parametrize(
