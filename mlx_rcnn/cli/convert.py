@@ -25,6 +25,7 @@ from ..checkpoints.save import description, save
 from ..checkpoints.weights import cast_weights
 from ..config.categories import BACKGROUND, read_class_names
 from ..config.detector import to_json
+from ..layers import weights_to_come
 from ..models import FasterRCNN
 from .convert_flags import SUFFIXES
 from .errors import CommandError
@@ -164,7 +165,8 @@ def as_architecture(checkpoint: Checkpoint, name: str) -> Checkpoint:
         The same, recognised as that.
     """
     found = checkpoint.found
-    built = BUILDERS[name](num_classes=found.detector["num_classes"])
+    with weights_to_come():
+        built = BUILDERS[name](num_classes=found.detector["num_classes"])
     kind = next(kind for kind, cls in MODELS.items() if type(built) is cls)
     norms = {k: v for k, v in found.backbone.items() if k.startswith("norm")}
     body = {"type": backbone_type(built.backbone), **asdict(built.backbone.config), **norms}
