@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from .files import replacing as replacing
 from .ops.rle import encode_rle
 
 # COCO 2017 names its files 000000000139.jpg, COCO 2014 COCO_val2014_000000000139.jpg.
@@ -180,25 +179,6 @@ def write_picture(path: Path, picture: Image.Image) -> None:
             picture.save(part, "PNG", compress_level=3)
         else:  # full chroma resolution: thin coloured lines smear without it
             picture.save(part, "JPEG", quality=95, subsampling=0)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give the name of a file beside ``path`` that takes its place if the block succeeds.
-
-    Args:
-        path: the file to write or replace.
-
-    Yields:
-        The path to write to. It is removed if the block raises.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _identity(path: Path) -> str:

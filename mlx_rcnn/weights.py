@@ -1,12 +1,11 @@
 """Models on disk: save, load, and telling what a checkpoint is.
 
 A saved model is a directory with ``config.json`` (what to build) and ``model.safetensors`` (the
-weights, metadata ``format: mlx``).
+weights, metadata ``format: mlx``); how they stay one model is told in ``model_files``.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -21,12 +20,11 @@ from .backbones import BACKBONES, backbone_type
 from .config import make_config, to_json
 from .convert.origin import from_json
 from .convert.rename import listing
-from .convert.safetensors_file import load_safetensors
 from .layers import BatchNorm, GroupNorm
+from .model_files import ID, NEEDED, WEIGHTS_FILE, read_model, write_model
 from .models import FasterRCNN, KeypointRCNN, MaskRCNN
 from .sources import Checkpoint, find, read_checkpoint
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 FORMAT_VERSION = 1
 MODELS = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN, "keypoint_rcnn": KeypointRCNN}
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
@@ -72,8 +70,8 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
 def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
     """Write a model to a directory, from which :func:`load` gives the same one bit for bit.
 
-    Both files are written beside their place and renamed together at the end. A head that was
-    replaced is saved as it is now.
+    Stopped at any moment, or on a full disk, the directory holds the old model or the new one, as
+    it does for whoever reads it meanwhile. A head that was replaced is saved as it is now.
 
     Args:
         model: a model of this package.
@@ -92,21 +90,7 @@ def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"{directory} is a file: expected a directory")
-    text = json.dumps(_description(model, kind), indent=2) + "\n"
-    directory.mkdir(parents=True, exist_ok=True)
-    parts = {n: directory / f".part-{os.getpid()}-{n}" for n in (WEIGHTS_FILE, CONFIG_FILE)}
-    try:
-        parts[CONFIG_FILE].write_text(text, encoding="utf-8")
-        weights = flat_parameters(model)
-        try:
-            mx.save_safetensors(str(parts[WEIGHTS_FILE]), weights, metadata={"format": "mlx"})
-        except RuntimeError as error:  # MLX's, of a full disk
-            raise OSError(f"cannot write {directory / WEIGHTS_FILE}: {error}") from error
-        for name, part in parts.items():
-            os.replace(part, directory / name)
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+    write_model(directory, _description(model, kind), flat_parameters(model))
 
 
 def _description(model: FasterRCNN, kind: str) -> dict[str, Any]:
@@ -147,22 +131,9 @@ def _description(model: FasterRCNN, kind: str) -> dict[str, Any]:
 
 
 def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (directory / name).is_file():
-            raise FileNotFoundError(
-                f"{directory} has no {name}: expected a directory written by mlx_rcnn.save"
-            )
-    file = directory / CONFIG_FILE
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} holds a {type(content).__name__}, expected a config of mlx_rcnn")
-    names = ("model_type", "format_version", "source", "backbone")
-    if lacking := [name for name in names if name not in content]:
-        raise ValueError(f"{file} is no config of mlx_rcnn: it has no {listing(lacking)}")
-    kind, version, note, backbone = (content.pop(name) for name in names)
+    content, file, weights = read_model(directory)
+    kind, version, note, backbone = (content.pop(name) for name in NEEDED)
+    content.pop(ID, None)
     if kind not in tuple(MODELS) or version != FORMAT_VERSION:
         raise ValueError(
             f"{file}: model_type {kind!r} of format {version!r}, expected one "
@@ -176,7 +147,6 @@ def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
         raise ValueError(
             f"{directory} was saved with a backbone of your own: pass load(..., backbone=module)"
         )
-    weights, _ = load_safetensors(directory / WEIGHTS_FILE)
     try:
         origin = from_json(content.pop("origin", None))
         _check_counts(content, len(weights))

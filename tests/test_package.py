@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Bottom up. A unit is a module of mlx_rcnn or a whole subpackage; it imports units of lines above
 # its own line only, never one beside it. Inside a subpackage imports may not form a cycle.
 LAYERS = (
-    ("ops", "checks", "allocator"),
+    ("ops", "checks", "allocator", "files"),
     ("structures", "config", "backbone_config", "categories"),
     ("layers",),
     ("backbones",),
@@ -26,6 +26,7 @@ LAYERS = (
     ("models",),
     ("convert", "downloads", "hub"),
     ("sources", "export", "model_card"),
+    ("model_files",),
     ("weights",),
     ("pretrained",),
     ("skeletons",),
@@ -86,6 +87,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("models/training_pass.py", "draw_size"),  # a size of the images
     ("convert", None),  # checkpoints are NumPy until they are complete
     ("weights.py", None),
+    ("model_files.py", "_digest"),  # what is written to disk
     ("skeletons.py", None),
     ("visualize.py", None),
     ("results.py", None),

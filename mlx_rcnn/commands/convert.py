@@ -18,9 +18,10 @@ from ..convert.torch_writer import save_pickle_file, save_torch_file
 from ..export import export_state, settings
 from ..hub import looks_like_repository, upload
 from ..model_card import model_card
+from ..model_files import CONFIG_FILE
 from ..models import FasterRCNN
 from ..sources import Checkpoint, find, read_checkpoint
-from ..weights import CONFIG_FILE, MODELS, cast_weights, from_checkpoint, load, save
+from ..weights import MODELS, cast_weights, from_checkpoint, load, save
 from . import CommandError
 from .convert_flags import SUFFIXES
 from .places import check_writable

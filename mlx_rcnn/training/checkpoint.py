@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from ..weights import WEIGHTS_FILE, assign, save
+from ..model_files import WEIGHTS_FILE
+from ..weights import assign, save
 from .optimizer import optimizer_arrays, set_optimizer_arrays
 from .step import TrainStep
 from .trees import Arrays, flatten, unflatten
