@@ -1,6 +1,17 @@
-"""Class names of the datasets that published checkpoints were trained on."""
+"""Class names: of the data published checkpoints were trained on, and as users list them."""
 
 from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+BACKGROUND = "__background__"
+NEVER_ANNOTATED = "N/A"
+"""Stands where a numbering has a gap, as in COCO's 91."""
+
+_MOST_IDS = 100_000  # a list as long as its largest id must fit into memory
 
 # COCO's 91 slots as torchvision's checkpoints number them: 0 is the background, "N/A" was never
 # annotated. Source: the COCO 2017 annotations' `categories`.
@@ -36,3 +47,89 @@ COCO_SKELETON = (
     (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
 )  # fmt: skip
 """The edges drawn between them, indices from 0."""
+
+
+def read_class_names(value: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Class names as a user lists them, in the order of their labels.
+
+    Args:
+        value: a file, or names separated by commas. A file is text (UTF-8, or UTF-16 with its byte
+            order mark) with a name a line, blank lines left out, or JSON: a list of names, or a
+            dictionary of id to name. Ids that start at 0 are a list; others are the labels
+            themselves, so that the background comes first. Gaps hold ``"N/A"``.
+
+    Returns:
+        Names without blanks around them; whether the first is the background's is the caller's to
+        decide, by the number of the model's classes.
+
+    Raises:
+        FileNotFoundError: one word without a comma, which is no file.
+        ValueError: no names, an empty one, one that comes up twice, or a file that is not such a
+            list; the message names the file.
+        OSError: a file that cannot be read.
+    """
+    path = Path(value)
+    if not path.exists():
+        text = os.fspath(value)
+        if "," not in text:
+            raise FileNotFoundError(
+                f"No such file: {text} (expected a file of names, or names separated by commas)"
+            )
+        return _checked(text.removesuffix(",").split(","), "the names given")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: expected a file of class names")
+    text = _text(path)
+    if text.lstrip()[:1] not in ("[", "{"):
+        return _checked([line for line in text.splitlines() if line.strip()], str(path))
+    try:
+        found = json.loads(text, object_pairs_hook=_Pairs)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} starts as JSON does, but is not: {error}") from error
+    names = _by_id(found, str(path)) if isinstance(found, _Pairs) else found
+    return _checked(names, str(path))
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as written: a dictionary would hide ids that come up twice."""
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    try:
+        return data.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8") from error
+
+
+def _by_id(pairs: _Pairs, source: str) -> list[Any]:
+    ids = [int(key) if key.strip().isdecimal() else -1 for key, _ in pairs]
+    if -1 in ids:
+        key = pairs[ids.index(-1)][0]
+        raise ValueError(f"{source} has the key {key!r}: expected ids to names, such as 1 to cat")
+    twice = sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []
+    if twice:
+        raise ValueError(f"{source} has the id {twice[0]} twice")
+    if max(ids, default=0) > _MOST_IDS:
+        raise ValueError(f"{source} has the id {max(ids)}: expected labels of a model")
+    names: list[Any] = [NEVER_ANNOTATED] * (max(ids, default=-1) + 1)
+    if names and 0 not in ids:
+        names[0] = BACKGROUND
+    for i, (_, name) in zip(ids, pairs, strict=True):
+        names[i] = name
+    return names
+
+
+def _checked(names: list[Any], source: str) -> tuple[str, ...]:
+    if not names:
+        raise ValueError(f"{source}: 0 names, expected one at least")
+    seen: dict[str, int] = {}
+    for at, name in enumerate(names, 1):
+        if not isinstance(name, str):
+            raise ValueError(f"{source}: expected a list of names, got {name!r} as the {at}. of it")
+        name = name.strip()
+        if not name:
+            raise ValueError(f"{source}: name {at} is empty")
+        if name != NEVER_ANNOTATED and seen.setdefault(name, at) != at:
+            raise ValueError(f"{source}: {name!r} comes up twice, as names {seen[name]} and {at}")
+    return tuple(name.strip() for name in names)

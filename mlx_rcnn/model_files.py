@@ -2,7 +2,7 @@
 
 Two files cannot be renamed in one step, so that one of them decides: ``model.safetensors`` holds
 the config too, in its metadata, and is renamed first. ``config.json`` is the copy for people and
-for the Hub. Both carry the same ``weights_id``, a digest of weights and config, that a change of a
+for the Hub. Both carry the same ``config_id``, a digest of weights and config, that a change of a
 setting by hand leaves alone: where it agrees ``config.json`` counts, with whatever was changed in
 it; where it does not, a writer was stopped between the two, and the metadata counts.
 """
@@ -25,7 +25,7 @@ from .convert.safetensors_file import load_safetensors
 from .files import flush, replacing
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-CONFIG_KEY, ID = "mlx_rcnn.config", "weights_id"
+CONFIG_KEY, ID = "config", "config_id"
 NEEDED = ("model_type", "format_version", "source", "backbone")
 _TRIES, _PAUSE = 6, 0.05  # for a writer that is between its two renames, seconds
 
@@ -54,7 +54,8 @@ def write_model(
     Raises:
         OSError: it cannot be written; what was there is untouched.
     """
-    text = json.dumps({**config, ID: _digest(config, weights)}, indent=2) + "\n"
+    metadata = {"format": "mlx", CONFIG_KEY: json.dumps(config), ID: _digest(config, weights)}
+    text = json.dumps({**config, ID: metadata[ID]}, indent=2) + "\n"
     fresh = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -62,7 +63,7 @@ def write_model(
             part.write_text(text, encoding="utf-8")
             flush(part)  # with the weights in place it is too late to find the disk full
             with replacing(directory / WEIGHTS_FILE) as file:
-                write_arrays(file, weights, {"format": "mlx", CONFIG_KEY: text})
+                write_arrays(file, weights, metadata)
     except BaseException:
         if fresh and not any(directory.iterdir()):
             directory.rmdir()
@@ -114,7 +115,7 @@ def read_model(directory: Path) -> Stored:
         elif inside is not None:
             file = directory / WEIGHTS_FILE
             own = _checked(inside, file)
-            if beside is not None and beside.pop(ID, None) == own.pop(ID, None):
+            if beside is not None and beside.get(ID) == metadata.get(ID):
                 return Stored(beside, directory / CONFIG_FILE, weights)
             if tries == _TRIES - 1:
                 if beside is not None:

@@ -13,7 +13,7 @@ from .config import FasterRCNNConfig
 from .layers import Conv2d, conv_relu
 from .losses import binary_cross_entropy, normaliser, smooth_l1
 from .ops import clip_boxes, decode_boxes, encode_boxes, nms_mask
-from .ops.nms import ROUNDS, sort_scores, top_scores
+from .ops.nms import sort_scores, top_scores
 from .structures import Proposals, Targets
 
 
@@ -91,7 +91,7 @@ class RegionProposalNetwork(nn.Module):
         input_size: tuple[int, int],
         pre_nms_top_n: int,
         post_nms_top_n: int,
-        rounds: int = ROUNDS,
+        rounds: int | None = None,
     ) -> Proposals:
         """Proposals of a batch.
 
@@ -121,7 +121,7 @@ class RegionProposalNetwork(nn.Module):
         sizes: mx.array,
         pre_nms_top_n: int,
         post_nms_top_n: int,
-        rounds: int = ROUNDS,
+        rounds: int | None = None,
     ) -> Proposals:
         """Proposals from raw outputs; arguments as :meth:`propose`."""
         return select_proposals(
@@ -141,7 +141,7 @@ def select_proposals(
     nms_thresh: float,
     score_thresh: float = 0.0,
     min_size: float = 1e-3,
-    rounds: int = ROUNDS,
+    rounds: int | None = None,
     ranking: str = "torchvision",
     clamp_both: bool = False,
 ) -> Proposals:

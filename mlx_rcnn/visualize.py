@@ -9,9 +9,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from .images import load_image
+from .lettering import font, readable
 from .skeletons import LOGIT_THRESH, Joints, draw_skeletons, keypoint_arrays
 
 _GOLDEN_RATIO = 0.6180339887498949
@@ -147,15 +148,10 @@ def _color(label: int) -> Color:
 def _style(width: int, height: int) -> _Style:
     side = math.sqrt(width * height)
     line = max(1 if side < 400 else 2, round(side / 480))
-    font = max(13, round(side * 0.0155))
+    letters = max(13, round(side * 0.0155))
     # On a strip, three rows of text are the most that leave something of the picture to see.
-    font = max(_SMALLEST_FONT, min(font, min(width, height) // 3))
-    return _Style(line, max(1, round(line / 2)), font)
-
-
-@lru_cache(maxsize=64)
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size=size)
+    letters = max(_SMALLEST_FONT, min(letters, min(width, height) // 3))
+    return _Style(line, max(1, round(line / 2)), letters)
 
 
 def _pixels(image: np.ndarray) -> np.ndarray:
@@ -220,7 +216,7 @@ def _pixel_box(box: np.ndarray, width: int, height: int) -> Rect:
 
 def _name(label: int, class_names: Sequence[str] | None) -> str:
     if class_names is not None and 0 <= label < len(class_names):
-        return str(class_names[label])
+        return readable(str(class_names[label]), label) or f"class {label}"
     return f"class {label}"
 
 
@@ -229,11 +225,11 @@ def _place_tag(
 ) -> _Tag | None:
     """Where a tag hides least of the better ones: above its box, inside at the top, or below."""
     small = box[3] - box[1] < 4 * style.font  # a full size tag would bury a small object
-    font = max(_SMALLEST_FONT, round(style.font * 0.85)) if small else style.font
-    text = _fit_text(name, score, font, size[0])
+    letters = max(_SMALLEST_FONT, round(style.font * 0.85)) if small else style.font
+    text = _fit_text(name, score, letters, size[0])
     if not text:
         return None
-    tag_width, tag_height, _ = _extent(text, font)
+    tag_width, tag_height, _ = _extent(text, letters)
     best: tuple[float, Rect] | None = None
     right = box[2] + 1 - tag_width
     for x, y in (
@@ -252,26 +248,27 @@ def _place_tag(
         if not hidden:
             break
     assert best is not None
-    return _Tag(best[1], text, font)
+    return _Tag(best[1], text, letters)
 
 
-def _fit_text(name: str, score: float, font: int, width: int) -> str:
+def _fit_text(name: str, score: float, letters: int, width: int) -> str:
     """The longest of name and score, name, and shortened name that an image is wide enough for."""
     for text in (f"{name} {score:.2f}", name):
-        if _extent(text, font)[0] <= width:
+        if _extent(text, letters)[0] <= width:
             return text
     for end in range(len(name) - 1, 0, -1):
-        if _extent(name[:end] + ".", font)[0] <= width:
+        if _extent(name[:end] + ".", letters)[0] <= width:
             return name[:end] + "."
     return ""
 
 
 @lru_cache(maxsize=4096)
-def _extent(text: str, font: int) -> tuple[int, int, int]:
+def _extent(text: str, size: int) -> tuple[int, int, int]:
     """Width and height of a tag and its inner margin, in pixels."""
-    margin = max(1, round(font * 0.2))
-    ascent, descent = _font(font).getmetrics()
-    return math.ceil(_font(font).getlength(text)) + 2 * margin, ascent + descent + margin, margin
+    margin = max(1, round(size * 0.2))
+    letters = font(text, size)
+    ascent, descent = letters.getmetrics()
+    return math.ceil(letters.getlength(text)) + 2 * margin, ascent + descent + margin, margin
 
 
 def _overlap(a: Rect, b: Rect) -> int:
@@ -283,9 +280,10 @@ def _overlap(a: Rect, b: Rect) -> int:
 def _draw_tag(draw: ImageDraw.ImageDraw, tag: _Tag, color: Color) -> None:
     draw.rectangle(tag.rect, fill=color)
     margin = _extent(tag.text, tag.font)[2]
-    ascent, _ = _font(tag.font).getmetrics()
+    letters = font(tag.text, tag.font)
+    ascent, _ = letters.getmetrics()
     x, y = tag.rect[0] + margin, tag.rect[1] + margin // 2 + ascent
-    draw.text((x, y), tag.text, fill=_ink(color), font=_font(tag.font), anchor="ls")
+    draw.text((x, y), tag.text, fill=_ink(color), font=letters, anchor="ls")
 
 
 @lru_cache(maxsize=1024)

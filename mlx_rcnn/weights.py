@@ -20,9 +20,10 @@ from .backbones import BACKBONES, backbone_type
 from .config import make_config, to_json
 from .convert.origin import from_json
 from .convert.rename import listing
-from .layers import BatchNorm, GroupNorm
+from .layers import BatchNorm, GroupNorm, weights_to_come
 from .model_files import ID, NEEDED, WEIGHTS_FILE, read_model, write_model
 from .models import FasterRCNN, KeypointRCNN, MaskRCNN
+from .processes import check_process
 from .sources import Checkpoint, find, read_checkpoint
 
 FORMAT_VERSION = 1
@@ -52,7 +53,9 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
         ImportError: the Hub's client is needed and not installed.
         ValueError: not a checkpoint, one of another network, or incomplete; offenders are listed.
         TypeError: an override that is no field.
+        RuntimeError: in a process forked from one that had used MLX.
     """
+    check_process()
     dtype = overrides.pop("dtype", None)
     path = find(source)
     if path.is_dir():
@@ -206,7 +209,9 @@ def _build(
         changes = {name: options.pop(name) for name in list(options) if name in own}
         body = body_config(**{**given, **changes})
     try:
-        return cls(make_config(cls.config_class, body, None, None, {**config, **options}))
+        made = make_config(cls.config_class, body, None, None, {**config, **options})
+        with weights_to_come():
+            return cls(made)
     except OverflowError as error:  # MLX's, of a shape past 32 bits
         raise ValueError(f"the model would have arrays too large to exist: {error}") from error
 

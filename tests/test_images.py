@@ -88,11 +88,39 @@ def test_grey_16_bit_keeps_the_high_byte(tmp_path, name):
         np.testing.assert_array_equal(pixels[..., channel], expected)
 
 
-def test_grey_32_bit_is_read_as_16_bit_and_clipped():
-    image = Image.fromarray(np.array([[-5, 0x1234, 70000]], np.int32))
+def test_grey_32_bit_is_read_as_16_bit():
+    image = Image.fromarray(np.array([[0, 0x1234, 65535]], np.int32))
     assert image.mode == "I"
-    # 70000 >> 8 = 273, over 255.
     assert load_image(image)[0, :, 0].tolist() == [0, 18, 255]
+    for wrong in (-5, 70000):
+        with pytest.raises(ImageError, match=f"{wrong}.*expected 8, 12 or 16 bits"):
+            load_image(Image.fromarray(np.array([[7, wrong]], np.int32)))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name"), [("<u2", "a.png"), ("<u2", "a.tif"), (">u2", "a.tif"), ("<i4", "a.tif")]
+)
+@pytest.mark.parametrize("bits", [8, 12])
+def test_few_bits_in_many_are_visible_and_said(tmp_path, dtype, name, bits):
+    grey = colours(20, 12)[..., 0]
+    Image.fromarray((grey.astype(np.int64) << (bits - 8)).astype(dtype)).save(tmp_path / name)
+    with pytest.warns(UserWarning, match=rf"{name} has .* taken as {bits} bits"):
+        pixels = load_image(tmp_path / name)
+    np.testing.assert_array_equal(pixels, np.stack([grey] * 3, -1))
+
+
+def test_black_needs_no_word(tmp_path):
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "a.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_image(tmp_path / "a.png").max() == 0
+
+
+@pytest.mark.parametrize("kind", [0, 2])
+def test_colours_that_16_bits_hide_are_said(tmp_path, kind):
+    write_png16(tmp_path / "a.png", colours()[..., 0] if kind == 0 else colours(), kind)
+    with pytest.warns(UserWarning, match=r"a\.png has"):
+        load_image(tmp_path / "a.png")
 
 
 def test_colour_16_bit_keeps_the_high_byte(tmp_path):
@@ -106,8 +134,13 @@ def test_float_file_is_an_array_of_floats():
     pixels = load_image(Image.fromarray(grey))
     assert pixels.dtype == np.float32
     np.testing.assert_array_equal(pixels, np.stack([grey] * 3, axis=-1))
-    with pytest.raises(ImageError, match="floats up to 200"):
-        load_image(Image.fromarray(grey * 200))
+    for bits in (8, 12, 16):
+        with pytest.warns(UserWarning, match=f"taken as {bits} bits"):
+            pixels = load_image(Image.fromarray(grey * (2**bits - 1)))
+        np.testing.assert_allclose(pixels, np.stack([grey] * 3, axis=-1), atol=1e-6)
+    for wrong in (-1, np.nan, 1e6):
+        with pytest.raises(ImageError, match="expected"):
+            load_image(Image.fromarray(grey + np.float32(wrong)))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -155,17 +188,67 @@ def test_other_float_dtypes_become_float32():
     assert pixels.dtype == np.float32 and (pixels == 0.5).all()
 
 
-def test_normal_input_runs_without_a_warning():
-    normal = np.random.default_rng(0).standard_normal((50, 50, 3)).astype(np.float32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        np.testing.assert_array_equal(load_image(normal), normal)
+@pytest.mark.parametrize(
+    ("low", "high", "cure"),
+    [(0, 12, "divide by 255"), (0, 255, "divide by 255"), (-1, 1, "undo the normalisation"),
+     (-2.1, 2.6, "undo the normalisation"), (0, 4095, "divide by the largest")],
+)  # fmt: skip
+def test_floats_outside_0_to_1_are_refused(low, high, cure):
+    floats = np.linspace(low, high, 60, dtype=np.float32).reshape(4, 5, 3)
+    match = rf"from {low:g} to {high:g}: expected floats in \[0, 1\]; {cure}"
+    for array in (floats, mx.array(floats), floats.astype(">f8")):
+        with pytest.raises(ImageError, match=match):
+            load_image(array)
 
 
-def test_floats_up_to_255_warn_with_both_ranges():
-    floats = colours().astype(np.float32)  # up to 160, see colours()
-    with pytest.warns(UserWarning, match=r"from 0 to 160: expected floats in \[0, 1\]"):
-        np.testing.assert_array_equal(load_image(floats), floats)
+def test_rounding_outside_0_to_1_is_clipped():
+    floats = np.array([[[-1e-4, 0.5, 1.0000001]]], np.float32)
+    np.testing.assert_array_equal(load_image(floats), [[[0, 0.5, 1]]])
+
+
+class Tensor:
+    """What PyTorch's tensors do to NumPy."""
+
+    def __init__(self, array, dtype="torch.float32", grad=True, device="cuda:0"):
+        self.array, self.dtype, self.grad, self.device = array, dtype, grad, device
+        self.shape, self.ndim = array.shape, array.ndim
+
+    def __array__(self, dtype=None, copy=None):
+        if self.grad:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+        if self.device != "cpu" or self.dtype == "torch.bfloat16":
+            raise TypeError("can't convert this tensor to numpy")
+        return self.array
+
+    def detach(self):
+        return Tensor(self.array, self.dtype, False, self.device)
+
+    def cpu(self):
+        return Tensor(self.array, self.dtype, self.grad, "cpu")
+
+    def float(self):
+        return Tensor(self.array.astype(np.float32), "torch.float32", self.grad, self.device)
+
+
+@pytest.mark.parametrize("dtype", ["torch.float32", "torch.bfloat16"])
+def test_tensors_of_pytorch(dtype):
+    floats = (colours() / 255).astype(np.float32)
+    pixels = load_image(Tensor(floats, dtype))
+    assert pixels.dtype == np.float32
+    np.testing.assert_array_equal(pixels, floats)
+
+
+def test_arrays_that_numpy_refuses_are_named():
+    tensor = Tensor(colours())
+    tensor.detach = None
+    with pytest.raises(ImageError, match="does not become a NumPy array: Can't call"):
+        load_image(tensor)
+
+
+def test_read_only_and_strided_arrays():
+    pixels = colours()[::-1, ::2]
+    pixels.flags.writeable = False
+    np.testing.assert_array_equal(load_image(pixels), pixels)
 
 
 @pytest.mark.parametrize(
@@ -263,9 +346,17 @@ def test_broken_pil_image(tmp_path):
         load_image(image)
 
 
-def test_a_mode_without_conversion_is_named():
-    with pytest.raises(ImageError, match="mode La, which does not convert"):
-        load_image(Image.new("La", (2, 2)))
+@pytest.mark.parametrize("mode", ["La", "RGBa"])
+def test_premultiplied_modes(mode):
+    straight = Image.fromarray(colours()).convert(mode.upper())
+    np.testing.assert_array_equal(
+        load_image(straight.convert(mode)), np.asarray(straight.convert("RGB"))
+    )
+
+
+def test_lab_is_seen_in_colour():
+    pixels = load_image(Image.new("LAB", (2, 2), (128, 128, 128)))
+    assert pixels.shape == (2, 2, 3) and 100 < pixels.mean() < 140 and np.ptp(pixels) < 20
 
 
 def test_missing_file_and_folder(tmp_path):

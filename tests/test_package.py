@@ -15,12 +15,14 @@ ROOT = Path(__file__).resolve().parents[1]
 # Bottom up. A unit is a module of mlx_rcnn or a whole subpackage; it imports units of lines above
 # its own line only, never one beside it. Inside a subpackage imports may not form a cycle.
 LAYERS = (
-    ("ops", "checks", "allocator", "files"),
+    ("ops", "checks", "allocator", "files", "lettering", "tables", "processes"),
     ("structures", "config", "backbone_config", "categories"),
     ("layers",),
     ("backbones",),
     ("anchors", "assign", "losses"),
     ("rpn", "heads"),
+    ("pixels", "formats"),
+    ("image_files",),
     ("images",),
     ("transforms", "targets"),
     ("models",),
@@ -37,6 +39,7 @@ LAYERS = (
     ("cli",),
     ("__main__", "__init__"),
 )
+FONTS = ("DejaVuSans-subset.ttf", "LICENSE.txt")
 RANKS = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
 
 # Left to right: must not reach, not even through another unit.
@@ -73,7 +76,8 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("ops/masks.py", None),  # pasting has the size of the image given
     ("ops/rle.py", None),  # strings of bytes
     ("anchors.py", "cell_anchors"),  # numbers of the configuration, never on the device
-    ("images.py", None),  # files, PIL and NumPy come in
+    ("pixels.py", None),  # files, PIL and NumPy come in
+    ("image_files.py", None),
     ("transforms.py", None),
     ("targets.py", None),  # NumPy comes in
     ("models/faster_rcnn.py", "_detect"),  # results leave the device here, once a batch
@@ -298,7 +302,7 @@ def test_wheel_holds_every_module_and_the_type_marker(tmp_path: Path) -> None:
     expected = {
         "/".join(name.split(".")) + ("/__init__.py" if path.name == "__init__.py" else ".py")
         for name, path in modules().items()
-    } | {"mlx_rcnn/py.typed"}
+    } | {"mlx_rcnn/py.typed", *(f"mlx_rcnn/fonts/{name}" for name in FONTS)}
     # A module missing here: its package is missing from [tool.setuptools] packages.
     held = {name for name in names if ".dist-info/" not in name}
     assert held == expected, f"missing {expected - held}, not ours {held - expected}"

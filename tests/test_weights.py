@@ -80,7 +80,8 @@ def test_config_is_for_people_and_weights_are_mlx(saved: Path) -> None:
     assert config["min_size"] == 96 and config["backbone"]["depth"] == 18
     assert str(saved.parent) not in text
     _, metadata = mx.load(str(saved / "model.safetensors"), return_metadata=True)
-    assert metadata["format"] == "mlx" and json.loads(metadata["mlx_rcnn.config"]) == config
+    assert metadata["format"] == "mlx" and metadata["config_id"] == config.pop("config_id")
+    assert json.loads(metadata["config"]) == config
 
 
 def test_saving_draws_no_random_numbers(folder: Path, fresh_model: Models) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 from dataclasses import asdict, replace
@@ -12,6 +11,7 @@ from typing import Any
 
 from .. import models
 from ..backbones import backbone_type
+from ..categories import BACKGROUND, read_class_names
 from ..config import to_json
 from ..convert.libraries import LIBRARIES
 from ..convert.torch_writer import save_pickle_file, save_torch_file
@@ -80,7 +80,7 @@ def class_names(path: Path, num_classes: int) -> tuple[str, ...]:
     """The names in a file, the background's first.
 
     Args:
-        path: text with one name a line, or a JSON list of names.
+        path: as :func:`~mlx_rcnn.categories.read_class_names` takes it.
         num_classes: of the model, the background included. With one name fewer, the file is taken
             to leave out the background.
 
@@ -91,21 +91,17 @@ def class_names(path: Path, num_classes: int) -> tuple[str, ...]:
         CommandError: it cannot be read, or holds another number of names.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        names = json.loads(text) if text.lstrip()[:1] == "[" else text.splitlines()
+        names = read_class_names(path)
     except (OSError, ValueError) as error:
-        raise CommandError(f"--classes {path}: {_line(error)}") from error
-    if not all(isinstance(name, str) for name in names):
-        raise CommandError(f"--classes {path}: expected a list of names")
-    names = [name.strip() for name in names if name.strip()]
-    if len(names) == num_classes - 1:
-        names = ["__background__", *names]
+        raise CommandError(f"--classes: {_line(error)}") from error
+    if len(names) == num_classes - 1 and names[0] != BACKGROUND:
+        names = (BACKGROUND, *names)
     if len(names) != num_classes:
         raise CommandError(
             f"--classes {path}: {len(names)} names, expected {num_classes - 1}, or {num_classes} "
             "with the background's first"
         )
-    return tuple(names)
+    return names
 
 
 def _check(args: argparse.Namespace, dest: Path) -> None:

@@ -69,8 +69,9 @@ def add_convert(commands: Any, model_help: str, count: Callable[[str], int]) -> 
     parser.add_argument(
         "--classes",
         metavar="FILE",
-        help="names of the classes, one a line or a JSON list, with the background first or "
-        "without it (default: the checkpoint's own, or COCO's if the number fits)",
+        help="names of the classes, one a line, a JSON list or a JSON dictionary of id to name, "
+        "with the background first or without it (default: the checkpoint's own, or COCO's if the "
+        "number fits)",
     )
     parser.add_argument(
         "--dtype",

@@ -12,6 +12,7 @@ from ..data import DetectionDataset, open_dataset
 from ..evaluation import coco_metrics, collect, results_entries, voc_metrics
 from ..evaluation.coco import load_evaluator
 from ..results import write_results
+from ..tables import display_width, pad
 from . import CommandError, load_model
 from .places import check_writable, make_folders, set_device
 
@@ -52,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     if results is not None:
         _check_not_data(args, results, dataset)
     model = load_model(args.model, args.dtype)
+    if dataset.masks and not getattr(model, "needs_masks", True):  # boxes count
+        dataset = _dataset(args, masks=False)
     dataset = _with_classes_of(model, dataset)
     if args.metric == "coco" and getattr(model, "needs_keypoints", False):
         _check_keypoints(model, dataset)
@@ -88,14 +91,14 @@ def table(found: dict[str, Any], metric: str) -> list[str]:
     rows = found["per_class"]
     columns = [c for c in columns if any(c in row for row in rows.values())]
     used = {name: row for name, row in rows.items() if row["objects"]}
-    width = max(map(len, [*used, "class"]))
+    width = max(map(display_width, [*used, "class"]))
     heads = [_head(column) for column in columns]
     widths = [max(len(head), 9) for head in heads]
     cells = [f"  {head:>{size}}" for head, size in zip(heads, widths, strict=True)]
     lines = [f"{'class':<{width}}  objects" + "".join(cells)]
     for name, row in used.items():
         cells = [f"  {_percent(row[c]):>{size}}" for c, size in zip(columns, widths, strict=True)]
-        lines.append(f"{name:<{width}}  {row['objects']:>7}{''.join(cells)}")
+        lines.append(f"{pad(name, width)}  {row['objects']:>7}{''.join(cells)}")
     lines.append("")
     if metric == "coco":
         lines += _coco_lines(found)
@@ -135,11 +138,12 @@ def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.1f}"
 
 
-def _dataset(args: argparse.Namespace) -> DetectionDataset:
+def _dataset(args: argparse.Namespace, masks: bool | None = None) -> DetectionDataset:
     wanted = None if args.metric == "coco" else False  # masks and keypoints, if there are any
     try:
         return open_dataset(
-            args.data, args.format, args.split, None, wanted, keypoints=wanted,
+            args.data, args.format, args.split, None, wanted if masks is None else masks,
+            keypoints=wanted,
             images=args.images, strict=args.strict,
         )  # fmt: skip
     except (OSError, ValueError) as error:
@@ -160,6 +164,11 @@ def _with_classes_of(model: Any, dataset: DetectionDataset) -> DetectionDataset:
                 f"the model has {have} classes without names, but the data has {want}: "
                 f"{', '.join(dataset.class_names[1:])}"
             )
+        print(
+            "mlx_rcnn: warning: the model has no class names: its labels are taken in the order of "
+            f"the data, {', '.join(dataset.class_names[1:])}",
+            file=sys.stderr,
+        )
         return dataset
     try:
         return dataset.with_classes(model.class_names)

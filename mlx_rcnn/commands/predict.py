@@ -24,6 +24,7 @@ from ..results import (
     write_results,
 )
 from ..skeletons import skeleton_style
+from ..tables import display_width, pad
 from ..visualize import draw_detections, readable_scale
 from . import CommandError, load_model
 from .places import check_writable, make_folders, set_device
@@ -198,10 +199,10 @@ def _report(args: argparse.Namespace, done: _Done, results: Path, seconds: float
     table = [("image", "size", "detections", score, "classes"), *done.rows[:_ROWS_SHOWN]]
     if args.score_thresh is not None:  # then the two counts are the same
         table = [(*row[:3], row[4]) for row in table]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    widths = [max(map(display_width, column)) for column in zip(*table, strict=True)]
     for row in table:
         cells = [
-            cell.rjust(width) if head in ("size", "detections", score) else cell.ljust(width)
+            pad(cell, width, right=head in ("size", "detections", score))
             for cell, width, head in zip(row, widths, table[0], strict=True)
         ]
         print("  ".join(cells).rstrip())

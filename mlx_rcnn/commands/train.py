@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .. import models
+from ..data.open import splits_of
 from ..pretrained import load_backbone
 from ..training.checkpoint import BEST, LAST, read_progress
 from ..training.config import TrainConfig, flag, from_json
@@ -17,7 +19,7 @@ from ..training.trainer import fit
 from . import CommandError, load_model
 from .train_flags import given_settings
 
-TRAIN, VAL = "train", "val"
+TRAIN, TRAINVAL, VAL = "train", "trainval", "val"
 BUILDERS: dict[str, Callable[..., Any]] = {
     build.__name__: build
     for build in (
@@ -47,15 +49,16 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.output)
     config = _config(args, folder)
     model = _model(args, folder, config)
-    train_set, val_set = _data(args, model)
+    train_set, val_set = _data(args, model, config)
     if len(train_set.class_names) < 2:
         raise CommandError(f"{args.data} has no objects: expected some to learn from")
     if args.resume:
         _check_classes(folder, train_set.class_names)
     try:
         summary = fit(
-            model, train_set, val_set, config, folder, resume=args.resume, overwrite=args.overwrite
-        )
+            model, train_set, val_set, config, folder, resume=args.resume,
+            overwrite=args.overwrite, allow_overlap=args.allow_overlap,
+        )  # fmt: skip
     except (FloatingPointError, OSError) as error:
         raise CommandError(_line(error), 1) from error
     except (ValueError, TypeError) as error:
@@ -114,12 +117,13 @@ def _model(args: argparse.Namespace, folder: Path, config: TrainConfig) -> Any:
     return model
 
 
-def _data(args: argparse.Namespace, model: Any) -> tuple[Any, Any]:
+def _data(args: argparse.Namespace, model: Any, config: TrainConfig) -> tuple[Any, Any]:
     """The training set, and the validation set or ``None``."""
     from ..data import open_dataset, report
 
     options = {
-        "masks": model.needs_masks, "keypoints": model.needs_keypoints, "strict": args.strict
+        "masks": model.needs_masks, "keypoints": model.needs_keypoints, "strict": args.strict,
+        "images": args.images,
     }  # fmt: skip
     for name, path, split in (
         ("--split", args.data, args.split),
@@ -128,17 +132,13 @@ def _data(args: argparse.Namespace, model: Any) -> tuple[Any, Any]:
         if split is not None and Path(path).is_file():  # it would be the same data
             raise CommandError(f"{name} {split}: {path} is one file and has no splits")
     try:
-        try:
-            train_set = open_dataset(args.data, args.format, args.split or TRAIN, **options)
-        except ValueError:
-            if args.split is not None:
-                raise
-            train_set = open_dataset(args.data, args.format, None, **options)
+        split = args.split or _train_split(args)
+        train_set = open_dataset(args.data, args.format, split, **options)
         splits = train_set.splits
         print(report(train_set))
         names, val = train_set.class_names, args.val_split
         if args.val_data is None and val is None:
-            if VAL not in splits:
+            if VAL not in splits or config.val_fraction:
                 return train_set, None
             val = VAL
         val_set = open_dataset(
@@ -147,6 +147,26 @@ def _data(args: argparse.Namespace, model: Any) -> tuple[Any, Any]:
         return train_set, val_set
     except (OSError, ValueError, TypeError) as error:
         raise CommandError(_line(error)) from error
+
+
+def _train_split(args: argparse.Namespace) -> str | None:
+    """The split to train on where none is named; ``None`` for data without splits.
+
+    Raises:
+        CommandError: there are splits, and none of them is to train on.
+    """
+    root = Path(args.data)
+    if not root.is_dir():
+        return None
+    splits = splits_of(root, args.format)
+    if not splits or TRAIN in splits:
+        return TRAIN if splits else None
+    if TRAINVAL in splits:
+        print(f"mlx_rcnn: {root} has no split {TRAIN}: trained on {TRAINVAL}", file=sys.stderr)
+        return TRAINVAL
+    raise CommandError(
+        f"{root} has no split {TRAIN}: it has {', '.join(splits)}; give --split to train on one"
+    )
 
 
 def _check_classes(folder: Path, class_names: tuple[str, ...]) -> None:

@@ -33,13 +33,27 @@ def add_train(commands: Any, model_help: str) -> None:
     parser.add_argument(
         "--format", choices=("voc", "coco"), help="of the data (default: recognised)"
     )
-    parser.add_argument("--split", metavar="NAME", help="trained on (default: train, if there)")
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        help="folder that file_name in COCO JSON counts from (default: looked for beside it)",
+    )
+    parser.add_argument(
+        "--split",
+        metavar="NAME",
+        help="trained on (default: train, else trainval; all of data without splits)",
+    )
     parser.add_argument("--val-data", metavar="PATH", help="evaluated each epoch (default: --data)")
     parser.add_argument(
         "--val-split", metavar="NAME", help="evaluated each epoch (default: val, if there)"
     )
     parser.add_argument(
         "--strict", action="store_true", help="defects in the data are an error (default: dropped)"
+    )
+    parser.add_argument(
+        "--allow-overlap",
+        action="store_true",
+        help="images may be both trained and validated on (default: an error)",
     )
     parser.add_argument(
         "--model",
@@ -83,6 +97,8 @@ def _add_field(group: Any, item: Field[Any]) -> None:
 
 
 def _reader(kind: str) -> Callable[[str], Any]:
+    if "str" in kind:
+        return (lambda text: tuple(text.split(","))) if kind.startswith("tuple") else str
     number: Callable[[str], Any] = int if "int" in kind else float
     several = kind.startswith("tuple")
     rule = "a whole number" if number is int else "a number"

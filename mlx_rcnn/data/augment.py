@@ -47,15 +47,17 @@ class HorizontalFlip:
         keypoint_names: of targets with keypoints, which swap their left and right by them (see
             :func:`~mlx_rcnn.data.keypoints.mirror_partners`); ``()`` if none has a side. Default:
             none, and targets have no keypoints.
+        pairs: ``"left:right"`` names that swap. Default: told by the names.
 
     Raises:
         ValueError: a ``p`` that is no probability; when called, keypoints without names.
     """
 
-    def __init__(self, p: float = 0.5, keypoint_names: Sequence[str] | None = None) -> None:
+    def __init__(self, p: float = 0.5, keypoint_names: Sequence[str] | None = None,
+                 pairs: Sequence[str] | None = None) -> None:  # fmt: skip
         self.p = _probability(p)
         self.named = keypoint_names is not None
-        self.partners = mirror_partners(keypoint_names) if keypoint_names else None
+        self.partners = mirror_partners(keypoint_names, pairs) if keypoint_names else None
 
     def __call__(
         self, image: np.ndarray, target: Target, rng: np.random.Generator

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from ..images import ImageError
-from .keypoints import read_keypoints
-from .polygons import segmentation_mask, usable_polygons
-from .sample import BACKGROUND, Defect, Target
+from ..image_files import file_sizes
+from .polygons import segmentation_mask, segmentation_problem
+from .sample import BACKGROUND, Defect, Target, select
 
 # Boxes that pass the border by no more are rounding, and are clipped without a word.
 _OUTSIDE = 1.0
-_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap the sides
 
 
 @dataclass(slots=True)
@@ -30,7 +27,10 @@ class RawObject:
         label: 1..C-1.
         crowd, difficult: COCO's and VOC's marks.
         segmentation: COCO polygons or RLE, or ``None``.
-        keypoints: x, y, visibility of each in one list, or ``None``.
+        keypoints (K, 3): x, y, visibility, zero where that is; or ``None``.
+        keypoint_problem: what is wrong with some or all of them.
+        truth: the object in COCO's terms, for an evaluator; ``None`` if ``target`` is that.
+        area_known: whether its area is the file's.
     """
 
     where: str
@@ -39,7 +39,10 @@ class RawObject:
     crowd: bool = False
     difficult: bool = False
     segmentation: Any = None
-    keypoints: Any = None
+    keypoints: np.ndarray | None = None
+    keypoint_problem: str | None = None
+    truth: dict[str, Any] | None = None
+    area_known: bool = True
 
 
 @dataclass(slots=True)
@@ -52,7 +55,7 @@ class Item:
         target: boxes, labels, iscrowd, difficult, and perhaps keypoints.
         upright: whether to follow the EXIF orientation.
         segmentations: one an object, or ``None`` without masks.
-        truth: every object as annotated, in COCO's terms, or ``None`` where ``target`` is that.
+        truth: the same objects in COCO's terms, or ``None`` where ``target`` is that.
     """
 
     path: Path
@@ -117,11 +120,41 @@ def make_item(
     if num_keypoints is not None:
         target["keypoints"] = _keypoints(kept, num_keypoints, name, defects)
     segmentations = [o.segmentation for o in kept] if masks else None
-    return Item(path, image_id, name, size, target, follow, segmentations)
+    truth = [o.truth for o in kept if o.truth is not None]
+    known = truth if len(truth) == len(kept) and truth else None
+    return Item(path, image_id, name, size, target, follow, segmentations, known)
+
+
+def drop_below_a_pixel(items: Sequence[Item | None], where: Path, defects: list[Defect]) -> None:
+    """Drop all objects of a dataset, if each is smaller than a pixel: those are no pixels.
+
+    Args:
+        items: the dataset's, changed in place.
+        where: the file or folder, for the message.
+        defects: extended in place.
+    """
+    found = [item for item in items if item is not None and len(item.target["boxes"])]
+    if not found:
+        return
+    boxes = np.concatenate([item.target["boxes"] for item in found])
+    if ((boxes[:, 2:] - boxes[:, :2]) >= 1).any():
+        return
+    kind = "fractions of the image" if boxes.max() <= 1 else "another unit"
+    problem = (
+        f"all {len(boxes)} boxes are smaller than a pixel, such as {_shown(tuple(boxes[0]))}: "
+        f"expected pixels, got {kind}"
+    )
+    defects.append(Defect(str(where), problem, "objects dropped"))
+    for item in found:
+        item.target = select(item.target, np.zeros(len(item.target["boxes"]), bool))
+        item.truth = None if item.truth is None else []
+        item.segmentations = None if item.segmentations is None else []
 
 
 def image_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(height, width) of an image file as stored and as turned by EXIF; decodes no pixels.
+    """(height, width) of an image file as stored and as upright, once it is known to be whole.
+
+    As :func:`~mlx_rcnn.image_files.file_sizes`, which loading agrees with.
 
     Args:
         path: the file.
@@ -131,18 +164,9 @@ def image_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ImageError: the file is not an image.
+        ImageError: the file is not a whole image.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no such image: {path}")
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION) in _TURNED
-    # On broken files Pillow raises OSError, SyntaxError, ValueError, struct.error, ...
-    except Exception as error:
-        raise ImageError(f"cannot read {path}: not an image") from error
-    return (height, width), ((width, height) if turned else (height, width))
+    return file_sizes(path)
 
 
 def check_class_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -186,12 +210,23 @@ def _passing(
             continue
         seen.add((box, found.label, found.crowd))
         x1, y1, x2, y2 = box
+        cut = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
         if x1 < -_OUTSIDE or y1 < -_OUTSIDE or x2 > width + _OUTSIDE or y2 > height + _OUTSIDE:
             problem = f"box {_shown(box)} passes the border of the image of {width}x{height}"
             defects.append(Defect(where, problem, "box clipped"))
-        boxes.append((max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))))
+            _clip_truth(found, cut)
+        boxes.append(cut)
         kept.append(found)
     return kept, boxes
+
+
+def _clip_truth(found: RawObject, cut: tuple[float, ...]) -> None:
+    """Measure against the box that is trained on."""
+    if found.truth is not None:
+        width, height = cut[2] - cut[0], cut[3] - cut[1]
+        found.truth["bbox"] = [cut[0], cut[1], width, height]
+        if found.segmentation is None:
+            found.truth["area"] = min(found.truth["area"], width * height)
 
 
 def _problem(box: tuple[float, ...], width: int, height: int) -> str | None:
@@ -208,17 +243,14 @@ def _problem(box: tuple[float, ...], width: int, height: int) -> str | None:
 
 
 def _mask_problem(found: RawObject, size: tuple[int, int]) -> str | None:
-    """What is wrong with a segmentation; polygons are not drawn for that, RLE is decoded."""
-    if found.segmentation is None:
-        return "no segmentation"
-    try:
-        if isinstance(found.segmentation, dict):
-            segmentation_mask(found.segmentation, *size)
-        elif not usable_polygons(found.segmentation):
-            return "no polygon of at least three points"
-    except (TypeError, ValueError) as error:
-        return str(error)
-    return None
+    """What is wrong with a segmentation; what is sound goes to the ground truth too."""
+    problem = segmentation_problem(found.segmentation, *size)
+    if problem is None and found.truth is not None:
+        found.truth["segmentation"] = found.segmentation
+        if not found.area_known:
+            mask = segmentation_mask(found.segmentation, *size)
+            found.truth["area"] = float(np.count_nonzero(mask))
+    return problem
 
 
 def _keypoints(
@@ -227,9 +259,11 @@ def _keypoints(
     """(G, K, 3) float32."""
     found = np.zeros((len(objects), count, 3), np.float32)
     for row, item in zip(found, objects, strict=True):
-        row[:], problem = read_keypoints(item.keypoints, count)
-        if problem is not None:
-            defects.append(Defect(f"{name}, {item.where}", problem, "keypoints dropped"))
+        if item.keypoints is not None:
+            row[:] = item.keypoints
+        if item.keypoint_problem is not None:
+            where = f"{name}, {item.where}"
+            defects.append(Defect(where, item.keypoint_problem, "keypoints dropped"))
     return found
 
 

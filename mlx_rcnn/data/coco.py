@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .checks import Item, RawObject, check_class_names, make_item
+from .annotation import place, read_annotation
+from .categories import read_categories
+from .checks import Item, check_class_names, drop_below_a_pixel, make_item
 from .dataset import DetectionDataset
-from .keypoints import KeypointKind, category_keypoints, read_keypoints
+from .fields import Notes, shown, whole
+from .folders import find_images
+from .keypoints import KeypointKind, category_keypoints
 from .sample import Defect
-from .splits import find_json, split_names
+from .splits import find_json, other_tool
 
 _LISTS = ("images", "annotations", "categories")
-_TRIED = 50  # images looked for to tell the folder
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -33,12 +34,14 @@ def read_json(path: Path) -> dict[str, Any]:
         ValueError: not JSON, or JSON of another kind.
     """
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            data = json.load(file)
+        data = json.loads(path.read_bytes())  # UTF-8, 16 or 32, with a mark or without
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error.msg} at line {error.lineno}") from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {str(error)[:200]}") from error
+    tool = other_tool(data)
+    if tool is not None:
+        raise ValueError(f"{path} is {tool}")
     if isinstance(data, list):
         kind = "COCO results" if data and _is(data[0], "image_id") else "a list"
         raise ValueError(f"{path} holds {kind}: expected COCO annotations, a dict with {_LISTS}")
@@ -82,24 +85,25 @@ def open_coco(
     path, splits = find_json(path, split)
     data = read_json(path)
     defects: list[Defect] = []
-    categories = _categories(data["categories"], path)
+    notes = Notes(path)
+    annotations = data["annotations"]
+    used = {whole(annotation.get("category_id")) for annotation in annotations}
+    categories = read_categories(data["categories"], used, path, notes, defects)
     kind = _keypoint_kind(data["categories"], path, keypoints, defects)
     label_of = {id_: label for label, id_ in enumerate(categories, 1)}
-    entries = _images(data["images"], path, defects)
-    by_image = _by_image(data["annotations"], entries, path, defects)
-    folder = _image_folder(path, [str(e["file_name"]) for e in entries.values()], images)
+    entries = _images(data["images"], path, notes, defects)
+    by_image = _by_image(annotations, entries, path, notes, defects)
+    files = find_images(path, [str(e["file_name"]) for e in entries.values()], images)
     if masks is None:
-        masks = any(annotation.get("segmentation") for annotation in data["annotations"])
-    items = []
-    for id_, entry in entries.items():
-        item = _item(folder, entry, by_image.get(id_, []), label_of, masks, kind, defects)
-        if item is not None:
-            items.append(item)
+        masks = any(annotation.get("segmentation") for annotation in annotations)
+    source = _Source(files, label_of, masks, kind, notes, defects)
+    items = [_item(source, id_, entry, by_image.get(id_, [])) for id_, entry in entries.items()]
+    drop_below_a_pixel(items, path, defects)
     return DetectionDataset(
-        items,
+        [item for item in items if item is not None],
         check_class_names(list(categories.values())),
         tuple(categories),
-        tuple(defects),
+        (*notes.defects(), *defects),
         "coco",
         masks,
         splits,
@@ -110,19 +114,6 @@ def open_coco(
 
 def _is(value: Any, key: str) -> bool:
     return isinstance(value, Mapping) and key in value
-
-
-def _categories(entries: Sequence[Mapping[str, Any]], path: Path) -> dict[int, str]:
-    found: dict[int, str] = {}
-    for entry in entries:
-        if not isinstance(entry.get("id"), int) or not isinstance(entry.get("name"), str):
-            raise ValueError(f"{path}: category {dict(entry)}: expected an integer id and a name")
-        if entry["id"] in found:
-            raise ValueError(f"{path}: category id {entry['id']} comes up twice")
-        found[entry["id"]] = entry["name"]
-    if not found:
-        raise ValueError(f"{path} has no categories")
-    return dict(sorted(found.items()))
 
 
 def _keypoint_kind(
@@ -146,17 +137,20 @@ def _keypoint_kind(
 
 
 def _images(
-    entries: Sequence[Mapping[str, Any]], path: Path, defects: list[Defect]
+    entries: Sequence[Mapping[str, Any]], path: Path, notes: Notes, defects: list[Defect]
 ) -> dict[Any, Mapping[str, Any]]:
+    """By id: a whole number, or text where the file has that."""
     found: dict[Any, Mapping[str, Any]] = {}
     for entry in entries:
-        id_, name = entry.get("id"), entry.get("file_name")
-        if not isinstance(id_, int | str) or not isinstance(name, str) or not name:
-            problem = f"image {dict(entry)}: expected id and file_name"
+        id_, name = _image_id(entry.get("id")), entry.get("file_name")
+        if id_ is None or not isinstance(name, str) or not name.strip() or "\0" in name:
+            problem = f"image {shown(dict(entry))}: expected id and file_name"
         elif id_ in found:
             problem = f"image id {id_} comes up twice"
         else:
             found[id_] = entry
+            if isinstance(entry["id"], float):
+                notes.add("image id has a fraction of zero", "read as a whole number", f"{name}")
             continue
         defects.append(Defect(str(path), problem, "image dropped"))
     if not found:
@@ -165,122 +159,78 @@ def _images(
     return dict(sorted(found.items(), key=lambda pair: pair[0] if numbers else str(pair[0])))
 
 
+def _image_id(value: Any) -> int | str | None:
+    return value if isinstance(value, str) and value else whole(value)
+
+
 def _by_image(
     annotations: Sequence[dict[str, Any]],
     images: Mapping[Any, Any],
     path: Path,
+    notes: Notes,
     defects: list[Defect],
 ) -> dict[Any, list[dict[str, Any]]]:
+    # Ids of text stand for numbers where the other list has those; "7" and "07" stay two images.
+    numbers: dict[int | None, list[Any]] = {}
+    for id_ in images:
+        numbers.setdefault(whole(id_), []).append(id_)
     found: dict[Any, list[dict[str, Any]]] = {}
-    for number, annotation in enumerate(annotations):
-        id_ = annotation.get("image_id")
-        if isinstance(id_, int | str) and id_ in images:
-            found.setdefault(id_, []).append(annotation)
-        else:
-            where = f"{path}, annotation {annotation.get('id', f'number {number}')}"
-            defects.append(Defect(where, f"image id {id_} is not in images", "object dropped"))
+    for index, annotation in enumerate(annotations):
+        given = annotation.get("image_id")
+        id_ = _image_id(given)
+        if id_ not in images:
+            same = numbers.get(whole(given), []) if whole(given) is not None else []
+            id_ = same[0] if len(same) == 1 else None
+        if id_ is None:
+            where = place(annotation) if "id" in annotation else f"annotation number {index}"
+            problem = f"image id {shown(given)} is not in images"
+            defects.append(Defect(f"{path}, {where}", problem, "object dropped"))
+            continue
+        if type(given) is not type(id_):
+            notes.add("image_id is of another type than in images", "matched", place(annotation))
+        found.setdefault(id_, []).append(annotation)
     return found
 
 
-def _image_folder(path: Path, names: Sequence[str], given: Path | None) -> Path:
-    """The folder where most of the first images are."""
-    if given is not None:
-        if not given.is_dir():
-            raise FileNotFoundError(f"no such folder of images: {given}")
-        folders = [given]
-    else:
-        near = [path.parent, path.parent.parent]
-        stems = split_names(path, path.parent.parent)
-        inner = ["images", "data", "JPEGImages", *stems]
-        inner += [f"images/{stem}" for stem in stems]
-        folders = [*near, *(folder / name for folder in near for name in inner)]
-    tried = names[:: max(len(names) // _TRIED, 1)]
-    found = [sum((folder / name).is_file() for name in tried) for folder in folders]
-    if max(found) == 0 and not any((folder / n).is_file() for folder in folders for n in names):
-        where = given or f"{path.parent} or the folders beside it"
-        raise ValueError(f"{path}: none of its {len(names)} images ({names[0]}, ...) is in {where}")
-    return folders[found.index(max(found))]
+@dataclass(frozen=True)
+class _Source:
+    """What all images of a file share."""
+
+    files: Mapping[str, Path]
+    label_of: Mapping[int, int]
+    masks: bool
+    kind: KeypointKind | None
+    notes: Notes
+    defects: list[Defect]
 
 
 def _item(
-    folder: Path,
+    source: _Source,
+    image_id: int | str,
     entry: Mapping[str, Any],
     annotations: Sequence[dict[str, Any]],
-    label_of: Mapping[int, int],
-    masks: bool,
-    kind: KeypointKind | None,
-    defects: list[Defect],
 ) -> Item | None:
-    path = folder / str(entry["file_name"])
-    height, width = entry.get("height"), entry.get("width")
-    annotated = None
-    if isinstance(height, int) and isinstance(width, int) and height > 0 < width:
-        annotated = (height, width)
-    objects, truth = [], []
+    path = source.files[str(entry["file_name"])]
+    count = len(source.kind.names) if source.kind else None
+    objects = []
     for annotation in annotations:
-        where = f"annotation {annotation.get('id', '')}".strip()
-        box, label = annotation.get("bbox"), _label(annotation.get("category_id"), label_of)
-        problem = None
-        if label is None:
-            problem = f"category id {annotation.get('category_id')} is not in categories"
-        elif not _numbers(box):
-            problem = f"bbox {box}: expected four numbers"
-        if problem is not None or label is None or box is None:
-            defects.append(Defect(f"{path}, {where}", problem or "", "object dropped"))
-            continue
-        x, y, width, height = (float(v) for v in box)
-        crowd = bool(annotation.get("iscrowd", 0))
-        segmentation = _compact(annotation.get("segmentation")) if masks else None
-        corners = (x, y, x + width, y + height)
-        points = annotation.get("keypoints") if kind else None
-        objects.append(
-            RawObject(where, corners, label, crowd, segmentation=segmentation, keypoints=points)
-        )
-        truth.append(
-            {
-                "category_id": label,
-                "bbox": [x, y, width, height],
-                "area": float(annotation.get("area", width * height)),
-                "iscrowd": int(crowd),
-                "difficult": int(bool(annotation.get("difficult", 0))),
-                **({"segmentation": segmentation} if segmentation else {}),
-                **(_true_keypoints(annotation, len(kind.names)) if kind else {}),
-            }
-        )
-    count = len(kind.names) if kind else None
-    item = make_item(path, entry["id"], str(path), annotated, objects, defects, masks, count)
-    if item is not None:
-        item.truth = truth
-    return item
+        read = read_annotation(annotation, source.label_of, source.notes, source.masks, count)
+        if isinstance(read, str):
+            where = f"{path}, {place(annotation)}"
+            source.defects.append(Defect(where, read, "object dropped"))
+        else:
+            objects.append(read)
+    size = _size(entry, source.notes)
+    name = str(path)
+    return make_item(path, image_id, name, size, objects, source.defects, source.masks, count)
 
 
-def _true_keypoints(annotation: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """An annotation's keypoints for an evaluator, which passes over objects with a count of 0."""
-    points, problem = read_keypoints(annotation.get("keypoints"), count)
-    visible = int(np.count_nonzero(points[:, 2]))
-    given = annotation.get("num_keypoints", visible)
-    number = given if isinstance(given, int) and problem is None else visible
-    return {"keypoints": points.reshape(-1), "num_keypoints": number}
-
-
-def _label(category_id: Any, label_of: Mapping[int, int]) -> int | None:
-    return label_of.get(category_id) if isinstance(category_id, int) else None
-
-
-def _numbers(box: Any) -> bool:
-    return (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in box)
-        and all(math.isfinite(v) for v in box)
-    )
-
-
-def _compact(segmentation: Any) -> Any:
-    """Polygons as arrays, which take an eighth of the memory of lists; anything else as it is."""
-    if not isinstance(segmentation, list) or not segmentation:
-        return segmentation or None
-    try:
-        return [np.asarray(polygon, np.float64).reshape(-1) for polygon in segmentation]
-    except (TypeError, ValueError):
-        return segmentation
+def _size(entry: Mapping[str, Any], notes: Notes) -> tuple[int, int] | None:
+    """(height, width) as annotated; ``None`` where missing or zero, as some tools write it."""
+    given = entry.get("height"), entry.get("width")
+    height, width = (whole(side) for side in given)
+    usable = height is not None and width is not None and height > 0 < width
+    if any(side not in (None, 0, -1) and not isinstance(side, int) for side in given):
+        rule = "read as one" if usable else "size of the file taken"
+        notes.add("width or height is not a whole number of JSON", rule, str(entry["file_name"]))
+    return (height, width) if height and width and usable else None

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from ..images import ImageError, load_image
+from ..image_files import load_image_file
+from ..images import ImageError
 from ..results import coco_annotations
 from .checks import Item
 from .polygons import segmentation_mask
@@ -173,11 +173,7 @@ class DetectionDataset:
 
 
 def _load(item: Item) -> np.ndarray:
-    if item.upright:
-        image = load_image(item.path)
-    else:
-        with Image.open(item.path) as opened:
-            image = load_image(opened)
+    image = load_image_file(item.path, item.upright)
     if image.dtype != np.uint8:
         image = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     return image

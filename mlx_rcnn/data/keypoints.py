@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .fields import number, shown
 from .sample import Defect
 
 _VISIBILITIES = (0, 1, 2)
+_FAR = 1e6  # pixels
 _SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
@@ -64,13 +66,7 @@ def category_keypoints(
                 f"{path}: categories differ in their keypoints: {_said(first)}, {_said(other)}; "
                 "expected the same names of all that have any"
             )
-    edges = []
-    for edge in first.get("skeleton") or ():
-        if _is_edge(edge, len(names)):
-            edges.append((edge[0] - 1, edge[1] - 1))
-        else:
-            problem = f"skeleton holds {edge}, expected pairs of 1 to {len(names)}"
-            defects.append(Defect(str(path), problem, "edge dropped"))
+    edges = _edges(first.get("skeleton") or [], len(names), path, defects)
     return KeypointKind(tuple(names), tuple(edges) or None)
 
 
@@ -82,49 +78,126 @@ def read_keypoints(values: Any, count: int) -> tuple[np.ndarray, str | None]:
         count: K.
 
     Returns:
-        (K, 3) float64, zero where the visibility is, and all zero if something is wrong.
+        (K, 3) float64, zero where the visibility is and where a keypoint cannot be used; where
+        the visibility is 0, x and y may be anything.
         What is wrong, or ``None``.
     """
-    none = np.zeros((count, 3))
-    if values is None:
-        return none, None
-    try:
-        points = np.asarray(values)
-    except ValueError:  # lists in it, of several lengths
-        points = np.zeros(0, object)
-    if points.dtype.kind not in "iuf" or points.shape != (3 * count,):
+    points = np.zeros((count, 3))
+    if values is None or (isinstance(values, list) and not values):
+        return points, None
+    if not isinstance(values, list) or len(values) != 3 * count:
         got = f"{len(values)}" if isinstance(values, list) else type(values).__name__
-        return none, f"keypoints: expected {3 * count} numbers, got {got}"
-    points = points.astype(np.float64).reshape(count, 3)
-    if not np.isfinite(points).all():
-        return none, "keypoints: a number is not finite"
-    odd = points[~np.isin(points[:, 2], _VISIBILITIES), 2]
-    if odd.size:
-        return none, f"keypoints: visibility {odd[0]:g}, expected 0, 1 or 2"
-    return np.where(points[:, 2:] > 0, points, 0.0), None
+        return points, f"keypoints: expected {3 * count} numbers, got {got}"
+    problem = None
+    for i in range(count):
+        *place, seen = values[3 * i : 3 * i + 3]
+        visibility, at = number(seen), [number(v) for v in place]
+        if visibility == 0:
+            continue
+        if visibility not in _VISIBILITIES:
+            problem = problem or f"keypoints: visibility {shown(seen)}, expected 0, 1 or 2"
+        elif at[0] is None or at[1] is None or max(abs(at[0]), abs(at[1])) > _FAR:
+            wrong = f"keypoint {i + 1} at {shown(place[0])}, {shown(place[1])}"
+            problem = problem or f"keypoints: {wrong}, expected two finite numbers of pixels"
+        else:
+            points[i] = at[0], at[1], visibility
+    return points, problem
 
 
-def mirror_partners(names: Sequence[str]) -> list[int]:
+def mirror_partners(names: Sequence[str], pairs: Sequence[str] | None = None) -> list[int]:
     """What each keypoint becomes in a mirror: ``left_eye`` the ``right_eye``.
 
-    The words left and right, or the letters l and r, change places in a name (``left_eye``,
-    ``Eye-Left``, ``leftEye``, ``L_Eye``); a keypoint whose counterpart there is not stays itself.
+    A side is the word left or right, the letter l or r as a word of its own or as the capital in
+    front of a capitalised word (``L_Eye``, ``LShoulder``, ``LF_elbow``), or left and right at
+    either end of a word (``leftshoulder``) where the other side has the same.
 
     Args:
         names (K,): of the keypoints.
+        pairs: ``"left_eye:right_eye"``, names that swap; the names are then not read, and all that
+            is not in a pair stays itself. Default: ``None``.
 
     Returns:
         K indices; applied twice they give 0, 1, ..., K - 1.
+
+    Raises:
+        ValueError: a name that holds a side and has no partner, or pairs of unknown names.
     """
-    # leftEye as left_Eye: then every word has an end.
-    words = [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower() for name in names]
-    partners = [words.index(m) if (m := _mirrored(w)) in words else i for i, w in enumerate(words)]
-    return [j if partners[j] == i else i for i, j in enumerate(partners)]
+    partners = list(range(len(names)))
+    if pairs is not None:
+        for pair in pairs:
+            ends = [name.strip() for name in pair.split(":")]
+            if len(ends) != 2 or len({*ends}) != 2 or not {*ends} <= {*names}:
+                raise ValueError(
+                    f"keypoint_pairs: {pair!r}, expected two of {', '.join(names)} joined by ':'"
+                )
+            a, b = (list(names).index(end) for end in ends)
+            if partners[a] != a or partners[b] != b:
+                raise ValueError(f"keypoint_pairs: {pair!r} pairs a name that has a partner")
+            partners[a], partners[b] = b, a
+        return partners
+    lone = []
+    place = {_words(name): i for i, name in enumerate(names)}
+    for i, name in enumerate(names):
+        found = [place[m] for m in _mirrors(name) if place.get(m, i) != i]
+        if found:
+            partners[i] = found[0]
+        elif _SIDE_WORD.search(_words(name)):
+            lone.append(name)
+    lone += [names[i] for i, j in enumerate(partners) if partners[j] != i]
+    if lone:
+        raise ValueError(
+            f"keypoints {', '.join(lone)} name a side and have no partner to swap with in a "
+            "mirror: give keypoint_pairs (--keypoint-pairs LEFT:RIGHT,...), or hflip 0 "
+            "(--hflip 0)"
+        )
+    return partners
 
 
-def _mirrored(name: str) -> str:
+_SIDE_WORD = re.compile(r"(?<![a-z])(left|right|l|r)(?![a-z])")
+_CAPITAL_SIDE = re.compile(r"(?<![A-Za-z])([LR])(?=[A-Z])")
+_END_SIDE = re.compile(r"(?<![a-z])(left|right)(?=[a-z])|(?<=[a-z])(left|right)(?![a-z])")
+
+
+def _words(name: str) -> str:
+    """``leftEye`` as ``left_eye``: then every word has an end."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _mirrors(name: str) -> list[str]:
+    """What the other side may be called, the surest first."""
+    words = _words(name)
     # Not \b, which takes an underscore for a part of the word.
-    return re.sub(r"(?<![a-z])(left|right|l|r)(?![a-z])", lambda found: _SIDES[found[0]], name)
+    sure = _SIDE_WORD.sub(lambda found: _SIDES[found[0]], words)
+    capital = _CAPITAL_SIDE.sub(lambda found: "R" if found[0] == "L" else "L", name)
+    glued = _END_SIDE.sub(lambda found: _SIDES[found[0]], words)
+    return [other for other in (sure, _words(capital), glued) if other != words]
+
+
+def _edges(skeleton: Any, count: int, path: Path, defects: list[Defect]) -> list[tuple[int, int]]:
+    """Counted from 0, whether the file counts from 1, as COCO does, or from 0."""
+    given = skeleton if isinstance(skeleton, list) else [skeleton]
+    shifted = [[v + 1 if isinstance(v, int) else v for v in e] for e in given if _is_list(e)]
+    from_0 = any(0 in edge for edge in given if _is_list(edge))
+    if from_0:
+        if not all(_is_edge(edge, count) for edge in shifted) or len(shifted) != len(given):
+            problem = f"skeleton counts from 0, but not within 0 to {count - 1}"
+            defects.append(Defect(str(path), problem, "edges dropped"))
+            return []
+        problem = "skeleton counts from 0, COCO's from 1"
+        defects.append(Defect(str(path), problem, "counted from 0"))
+        return [(edge[0] - 1, edge[1] - 1) for edge in shifted]
+    edges = []
+    for edge in given:
+        if _is_edge(edge, count):
+            edges.append((edge[0] - 1, edge[1] - 1))
+        else:
+            problem = f"skeleton holds {shown(edge)}, expected pairs of 1 to {count}"
+            defects.append(Defect(str(path), problem, "edge dropped"))
+    return edges
+
+
+def _is_list(edge: Any) -> bool:
+    return isinstance(edge, list)
 
 
 def _is_edge(edge: Any, count: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..images import ImageError
 from .augment import Augmentation
 from .sample import Sample, Target
 
@@ -52,6 +55,8 @@ class Loader:
         drop_last: leave out what does not fill a batch. Otherwise it is a smaller one, filled from
             the start of the order where machines would get unequal shares. Default: ``True``.
         prefetch: batches loaded ahead. Default: ``3``.
+        max_unreadable: share of the images, rounded up, that may be unreadable; each is named once
+            in a warning, and the next one that can be read takes its place. Default: ``0.1``.
 
     Raises:
         ValueError: a number out of range, or fewer images than a step takes.
@@ -70,6 +75,7 @@ class Loader:
         shuffle: bool = True,
         drop_last: bool = True,
         prefetch: int = 3,
+        max_unreadable: float = 0.1,
     ) -> None:
         for name, value, least in (
             ("batch_size", batch_size, 1), ("world_size", world_size, 1), ("workers", workers, 0),
@@ -88,6 +94,8 @@ class Loader:
         self.dataset, self.batch_size, self.seed, self.augment = dataset, batch_size, seed, augment
         self.rank, self.world_size, self.workers = rank, world_size, workers
         self.shuffle, self.drop_last, self.prefetch = shuffle, drop_last, prefetch
+        self._allowed = math.ceil(max_unreadable * len(dataset))
+        self.unreadable: dict[int, str] = {}
         sizes = np.asarray(dataset.sizes, np.float64)
         self._groups = np.searchsorted(_ASPECTS, sizes[:, 1] / sizes[:, 0], side="right")
 
@@ -169,12 +177,30 @@ class Loader:
         return steps[: len(self)]
 
     def _load(self, index: int, epoch: int) -> Sample:
-        sample: Sample = self.dataset[index]
+        sample, index = self._readable(index)
         if self.augment is None:
             return sample
         rng = np.random.default_rng([_AUGMENT, self.seed, epoch, index])
         image, target = self.augment(sample.image, sample.target, rng)
         return sample._replace(image=image, target=target)
+
+
+    def _readable(self, index: int) -> tuple[Sample, int]:
+        """The image, or the next one that can be read: every machine's batches stay as large."""
+        for turn in range(len(self.dataset)):
+            at = (index + turn) % len(self.dataset)
+            try:
+                return self.dataset[at], at
+            except (ImageError, OSError) as error:
+                if at not in self.unreadable:
+                    self.unreadable[at] = " ".join(str(error).split())
+                    warnings.warn(f"{self.unreadable[at]}: image left out", stacklevel=2)
+                if len(self.unreadable) > self._allowed:
+                    raise ImageError(
+                        f"{len(self.unreadable)} of {len(self.dataset)} images cannot be read, "
+                        f"more than max_unreadable allows; the last: {self.unreadable[at]}"
+                    ) from error
+        raise ImageError("no image can be read")
 
 
 def _collate(samples: list[Sample]) -> TrainBatch:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from .coco import open_coco
 from .dataset import DetectionDataset
-from .splits import json_files
+from .splits import folder_splits, json_files, split_names
 from .voc import list_files, open_voc
 
 FORMATS = ("voc", "coco")
+_SPLITS = ("train", "trainval", "val", "valid", "validation", "test", "minival")
 
 
 def open_dataset(
@@ -95,6 +96,31 @@ def _open(
     return open_voc(list_files(root), split)
 
 
+def splits_of(root: Path, format: str | None = None) -> tuple[str, ...]:
+    """The splits that a folder says it has, whether or not they can be read.
+
+    Args:
+        root: a folder.
+        format: ``"voc"`` or ``"coco"``. Default: told by what is there.
+
+    Returns:
+        Their names; empty for data without splits.
+
+    Raises:
+        ValueError: no annotations.
+    """
+    if (format or guess_format(root)) == "coco":
+        named = (split_names(file, root) for file in json_files(root))
+        return tuple(dict.fromkeys(name for names in named for name in names))
+    files = list_files(root)
+    lists = [path for path in files.text if path.stem in _SPLITS]
+    inside = [path for path in lists if "ImageSets" in path.parts[:-1]]
+    main = [path for path in inside if path.parent.name == "Main"]
+    chosen = main or inside or [path for path in lists if len(path.parts) == 1]
+    # A list that names nothing known is a fault to be told of, not a folder without splits.
+    return tuple(dict.fromkeys(p.stem for p in chosen)) or tuple(folder_splits(files.xml))
+
+
 def guess_format(path: Path) -> str:
     """Tell the format of annotations.
 
@@ -113,7 +139,9 @@ def guess_format(path: Path) -> str:
         return "coco"
     voc, coco = bool(list_files(path).xml), bool(json_files(path))
     if voc and coco:
-        raise ValueError(f"{path} has both XML and JSON files: choose the format, voc or coco")
+        raise ValueError(
+            f"{path} has both XML and JSON files: choose the format, voc or coco (--format)"
+        )
     if not voc and not coco:
         raise ValueError(f"no annotations in {path}: expected VOC XML files or COCO JSON")
     return "voc" if voc else "coco"

@@ -15,6 +15,7 @@ import numpy as np
 from ..ops.rle import decode_rle
 
 _SCALE = 5.0
+_FAR = 10  # image sides; an outline takes memory by its length
 
 
 def polygon_mask(polygon: Sequence[float] | np.ndarray, height: int, width: int) -> np.ndarray:
@@ -77,6 +78,81 @@ def segmentation_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
     for polygon in usable[1:]:
         mask |= polygon_mask(polygon, height, width)
     return mask
+
+
+def segmentation_problem(segmentation: Any, height: int, width: int) -> str | None:
+    """What is wrong with a COCO ``segmentation``, before it is drawn; RLE is decoded.
+
+    Polygons of fewer than three points are passed over as long as another one is left.
+
+    Args:
+        segmentation: of any type.
+        height, width: of the image.
+
+    Returns:
+        The problem, or ``None`` if :func:`segmentation_mask` draws it.
+    """
+    if segmentation is None or (isinstance(segmentation, list) and not segmentation):
+        return "no segmentation"
+    if isinstance(segmentation, Mapping):
+        return _rle_problem(segmentation, height, width)
+    if not isinstance(segmentation, list | tuple):
+        kind = type(segmentation).__name__
+        return f"segmentation: expected polygons or RLE, got {kind} {str(segmentation)[:40]!r}"
+    first = segmentation[0]
+    if isinstance(first, Mapping):
+        kind = "a list of RLE" if "counts" in first else "a list of dicts"
+        return f"segmentation: expected polygons or RLE, got {kind}"
+    if isinstance(first, int | float):
+        return "segmentation: expected a list of polygons, got a flat list of numbers"
+    return _polygons_problem(segmentation, height, width)
+
+
+def _rle_problem(rle: Mapping[str, Any], height: int, width: int) -> str | None:
+    lacking = [key for key in ("size", "counts") if key not in rle]
+    if lacking:
+        return f"segmentation: RLE without {' and '.join(lacking)}"
+    size = rle["size"]
+    if size != [height, width]:  # before it is decoded: a size may be of any length
+        return f"segmentation: RLE of size {str(size)[:40]}, expected {[height, width]}"
+    try:
+        mask = decode_rle(rle)
+    except (TypeError, ValueError, OverflowError) as error:
+        return f"segmentation: damaged RLE: {error}"
+    return None if mask.any() else "segmentation: RLE of an empty mask"
+
+
+def _polygons_problem(polygons: Sequence[Any], height: int, width: int) -> str | None:
+    far, usable = _FAR * max(height, width), []
+    for polygon in polygons:
+        flat = None if isinstance(polygon, str | Mapping) else _or_none(polygon)
+        if flat is None or flat.ndim != 1:
+            return "segmentation: expected each polygon as a flat list of numbers"
+        if not np.isfinite(flat).all():
+            return "segmentation: a coordinate is not a finite number"
+        if flat.size % 2:
+            return f"segmentation: expected pairs x, y, got an odd count of {flat.size} numbers"
+        if flat.size and np.abs(flat).max() > far:
+            return f"segmentation: coordinate {flat[np.abs(flat).argmax()]:g} is far outside"
+        if flat.size >= 6:
+            usable.append(flat)
+    if not usable:
+        sizes = [len(polygon) for polygon in polygons]
+        got = f", got {max(sizes)} numbers" if max(sizes) else ""
+        return f"no polygon of at least three points{got}"
+    points = np.concatenate(usable).reshape(-1, 2)
+    (x1, y1), (x2, y2) = points.min(0), points.max(0)
+    if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
+        return f"segmentation: lies outside the image of {width}x{height}"
+    return None
+
+
+def _or_none(polygon: Any) -> np.ndarray | None:
+    """As float64, null as NaN; ``None`` for what holds anything else."""
+    try:
+        return np.asarray(polygon, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def usable_polygons(segmentation: Any) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..tables import display_width, pad
 from .sample import Defect
 
 _AREAS = (32.0**2, 96.0**2)  # COCO's small, medium and large
@@ -56,8 +57,8 @@ class DatasetReport:
             + (f"; {self.difficult} difficult" if self.difficult else "")
             + (f"; {self.crowds} crowds" if self.crowds else ""),
         ]
-        width = max(map(len, self.objects), default=0)
-        lines += [f"  {name:<{width}}  {count}" for name, count in self.objects.items()]
+        width = max(map(display_width, self.objects), default=0)
+        lines += [f"  {pad(name, width)}  {count}" for name, count in self.objects.items()]
         if self.keypoint_names is not None:
             lines.append(
                 f"keypoints  {len(self.keypoint_names)} of an object; {self.keypoints} visible, on "

@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Target = dict[str, np.ndarray]
+from ..categories import BACKGROUND as BACKGROUND  # the name of class 0
 
-BACKGROUND = "__background__"
-"""The name of class 0."""
+Target = dict[str, np.ndarray]
 
 
 class Sample(NamedTuple):

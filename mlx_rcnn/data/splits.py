@@ -2,12 +2,59 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 # Folders that tools export splits to, and what they are called here.
 _FOLDER_SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
+
+_SPLIT = re.compile(r"(train|validation|valid|val|test|minival|trainval)\d*")
+_PEEKED = 3  # files opened to tell whose they are
+_NAMED = 5  # files named in a message
+
+
+class SplitError(ValueError):
+    """There is no such split."""
+
+
+def other_tool(data: Any) -> str | None:
+    """Whose annotations these are, if they are of a tool whose JSON is not read.
+
+    Args:
+        data: the content of a JSON file.
+
+    Returns:
+        The tool, and how to get COCO from it; ``None`` if it is not known.
+    """
+    first = data[0] if isinstance(data, list) and data else data
+    if not isinstance(first, dict):
+        return None
+    if "shapes" in first and "imagePath" in first:
+        return "labelme's, not COCO: convert it (labelme2coco, or labelme's labelme2coco.py)"
+    if "_via_img_metadata" in first or "regions" in first:
+        return "VIA's, not COCO: export it as COCO"
+    if isinstance(data, list) and "data" in first and "annotations" in first:
+        return "Label Studio's own JSON, not COCO: export it as COCO"
+    if isinstance(data, list) and "image" in first and "annotations" in first:
+        return "CreateML's, not COCO: export it as COCO"
+    return None
+
+
+def text_of(path: Path) -> str:
+    """A text file in UTF-8, or in UTF-16 with its mark.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its text; bytes that are none are replaced.
+    """
+    raw = path.read_bytes()
+    wide = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return raw.decode("utf-16" if wide else "utf-8-sig", errors="replace")
 
 
 def find_splits(
@@ -30,15 +77,44 @@ def find_splits(
     main = [path for path in inside if path.parent.name == "Main"]
     found: dict[str, list[tuple[PurePosixPath, list[str]]]] = {}
     for path in main or inside or [path for path in texts if len(path.parts) == 1]:
-        text = (root / path).read_text(encoding="utf-8-sig", errors="replace")
-        lines = [line.split() for line in text.splitlines() if line.strip()]
-        columns = {len(line) for line in lines}
-        if "_" in path.stem and columns != {1}:
+        lines = [line.strip() for line in text_of(root / path).splitlines() if line.strip()]
+        columns = {len(line.split()) for line in lines}
+        if "_" in path.stem and columns != {1} and not _SPLIT.fullmatch(path.stem):
             continue
-        names = [" ".join(line) for line in lines]
-        if any(PurePosixPath(n).name in known or PurePosixPath(n).stem in known for n in names):
+        names = [_listed(line, known) for line in lines]
+        told = inside or _SPLIT.fullmatch(path.stem.lower())  # a list, whatever it holds
+        if names and (told or any(_is_known(name, known) for name in names)):
             found.setdefault(path.stem, []).append((path, names))
     return found
+
+
+def list_keys(name: str) -> list[str]:
+    """What a line of a list may call an annotation by, the most telling first.
+
+    Args:
+        name: such as ``data/a.jpg``.
+
+    Returns:
+        The name without its folder, and without one or two suffixes (``a.jpg.xml``).
+    """
+    path = PurePosixPath(name)
+    stem = PurePosixPath(path.stem)
+    return list(dict.fromkeys([path.name, path.stem, stem.stem]))
+
+
+def _is_known(name: str, known: Collection[str]) -> bool:
+    return any(key in known for key in list_keys(name))
+
+
+def _listed(line: str, known: Collection[str]) -> str:
+    """The name in a line, with slashes; a second column is left out unless it is of the name."""
+    line = line.replace("\\", "/")
+    if _is_known(line, known):
+        return line
+    for cut in (line.rpartition(" ")[0].strip(), line.split()[0], line.partition("\t")[0]):
+        if cut and _is_known(cut, known):
+            return cut
+    return line
 
 
 def folder_splits(paths: Sequence[PurePosixPath]) -> dict[str, list[PurePosixPath]]:
@@ -80,16 +156,19 @@ def find_json(path: Path, split: str | None = None) -> tuple[Path, tuple[str, ..
     if split is not None:
         found = [file for file in found if split in splits[file]]
         if not found:
-            raise ValueError(f"{path} has no split {split!r}: it has {', '.join(known) or 'none'}")
+            raise SplitError(f"{path} has no split {split!r}: it has {', '.join(known) or 'none'}")
     if len(found) > 1:
         instances = [file for file in found if "instances" in file.stem]
         found = instances if len(instances) == 1 else found
     if len(found) != 1:
-        names = ", ".join(str(file.relative_to(path)) for file in found) or "none"
-        raise ValueError(
-            f"{path}: expected one COCO JSON file, got {names}"
-            + ("; choose a split or name the file" if found else "")
-        )
+        for file in found[:_PEEKED]:
+            tool = _tool_of(file)
+            if tool is not None:
+                raise ValueError(f"{path}: {file.name} is {tool}")
+        names = ", ".join(str(file.relative_to(path)) for file in found[:_NAMED]) or "none"
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        cure = "; choose a split (--split) or name the file" if found else ""
+        raise ValueError(f"{path}: expected one COCO JSON file, got {names}{more}{cure}")
     return found[0], known
 
 
@@ -125,3 +204,10 @@ def split_names(file: Path, root: Path) -> list[str]:
             short = "val" if match[1].startswith("val") else match[1]
             names += [word, short + match[2], match[1], short]
     return list(dict.fromkeys(names))
+
+
+def _tool_of(file: Path) -> str | None:
+    try:
+        return other_tool(json.loads(file.read_bytes()))
+    except (OSError, ValueError, RecursionError):  # said when it is opened as COCO
+        return None

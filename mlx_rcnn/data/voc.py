@@ -14,10 +14,12 @@ from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from ..images import IMAGE_SUFFIXES
-from .checks import Item, RawObject, check_class_names, make_item
+from .categories import similar_names
+from .checks import Item, RawObject, check_class_names, drop_below_a_pixel, make_item
 from .dataset import DetectionDataset
+from .fields import mark
 from .sample import Defect
-from .splits import find_splits, folder_splits
+from .splits import SplitError, find_splits, folder_splits, list_keys
 
 _NOT_PHOTOS = ("SegmentationClass", "SegmentationObject")  # of the same stems as the photos
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -86,7 +88,7 @@ def open_voc(files: Files, split: str | None = None) -> DetectionDataset:
     """
     if not files.xml:
         raise ValueError(f"no annotations in {files.root}: expected VOC XML files")
-    lists = find_splits(files.root, files.text, {path.stem for path in files.xml})
+    lists = find_splits(files.root, files.text, {key for path in files.xml for key in _stems(path)})
     folders = folder_splits(files.xml)
     chosen, defects = files.xml, list[Defect]()
     if split is not None:
@@ -99,9 +101,11 @@ def open_voc(files: Files, split: str | None = None) -> DetectionDataset:
     stems = _by_stem(files.images)
     ids = _image_ids(chosen)
     items = [_item(files, path, parsed[path], stems, ids[path], labels, defects) for path in chosen]
+    defects.extend(similar_names(names, files.root))
+    drop_below_a_pixel(items, files.root, defects)
     if split is None:
         used = {item.path for item in items if item}
-        annotated = {path.stem for path in files.xml}
+        annotated = {key for path in files.xml for key in _stems(path)}
         for image in files.images:
             if image.stem not in annotated and files.root / image not in used:
                 defects.append(Defect(str(files.root / image), "no annotation", "image dropped"))
@@ -144,7 +148,9 @@ def _parse(path: Path) -> _Parsed | Defect:
     if root.tag != "annotation":
         problem = f"not a VOC annotation: <{root.tag}>, expected <annotation>"
         return Defect(str(path), problem, "image dropped")
-    found = _Parsed((root.findtext("filename") or "").strip(), _size(root), [], [])
+    found = _Parsed(
+        (root.findtext("filename") or "").strip().replace("\\", "/"), _size(root), [], []
+    )
     for number, element in enumerate(root.findall("object"), 1):
         name = (element.findtext("name") or "").strip()
         try:
@@ -157,7 +163,7 @@ def _parse(path: Path) -> _Parsed | Defect:
             problem = "no name" if not name else "bndbox: expected four numbers"
             found.defects.append((number, problem))
             continue
-        difficult = (element.findtext("difficult") or "0").strip() == "1"
+        difficult = mark(element.findtext("difficult")) or False
         found.objects.append(_Object(name, box, difficult, number))
     return found
 
@@ -166,7 +172,7 @@ def _size(root: ElementTree.Element) -> tuple[int, int] | None:
     """(height, width) as annotated; ``None`` where missing or zero, as some tools write it."""
     try:
         height, width = (int(float(root.findtext(f"size/{k}") or 0)) for k in ("height", "width"))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return (height, width) if height > 0 and width > 0 else None
 
@@ -183,7 +189,8 @@ def _item(
     if isinstance(parsed, Defect):
         defects.append(parsed)
         return None
-    near = stems.get(path.stem) or stems.get(PurePosixPath(parsed.filename).stem) or []
+    keys = [*_stems(path), PurePosixPath(parsed.filename).stem]
+    near: list[PurePosixPath] = next((stems[key] for key in keys if key in stems), [])
     if not near:
         problem = f"no image {parsed.filename or path.stem}"
         defects.append(Defect(str(files.root / path), problem, "image dropped"))
@@ -197,6 +204,12 @@ def _item(
         for o in parsed.objects
     ]
     return make_item(image, image_id, name, parsed.size, objects, defects)
+
+
+def _stems(path: PurePosixPath) -> list[str]:
+    """What an image may be called by its annotation: ``a`` too for ``a.jpg.xml``."""
+    inner = PurePosixPath(path.stem)
+    return [path.stem, inner.stem] if inner.suffix.lower() in IMAGE_SUFFIXES else [path.stem]
 
 
 def _by_stem(paths: Sequence[PurePosixPath]) -> dict[str, list[PurePosixPath]]:
@@ -245,12 +258,15 @@ def _of_split(
         if split in folders:
             return folders[split]
         known = ", ".join(lists or folders) or "none"
-        raise ValueError(f"{files.root} has no split {split!r}: it has {known}")
-    stems = _by_stem(files.xml)
+        raise SplitError(f"{files.root} has no split {split!r}: it has {known}")
+    stems: dict[str, list[PurePosixPath]] = {}
+    for path in files.xml:
+        for key in _stems(path):
+            stems.setdefault(key, []).append(path)
     chosen: dict[PurePosixPath, None] = {}
     for where, names in lists[split]:
         for name in names:
-            near = stems.get(PurePosixPath(name).name) or stems.get(PurePosixPath(name).stem)
+            near = next((stems[key] for key in list_keys(name) if key in stems), None)
             if not near:
                 defects.append(
                     Defect(str(files.root / where), f"{name}: no such annotation", "image dropped")
@@ -261,4 +277,10 @@ def _of_split(
                 problem = f"{name} comes up twice"
                 defects.append(Defect(str(files.root / where), problem, "image dropped"))
             chosen[path] = None
+    if not chosen:
+        where, names = lists[split][0]
+        raise ValueError(
+            f"{files.root / where}: none of its {len(names)} lines ({names[0]}, ...) is an "
+            "annotation here: expected their names, or another --split"
+        )
     return list(chosen)

@@ -213,7 +213,8 @@ def _score(
     """Metrics of all classes together, and AP and AP50 by label."""
     module = load_evaluator()
     names = collected.class_names
-    labels = [label for label in range(1, len(names)) if names[label] != "N/A"]  # never annotated
+    used = {entry["category_id"] for entry in truth}  # COCO's own N/A is never annotated
+    labels = [label for label in range(1, len(names)) if names[label] != "N/A" or label in used]
     annotations = {
         "images": collected.images,
         "annotations": truth,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from ..images import ImageError
 from ..results import coco_annotations, coco_results
 
 Entry = dict[str, Any]
@@ -31,6 +34,7 @@ class Collected:
         keypoints: how many an object has, ``None`` unless every image's detections and ground truth
             had them.
         seconds: spent in ``predict``.
+        unreadable: what was wrong with each image that was left out.
     """
 
     class_names: tuple[str, ...]
@@ -41,6 +45,7 @@ class Collected:
     masks: bool = True
     keypoints: int | None = None
     seconds: float = 0.0
+    unreadable: list[str] = field(default_factory=list)
 
 
 def collect(
@@ -50,6 +55,7 @@ def collect(
     batch_size: int = 1,
     score_thresh: float = 0.05,
     progress: bool = True,
+    max_unreadable: float = 0.1,
 ) -> Collected:
     """Predict every image of a dataset.
 
@@ -60,6 +66,8 @@ def collect(
         batch_size: images predicted at once. Default: ``1``.
         score_thresh: detections that score less are left out. Default: ``0.05``.
         progress: show a bar on standard error. Default: ``True``.
+        max_unreadable: share of images, rounded up, that may be unreadable: they are named in a
+            warning and left out. Default: ``0.1``.
 
     Returns:
         Detections and ground truth; masks are kept as RLE.
@@ -76,14 +84,39 @@ def collect(
     with tqdm(total=len(dataset), unit="image", desc="evaluate", disable=not progress) as bar:
         for start in range(0, len(dataset), batch_size):
             chosen = range(start, min(start + batch_size, len(dataset)))
-            samples = [dataset[i] for i in chosen]
+            kept, samples = _readable(out, dataset, chosen, max_unreadable)
+            if not samples:
+                bar.update(len(chosen))
+                continue
             began = time.perf_counter()
             predictions = model.predict([s.image for s in samples], score_thresh=score_thresh)
             out.seconds += time.perf_counter() - began
-            for i, sample, prediction in zip(chosen, samples, predictions, strict=True):
+            for i, sample, prediction in zip(kept, samples, predictions, strict=True):
                 _add(out, dataset, i, sample, prediction)
             bar.update(len(chosen))
     return out
+
+
+def _readable(
+    out: Collected, dataset: Any, chosen: range, max_unreadable: float
+) -> tuple[list[int], list[Any]]:
+    """The images of a batch that can be read; the others are named and counted."""
+    kept, samples = [], []
+    for i in chosen:
+        try:
+            samples.append(dataset[i])
+            kept.append(i)
+        except (ImageError, OSError) as error:
+            out.unreadable.append(" ".join(str(error).split()))
+            warnings.warn(f"{out.unreadable[-1]}: image left out", stacklevel=3)
+            if len(out.unreadable) > math.ceil(max_unreadable * len(dataset)):
+                raise ImageError(
+                    f"{len(out.unreadable)} images cannot be read, more than max_unreadable "
+                    f"{max_unreadable:g} allows; the last: {out.unreadable[-1]}"
+                ) from error
+    if not out.images and not samples and chosen.stop == len(dataset):
+        raise ImageError(f"no image can be read; the last: {out.unreadable[-1]}")
+    return kept, samples
 
 
 def _add(

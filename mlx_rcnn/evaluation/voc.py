@@ -67,8 +67,9 @@ def voc_metrics(collected: Collected, metric: str = "voc") -> dict[str, Any]:
     """
     _check(metric)
     per_class = {}
+    used = {entry["category_id"] for entry in collected.truth}  # COCO's own N/A never is
     for label, name in enumerate(collected.class_names):
-        if label == 0 or name == "N/A":
+        if label == 0 or (name == "N/A" and label not in used):
             continue
         truth = [entry for entry in collected.truth if entry["category_id"] == label]
         found = [entry for entry in collected.found if entry["category_id"] == label]

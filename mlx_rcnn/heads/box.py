@@ -9,10 +9,10 @@ import mlx.nn as nn
 
 from ..assign import BELOW, match, sample
 from ..config import FasterRCNNConfig
-from ..layers import Conv2d, Linear, conv_norm, make_norm
+from ..layers import Conv2d, EvaluatedModule, Linear, conv_norm, make_norm
 from ..losses import cross_entropy, normaliser, smooth_l1
 from ..ops import clip_boxes, decode_boxes, encode_boxes, nms_mask
-from ..ops.nms import ROUNDS, sort_scores, top_scores
+from ..ops.nms import sort_scores, top_scores
 from ..structures import Detections, Proposals, Targets
 from .res5 import Res5Head
 
@@ -116,7 +116,7 @@ class FastRCNNPredictor(nn.Module):
         return self.cls_score(x).astype(mx.float32), self.bbox_pred(x).astype(mx.float32)
 
 
-class RoIHeads(nn.Module):
+class RoIHeads(EvaluatedModule):
     """The heads over RoI features, under torchvision's attribute names.
 
     Args:
@@ -154,7 +154,7 @@ def select_detections(
     bbox_reg_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0),
     min_size: float = 1e-2,
     candidates: int = 1024,
-    rounds: int = ROUNDS,
+    rounds: int | None = None,
     clamp_both: bool = False,
 ) -> Detections:
     """Decode, threshold, suppress within each class, and keep the best.

@@ -10,9 +10,12 @@ from .conv import (
     upsample_bilinear,
     upsample_nearest,
 )
+from .evaluated import EvaluatedModule, weights_to_come
 from .norm import BatchNorm, FrozenBatchNorm, GroupNorm, Norm, conv_norm, fold, make_norm
 
 __all__ = [
+    "EvaluatedModule",
+    "weights_to_come",
     "BatchNorm",
     "Conv2d",
     "ConvTranspose2d",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -10,6 +11,36 @@ import numpy as np
 
 from ..ops.conv2d import conv2d
 from ..ops.fuse import fused
+
+HALVES = (mx.float16, mx.bfloat16)
+
+
+def wide_gradient(bias: mx.array, shape: tuple[int, ...]) -> mx.array:
+    """A bias of 16 bits spread to what it is added to, so that its gradient is summed in float32.
+
+    A sum over all pixels of a map loses its last digits in 16 bits. Of float32 it is the bias
+    itself.
+
+    Args:
+        bias (C,).
+        shape: (..., C) of what it is added to.
+
+    Returns:
+        An array that broadcasts to ``shape``.
+    """
+    if bias.dtype not in HALVES:
+        return bias
+
+    @mx.custom_function
+    def forward(bias: mx.array) -> mx.array:
+        return mx.broadcast_to(bias, shape)
+
+    @forward.vjp
+    def backward(bias: mx.array, cotangent: mx.array, _: mx.array) -> mx.array:
+        axes = tuple(range(len(shape) - 1))
+        return mx.sum(cotangent.astype(mx.float32), axis=axes).astype(bias.dtype)
+
+    return cast(mx.array, forward(bias))
 
 
 class Conv2d(nn.Module):
@@ -78,7 +109,7 @@ class Conv2d(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         y = self.convolve(x, self.weight)
-        return y + self.bias if "bias" in self else y
+        return y + wide_gradient(self.bias, y.shape) if "bias" in self else y
 
 
 @fused
@@ -97,7 +128,8 @@ def conv_relu(x: mx.array, conv: Conv2d) -> mx.array:
     Returns:
         (N, H', W', O).
     """
-    return shift_relu(conv.convolve(x, conv.weight), conv.bias)
+    y = conv.convolve(x, conv.weight)
+    return shift_relu(y, wide_gradient(conv.bias, y.shape))
 
 
 class ConvTranspose2d(nn.Module):
@@ -163,7 +195,8 @@ class ConvTranspose2d(nn.Module):
         assert total is not None
         height, width = (h + copies - 1) * s, (w + copies - 1) * s
         y = total.transpose(0, 1, 3, 2, 4, 5).reshape(n, height, width, out)
-        return y[:, cut : height - cut, cut : width - cut] + self.bias
+        y = y[:, cut : height - cut, cut : width - cut]
+        return y + wide_gradient(self.bias, y.shape)
 
 
 class Linear(nn.Linear):
@@ -181,6 +214,10 @@ class Linear(nn.Linear):
         if std is not None:
             self.weight = std * mx.random.normal((out_features, in_features))
             self.bias = mx.zeros((out_features,))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        shape = (*x.shape[:-1], self.weight.shape[0])
+        return mx.addmm(wide_gradient(self.bias, shape), x, self.weight.T)
 
     @property
     def in_features(self) -> int:

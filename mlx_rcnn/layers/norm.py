@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..ops.fuse import fused
-from .conv import Conv2d, shift_relu
+from .conv import Conv2d, shift_relu, wide_gradient
 
 AFFINE = ("weight", "bias")
 STATISTICS = ("running_mean", "running_var")
@@ -279,7 +279,8 @@ def conv_norm(
         y = y if residual is None else y + residual
         return mx.maximum(y, 0) if relu else y
     weight, shift = folded
-    y, shift = conv.convolve(x, weight.astype(x.dtype)), shift.astype(x.dtype)
+    y = conv.convolve(x, weight.astype(x.dtype))
+    shift = wide_gradient(shift.astype(x.dtype), y.shape)
     if not relu:
         y = _shift(y, shift)
         return y if residual is None else y + residual

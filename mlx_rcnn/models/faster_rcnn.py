@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,8 +13,9 @@ from ..backbones import make_backbone
 from ..config import FasterRCNNConfig, make_config
 from ..heads import RoIHeads, select_detections
 from ..heads.res5 import ROIS_AT_ONCE as RES5_AT_ONCE
+from ..layers import EvaluatedModule
 from ..ops import clip_boxes, multiscale_roi_align
-from ..ops.nms import ROUNDS
+from ..ops.nms import first_rounds, settle
 from ..rpn import RegionProposalNetwork
 from ..structures import Batch, Detections, Proposals
 from ..transforms import boxes_to_original, load_images, preprocess
@@ -35,7 +35,7 @@ class RawOutputs(NamedTuple):
     deltas: mx.array
 
 
-class FasterRCNN(nn.Module):
+class FasterRCNN(EvaluatedModule):
     """A two-stage detector (Ren et al., 2015): a backbone, proposals, and a box head over them.
 
     Args:
@@ -89,8 +89,7 @@ class FasterRCNN(nn.Module):
             ``cls_logits`` (N, R, C) and ``bbox_deltas`` (N, R, 4 * C or 4) of the R proposals of
             each image, float32.
         """
-        with inference(self):
-            raw = self._raw(images)
+        raw = inference(self)._raw(images)
         return raw.logits, raw.deltas
 
     def predict(
@@ -104,6 +103,10 @@ class FasterRCNN(nn.Module):
         """Detect objects.
 
         The images given are one batch: they are padded to a common size and go through together.
+
+        Any number of threads may predict with one model at once, whatever mode it is in: it is not
+        touched. What may not run meanwhile is what changes it: a training step, loading weights,
+        a change of heads or of ``config``.
 
         Args:
             images: one or a list of paths, PIL images or (H, W, 3) arrays, uint8 or float in
@@ -122,8 +125,7 @@ class FasterRCNN(nn.Module):
         """
         limits = self._limits(score_thresh, nms_thresh, top_k)
         batch = preprocess(load_images(images), self.config)
-        with inference(self):
-            _, _, detections = self._detect(batch, limits)
+        _, _, detections = inference(self)._detect(batch, limits)
         return to_results(detections, batch, self.config.clip_results)
 
     def get_loss(
@@ -203,13 +205,12 @@ class FasterRCNN(nn.Module):
         return features
 
     def _propose(
-        self, features: list[mx.array], sizes: mx.array, input_size: tuple[int, int],
-        rounds: int = ROUNDS,
-    ) -> Proposals:  # fmt: skip
-        return self.rpn.propose(
-            features, sizes, input_size, self.config.rpn_pre_nms_top_n_test,
-            self.config.rpn_post_nms_top_n_test, rounds,
-        )  # fmt: skip
+        self, features: list[mx.array], sizes: mx.array, input_size: tuple[int, int]
+    ) -> Proposals:
+        """Exact proposals: only their suppression is repeated where it has not settled."""
+        config, outputs = self.config, self.rpn.outputs(features, input_size)
+        most = config.rpn_pre_nms_top_n_test, config.rpn_post_nms_top_n_test
+        return settle(lambda rounds: self.rpn.select(outputs, sizes, *most, rounds))
 
     def _box(
         self, features: list[mx.array], proposals: Proposals, scales: list[float]
@@ -241,30 +242,31 @@ class FasterRCNN(nn.Module):
     ) -> tuple[list[mx.array], list[float], Detections]:
         """Features, RoI scales and evaluated detections.
 
-        Suppression runs a fixed number of rounds without asking the host; in the rare case that it
-        says it was not enough, its part is done again with eight times as many.
+        Where the last suppression says that its rounds or its candidates were not enough, it alone
+        is done again, with more of both.
         """
         score_thresh, nms_thresh, top_k = limits
-        config, rounds, candidates = self.config, ROUNDS, max(CANDIDATES, 4 * top_k)
+        config = self.config
         sizes = mx.array(batch.sizes.astype(np.float32))
         input_size = (batch.pixels.shape[1], batch.pixels.shape[2])
         features = self._features(batch.pixels)
         scales = roi_scales(features, int(batch.sizes[:, 0].max()), config)
-        while True:
-            proposals = self._propose(features, sizes, input_size, rounds)
-            logits, deltas = self._box(features, proposals, scales)
-            detections = select_detections(
+        proposals = self._propose(features, sizes, input_size)
+        logits, deltas = self._box(features, proposals, scales)
+        least = max(CANDIDATES, 4 * top_k)
+
+        def attempt(rounds: int) -> Detections:
+            candidates = least * rounds // first_rounds()
+            found = select_detections(
                 logits, deltas, proposals, sizes, score_thresh, nms_thresh, top_k,
                 config.bbox_reg_weights, config.box_min_size, candidates, rounds,
                 clamp_both=config.bbox_clamp_both,
             )  # fmt: skip
-            if config.clip_results:
-                detections = drop_empty(detections, batch)
-            exact = proposals.exact & detections.exact
-            mx.eval(exact, *detections)
-            if exact.item():
-                return features, scales, detections
-            rounds, candidates = 8 * rounds, 8 * candidates
+            found = drop_empty(found, batch) if config.clip_results else found
+            mx.eval(found)
+            return found
+
+        return features, scales, settle(attempt)
 
 
 def drop_empty(detections: Detections, batch: Batch) -> Detections:
@@ -297,13 +299,36 @@ def to_results(
     ]
 
 
-@contextmanager
-def inference(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode inside the block, and as it was behind it."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module._training = training
+M = TypeVar("M", bound=nn.Module)
+
+
+def inference(model: M) -> M:
+    """A view of a module tree in evaluation mode, which shares the arrays.
+
+    The tree itself is never touched, so that any number of threads may run it at once, whatever
+    mode it is in.
+
+    Args:
+        model: any module.
+
+    Returns:
+        The same modules with ``training`` off; replacing an array in it leaves ``model`` alone.
+    """
+    views: dict[int, nn.Module] = {}
+
+    def view(value: Any) -> Any:
+        if isinstance(value, nn.Module):
+            if id(value) not in views:
+                copy = views[id(value)] = type(value).__new__(type(value))
+                copy.__dict__.update(value.__dict__)
+                copy._training = False
+                dict.update(copy, {k: view(v) for k, v in list(value.items())})
+            return views[id(value)]
+        if isinstance(value, dict):
+            return {k: view(v) for k, v in value.items()}
+        if type(value) in (list, tuple):
+            return type(value)(view(v) for v in value)
+        return value
+
+    found: M = view(model)
+    return found

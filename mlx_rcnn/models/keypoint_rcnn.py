@@ -71,9 +71,9 @@ class KeypointRCNN(FasterRCNN):
             ``cls_logits`` (N, R, C), ``bbox_deltas`` (N, R, 4 * C or 4) and ``keypoint_logits``
             (N, R, 56, 56, K) of the R proposals of each image, float32.
         """
-        with inference(self):
-            raw = self._raw(images)
-            heatmaps = self._keypoints(raw.features, batch_rows(raw.proposals.boxes), raw.scales)
+        model = inference(self)
+        raw = model._raw(images)
+        heatmaps = model._keypoints(raw.features, batch_rows(raw.proposals.boxes), raw.scales)
         n, count, _ = raw.proposals.boxes.shape
         return raw.logits, raw.deltas, heatmaps.reshape(n, count, *heatmaps.shape[1:])
 
@@ -102,15 +102,15 @@ class KeypointRCNN(FasterRCNN):
         """
         limits = self._limits(score_thresh, nms_thresh, top_k)
         batch = preprocess(load_images(images), self.config)
-        with inference(self):
-            features, scales, detections = self._detect(batch, limits)
-            chosen = valid_rois(detections)
-            count = self.roi_heads.keypoint_predictor.num_keypoints
-            heatmaps, boxes = np.zeros((0, 1, 1, count), np.float32), np.zeros((0, 4), np.float32)
-            if chosen is not None:
-                rois, _ = chosen
-                heatmaps = np.array(self._keypoints(features, rois, scales))
-                boxes = np.array(rois[:, 1:])
+        model = inference(self)
+        features, scales, detections = model._detect(batch, limits)
+        chosen = valid_rois(detections)
+        count = self.roi_heads.keypoint_predictor.num_keypoints
+        heatmaps, boxes = np.zeros((0, 1, 1, count), np.float32), np.zeros((0, 4), np.float32)
+        if chosen is not None:
+            rois, _ = chosen
+            heatmaps = np.array(model._keypoints(features, rois, scales))
+            boxes = np.array(rois[:, 1:])
         keypoints, found = heatmaps_to_keypoints(heatmaps, boxes)
         if self.config.keypoint_score == "probability":
             found = keypoint_probabilities(heatmaps, found)

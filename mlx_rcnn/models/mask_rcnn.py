@@ -57,9 +57,9 @@ class MaskRCNN(FasterRCNN):
             ``cls_logits`` (N, R, C), ``bbox_deltas`` (N, R, 4 * C or 4) and ``mask_logits``
             (N, R, 28, 28, C) of the R proposals of each image, float32.
         """
-        with inference(self):
-            raw = self._raw(images)
-            masks = self._mask(raw.features, batch_rows(raw.proposals.boxes), raw.scales)
+        model = inference(self)
+        raw = model._raw(images)
+        masks = model._mask(raw.features, batch_rows(raw.proposals.boxes), raw.scales)
         n, count, _ = raw.proposals.boxes.shape
         return raw.logits, raw.deltas, masks.reshape(n, count, *masks.shape[1:])
 
@@ -90,9 +90,9 @@ class MaskRCNN(FasterRCNN):
             raise ValueError(f"masks={masks!r}: expected 'full' or 'raw'")
         limits = self._limits(score_thresh, nms_thresh, top_k)
         batch = preprocess(load_images(images), self.config)
-        with inference(self):
-            features, scales, detections = self._detect(batch, limits)
-            probabilities = self._mask_probabilities(features, scales, detections)
+        model = inference(self)
+        features, scales, detections = model._detect(batch, limits)
+        probabilities = model._mask_probabilities(features, scales, detections)
         results = to_results(detections, batch, self.config.clip_results)
         first = 0
         for result, size in zip(results, batch.original_sizes.tolist(), strict=True):

@@ -12,6 +12,8 @@ import mlx.nn as nn
 
 from ..config import FasterRCNNConfig
 from ..heads import SampledRoIs, box_losses, sample_rois
+from ..ops.nms import settle
+from ..processes import about_to_compute
 from ..rpn import RPNOutputs, rpn_losses
 from ..structures import Proposals, Targets
 from ..targets import prepare_targets
@@ -33,6 +35,7 @@ def training_pass(
     group: mx.distributed.Group | None = None, size_divisible: int | None = None,
 ) -> TrainingPass:  # fmt: skip
     """Losses of RPN and box head; arguments as :meth:`FasterRCNN.get_loss`."""
+    about_to_compute()
     config, heads = model.config, model.roi_heads
     if key is None:
         key = mx.random.randint(0, 2**31 - 1, (2,)).astype(mx.uint32)
@@ -71,10 +74,8 @@ def training_proposals(model: nn.Module, outputs: RPNOutputs, sizes: mx.array) -
     logits, deltas, anchors = ([mx.stop_gradient(v) for v in part] for part in outputs)
     fixed = RPNOutputs(logits, deltas, anchors)
     most = config.rpn_pre_nms_top_n_train, config.rpn_post_nms_top_n_train
-    proposals = model.rpn.select(fixed, sizes, *most)
-    if not proposals.exact.item():
-        proposals = model.rpn.select(fixed, sizes, *most, rounds=most[0])
-    return proposals
+    found: Proposals = settle(lambda rounds: model.rpn.select(fixed, sizes, *most, rounds))
+    return found
 
 
 def with_total(losses: Mapping[str, mx.array]) -> dict[str, mx.array]:

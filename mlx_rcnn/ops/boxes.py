@@ -1,6 +1,7 @@
 """Boxes: areas, overlaps, conversions, and the encoding of regression targets.
 
-Boxes are xyxy with the width ``x2 - x1`` (no +1), in any frame; the last axis has length 4.
+Boxes are xyxy with the width ``x2 - x1`` (no +1), in any frame; the last axis has length 4. They
+may be of any real dtype: all is computed and returned in float32.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ BBOX_XFORM_CLIP = math.log(1000.0 / 16)
 
 
 def _check(boxes: mx.array, name: str = "boxes") -> mx.array:
+    """Boxes as float32: an area of 300x300 px overflows 16 bits, of floats and integers alike."""
     boxes = mx.array(boxes) if not isinstance(boxes, mx.array) else boxes
     if boxes.ndim == 0 or boxes.shape[-1] != 4:
         raise ValueError(f"{name}: expected shape (..., 4), got {boxes.shape}")
-    return boxes
+    return boxes.astype(mx.float32)
 
 
 def box_area(boxes: mx.array) -> mx.array:
@@ -137,8 +139,8 @@ def decode_boxes(
     Returns:
         (..., 4): xyxy in the frame of ``anchors``, float32.
     """
-    deltas = _check(deltas, "deltas").astype(mx.float32) / mx.array(weights, dtype=mx.float32)
-    anchors = _check(anchors, "anchors").astype(mx.float32)
+    deltas = _check(deltas, "deltas") / mx.array(weights, dtype=mx.float32)
+    anchors = _check(anchors, "anchors")
     size = anchors[..., 2:] - anchors[..., :2]
     center = anchors[..., :2] + 0.5 * size
     center = deltas[..., :2] * size + center

@@ -8,6 +8,9 @@ work, as later boxes never suppress earlier ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, TypeVar
+
 import mlx.core as mx
 import numpy as np
 
@@ -17,7 +20,43 @@ from .fuse import fused_alike
 # Rows resolved at once, and the rounds tried first. A CPU is bound by the matrix: short blocks stay
 # in its caches and skip more of the lower half. A GPU is bound by the number of kernels.
 CPU_BLOCK, GPU_BLOCK = 64, 1024
-ROUNDS = 10  # 4 to 12 settle real scenes as one block, fewer in short ones
+CPU_ROUNDS, GPU_ROUNDS = 10, 16  # settled every real scene tried in blocks of that length
+MORE_ROUNDS = 4  # times as many at each further attempt
+
+
+class Exact(Protocol):
+    """What an attempt at suppression gives: ``exact`` () bool, whether it had settled."""
+
+    @property
+    def exact(self) -> mx.array: ...
+
+
+E = TypeVar("E", bound=Exact)
+
+
+def on_gpu() -> bool:
+    """Whether suppression works in a GPU's blocks."""
+    return bool(mx.default_device().type == mx.DeviceType.gpu)
+
+
+def first_rounds() -> int:
+    """The rounds that :func:`nms_mask` tries where none are given: they fit its block."""
+    return GPU_ROUNDS if on_gpu() else CPU_ROUNDS
+
+
+def settle(attempt: Callable[[int], E]) -> E:
+    """Repeat a suppression, and nothing else, with more rounds until it is exact.
+
+    Args:
+        attempt: from a number of rounds to a result with ``exact``; exact for some number.
+
+    Returns:
+        The first exact result. Costs one host synchronisation an attempt, almost always one.
+    """
+    rounds = first_rounds()
+    while not (found := attempt(rounds)).exact.item():
+        rounds *= MORE_ROUNDS
+    return found
 
 
 @fused_alike
@@ -55,7 +94,7 @@ def nms_mask(
     valid: mx.array,
     iou_threshold: float,
     labels: mx.array | None = None,
-    rounds: int = ROUNDS,
+    rounds: int | None = None,
 ) -> tuple[mx.array, mx.array]:
     """Non-maximum suppression of fixed shape, without a host synchronisation.
 
@@ -64,17 +103,18 @@ def nms_mask(
         valid (B, n): rows that take part.
         iou_threshold: a box goes when its IoU with a better kept one is greater (strictly).
         labels (B, n): only boxes of equal label suppress each other. Default: all do.
-        rounds: fixed-point iterations a block. A number of at least ``n`` is always exact.
+        rounds: fixed-point iterations a block. A number of at least ``n`` is always exact. Default:
+            :func:`first_rounds`.
 
     Returns:
         ``keep`` (B, n) bool, a subset of ``valid``, and ``exact`` () bool, whether every block had
-        settled after ``rounds``. When false, call again with ``rounds=n``.
+        settled after ``rounds``. When false, call again with more (:func:`settle`).
     """
     n = boxes.shape[1]
     if n == 0:
         return valid, mx.array(True)
-    on_gpu = mx.default_device().type == mx.DeviceType.gpu
-    block = GPU_BLOCK if on_gpu else CPU_BLOCK
+    block = GPU_BLOCK if on_gpu() else CPU_BLOCK
+    rounds = first_rounds() if rounds is None else rounds
     boxes = boxes.astype(mx.float32)
     area = mx.maximum(box_area(boxes), 0)  # of an inverted box too
     columns = mx.stack([*(boxes[..., i] for i in range(4)), area])  # (5, B, n)
@@ -219,13 +259,18 @@ def batched_nms(
     return order[mx.array(np.sort(table[kept]))]
 
 
+class _Kept(NamedTuple):
+    keep: mx.array
+    exact: mx.array
+
+
 def _settled(
     boxes: mx.array, valid: mx.array, iou_threshold: float, labels: mx.array | None
 ) -> np.ndarray:
-    keep, exact = nms_mask(boxes, valid, iou_threshold, labels)
-    if not exact.item():
-        keep, _ = nms_mask(boxes, valid, iou_threshold, labels, rounds=boxes.shape[1])
-    return np.array(keep)
+    def attempt(rounds: int) -> _Kept:
+        return _Kept(*nms_mask(boxes, valid, iou_threshold, labels, rounds))
+
+    return np.array(settle(attempt).keep)
 
 
 def _check(boxes: mx.array, scores: mx.array, iou_threshold: float) -> tuple[mx.array, mx.array]:

@@ -203,7 +203,7 @@ def _average(
         return _dense(pixels, base, limit, (row, row_weight), (column, column_weight))
     weight = row_weight[:, :, None, :, None] * column_weight[:, None, :, None, :]
     taps = weight.shape[3] * weight.shape[4]
-    weight = weight.reshape(weight.shape[0], -1, 1, taps).astype(pixels.dtype)  # (R, ph*pw, 1, T)
+    weight = weight.reshape(weight.shape[0], -1, 1, taps)  # (R, ph*pw, 1, T)
     index = pixel_index(base, limit, row, column)
     out = _weighted(pixels, index, weight)
     return out.reshape(-1, *bins, pixels.shape[-1])
@@ -212,21 +212,27 @@ def _average(
 def _weighted(pixels: mx.array, index: mx.array, weight: mx.array) -> mx.array:
     """Weighted sums of gathered pixels, (R, B, 1, C), with a gradient in bounded memory.
 
-    Left to automatic differentiation, every gathered chunk would be kept for the way back.
+    Left to automatic differentiation, every gathered chunk would be kept for the way back. Both
+    sums are float32: a pixel under hundreds of RoIs loses a quarter of its gradient in bfloat16.
     """
 
     @mx.custom_function
     def forward(pixels: mx.array) -> mx.array:
-        return gather_chunked(index, pixels, lambda part, rows: weight[rows] @ part)
+        return gather_chunked(
+            index,
+            pixels,
+            lambda part, rows: (weight[rows] @ part.astype(mx.float32)).astype(part.dtype),
+        )
 
     @forward.vjp
     def backward(pixels: mx.array, cotangent: mx.array, _: mx.array) -> mx.array:
-        total = mx.zeros_like(pixels)
+        total = mx.zeros(pixels.shape, dtype=mx.float32)
         for rows in chunks(index, pixels):
             # No edge orders these chunks: any other use of the sum would have it copied each time.
-            share = weight[rows].swapaxes(2, 3) * cotangent[rows]  # (r, B, T, C)
+            wide = cotangent[rows].astype(mx.float32)
+            share = weight[rows].swapaxes(2, 3) * wide  # (r, B, T, C)
             total = total.at[index[rows].reshape(-1)].add(share.reshape(-1, pixels.shape[-1]))
-        return total
+        return total.astype(pixels.dtype)
 
     return cast(mx.array, forward(pixels))
 
@@ -247,8 +253,8 @@ def _dense(
         for (index, weight), length in ((rows, h), (columns, w)):
             line = mx.arange(index.shape[1])[:, None]
             matrices.append(mx.zeros((index.shape[1], length)).at[line, index[i]].add(weight[i]))
-        image = pixels[first : first + w * h].reshape(h, -1)
-        down = (matrices[0].astype(pixels.dtype) @ image).reshape(-1, w, pixels.shape[-1])
-        out = matrices[1].astype(pixels.dtype) @ down  # (ph, pw, C)
+        image = pixels[first : first + w * h].reshape(h, -1).astype(mx.float32)
+        down = (matrices[0] @ image).reshape(-1, w, pixels.shape[-1])
+        out = (matrices[1] @ down).astype(pixels.dtype)  # (ph, pw, C)
         done.append(mx.depends(out, done[-1]) if done else out)
     return mx.stack(done)

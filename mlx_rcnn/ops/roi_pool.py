@@ -33,7 +33,9 @@ def roi_pool(
     bins, boxes = check_rois([features], boxes, output_size, [spatial_scale])
     if boxes.shape[0] == 0:
         return mx.zeros((0, *bins, features.shape[-1]), dtype=features.dtype)
-    pixels, base, limit, scale = flatten_levels([features], boxes, [spatial_scale])
+    # In float32, so that the gradient of a pixel under many RoIs is summed so.
+    wide = features.astype(mx.float32)
+    pixels, base, limit, scale = flatten_levels([wide], boxes, [spatial_scale])
     corners = boxes[:, 1:] * scale[:, None]
     corners = mx.sign(corners) * mx.floor(mx.abs(corners) + 0.5)  # C's round, half away from 0
     start, extent = corners[:, :2], mx.maximum(corners[:, 2:] - corners[:, :2] + 1, 1.0)
@@ -46,10 +48,11 @@ def roi_pool(
         top = limit[:, axis, None].astype(mx.float32)
         spans.append(tuple(mx.clip(v, 0, top).astype(mx.int32) for v in (low, high)))
     longest = mx.stack([mx.max(high - low, axis=1) for low, high in spans], axis=1)
-    return group_by_grid(
+    pooled = group_by_grid(
         np.array(longest),
         lambda rows, most: _maximum(pixels, base[rows], limit[rows], spans, rows, bins, most),
     )
+    return pooled.astype(features.dtype)
 
 
 def _maximum(

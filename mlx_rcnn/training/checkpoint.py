@@ -15,6 +15,7 @@ killed anywhere in between leaves the links at whole checkpoints, the old or the
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -190,7 +191,8 @@ def read_progress(folder: Path, name: str = LAST) -> Progress:
 def best_metric(folder: Path) -> float | None:
     """The metric of the best checkpoint of a run, ``None`` where there is none."""
     try:
-        return read_progress(folder, BEST).metric
+        metric = read_progress(folder, BEST).metric
+        return None if metric is None or not math.isfinite(metric) else metric
     except FileNotFoundError:
         return None
 

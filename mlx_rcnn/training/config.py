@@ -36,8 +36,10 @@ LIMITS: dict[str, tuple[float, float | None]] = {
     "workers": (1, None),
     "checkpoint_steps": (0, None),
     "cache_limit": (0, None),
+    "val_fraction": (0, 1),
+    "max_unreadable": (0, 1),
 }
-MAY_CHANGE = ("workers", "checkpoint_steps", "cache_limit", "epochs")
+MAY_CHANGE = ("workers", "checkpoint_steps", "cache_limit", "epochs", "max_unreadable")
 """Fields that a resumed run may change: no step depends on the first three, and a longer run is
 what people ask for (its schedule is stretched from where the run stands)."""
 
@@ -91,9 +93,22 @@ class TrainConfig:
     workers: int = _field(2, "threads that load images")
     checkpoint_steps: int = _field(0, "steps between checkpoints, 0 for one an epoch")
     cache_limit: float = _field(2.0, "GB of freed memory that MLX may keep")
+    metric: str | None = _field(
+        None, "decides which checkpoint is the best, such as AP50 (default: keypoints_AP for a "
+        "Keypoint R-CNN, segm_AP for a Mask R-CNN, else AP)"
+    )  # fmt: skip
+    val_fraction: float = _field(
+        0.0, "share of the training images, drawn by the seed, that is kept for validation"
+    )
+    keypoint_pairs: tuple[str, ...] | None = _field(
+        None, "LEFT:RIGHT,...: names of keypoints that a mirror swaps (default: told by the names)"
+    )
+    max_unreadable: float = _field(
+        0.1, "share of images that turn out unreadable, rounded up, that does not stop the run"
+    )
 
     def __post_init__(self) -> None:
-        for name in ("drops", "min_size", "scale_jitter"):
+        for name in ("drops", "min_size", "scale_jitter", "keypoint_pairs"):
             value = getattr(self, name)
             if isinstance(value, list | int | float) and not isinstance(value, bool):
                 value = tuple(value) if isinstance(value, list) else (value,)
@@ -109,6 +124,10 @@ class TrainConfig:
             raise TypeError(f"{name}={value!r}: expected one number or more")
         low, high = LIMITS.get(name, (1, None))
         for item in values:
+            if "str" in kind and name not in CHOICES:
+                if not isinstance(item, str) or not item:
+                    raise TypeError(f"{name}={item!r}: expected a name")
+                continue
             if kind == "str":
                 if item not in CHOICES[name]:
                     raise ValueError(f"{name}={item!r}: expected one of {CHOICES[name]}")
@@ -122,6 +141,8 @@ class TrainConfig:
                 raise ValueError(f"{name}={item!r}: expected a number {rule}")
         if name == "scale_jitter" and (len(value) != 2 or not 0 < value[0] <= value[1]):
             raise ValueError(f"scale_jitter={value!r}: expected two factors, 0 < low <= high")
+        if name == "val_fraction" and value == 1:
+            raise ValueError("val_fraction=1: expected a share below 1")
         if name == "ema" and value == 1:
             raise ValueError("ema=1: expected a number below 1, as the average would never move")
 

@@ -16,7 +16,51 @@ from ..data import (
     TrainBatch,
     VerticalFlip,
 )
+from ..data.divide import divide, shared_images
 from .config import TrainConfig
+
+
+def divided(train_set: Any, val_set: Any, config: TrainConfig) -> tuple[Any, Any]:
+    """The training and validation sets after ``val_fraction``.
+
+    Raises:
+        ValueError: ``val_fraction`` beside a validation set.
+    """
+    if not config.val_fraction:
+        return train_set, val_set
+    if val_set is not None:
+        raise ValueError("val_fraction beside a validation set: expected one of the two")
+    return divide(train_set, config.val_fraction, config.seed)
+
+
+def check_objects(train_set: Any) -> None:
+    """Refuse data without an object to learn from; looks at annotations, loads no image.
+
+    Raises:
+        ValueError: no object, or crowds alone.
+    """
+    target_of = getattr(train_set, "target", None)
+    if target_of is None or not len(train_set):
+        return
+    if not any((target_of(i)["iscrowd"] == 0).any() for i in range(len(train_set))):
+        raise ValueError(
+            f"nothing to learn: none of the {len(train_set)} training images has an object that "
+            "can be used; see the defects, and that the annotations are not empty or all crowds"
+        )
+
+
+def check_overlap(train_set: Any, val_set: Any) -> None:
+    """Refuse images that are in both sets.
+
+    Raises:
+        ValueError: naming one.
+    """
+    found = shared_images(train_set, val_set)
+    if found:
+        raise ValueError(
+            f"{len(found)} of the {len(val_set)} validation images are trained on too, such as "
+            f"{found[0]}: expected other images, or --allow-overlap (allow_overlap=True)"
+        )
 
 
 def make_loader(train_set: Any, config: TrainConfig, group: mx.distributed.Group) -> Loader:
@@ -35,7 +79,7 @@ def make_loader(train_set: Any, config: TrainConfig, group: mx.distributed.Group
     if config.hflip:
         # Without names no model is here that learns the keypoints.
         names = getattr(train_set, "keypoint_names", None) or ()
-        steps.append(HorizontalFlip(config.hflip, names))
+        steps.append(HorizontalFlip(config.hflip, names, config.keypoint_pairs))
     if config.vflip:
         steps.append(VerticalFlip(config.vflip))
     if config.scale_jitter is not None:
@@ -50,6 +94,7 @@ def make_loader(train_set: Any, config: TrainConfig, group: mx.distributed.Group
         rank=group.rank(),
         world_size=group.size(),
         workers=config.workers,
+        max_unreadable=config.max_unreadable,
     )
 
 

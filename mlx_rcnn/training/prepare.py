@@ -176,6 +176,8 @@ def check_resume(
     old = from_json(progress.config)
     if config.freeze is None:
         config = replace(config, freeze=old.freeze)
+    if config.metric is None:
+        config = replace(config, metric=old.metric)
     odd = changes(old, config)
     odd += [f"{k}: {v}, now {data.get(k)}" for k, v in progress.data.items() if data.get(k) != v]
     if odd:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,6 +51,38 @@ def coco_evaluation(batch_size: int) -> Evaluate | None:
     return lambda model, dataset: evaluate_coco(
         model, dataset, batch_size=batch_size, progress=False
     )
+
+
+def metric_of(model: Any) -> str:
+    """The metric that says how good a model of this kind is."""
+    if model.needs_keypoints:
+        return "keypoints_AP"
+    return "segm_AP" if model.needs_masks else "AP"
+
+
+def check_metric(name: str | None, known: Iterable[str]) -> None:
+    """Refuse a metric that an evaluation does not give.
+
+    Raises:
+        ValueError: with the nearest name.
+    """
+    names = sorted(known)
+    if name is not None and name not in names:
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"metric={name!r}: expected one of {', '.join(names)}{hint}")
+
+
+def coco_names(model: Any) -> list[str]:
+    """The metrics that COCO's evaluation gives of a model of this kind."""
+    boxes = ["AP", "AP50", "AP75", "APs", "APm", "APl",
+             "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]  # fmt: skip
+    names = list(boxes)
+    if model.needs_masks:
+        names += [f"segm_{name}" for name in boxes]
+    if model.needs_keypoints:
+        names += [f"keypoints_A{k}{at}" for k in "PR" for at in ("", "50", "75", "m", "l")]
+    return names
 
 
 class Metrics:

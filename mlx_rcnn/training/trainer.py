@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -28,7 +29,8 @@ from .checkpoint import save_checkpoint as write_checkpoint
 from .config import TrainConfig
 from .heads import check_keypoints, keypoints_of
 from .interrupt import Stop, interruptions
-from .loading import batches_of, make_loader
+from .loading import batches_of, check_objects, check_overlap, divided, make_loader
+from .lock import locked
 from .optimizer import make_optimizer
 from .prepare import (
     NONFINITE,
@@ -44,14 +46,17 @@ from .report import (
     Evaluate,
     Metrics,
     Summary,
+    check_metric,
     coco_evaluation,
+    coco_names,
     contact_sheet,
     draw_curves,
+    metric_of,
 )
 from .schedule import learning_rate
 from .step import StepResult, TrainStep
 
-METRIC = "AP"  # decides which checkpoint is the best
+METRIC = "AP"  # of an evaluation that does not give the metric of the model's kind
 
 
 def fit(
@@ -64,6 +69,7 @@ def fit(
     resume: bool = False,
     overwrite: bool = False,
     evaluate: Evaluate | None = None,
+    allow_overlap: bool = False,
 ) -> Summary:
     """Train a detector.
 
@@ -82,8 +88,9 @@ def fit(
         output_dir: the run's folder. Default: ``"run"``.
         resume: go on from ``last``, bit for bit as if never stopped. Default: ``False``.
         overwrite: remove the run that is in the folder. Default: ``False``.
-        evaluate: ``(model, val_set) -> metrics``, ``AP`` deciding which is the best. Default: COCO
-            metrics, if faster-coco-eval is installed.
+        evaluate: ``(model, val_set) -> metrics``, ``config.metric`` of them deciding which is the
+            best. Default: COCO metrics, if faster-coco-eval is installed.
+        allow_overlap: images may be in both sets. Default: ``False``.
 
     Returns:
         What became of it.
@@ -94,8 +101,13 @@ def fit(
         FloatingPointError: a loss that is not finite, naming the images.
         OSError: a checkpoint that cannot be written, or an image that cannot be read.
     """
+    config = config or TrainConfig()
+    train_set, val_set = divided(train_set, val_set, config)
+    check_objects(train_set)
+    if not allow_overlap and val_set is not None:
+        check_overlap(train_set, val_set)
     trainer = Trainer(
-        model, train_set, val_set, config or TrainConfig(), Path(output_dir), evaluate
+        model, train_set, val_set, config, Path(output_dir), evaluate
     )
     return trainer.run(resume, overwrite)
 
@@ -115,6 +127,7 @@ class Trainer:
         self.data = describe_data(train_set, self.group, self.keypoints)
         self.evaluate = evaluate
         if evaluate is None and val_set is not None:
+            check_metric(config.metric, coco_names(model))
             self.evaluate = coco_evaluation(config.batch_size)
             if self.evaluate is None:
                 self._say("no evaluation: pip install 'mlx-rcnn[eval]' gives COCO metrics")
@@ -150,13 +163,25 @@ class Trainer:
             self.step = load_checkpoint(self.folder, self.take).step
             self.best = best_metric(self.folder)
         self.step = share_from_first(self.take, self.step)
+        with self._held():
+            return self._run(progress, resume, overwrite)
+
+    def _held(self) -> AbstractContextManager[None]:
+        if not self.first:
+            return nullcontext()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return locked(self.folder)
+
+    def _run(self, progress: Progress | None, resume: bool, overwrite: bool) -> Summary:
         if self.first:
+            check_folder(self.folder, resume, overwrite)  # another may have begun meanwhile
             if progress is None:
                 clear_folder(self.folder)
-            self.folder.mkdir(parents=True, exist_ok=True)
             self.metrics = Metrics(self.folder, self.step)
             if progress is None:  # from now on there is something to resume from
                 self._save(LAST)
+        if self.val_set is None:
+            self._say("nothing is validated: no validation data, and no val_fraction")
         with interruptions() as stop:
             self._epochs(stop)
         self.model.eval()
@@ -278,15 +303,25 @@ class Trainer:
                     self.scores = line["metrics"] = self.evaluate(model, self.val_set)
                 sheet = self.folder / SAMPLES_FOLDER / f"epoch-{epoch + 1:03d}.png"
                 contact_sheet(model, self.val_set, self.train_set.class_names, sheet)
-        score = self.scores.get(METRIC)
-        if score is None or self.best is None or score > self.best:
-            self.best = None if score is None else float(score)
+        name, score = self._score()
+        if self.best is None or (score is not None and score > self.best):
+            self.best = score
             self._save(BEST)
         self.metrics.add(line)
         if not draw_curves(self.metrics) and epoch == 0:
             self._say("no curves.png: pip install 'mlx-rcnn[plots]' draws it")
-        shown = "" if score is None else f", {METRIC} {score:.4f} (best {self.best:.4f})"
+        shown = "" if score is None else f", {name} {score:.4f} (best {self.best:.4f})"
         self._say(f"epoch {epoch + 1}: {record.get('images_per_s', 0):.1f} images/s{shown}")
+
+    def _score(self) -> tuple[str, float | None]:
+        """The metric that decides, and its value; NaN is no score."""
+        if self.scores:
+            check_metric(self.config.metric, self.scores)
+        name = self.config.metric or metric_of(self.model)
+        if self.config.metric is None and name not in self.scores:
+            name = METRIC
+        value = self.scores.get(name)
+        return name, None if value is None or not math.isfinite(value) else float(value)
 
     def _save(self, name: str) -> Path:
         progress = Progress(

@@ -81,7 +81,10 @@ def test_a_backbone_from_a_classifier(tmp_path: Path, train, monkeypatch):
     assert 0 < moved < 0.1
 
 
-SEVERAL = {"drops": (0.5, 0.75), "min_size": (320, 480), "scale_jitter": (0.5, 2.0)}
+SEVERAL = {
+    "drops": (0.5, 0.75), "min_size": (320, 480), "scale_jitter": (0.5, 2.0),
+    "keypoint_pairs": ("left:right", "near:far"),
+}  # fmt: skip
 
 
 def test_every_setting_is_a_flag_without_a_default_of_its_own():
@@ -93,7 +96,7 @@ def test_every_setting_is_a_flag_without_a_default_of_its_own():
         several = "tuple" in str(item.type)
         value = SEVERAL[item.name] if several else default
         if value is None:
-            value = 3
+            value = "AP50" if "str" in str(item.type) else 3
         text = ",".join(map(str, value)) if several else str(value)
         args = parser.parse_args(["train", "--data", "x", flag(item.name), text])
         assert given_settings(args) == {item.name: value}

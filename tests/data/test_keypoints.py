@@ -66,22 +66,21 @@ def test_ground_truth_is_the_file(tmp_path):
 WRONG = {
     "expected 9 numbers, got 8": POINTS[:8],
     "expected 9 numbers, got 10": [*POINTS, 1],
-    "expected 9 numbers, got 0": [],
     "expected 9 numbers, got str": "none",
     "expected 9 numbers, got 3": [[1, 2, 2]] * 3,
     "visibility 3, expected 0, 1 or 2": [1, 2, 3, *POINTS[3:]],
     "visibility 0.5, expected 0, 1 or 2": [1, 2, 0.5, *POINTS[3:]],
     "visibility -1, expected 0, 1 or 2": [1, 2, -1, *POINTS[3:]],
-    "a number is not finite": [math.nan, *POINTS[1:]],
+    "keypoint 1 at nan": [math.nan, *POINTS[1:]],
 }
 
 
 def test_what_is_wrong_is_named_and_the_box_stays(tmp_path):
-    odd = {**WRONG, "got 9": [None, *POINTS[1:]]}
+    odd = {**WRONG, "keypoint 1 at null": [None, *POINTS[1:]]}
     path = make_coco(tmp_path, content(*odd.values()))
     data = open_dataset(path, keypoints=True)
     assert len(data[0].target["boxes"]) == len(odd)
-    assert not data[0].target["keypoints"].any()
+    assert not data[0].target["keypoints"][:, 0].any()  # the others of a whole list stay
     for i, (problem, defect) in enumerate(zip(odd, data.defects, strict=True)):
         assert f"a.jpg, annotation {20 + i}: keypoints: " in str(defect)
         assert problem in str(defect) and defect.rule == "keypoints dropped"
@@ -94,17 +93,27 @@ def test_what_is_wrong_is_named_and_the_box_stays(tmp_path):
 def test_read_keypoints():
     for problem, values in WRONG.items():
         points, found = read_keypoints(values, 3)
-        assert problem in found and points.shape == (3, 3) and not points.any()
-    assert read_keypoints(None, 2)[1] is None
+        assert problem in found and points.shape == (3, 3) and not points[0].any()
+    assert read_keypoints(None, 2)[1] is None and read_keypoints([], 2)[1] is None
+    points, problem = read_keypoints([None, math.nan, 0, 5, 6, 2], 2)
+    assert problem is None and points.tolist() == [[0, 0, 0], [5, 6, 2]]
     assert read_keypoints([[1, 2], [1]], 2)[1] == "keypoints: expected 6 numbers, got 2"
 
 
 def test_edges_that_name_no_keypoint(tmp_path):
     edges = [[1, 2], [0, 1], [1, 4], [1], "ab", [1.5, 2]]
     data = open_dataset(make_coco(tmp_path, content(POINTS, skeleton=edges)), keypoints=True)
+    assert data.keypoint_skeleton is None  # from 0 or from 1: nobody knows
+    assert [d.rule for d in data.defects] == ["edges dropped"]
+    from_0 = content(POINTS, skeleton=[[0, 1], [1, 2]])
+    assert open_dataset(make_coco(tmp_path / "0", from_0), keypoints=True).keypoint_skeleton == (
+        (0, 1),
+        (1, 2),
+    )
+    edges = [[1, 2], [1, 4], [1], "ab", [1.5, 2]]
+    data = open_dataset(make_coco(tmp_path / "1", content(POINTS, skeleton=edges)), keypoints=True)
     assert data.keypoint_skeleton == ((0, 1),)
-    assert [d.rule for d in data.defects] == ["edge dropped"] * 5
-    assert "skeleton holds [0, 1], expected pairs of 1 to 3" in str(data.defects[0])
+    assert [d.rule for d in data.defects] == ["edge dropped"] * 4
     data = open_dataset(make_coco(tmp_path, content(POINTS, skeleton=[])), keypoints=True)
     assert data.keypoint_skeleton is None and data.defects == ()
 
@@ -171,8 +180,11 @@ def test_mirror_partners():
     assert mirror_partners(COCO_KEYPOINTS) == [0, *swapped]
     assert mirror_partners(["leftEye", "Eye-Left", "rightEye", "Eye-Right"]) == [2, 3, 0, 1]
     assert mirror_partners(["L_Paw", "R_Paw", "l knee", "r knee"]) == [1, 0, 3, 2]
-    # No counterpart, or no side at all: upright and leftover are words of their own.
-    assert mirror_partners(["left_ear", "upright", "uplight", "leftover", "rightover"]) == [
-        0, 1, 2, 3, 4
-    ]  # fmt: skip
+    for names in (["RShoulder", "LShoulder"], ["rightshoulder", "leftshoulder"],
+                  ["LF_elbow", "RF_elbow"], ["ear.L", "ear.R"], ["L ear", "R ear"]):  # fmt: skip
+        assert mirror_partners(names) == [1, 0]
+    assert mirror_partners(["lip", "ring", "upright", "rear", "collar"]) == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="left_ear name a side .*--keypoint-pairs"):
+        mirror_partners(["left_ear", "nose"])
+    assert mirror_partners(["left_ear", "nose"], ["left_ear:nose"]) == [1, 0]
     assert mirror_partners([]) == []

@@ -107,12 +107,13 @@ def test_crowds_and_boxes_that_training_drops(tmp_path):
     rows = (41, 1, 60, 20, 0.99, 1), (50, 5, 70, 30, 0.98, 1), (0, 0, 10, 10, 0.5, 1)
     result = evaluate(data, [found(*rows)])
     assert result["AP"] == pytest.approx(1) and result["objects"] == 1
-    # pycocotools counts a box without area as an object nobody finds; so do we: 51 of 101.
+    # A box without area is dropped and named: pycocotools would count it as never found.
     empty = {"id": 91, "image_id": 4, "category_id": 3, "bbox": [5, 5, 0, 3], "area": 0,
              "iscrowd": 0}  # fmt: skip
     data = boxes_dataset(tmp_path, [(0, 0, 10, 10)], [empty])
     result = evaluate(data, [found((0, 0, 10, 10, 0.5, 1))])
-    assert result["AP50"] == pytest.approx(51 / 101)
+    assert result["AP50"] == pytest.approx(1) and result["objects"] == 1
+    assert [defect.rule for defect in data.defects] == ["object dropped"]
 
 
 def test_nothing_found_and_nothing_there(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mlx_rcnn import FasterRCNN, MaskRCNN, ResNetFPNConfig
-from mlx_rcnn.models import faster_rcnn, mask_rcnn
+from mlx_rcnn.models import mask_rcnn
 from mlx_rcnn.models.faster_rcnn import batch_rows, inference, roi_scales
 from mlx_rcnn.ops import paste_masks
 from mlx_rcnn.transforms import preprocess
@@ -59,17 +59,17 @@ def test_each_mask_is_of_its_own_class_and_box(model: MaskRCNN) -> None:
     """Against all classes' logits of the detections, one RoI at a time."""
     batch = preprocess(IMAGES[:2], model.config)
     found = model.predict(IMAGES[:2], masks="raw")
-    with inference(model):
-        features, scales, detections = model._detect(batch, (0.05, 0.5, 100))
-        for i, result in enumerate(found):
-            rows = np.flatnonzero(np.array(detections.valid[i]))
-            assert len(rows) == len(result["masks"])
-            for place, row in list(enumerate(rows))[::9]:
-                box = detections.boxes[i, int(row)].reshape(1, 4)
-                roi = mx.concatenate([mx.full((1, 1), i), box], axis=1)
-                logits = np.array(model._mask(features, roi, scales))[0]
-                expected = 1 / (1 + np.exp(-logits[..., result["labels"][place]]))
-                np.testing.assert_allclose(result["masks"][place], expected, atol=1e-4)
+    net = inference(model)
+    features, scales, detections = net._detect(batch, (0.05, 0.5, 100))
+    for i, result in enumerate(found):
+        rows = np.flatnonzero(np.array(detections.valid[i]))
+        assert len(rows) == len(result["masks"])
+        for place, row in list(enumerate(rows))[::9]:
+            box = detections.boxes[i, int(row)].reshape(1, 4)
+            roi = mx.concatenate([mx.full((1, 1), i), box], axis=1)
+            logits = np.array(net._mask(features, roi, scales))[0]
+            expected = 1 / (1 + np.exp(-logits[..., result["labels"][place]]))
+            np.testing.assert_allclose(result["masks"][place], expected, atol=1e-4)
 
 
 def test_boxes_are_those_of_faster_rcnn(model: MaskRCNN, small_model: Models) -> None:
@@ -119,14 +119,6 @@ def test_chunks_of_rois_change_nothing(
 ) -> None:
     monkeypatch.setattr(mask_rcnn, "ROIS_AT_ONCE", 7)
     near(full[0], model.predict(IMAGES)[0])
-
-
-def test_suppression_that_does_not_settle(
-    model: MaskRCNN, full, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(faster_rcnn, "ROUNDS", 1)
-    for found, expected in zip(model.predict(IMAGES), full, strict=True):
-        same(found, expected)
 
 
 def test_raw_outputs(model: MaskRCNN, small_model: Models) -> None:

@@ -125,9 +125,9 @@ def test_chain(n):
     assert run_batched(chain(n), falling(n), np.zeros(n, int), 0.5) == expected
     if n == 2:
         return
-    # Short blocks need as many rounds as they are long; the others more than ROUNDS.
-    keep, exact = run_mask(chain(n), rounds=MODULE.ROUNDS)
-    assert exact == (MODULE.CPU_BLOCK < MODULE.ROUNDS)
+    # Short blocks need as many rounds as they are long; the others more than CPU_ROUNDS.
+    keep, exact = run_mask(chain(n), rounds=MODULE.CPU_ROUNDS)
+    assert exact == (MODULE.CPU_BLOCK < MODULE.CPU_ROUNDS)
     assert (keep == expected) == exact
 
 

@@ -1,0 +1,88 @@
+"""The categories of a COCO file: their ids and names, as tools write them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .fields import Notes, shown, whole
+from .sample import BACKGROUND, Defect
+
+
+def read_categories(
+    entries: Sequence[Mapping[str, Any]],
+    used: Collection[int | None],
+    path: Path,
+    notes: Notes,
+    defects: list[Defect],
+) -> dict[int, str]:
+    """Names by id, by rising id.
+
+    Roboflow's root, a category of no object that is the others' ``supercategory``, is left out.
+
+    Args:
+        entries: of the file.
+        used: category ids of its annotations.
+        path: the file, for messages.
+        notes: gets ids of another type.
+        defects: gets what is left out, renamed or easily mistaken.
+
+    Returns:
+        At least one.
+
+    Raises:
+        ValueError: an id that is no whole number or comes up twice, a name that is no text, or no
+            category.
+    """
+    found: dict[int, str] = {}
+    parents = {entry.get("supercategory") for entry in entries if _is_text(entry, "supercategory")}
+    for entry in entries:
+        id_, name = whole(entry.get("id")), entry.get("name")
+        if id_ is None or not isinstance(name, str):
+            raise ValueError(
+                f"{path}: category {shown(dict(entry))}: expected an integer id and a name"
+            )
+        if id_ in found:
+            raise ValueError(f"{path}: category id {id_} comes up twice")
+        if not isinstance(entry["id"], int):
+            notes.add("category id is not a whole number of JSON", "read as one", f"category {id_}")
+        if entry.get("supercategory") == "none" and name in parents and id_ not in used:
+            problem = f"category {id_} ({name}) is the root of the others and has no objects"
+            defects.append(Defect(str(path), problem, "category left out"))
+            continue
+        if not name.strip() or name == BACKGROUND:
+            problem = f"category {id_} has the name {name!r}"
+            name = f"category_{id_}"
+            defects.append(Defect(str(path), problem, f"named {name}"))
+        found[id_] = name
+    if not found:
+        raise ValueError(f"{path} has no categories")
+    defects.extend(similar_names(list(found.values()), path))
+    return dict(sorted(found.items()))
+
+
+def similar_names(names: Sequence[str], path: Path) -> list[Defect]:
+    """Names that are easily mistaken for each other or for none.
+
+    Args:
+        names: of the classes.
+        path: where they are from.
+
+    Returns:
+        One for each pair that differs by case or blanks alone, and for the name ``N/A``.
+    """
+    defects, first = [], dict[str, str]()
+    for name in names:
+        other = first.setdefault("".join(name.split()).casefold(), name)
+        if other != name:
+            problem = f"classes {other!r} and {name!r} differ by case or blanks alone"
+            defects.append(Defect(str(path), problem, "two classes"))
+        if name == "N/A":
+            problem = "a class is named 'N/A', which stands for none in COCO's 91 classes"
+            defects.append(Defect(str(path), problem, "counted if it has objects"))
+    return defects
+
+
+def _is_text(entry: Mapping[str, Any], key: str) -> bool:
+    return isinstance(entry.get(key), str)

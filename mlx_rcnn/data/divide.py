@@ -1,0 +1,107 @@
+"""A data set divided by image, and images that two data sets share."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class Subset:
+    """Some images of a data set; all else is the data set's own.
+
+    Args:
+        dataset: with ``len``, indexing and ``sizes``.
+        indices: of the images kept.
+    """
+
+    def __init__(self, dataset: Any, indices: list[int]) -> None:
+        self.dataset, self.indices = dataset, indices
+        self.sizes = np.asarray(dataset.sizes)[indices]
+        if hasattr(dataset, "items"):
+            self.items = [dataset.items[i] for i in indices]
+        for name in ("target", "ground_truth"):
+            if hasattr(dataset, name):
+                setattr(self, name, self._at(getattr(dataset, name)))
+
+    def _at(self, method: Any) -> Any:
+        return lambda index: method(self.indices[index])
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("dataset", "items"):  # also while it is being copied
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[self.indices[index]]
+
+
+def divide(dataset: Any, fraction: float, seed: int = 0) -> tuple[Subset, Subset]:
+    """Divide a data set by image, the same way for the same seed.
+
+    Args:
+        dataset: of at least two images.
+        fraction: share of the second part, more than 0 and less than 1; at least one image.
+        seed: of the choice. Default: ``0``.
+
+    Returns:
+        The images to train on and those to validate on, in the data set's order.
+
+    Raises:
+        ValueError: a fraction out of range, or fewer than two images.
+    """
+    count = len(dataset)
+    if not 0 < fraction < 1:
+        raise ValueError(f"val_fraction={fraction}: expected more than 0 and less than 1")
+    if count < 2:
+        raise ValueError(f"{count} image cannot be divided: expected at least 2")
+    chosen = min(max(round(fraction * count), 1), count - 1)
+    order = np.random.default_rng([seed, count]).permutation(count)
+    parts = (sorted(order[chosen:].tolist()), sorted(order[:chosen].tolist()))
+    return Subset(dataset, parts[0]), Subset(dataset, parts[1])
+
+
+def shared_images(first: Any, second: Any) -> list[str]:
+    """Images on disk that two data sets share: the same file, or files of the same bytes.
+
+    Args:
+        first, second: data sets; those without files (``items``) share none.
+
+    Returns:
+        Names of ``second``'s images that are in ``first`` too.
+    """
+    mine = [item.path.resolve() for item in getattr(first, "items", ())]
+    theirs = [item.path.resolve() for item in getattr(second, "items", ())]
+    if not mine or not theirs:
+        return []
+    known, sizes = set(mine), {}  # type: set[Path], dict[int, list[Path]]
+    for path in mine:
+        sizes.setdefault(_size(path), []).append(path)
+    digests: dict[Path, bytes] = {}
+    found = []
+    for item, path in zip(second.items, theirs, strict=True):
+        if path in known or any(
+            _digest(path, digests) == _digest(other, digests)
+            for other in sizes.get(_size(path), ())
+        ):
+            found.append(item.name)
+    return found
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
+
+
+def _digest(path: Path, known: dict[Path, bytes]) -> bytes:
+    """Of a file's bytes; a file that cannot be read is like no other."""
+    if path not in known:
+        try:
+            known[path] = hashlib.sha256(path.read_bytes()).digest()
+        except OSError:
+            known[path] = str(path).encode()
+    return known[path]

@@ -1,0 +1,109 @@
+"""Single values of annotation files: which types a field may have, and what they mean."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from .sample import Defect
+
+_YES, _NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
+_WHOLE = re.compile(r"[+-]?\d{1,18}(\.0*)?")
+
+
+def whole(value: Any) -> int | None:
+    """A whole number, also one written as text or with a fraction of zero.
+
+    Args:
+        value: of any type.
+
+    Returns:
+        The number; ``None`` for anything else, true and false too.
+    """
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return int(value) if math.isfinite(value) and value == int(value) else None
+    if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
+        return int(value.strip().split(".")[0])
+    return None
+
+
+def number(value: Any) -> float | None:
+    """A finite number, also one written as text.
+
+    Args:
+        value: of any type.
+
+    Returns:
+        The number; ``None`` for anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def mark(value: Any) -> bool | None:
+    """A yes or no such as ``iscrowd``: 0, 1, true, false, those as text, and null for no.
+
+    Args:
+        value: of any type.
+
+    Returns:
+        Its meaning; ``None`` for anything else.
+    """
+    text = str(value).strip().lower()
+    if value is None or (isinstance(value, bool | int | float | str) and text in _NO):
+        return False
+    return True if isinstance(value, bool | int | float | str) and text in _YES else None
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut where it is long.
+
+    Args:
+        value: of any type.
+
+    Returns:
+        Its JSON-like text of at most 60 characters.
+    """
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+class Notes:
+    """What a whole file does in its own way: said once, with how often and where first.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._found: dict[tuple[str, str], tuple[int, str]] = {}
+
+    def add(self, what: str, rule: str, where: str) -> None:
+        """Count one.
+
+        Args:
+            what: is the case, without a number of its own.
+            rule: what is done.
+            where: it is.
+        """
+        count, first = self._found.get((what, rule), (0, where))
+        self._found[what, rule] = count + 1, first
+
+    def defects(self) -> list[Defect]:
+        """One for each kind."""
+        return [
+            Defect(str(self.path), f"{what} ({count} times, first in {first})", rule)
+            for (what, rule), (count, first) in self._found.items()
+        ]

@@ -1,0 +1,42 @@
+"""Modules whose weights every thread can use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+_TO_COME: ContextVar[bool] = ContextVar("weights_to_come", default=False)
+
+
+class EvaluatedModule(nn.Module):
+    """A module that evaluates the modules assigned to it, and the weights loaded into it.
+
+    A lazy array belongs to a stream of the thread that made it, and no other thread can evaluate
+    it: without this a new head could be trained, but not used to predict, by a worker.
+    """
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        super().__setattr__(key, value)
+        if isinstance(value, nn.Module) and not _TO_COME.get():
+            mx.eval(value.parameters())
+
+    def load_weights(self, file_or_weights: Any, strict: bool = True) -> nn.Module:
+        """As ``mlx.nn.Module.load_weights``, evaluated."""
+        super().load_weights(file_or_weights, strict)
+        mx.eval(self.parameters())
+        return self
+
+
+@contextmanager
+def weights_to_come() -> Iterator[None]:
+    """Inside the block modules are built without evaluating initial weights nobody will see."""
+    token = _TO_COME.set(True)
+    try:
+        yield
+    finally:
+        _TO_COME.reset(token)
