@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from .convert.libraries import recognise, unprefixed
+from .convert.libraries import beside, knows, recognise, unprefixed
 from .convert.origin import Origin, make_origin
 from .convert.recognised import Recognised, hints_of
-from .convert.rename import rename
+from .convert.rename import listing, rename
 from .convert.safetensors_file import load_safetensors
 from .convert.state_dict import state_dict_of
 from .convert.torch_file import load_pickle_file, load_torch_file
@@ -64,7 +65,9 @@ def find(source: str | os.PathLike[str]) -> Path:
     )
 
 
-def read_checkpoint(path: Path, library: str = "auto", style: str | None = None) -> Checkpoint:
+def read_checkpoint(
+    path: Path, library: str = "auto", style: str | None = None, state: str | None = None
+) -> Checkpoint:
     """Read a checkpoint file and tell what it is.
 
     Args:
@@ -72,29 +75,39 @@ def read_checkpoint(path: Path, library: str = "auto", style: str | None = None)
         library: a key of ``mlx_rcnn.convert.libraries.LIBRARIES``, or ``"auto"``.
         style: mmdetection's ``"pytorch"`` or ``"caffe"``. Default: ``None``, by the file's config
             or name.
+        state: the key or the part its weights are under, where the file holds several networks.
+            Default: ``None``, the only one, or that under the usual names.
 
     Returns:
-        Its weights by our names.
+        Its weights by our names. Tensors beside the network are left out, with a warning.
 
     Raises:
         ValueError: not a checkpoint, or not of a network this package knows.
     """
-    state, content = read_state(path)
-    state = unprefixed(state)
+    whole, content = read_state(path, state)
     try:
-        found = recognise(state, library, hints_of(content, path.name, style))
-        renamed = rename(state, found.rules, found.detector.get("pool_size", (7, 7)))
-        origin = make_origin(found.library, path.name, state, renamed, found.rules)
+        arrays = unprefixed(whole)
+        found = recognise(arrays, library, hints_of(content, path.name, style))
+        extra = beside(arrays, found)
+        arrays = {key: value for key, value in arrays.items() if key not in set(extra)}
+        renamed = rename(arrays, found.rules, found.detector.get("pool_size", (7, 7)))
+        origin = make_origin(found.library, path.name, arrays, renamed, found.rules)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return Checkpoint(path, state, found, renamed.weights, origin)
+    extra += [k for k in whole if not any(k.endswith(key) for key in arrays) and k not in extra]
+    if extra:
+        warnings.warn(f"{path}: left out, as no part of the network: {listing(extra)}",
+                      stacklevel=2)  # fmt: skip
+        found = found._replace(note=f"{found.note}; {len(extra)} tensors beside it left out")
+    return Checkpoint(path, arrays, found, renamed.weights, origin)
 
 
-def read_state(path: Path) -> tuple[dict[str, mx.array], Any]:
+def read_state(path: Path, pick: str | None = None) -> tuple[dict[str, mx.array], Any]:
     """The tensors of a checkpoint file of another library.
 
     Args:
         path: a file of ``torch.save``, a pickle of NumPy arrays, or safetensors.
+        pick: the key of one state dict of several. Default: ``None``.
 
     Returns:
         The state dict, and all that the file holds.
@@ -106,10 +119,10 @@ def read_state(path: Path) -> tuple[dict[str, mx.array], Any]:
         state, metadata = load_safetensors(path)
         if metadata.get("format") == "mlx":
             raise ValueError(f"{path} holds MLX weights: give its directory, with its config.json")
-        return state_dict_of(state, str(path)), metadata
+        return state_dict_of(state, str(path), pick, knows), metadata
     read = load_pickle_file if _is_plain_pickle(path) else load_torch_file
     content = read(path)
-    return state_dict_of(content, str(path)), content
+    return state_dict_of(content, str(path), pick, knows), content
 
 
 def _is_plain_pickle(path: Path) -> bool:

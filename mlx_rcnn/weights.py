@@ -42,7 +42,8 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
             Face Hub, ``"owner/name"`` or ``"owner/name@revision"``.
         **overrides: config fields to change (``box_score_thresh=0.3``, ``norm_eps=1e-5``);
             ``dtype`` ("float32", "float16", "bfloat16") of the convolutions and linears; ``style``
-            ("pytorch" or "caffe") of an mmdetection checkpoint that does not say it;
+            ("pytorch" or "caffe") of an mmdetection checkpoint that does not say it; ``state``, the
+            key of the one to take of several networks in a checkpoint file;
             ``backbone``, a module, for a saved model whose backbone is the user's own.
 
     Returns:
@@ -61,7 +62,8 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
     if path.is_dir():
         model = _load_directory(path, overrides)
     else:
-        found = read_checkpoint(path, style=overrides.pop("style", None))
+        style, state = (overrides.pop(name, None) for name in ("style", "state"))
+        found = read_checkpoint(path, style=style, state=state)
         model = from_checkpoint(found, **overrides)
     if dtype is not None:
         cast_weights(model, dtype)
