@@ -23,7 +23,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "goldens")]
 
 def load(paths: list[str]) -> list[np.ndarray]:
     """RGB arrays of the photos; `SEED:HxW` is uniform noise."""
-    from mlx_rcnn.images import load_image
+    from mlx_rcnn import load_image
 
     images = []
     for path in paths:
@@ -58,9 +58,9 @@ def compare(args: argparse.Namespace, folder: str) -> list[tuple[str, str, str, 
     import mlx.core as mx
 
     import mlx_rcnn
+    from mlx_rcnn.inputs.transform import preprocess
     from mlx_rcnn.models.faster_rcnn import roi_scales
-    from mlx_rcnn.rpn import select_proposals
-    from mlx_rcnn.transforms import preprocess
+    from mlx_rcnn.rpn.network import select_proposals
     from reference import match_boxes, match_detections
 
     want = dict(np.load(f"{folder}/stages.npz"))

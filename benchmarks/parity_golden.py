@@ -38,7 +38,7 @@ def state_dict(keys: Path, salt: str) -> dict[str, np.ndarray]:
 def image_of(golden: Golden, meta: dict[str, Any], photos: Path) -> np.ndarray:
     """The original image, checked against the golden's sum."""
     from library_recipe import blobs
-    from mlx_rcnn.images import load_image
+    from mlx_rcnn import load_image
 
     if isinstance(meta["input"], str):
         image = load_image(photos / meta["input"])

@@ -101,7 +101,7 @@ def mlx_case(case: str, data: dict[str, np.ndarray]):
 
     import mlx_rcnn
     from mlx_rcnn import ops
-    from mlx_rcnn.transforms import preprocess
+    from mlx_rcnn.inputs.transform import preprocess
     from recipe import state_dict
 
     arrays = {k: mx.array(v) for k, v in data.items()}
@@ -140,7 +140,7 @@ def mlx_training(data: dict[str, np.ndarray]):
     from types import SimpleNamespace
 
     import mlx_rcnn
-    from mlx_rcnn.allocator import reuse_large_blocks
+    from mlx_rcnn import reuse_large_blocks
     from mlx_rcnn.training import TrainConfig
     from mlx_rcnn.training.optimizer import make_optimizer
     from mlx_rcnn.training.step import TrainStep

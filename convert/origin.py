@@ -13,8 +13,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from .inert import describe
-from .rename import Renamed, Rule, listing, source_key
+from mlx_rcnn.messages import listing
+
+from .files.safe_values import describe
+from .rename import Renamed, Rule, source_key
 
 _MOST_DROPPED = 4096  # numbers of one array: counters and buffers, never weights
 _DTYPES = (

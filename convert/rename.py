@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
+from mlx_rcnn.messages import listing
+
 from .layouts import LAYOUTS
 
 
@@ -192,7 +194,3 @@ def _groups(pattern: str) -> tuple[list[str], str | None]:
     return groups, text if plain else None
 
 
-def listing(names: Sequence[str], most: int = 8) -> str:
-    """Names for an error message: the first few, and how many more."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(repr(name) for name in list(names)[:most]) + more

@@ -16,8 +16,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 import mlx_rcnn
-from mlx_rcnn import ops
-from mlx_rcnn.images import load_image
+from mlx_rcnn import load_image, ops
 
 STRIDES = (4, 8, 16, 32, 64)  # of the pyramid's levels, in pixels
 SIZES, RATIOS = (32, 64, 128, 256, 512), (0.5, 1.0, 2.0)  # anchors: one size a level

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 import mlx_rcnn
-from mlx_rcnn.visualize import draw_detections
+from mlx_rcnn import draw_detections
 
 
 def main() -> None:

@@ -15,8 +15,7 @@ import mlx.optimizers as optim
 import numpy as np
 from PIL import Image
 
-from mlx_rcnn import FasterRCNN, ResNetFPNConfig
-from mlx_rcnn.allocator import reuse_large_blocks
+from mlx_rcnn import FasterRCNN, ResNetFPNConfig, reuse_large_blocks
 from mlx_rcnn.backbones import ResNet
 from mlx_rcnn.data import open_dataset
 from mlx_rcnn.training import TrainConfig, fit

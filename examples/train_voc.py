@@ -10,8 +10,7 @@ import argparse
 
 import mlx.core as mx
 
-from mlx_rcnn import FasterRCNN, ResNetFPNConfig, load
-from mlx_rcnn.allocator import reuse_large_blocks
+from mlx_rcnn import FasterRCNN, ResNetFPNConfig, load, reuse_large_blocks
 from mlx_rcnn.data import open_dataset, report
 from mlx_rcnn.training import TrainConfig, fit
 

@@ -1,9 +1,16 @@
 """Faster, Mask and Keypoint R-CNN on Apple's MLX, with the weights people already have."""
 
-from . import ops
-from .backbone_config import MobileNetFPNConfig, ResNetConfig, ResNetFPNConfig
-from .config import FasterRCNNConfig, KeypointRCNNConfig, MaskRCNNConfig
+from typing import TYPE_CHECKING, Any
+
+from . import moved, ops
+from .checkpoints.backbone_weights import load_backbone
+from .checkpoints.load import load
+from .checkpoints.save import save
+from .config.backbone import MobileNetFPNConfig, ResNetConfig, ResNetFPNConfig
+from .config.detector import FasterRCNNConfig, KeypointRCNNConfig, MaskRCNNConfig
 from .heads import FastRCNNPredictor, KeypointRCNNPredictor, MaskRCNNPredictor
+from .inputs.images import load_image
+from .memory import reuse_large_blocks
 from .models import (
     FasterRCNN,
     KeypointRCNN,
@@ -20,9 +27,10 @@ from .models import (
     maskrcnn_resnet50_fpn,
     maskrcnn_resnet50_fpn_v2,
 )
-from .pretrained import load_backbone
 from .training import set_trainable
-from .weights import load, save
+
+if TYPE_CHECKING:
+    from .outputs.draw import draw_detections
 
 __version__ = "0.1.0"
 
@@ -39,6 +47,7 @@ __all__ = [
     "MobileNetFPNConfig",
     "ResNetConfig",
     "ResNetFPNConfig",
+    "draw_detections",
     "faster_rcnn_resnet_101_fpn",
     "faster_rcnn_resnet_50_fpn",
     "fasterrcnn_mobilenet_v3_large_320_fpn",
@@ -48,11 +57,28 @@ __all__ = [
     "keypointrcnn_resnet50_fpn",
     "load",
     "load_backbone",
+    "load_image",
     "mask_rcnn_resnet_101_fpn",
     "mask_rcnn_resnet_50_fpn",
     "maskrcnn_resnet50_fpn",
     "maskrcnn_resnet50_fpn_v2",
     "ops",
+    "reuse_large_blocks",
     "save",
     "set_trainable",
 ]
+
+moved.install()
+
+
+def __getattr__(name: str) -> Any:
+    """``draw_detections``, when asked for, so that the import stays quick; modules that moved."""
+    if name == "draw_detections":
+        from .outputs.draw import draw_detections
+
+        return draw_detections
+    return moved.attribute(__name__, name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

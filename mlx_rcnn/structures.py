@@ -20,6 +20,8 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
+BUCKET = 8  # targets are padded to a multiple, so that shapes repeat
+
 
 class Batch(NamedTuple):
     """Images ready for the network.

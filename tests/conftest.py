@@ -14,9 +14,9 @@ import mlx_rcnn
 import recipe
 import small
 from mlx_rcnn import FasterRCNN
+from mlx_rcnn.checkpoints.weights import assign
+from mlx_rcnn.convert.libraries.torchvision import RULES
 from mlx_rcnn.convert.rename import rename
-from mlx_rcnn.convert.torchvision import RULES
-from mlx_rcnn.weights import assign
 
 
 @pytest.fixture(scope="session")

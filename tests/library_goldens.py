@@ -15,12 +15,12 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_rcnn import FasterRCNN, MaskRCNN
+from mlx_rcnn.heads.rois import batch_rows
+from mlx_rcnn.inputs.transform import preprocess
 from mlx_rcnn.models.faster_rcnn import roi_scales
-from mlx_rcnn.models.training_pass import batch_rows
 from mlx_rcnn.ops import paste_masks
-from mlx_rcnn.rpn import select_proposals
+from mlx_rcnn.rpn.network import select_proposals
 from mlx_rcnn.structures import Batch
-from mlx_rcnn.transforms import preprocess
 from reference import match_boxes
 
 Golden = Mapping[str, np.ndarray]

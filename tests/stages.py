@@ -10,9 +10,9 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_rcnn import FasterRCNN
+from mlx_rcnn.inputs.transform import preprocess
 from mlx_rcnn.models.faster_rcnn import roi_scales
 from mlx_rcnn.ops import paste_masks
-from mlx_rcnn.transforms import preprocess
 from reference import match_boxes, match_detections
 
 LEVELS = ("p2", "p3", "p4", "p5", "p6")

@@ -15,27 +15,14 @@ ROOT = Path(__file__).resolve().parents[1]
 # Bottom up. A unit is a module of mlx_rcnn or a whole subpackage; it imports units of lines above
 # its own line only, never one beside it. Inside a subpackage imports may not form a cycle.
 LAYERS = (
-    ("ops", "checks", "allocator", "files", "lettering", "tables", "processes"),
-    ("structures", "config", "backbone_config", "categories"),
-    ("layers",),
-    ("backbones",),
-    ("anchors", "assign", "losses"),
-    ("rpn", "heads"),
-    ("pixels", "formats"),
-    ("image_files",),
-    ("images",),
-    ("transforms", "targets"),
+    ("messages", "files", "memory", "structures", "moved", "processes", "tables"),
+    ("config", "ops"),
+    ("layers", "inputs"),
+    ("backbones", "outputs", "data"),
+    ("rpn", "heads", "convert", "evaluation"),
     ("models",),
-    ("convert", "downloads", "hub"),
-    ("sources", "export", "model_card"),
-    ("model_files",),
-    ("weights",),
-    ("pretrained",),
-    ("skeletons",),
-    ("visualize", "results"),
-    ("evaluation", "data"),
+    ("checkpoints",),
     ("training",),
-    ("commands",),
     ("cli",),
     ("__main__", "__init__"),
 )
@@ -43,7 +30,7 @@ FONTS = ("DejaVuSans-subset.ttf", "LICENSE.txt")
 RANKS = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
 
 # Left to right: must not reach, not even through another unit.
-NEVER_REACHES = (("data", "models"), ("evaluation", "models"))
+NEVER_REACHES = (("data", "models"), ("evaluation", "models"), ("convert", "models"))
 
 # Never imported anywhere: only scripts that make goldens and benchmarks need these.
 FOREIGN = {"torch", "torchvision", "detectron2", "mmdet", "mmcv", "mmengine", "timm", "cv2"}
@@ -68,6 +55,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("ops/nms.py", "nms"),  # these return as many indices as boxes survive
     ("ops/nms.py", "batched_nms"),
     ("ops/nms.py", "_settled"),
+    ("ops/nms.py", "settle"),  # whether suppression has settled
     ("ops/roi_align.py", "multiscale_roi_align"),  # the adaptive grid alone: sampling_ratio <= 0
     ("ops/roi_align.py", "_dense"),  # likewise: one RoI at a time
     ("ops/roi_pool.py", "roi_pool"),  # how many pixels the largest bin covers
@@ -75,33 +63,30 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("ops/keypoints.py", None),  # a RoI's heatmaps are resized to its own pixels
     ("ops/masks.py", None),  # pasting has the size of the image given
     ("ops/rle.py", None),  # strings of bytes
-    ("anchors.py", "cell_anchors"),  # numbers of the configuration, never on the device
-    ("pixels.py", None),  # files, PIL and NumPy come in
-    ("image_files.py", None),
-    ("transforms.py", None),
-    ("targets.py", None),  # NumPy comes in
+    ("rpn/anchors.py", "cell_anchors"),  # numbers of the configuration, never on the device
+    ("inputs/pixels.py", None),  # files, PIL and NumPy come in
+    ("inputs/transform.py", None),
+    ("inputs/targets.py", None),  # NumPy comes in
     ("models/faster_rcnn.py", "_detect"),  # results leave the device here, once a batch
     ("models/faster_rcnn.py", "to_results"),
     ("models/mask_rcnn.py", "_mask_probabilities"),  # and masks, once they are known
     ("models/mask_rcnn.py", "predict"),
     ("models/keypoint_rcnn.py", "predict"),  # and heatmaps
-    ("models/roi_branch.py", "rows_with_positives"),  # how many RoIs a branch gets
-    ("models/roi_branch.py", "valid_rois"),
-    ("models/training_pass.py", "training_proposals"),  # whether suppression has settled
+    ("heads/rois.py", "rows_with_positives"),  # how many RoIs a branch gets
+    ("heads/rois.py", "valid_rois"),
     ("models/training_pass.py", "draw_size"),  # a size of the images
     ("convert", None),  # checkpoints are NumPy until they are complete
-    ("weights.py", None),
-    ("model_files.py", "_digest"),  # what is written to disk
-    ("skeletons.py", None),
-    ("visualize.py", None),
-    ("results.py", None),
+    ("checkpoints/save.py", None),
+    ("checkpoints/directory.py", "_digest"),  # what is written to disk
+    ("outputs/skeletons.py", None),
+    ("outputs/draw.py", None),
+    ("outputs/coco.py", None),
     ("data", None),  # NumPy throughout
     ("evaluation", None),
     ("training/step.py", "_take"),  # what the step's one evaluation has computed
-    ("training/prepare.py", "share_from_first"),  # once, before training
-    ("training/report.py", None),  # files
-    ("commands", None),
-    ("cli.py", None),
+    ("training/machines.py", "share_from_first"),  # once, before training
+    ("training/metrics.py", None),  # files
+    ("cli", None),
 )
 
 
@@ -215,7 +200,7 @@ def test_no_import_cycles() -> None:
     assert not cyclic, f"import cycle through {cyclic}"
 
 
-def test_data_and_evaluation_never_reach_the_models() -> None:
+def test_what_never_reaches_the_models() -> None:
     graph: dict[str, set[str]] = {}
     for name, target, _ in import_edges():
         graph.setdefault(unit(name), set()).add(unit(target))
@@ -302,7 +287,7 @@ def test_wheel_holds_every_module_and_the_type_marker(tmp_path: Path) -> None:
     expected = {
         "/".join(name.split(".")) + ("/__init__.py" if path.name == "__init__.py" else ".py")
         for name, path in modules().items()
-    } | {"mlx_rcnn/py.typed", *(f"mlx_rcnn/fonts/{name}" for name in FONTS)}
+    } | {"mlx_rcnn/py.typed", *(f"mlx_rcnn/outputs/fonts/{name}" for name in FONTS)}
     # A module missing here: its package is missing from [tool.setuptools] packages.
     held = {name for name in names if ".dist-info/" not in name}
     assert held == expected, f"missing {expected - held}, not ours {held - expected}"

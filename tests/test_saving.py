@@ -167,7 +167,7 @@ def test_a_reader_meets_one_of_two_models(folder: Path, models) -> None:
 
 def write_in_turn(models: tuple[FasterRCNN, ...], folder: Path, stop: threading.Event) -> None:
     # On streams of this thread: the arrays are evaluated, and written as they are.
-    from mlx_rcnn.model_files import read_model, write_model
+    from mlx_rcnn.checkpoints.directory import read_model, write_model
 
     stored = []
     for index, model in enumerate(models):

@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_rcnn.convert.torch_file import CheckpointError, load_torch_file
+from mlx_rcnn.convert.files.torch_file import CheckpointError, load_torch_file
 
 GOLDENS = Path(__file__).parent / "goldens"
 MAGIC = 0x1950A86A20F9469CFC6C

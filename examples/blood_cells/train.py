@@ -8,8 +8,7 @@ BCCD is at https://github.com/Shenggan/BCCD_Dataset. Choices were made on its va
 import argparse
 from dataclasses import replace
 
-from mlx_rcnn import FasterRCNN, ResNetFPNConfig, load, save
-from mlx_rcnn.allocator import reuse_large_blocks
+from mlx_rcnn import FasterRCNN, ResNetFPNConfig, load, reuse_large_blocks, save
 from mlx_rcnn.data import open_dataset, report
 from mlx_rcnn.evaluation import evaluate_coco
 from mlx_rcnn.training import TrainConfig, fit

@@ -6,7 +6,7 @@ from typing import Any
 
 import mlx.nn as nn
 
-from ..backbone_config import MobileNetFPNConfig, ResNetConfig, ResNetFPNConfig
+from ..config.backbone import MobileNetFPNConfig, ResNetConfig, ResNetFPNConfig
 from .fpn import FeaturePyramidNetwork, MobileNetFPN, ResNetFPN
 from .mobilenet import MobileNetV3
 from .resnet import ResNet, ResNetMap, block_options, residual_stage

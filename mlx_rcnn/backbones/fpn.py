@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..backbone_config import MobileNetFPNConfig, ResNetFPNConfig
+from ..config.backbone import MobileNetFPNConfig, ResNetFPNConfig
 from ..layers import Conv2d, Norm, conv_norm, fold, make_norm, upsample_nearest
 from .mobilenet import MobileNetV3
 from .resnet import ResNet

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..backbone_config import MOBILENETS
+from ..config.backbone import MOBILENETS
 from ..layers import Conv2d, Linear, conv_norm, hard_sigmoid, hard_swish, make_norm
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..backbone_config import RESNET_DEPTHS, ResNetConfig
+from ..config.backbone import RESNET_DEPTHS, ResNetConfig
 from ..layers import Conv2d, Linear, Norm, conv_norm, make_norm, max_pool
 
 BLOCKS = dict(

@@ -10,12 +10,12 @@ from .augment import (
     VerticalFlip,
 )
 from .dataset import DetectionDataset
-from .export import write_coco
 from .loader import Loader, TrainBatch
 from .open import open_dataset
 from .report import DatasetReport, report
 from .sample import DatasetError, Defect, Sample
 from .shapes import ShapesDataset
+from .write import write_coco
 
 __all__ = [
     "Augmentation",

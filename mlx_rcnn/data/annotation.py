@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .checks import RawObject
 from .fields import Notes, mark, number, shown, whole
+from .items import RawObject
 from .keypoints import read_keypoints
 
 

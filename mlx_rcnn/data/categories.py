@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..config.categories import BACKGROUND
 from .fields import Notes, shown, whole
-from .sample import BACKGROUND, Defect
+from .sample import Defect
 
 
 def read_categories(

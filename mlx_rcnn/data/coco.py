@@ -10,10 +10,10 @@ from typing import Any
 
 from .annotation import place, read_annotation
 from .categories import read_categories
-from .checks import Item, check_class_names, drop_below_a_pixel, make_item
 from .dataset import DetectionDataset
 from .fields import Notes, shown, whole
 from .folders import find_images
+from .items import Item, check_class_names, drop_below_a_pixel, make_item
 from .keypoints import KeypointKind, category_keypoints
 from .sample import Defect
 from .splits import find_json, other_tool

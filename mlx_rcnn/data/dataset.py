@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..image_files import load_image_file
-from ..images import ImageError
-from ..results import coco_annotations
-from .checks import Item
+from ..inputs.image_files import load_image_file
+from ..inputs.images import ImageError
+from .annotations import coco_annotations
+from .items import Item
 from .polygons import segmentation_mask
 from .sample import DatasetError, Defect, Sample, Target
 

@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from .sample import Target, select
-from .shapes import mask_boxes
 
 FILL = (124, 116, 104)
 """RGB of what is filled up: ImageNet's mean, which is close to the zeros of padding."""
@@ -171,3 +170,20 @@ def _nearest(length: int, size: int) -> np.ndarray:
     """The source pixel under the centre of each new one."""
     index = np.floor((np.arange(size) + 0.5) * length / size).astype(np.int64)
     return np.minimum(index, length - 1)
+
+
+def mask_boxes(masks: np.ndarray) -> np.ndarray:
+    """Tight boxes around masks.
+
+    Args:
+        masks (G, H, W): zero outside.
+
+    Returns:
+        (G, 4) float32 xyxy, the far edges past the last pixel; zeros for an empty mask.
+    """
+    boxes = np.zeros((len(masks), 4), np.float32)
+    for box, mask in zip(boxes, masks, strict=True):
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if rows.size:
+            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return boxes

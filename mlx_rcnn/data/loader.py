@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..images import ImageError
+from ..inputs.images import ImageError
 from .augment import Augmentation
 from .sample import Sample, Target
 

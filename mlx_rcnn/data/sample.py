@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..categories import BACKGROUND as BACKGROUND  # the name of class 0
-
 Target = dict[str, np.ndarray]
 
 

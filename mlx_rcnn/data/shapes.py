@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .sample import BACKGROUND, Sample, Target
+from ..config.categories import BACKGROUND
+from .geometry import mask_boxes
+from .sample import Sample, Target
 
 SHAPES = ("circle", "square", "triangle")
 KEYPOINTS = ("centre", "left", "right", "top", "bottom")
@@ -126,23 +128,6 @@ def _under(shape: _Shape, mask: np.ndarray) -> _Shape:
     rows = np.clip(points[:, 1].astype(int), 0, height - 1)
     points[mask[rows, columns], 2] = 1
     return shape._replace(mask=shape.mask & ~mask, points=points)
-
-
-def mask_boxes(masks: np.ndarray) -> np.ndarray:
-    """Tight boxes around masks.
-
-    Args:
-        masks (G, H, W): zero outside.
-
-    Returns:
-        (G, 4) float32 xyxy, the far edges past the last pixel; zeros for an empty mask.
-    """
-    boxes = np.zeros((len(masks), 4), np.float32)
-    for box, mask in zip(boxes, masks, strict=True):
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        if rows.size:
-            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    return boxes
 
 
 def _draw(

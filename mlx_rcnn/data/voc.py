@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
-from ..images import IMAGE_SUFFIXES
+from ..inputs.images import IMAGE_SUFFIXES
 from .categories import similar_names
-from .checks import Item, RawObject, check_class_names, drop_below_a_pixel, make_item
 from .dataset import DetectionDataset
 from .fields import mark
+from .items import Item, RawObject, check_class_names, drop_below_a_pixel, make_item
 from .sample import Defect
 from .splits import SplitError, find_splits, folder_splits, list_keys
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..categories import COCO_KEYPOINTS
-from .collect import Collected, Entry, collect, images_per_second
+from ..config.categories import COCO_KEYPOINTS
+from .collect import Collected, Entry, collect, count_objects, summary
 
 # Name, value, and where it lies: IoU thresholds 0.50:0.05:0.95, areas all/small/medium/large,
 # at most 1/10/100 detections an image.
@@ -127,40 +127,6 @@ def coco_metrics(
         names[label]: {**row, "objects": counts.get(label, 0)} for label, row in classes.items()
     }
     return {**result, "per_class": per_class, **summary(collected)}
-
-
-def summary(collected: Collected) -> dict[str, Any]:
-    """What every metric's result carries beside the metric.
-
-    Args:
-        collected: detections and ground truth.
-
-    Returns:
-        ``class_names``, ``images``, ``objects``, ``detections`` and ``images_per_second``.
-    """
-    return {
-        "class_names": list(collected.class_names),
-        "images": len(collected.images),
-        "objects": sum(count_objects(collected).values()),
-        "detections": len(collected.found),
-        "images_per_second": images_per_second(collected),
-    }
-
-
-def count_objects(collected: Collected) -> dict[int, int]:
-    """Objects of each label in the ground truth, crowds left out.
-
-    Args:
-        collected: detections and ground truth.
-
-    Returns:
-        By label; labels without objects are not listed.
-    """
-    counts: dict[int, int] = {}
-    for entry in collected.truth:
-        if not entry["iscrowd"]:
-            counts[entry["category_id"]] = counts.get(entry["category_id"], 0) + 1
-    return counts
 
 
 def load_evaluator() -> Any:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ..images import ImageError
-from ..results import coco_annotations, coco_results
+from ..data.annotations import coco_annotations
+from ..inputs.images import ImageError
+from ..outputs.coco import coco_results
 
 Entry = dict[str, Any]
 
@@ -179,3 +180,37 @@ def images_per_second(collected: Collected) -> float:
         Images a second, without loading them and without scoring.
     """
     return len(collected.images) / max(collected.seconds, 1e-9)
+
+
+def summary(collected: Collected) -> dict[str, Any]:
+    """What every metric's result carries beside the metric.
+
+    Args:
+        collected: detections and ground truth.
+
+    Returns:
+        ``class_names``, ``images``, ``objects``, ``detections`` and ``images_per_second``.
+    """
+    return {
+        "class_names": list(collected.class_names),
+        "images": len(collected.images),
+        "objects": sum(count_objects(collected).values()),
+        "detections": len(collected.found),
+        "images_per_second": images_per_second(collected),
+    }
+
+
+def count_objects(collected: Collected) -> dict[int, int]:
+    """Objects of each label in the ground truth, crowds left out.
+
+    Args:
+        collected: detections and ground truth.
+
+    Returns:
+        By label; labels without objects are not listed.
+    """
+    counts: dict[int, int] = {}
+    for entry in collected.truth:
+        if not entry["iscrowd"]:
+            counts[entry["category_id"]] = counts.get(entry["category_id"], 0) + 1
+    return counts

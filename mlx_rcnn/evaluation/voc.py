@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .coco import summary
-from .collect import Collected, Entry, collect
+from .collect import Collected, Entry, collect, summary
 
 METRICS = ("voc07", "voc")
 IOU = 0.5

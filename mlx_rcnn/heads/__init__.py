@@ -1,15 +1,7 @@
 """Heads over RoI features."""
 
-from .box import (
-    FastRCNNConvFCHead,
-    FastRCNNPredictor,
-    RoIHeads,
-    SampledRoIs,
-    TwoMLPHead,
-    box_losses,
-    sample_rois,
-    select_detections,
-)
+from .box import FastRCNNConvFCHead, FastRCNNPredictor, RoIHeads, TwoMLPHead
+from .detections import select_detections
 from .keypoint import (
     KeypointRCNNHeads,
     KeypointRCNNPredictor,
@@ -18,6 +10,7 @@ from .keypoint import (
 )
 from .mask import MaskRCNNHeads, MaskRCNNPredictor, mask_loss
 from .res5 import Res5Head
+from .sampling import SampledRoIs, box_losses, sample_rois
 
 __all__ = [
     "FastRCNNConvFCHead",

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..assign import BELOW, match, sample
-from ..config import FasterRCNNConfig
+from .. import moved
+from ..config.detector import FasterRCNNConfig
 from ..layers import Conv2d, EvaluatedModule, Linear, conv_norm, make_norm
-from ..losses import cross_entropy, normaliser, smooth_l1
-from ..ops import clip_boxes, decode_boxes, encode_boxes, nms_mask
-from ..ops.nms import sort_scores, top_scores
-from ..structures import Detections, Proposals, Targets
 from .res5 import Res5Head
 
 
@@ -143,150 +137,4 @@ class RoIHeads(EvaluatedModule):
         )
 
 
-def select_detections(
-    cls_logits: mx.array,
-    bbox_deltas: mx.array,
-    proposals: Proposals,
-    sizes: mx.array,
-    score_thresh: float,
-    nms_thresh: float,
-    top_k: int,
-    bbox_reg_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0),
-    min_size: float = 1e-2,
-    candidates: int = 1024,
-    rounds: int | None = None,
-    clamp_both: bool = False,
-) -> Detections:
-    """Decode, threshold, suppress within each class, and keep the best.
-
-    As ``RoIHeads.postprocess_detections`` of torchvision, on the ``candidates`` best (proposal,
-    class) pairs: suppression never looks at a worse pair, so if those yield ``top_k`` detections or
-    are all that pass the threshold, the others cannot matter.
-
-    Args:
-        cls_logits (N, P, C): class 0 is the background.
-        bbox_deltas (N, P, 4 * C or 4): class specific or not.
-        proposals: P an image.
-        sizes (N, 2): (height, width) of the unpadded images.
-        score_thresh: scores must be greater.
-        nms_thresh: IoU above which the worse detection of a class goes.
-        top_k: detections kept of each image, D.
-        bbox_reg_weights: factors of the deltas.
-        min_size: least width and height. Default: ``1e-2``.
-        candidates: pairs considered. Default: ``1024``.
-        rounds: of :func:`~mlx_rcnn.ops.nms_mask`.
-        clamp_both: clamp regressed log sizes from below too. Default: ``False``.
-
-    Returns:
-        The detections, boxes in pixels of the network input.
-    """
-    images, count, classes = cls_logits.shape
-    scores = mx.softmax(cls_logits.astype(mx.float32), axis=-1)[..., 1:]
-    passing = proposals.valid[..., None] & (scores > score_thresh)
-    scores = mx.where(passing, scores, -1.0).reshape(images, -1)  # (N, P * (C - 1))
-    candidates = min(candidates, scores.shape[1])
-    pair = top_scores(scores, candidates)  # (N, K)
-    row, label = pair // (classes - 1), pair % (classes - 1) + 1
-    score = mx.take_along_axis(scores, pair, axis=1)
-    deltas = bbox_deltas.reshape(images, -1, 4)
-    which = row if deltas.shape[1] == count else row * classes + label
-    boxes = decode_boxes(
-        mx.take_along_axis(deltas, which[..., None], axis=1),
-        mx.take_along_axis(proposals.boxes, row[..., None], axis=1),
-        bbox_reg_weights,
-        clip_below=clamp_both,
-    )
-    boxes = clip_boxes(boxes, sizes)
-    valid = mx.all(boxes[..., 2:] - boxes[..., :2] >= min_size, axis=-1) & (score > score_thresh)
-    keep, settled = nms_mask(boxes, valid, nms_thresh, label, rounds)
-    enough = (mx.sum(keep, axis=1) >= top_k) | (mx.sum(passing, axis=(1, 2)) <= candidates)
-    best = sort_scores(mx.where(keep, score, -1.0))[:, :top_k]
-    return Detections(
-        mx.take_along_axis(boxes, best[..., None], axis=1),
-        mx.take_along_axis(score, best, axis=1),
-        mx.take_along_axis(label, best, axis=1),
-        mx.take_along_axis(keep, best, axis=1),
-        settled & mx.all(enough),
-    )
-
-
-class SampledRoIs(NamedTuple):
-    """Proposals to learn from, S an image, positives first.
-
-    ``boxes`` (N, S, 4); ``labels`` (N, S), 0 for background; ``matched`` (N, S), the target's row;
-    ``goals`` (N, S, 4), regression targets; ``positive`` and ``valid`` (N, S).
-    """
-
-    boxes: mx.array
-    labels: mx.array
-    matched: mx.array
-    goals: mx.array
-    positive: mx.array
-    valid: mx.array
-
-
-def sample_rois(
-    proposals: Proposals, targets: Targets, config: FasterRCNNConfig, key: mx.array
-) -> SampledRoIs:
-    """Match proposals, and the targets' own boxes, to the targets, and draw a balanced sample.
-
-    As ``RoIHeads.select_training_samples`` of torchvision.
-
-    Args:
-        proposals: of the network, taken as given.
-        targets: in pixels of the network input.
-        config: the fields ``box_*_iou_thresh``, ``box_batch_size_per_image``,
-            ``box_positive_fraction`` and ``bbox_reg_weights``.
-        key: of the sampling.
-
-    Returns:
-        S = ``box_batch_size_per_image`` rows an image, or as many as there are candidates.
-    """
-    rows = []
-    for i, k in enumerate(mx.random.split(key, proposals.boxes.shape[0])):
-        candidates = mx.concatenate([proposals.boxes[i], targets.boxes[i]])
-        exists = mx.concatenate([proposals.valid[i], targets.valid[i]])
-        matched = match(
-            targets.boxes[i], targets.valid[i], candidates, config.box_fg_iou_thresh,
-            config.box_bg_iou_thresh, allow_low_quality=False,
-        )  # fmt: skip
-        chosen = sample(
-            exists & (matched >= 0), exists & (matched == BELOW),
-            config.box_batch_size_per_image, config.box_positive_fraction, k,
-        )  # fmt: skip
-        boxes, row = candidates[chosen.rows], mx.maximum(matched[chosen.rows], 0)
-        safe = mx.where(chosen.valid[:, None], boxes, mx.array([0.0, 0.0, 1.0, 1.0]))
-        target = mx.where(chosen.positive[:, None], targets.boxes[i][row], safe)
-        goals = encode_boxes(target, safe, config.bbox_reg_weights)
-        labels = mx.where(chosen.positive, targets.labels[i][row], 0)
-        rows.append((boxes, labels, row, goals, chosen.positive, chosen.valid))
-    return SampledRoIs(*(mx.stack(list(column)) for column in zip(*rows, strict=True)))
-
-
-def box_losses(
-    cls_logits: mx.array,
-    bbox_deltas: mx.array,
-    rois: SampledRoIs,
-    group: mx.distributed.Group | None = None,
-) -> tuple[mx.array, mx.array]:
-    """Classification and box regression losses (Fast R-CNN, equation 1), as torchvision's.
-
-    Args:
-        cls_logits (N, S, C).
-        bbox_deltas (N, S, 4 * C or 4).
-        rois: the S sampled RoIs of each image.
-        group: of the machines that share a batch. Default: none.
-
-    Returns:
-        Two scalars, sums over the sampled RoIs of the batch divided by their number: cross-entropy,
-        and smooth L1 of the positives' own class.
-    """
-    labels, valid = rois.labels.reshape(-1), rois.valid.reshape(-1)
-    count = normaliser(mx.sum(valid), group)
-    error = cross_entropy(cls_logits.reshape(labels.shape[0], -1), labels)
-    classification = mx.sum(mx.where(valid, error, 0.0)) / count
-    deltas = bbox_deltas.reshape(labels.shape[0], -1, 4)
-    own = labels if deltas.shape[1] > 1 else mx.zeros_like(labels)
-    deltas = mx.take_along_axis(deltas, own[:, None, None], axis=1)[:, 0]
-    error = smooth_l1(deltas, rois.goals.reshape(-1, 4))
-    return classification, mx.sum(mx.where(rois.positive.reshape(-1, 1), error, 0.0)) / count
+__getattr__ = moved.names(__name__)

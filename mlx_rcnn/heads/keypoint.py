@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..layers import Conv2d, ConvTranspose2d, conv_relu, upsample_bilinear
-from ..losses import cross_entropy, normaliser
+from ..ops.losses import cross_entropy, normaliser
 
 # A 3x3 convolution of 512 channels on 14x14 unfolds to 3.6 MB a RoI.
 ROIS_AT_ONCE = 32

@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..layers import Conv2d, ConvTranspose2d, conv_norm, make_norm
-from ..losses import binary_cross_entropy, normaliser
+from ..ops.losses import binary_cross_entropy, normaliser
 
 # A 3x3 convolution of 256 channels on 14x14 unfolds to 1.8 MB a RoI.
 ROIS_AT_ONCE = 64

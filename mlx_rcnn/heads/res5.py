@@ -7,8 +7,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..backbone_config import ResNetConfig
 from ..backbones import block_options, residual_stage
+from ..config.backbone import ResNetConfig
 
 # RoI features of 1024 x 14 x 14 take 0.8 MB each, and as much again in the first block.
 ROIS_AT_ONCE = 64

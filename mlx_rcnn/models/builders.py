@@ -5,27 +5,14 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from ..backbone_config import MobileNetFPNConfig, ResNetFPNConfig
-from ..categories import COCO_KEYPOINTS, COCO_SKELETON
+from ..config.backbone import MobileNetFPNConfig, ResNetFPNConfig
+from ..config.categories import COCO_KEYPOINTS, COCO_SKELETON
+from ..config.presets import MOBILENET, MOBILENET_320, V1, V2
 from .faster_rcnn import FasterRCNN
 from .keypoint_rcnn import KeypointRCNN
 from .mask_rcnn import MaskRCNN
 
 M = TypeVar("M", bound=FasterRCNN)
-
-# What torchvision's builders set besides the backbone.
-V1 = {"norm": "frozen", "norm_eps": 0.0, "dropout": 0.0}
-V2 = {
-    "fpn_norm": "batch", "rpn_conv_depth": 2, "box_head_convs": 4, "box_head_norm": "batch",
-    "dropout": 0.0,
-}  # fmt: skip
-MOBILENET = {
-    "anchor_sizes": (32, 64, 128, 256, 512), "rpn_score_thresh": 0.05, "dropout": 0.0,
-}  # fmt: skip
-MOBILENET_320 = {
-    **MOBILENET, "min_size": 320, "max_size": 640, "rpn_pre_nms_top_n_test": 150,
-    "rpn_post_nms_top_n_test": 150,
-}  # fmt: skip
 
 
 def _fpn(

@@ -10,17 +10,17 @@ import mlx.nn as nn
 import numpy as np
 
 from ..backbones import make_backbone
-from ..config import FasterRCNNConfig, make_config
+from ..config.detector import FasterRCNNConfig, make_config
 from ..heads import RoIHeads, select_detections
 from ..heads.res5 import ROIS_AT_ONCE as RES5_AT_ONCE
+from ..heads.rois import batch_rows, in_pieces, roi_scales
+from ..inputs.transform import boxes_to_original, load_images, preprocess
 from ..layers import EvaluatedModule
 from ..ops import clip_boxes, multiscale_roi_align
 from ..ops.nms import first_rounds, settle
-from ..rpn import RegionProposalNetwork
+from ..rpn.network import RegionProposalNetwork
 from ..structures import Batch, Detections, Proposals
-from ..transforms import boxes_to_original, load_images, preprocess
-from .roi_branch import in_pieces
-from .training_pass import batch_rows, roi_scales, training_pass
+from .training_pass import training_pass
 
 CANDIDATES = 1024  # (proposal, class) pairs the final suppression looks at, at first
 

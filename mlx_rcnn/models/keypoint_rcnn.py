@@ -8,14 +8,14 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..config import KeypointRCNNConfig
+from ..config.detector import KeypointRCNNConfig
 from ..heads import KeypointRCNNHeads, KeypointRCNNPredictor, keypoint_loss, keypoint_targets
 from ..heads.keypoint import ROIS_AT_ONCE
+from ..heads.rois import batch_rows, in_pieces, rows_of_targets, rows_with_positives, valid_rois
+from ..inputs.transform import keypoints_to_original, load_images, preprocess
 from ..ops import heatmaps_to_keypoints, keypoint_probabilities
-from ..transforms import keypoints_to_original, load_images, preprocess
 from .faster_rcnn import FasterRCNN, inference, to_results
-from .roi_branch import in_pieces, rows_of_targets, rows_with_positives, valid_rois
-from .training_pass import batch_rows, training_pass, with_total
+from .training_pass import training_pass, with_total
 
 
 class KeypointRCNN(FasterRCNN):

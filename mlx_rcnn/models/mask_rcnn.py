@@ -8,15 +8,15 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..config import MaskRCNNConfig
+from ..config.detector import MaskRCNNConfig
 from ..heads import MaskRCNNHeads, MaskRCNNPredictor, mask_loss
 from ..heads.mask import ROIS_AT_ONCE
+from ..heads.rois import batch_rows, in_pieces, rows_of_targets, rows_with_positives, valid_rois
+from ..inputs.transform import load_images, preprocess
 from ..ops import crop_masks, paste_masks
 from ..structures import Detections
-from ..transforms import load_images, preprocess
 from .faster_rcnn import FasterRCNN, inference, to_results
-from .roi_branch import in_pieces, rows_of_targets, rows_with_positives, valid_rois
-from .training_pass import batch_rows, training_pass, with_total
+from .training_pass import training_pass, with_total
 
 MASK_THRESH = 0.5
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -10,14 +9,15 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config import FasterRCNNConfig
+from ..config.detector import FasterRCNNConfig
 from ..heads import SampledRoIs, box_losses, sample_rois
+from ..heads.rois import batch_rows, roi_scales
+from ..inputs.targets import prepare_targets
+from ..inputs.transform import load_images, preprocess
 from ..ops.nms import settle
 from ..processes import about_to_compute
-from ..rpn import RPNOutputs, rpn_losses
+from ..rpn.network import RPNOutputs, rpn_losses
 from ..structures import Proposals, Targets
-from ..targets import prepare_targets
-from ..transforms import load_images, preprocess
 
 
 class TrainingPass(NamedTuple):
@@ -92,31 +92,3 @@ def draw_size(config: FasterRCNNConfig, key: mx.array) -> FasterRCNNConfig:
     return replace(config, min_size=config.min_size[choice])  # type: ignore[index]
 
 
-def roi_scales(features: list[mx.array], height: int, config: FasterRCNNConfig) -> list[float]:
-    """Map pixels per input pixel of the levels RoIs are pooled from.
-
-    With ``anchor_stride`` set it is the inverse. Otherwise torchvision's rule: the power of two
-    nearest to map height over ``height``. For images a few pixels high that is not the true scale,
-    but the one with which torchvision's checkpoints give their detections.
-
-    Args:
-        features: maps (N, h, w, C), finest first.
-        height: the greatest *unpadded* height of the batch.
-        config: its ``anchor_stride`` and ``roi_levels``.
-
-    Returns:
-        One scale a level.
-    """
-    levels = features[: config.roi_levels]
-    if config.anchor_stride is not None:
-        stride = config.anchor_stride
-        strides = (stride,) * len(levels) if isinstance(stride, int) else stride
-        return [1.0 / s for s, _ in zip(strides, levels, strict=False)]
-    return [2.0 ** round(math.log2(f.shape[1] / height)) for f in levels]
-
-
-def batch_rows(boxes: mx.array) -> mx.array:
-    """Boxes (N, P, 4) as RoIs (N * P, 5), the batch index first."""
-    n, count, _ = boxes.shape
-    index = mx.broadcast_to(mx.arange(n, dtype=mx.float32)[:, None, None], (n, count, 1))
-    return mx.concatenate([index, boxes], axis=-1).reshape(-1, 5)

@@ -28,7 +28,8 @@ class Exact(Protocol):
     """What an attempt at suppression gives: ``exact`` () bool, whether it had settled."""
 
     @property
-    def exact(self) -> mx.array: ...
+    def exact(self) -> mx.array:
+        """Whether the suppression had settled."""
 
 
 E = TypeVar("E", bound=Exact)

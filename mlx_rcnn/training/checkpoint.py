@@ -25,11 +25,11 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from ..model_files import WEIGHTS_FILE
-from ..weights import assign, save
+from ..checkpoints.directory import WEIGHTS_FILE
+from ..checkpoints.save import save
+from ..checkpoints.weights import Arrays, assign, flatten, unflatten
 from .optimizer import optimizer_arrays, set_optimizer_arrays
 from .step import TrainStep
-from .trees import Arrays, flatten, unflatten
 
 LAST, BEST, FOLDER = "last", "best", "checkpoints"
 PROGRESS_FILE, STATE_FILE = "training.json", "state.safetensors"

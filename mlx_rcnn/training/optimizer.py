@@ -8,8 +8,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 
+from ..checkpoints.weights import Arrays, flatten, unflatten
 from .config import TrainConfig
-from .trees import Arrays, flatten, unflatten
 
 
 def decays(name: str, parameter: mx.array) -> bool:

@@ -12,11 +12,10 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_map
 
+from ..checkpoints.weights import DTYPES, Arrays, flatten, unflatten
 from ..layers import BatchNorm, GroupNorm
-from ..weights import DTYPES
 from .config import TrainConfig
 from .optimizer import clip, moving_average
-from .trees import Arrays, flatten, unflatten
 
 NORMS = (BatchNorm, GroupNorm, nn.BatchNorm, nn.GroupNorm, nn.LayerNorm)
 

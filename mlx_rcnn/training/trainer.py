@@ -27,21 +27,11 @@ from .checkpoint import (
 )
 from .checkpoint import save_checkpoint as write_checkpoint
 from .config import TrainConfig
-from .heads import check_keypoints, keypoints_of
 from .interrupt import Stop, interruptions
 from .loading import batches_of, check_objects, check_overlap, divided, make_loader
 from .lock import locked
-from .optimizer import make_optimizer
-from .prepare import (
-    NONFINITE,
-    check_folder,
-    check_resume,
-    clear_folder,
-    describe_data,
-    prepare_model,
-    share_from_first,
-)
-from .report import (
+from .machines import share_from_first
+from .metrics import (
     SAMPLES_FOLDER,
     Evaluate,
     Metrics,
@@ -49,10 +39,14 @@ from .report import (
     check_metric,
     coco_evaluation,
     coco_names,
-    contact_sheet,
     draw_curves,
     metric_of,
 )
+from .new_heads import check_keypoints, keypoints_of
+from .optimizer import make_optimizer
+from .pictures import contact_sheet
+from .prepare import prepare_model
+from .run_folder import NONFINITE, check_folder, check_resume, clear_folder, describe_data
 from .schedule import learning_rate
 from .step import StepResult, TrainStep
 

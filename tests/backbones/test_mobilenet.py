@@ -8,9 +8,9 @@ from mlx.utils import tree_flatten
 from mlx_rcnn import MobileNetFPNConfig
 from mlx_rcnn.backbones import MobileNetFPN, MobileNetV3
 from mlx_rcnn.backbones.mobilenet import divisible
-from mlx_rcnn.convert.classifiers import read_classifier
+from mlx_rcnn.checkpoints.weights import assign
+from mlx_rcnn.convert.libraries.classifiers import read_classifier
 from mlx_rcnn.layers import BatchNorm, FrozenBatchNorm, GroupNorm
-from mlx_rcnn.weights import assign
 from recipe import GOLDENS, fill_alive, shapes
 from reference import last_noise
 

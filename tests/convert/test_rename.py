@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_rcnn.convert.layouts import LAYOUTS
-from mlx_rcnn.convert.libraries import LIBRARIES
-from mlx_rcnn.convert.rename import Rule, _inverse, listing, rename, rename_back
+from mlx_rcnn.convert.libraries.recognise import LIBRARIES
+from mlx_rcnn.convert.rename import Rule, _inverse, rename, rename_back
+from mlx_rcnn.messages import listing
 
 RULES = (
     Rule(r".*\.count", None),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import mlx_rcnn
 import tiny
-from mlx_rcnn.cli import main
+from mlx_rcnn.cli.main import main
 from mlx_rcnn.data import open_dataset, report
 from mlx_rcnn.evaluation import evaluate_coco
 from tests.annotated import coco_content, make_coco, make_voc, save_image, save_xml, voc_object

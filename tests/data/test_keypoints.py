@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from annotated import coco_content, make_coco, make_voc
-from mlx_rcnn.categories import COCO_KEYPOINTS
+from mlx_rcnn.config.categories import COCO_KEYPOINTS
 from mlx_rcnn.data import DatasetError, ShapesDataset, open_dataset, report, write_coco
 from mlx_rcnn.data.keypoints import mirror_partners, read_keypoints
 

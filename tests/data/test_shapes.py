@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlx_rcnn.data import ShapesDataset
-from mlx_rcnn.data.shapes import mask_boxes
+from mlx_rcnn.data.geometry import mask_boxes
 
 BOXES, LABELS = [[70, 37, 116, 83]], [2]
 

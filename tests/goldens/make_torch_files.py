@@ -1,4 +1,4 @@
-"""Writes the torch_file_* goldens of tests/convert/test_torch_file.py.
+"""Writes the torch_file_* goldens of tests/convert/files/test_torch_file.py.
 
 Needs torch >= 2.3 and NumPy 2: ``python tests/goldens/make_torch_files.py``. The tests know the
 contents from the rules here, so nothing else is stored.

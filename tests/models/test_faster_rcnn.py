@@ -11,9 +11,10 @@ import pytest
 from mlx.utils import tree_flatten
 from PIL import Image
 
-from mlx_rcnn import FasterRCNN, ResNetFPNConfig, rpn
+from mlx_rcnn import FasterRCNN, ResNetFPNConfig
 from mlx_rcnn.models import faster_rcnn
 from mlx_rcnn.models.faster_rcnn import batch_rows, inference
+from mlx_rcnn.rpn import network as rpn
 from small import OPTIONS, PHOTOS, check, near, photo, same
 from suppression import MODULE as nms
 

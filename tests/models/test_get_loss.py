@@ -13,8 +13,8 @@ import pytest
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_rcnn import FasterRCNN, ResNetFPNConfig
-from mlx_rcnn import targets as targets_module
-from mlx_rcnn.models import roi_branch
+from mlx_rcnn.heads import rois as roi_branch
+from mlx_rcnn.inputs import targets as targets_module
 from small import photo
 
 training = importlib.import_module("mlx_rcnn.models.training_pass")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from mlx_rcnn import FasterRCNN, MaskRCNN, ResNetFPNConfig
+from mlx_rcnn.inputs.transform import preprocess
 from mlx_rcnn.models import mask_rcnn
 from mlx_rcnn.models.faster_rcnn import batch_rows, inference, roi_scales
 from mlx_rcnn.ops import paste_masks
-from mlx_rcnn.transforms import preprocess
 from small import MASK_OPTIONS, OPTIONS, check, near, photo, same
 
 Models = Callable[..., FasterRCNN]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tiny
-from mlx_rcnn.losses import normaliser
+from mlx_rcnn.ops.losses import normaliser
 from mlx_rcnn.training.checkpoint import LAST
 
 SCRIPT = Path(tiny.__file__).with_name("distributed_run.py")

@@ -12,7 +12,7 @@ from mlx_rcnn import KeypointRCNN, ResNetFPNConfig
 from mlx_rcnn.data import ShapesDataset
 from mlx_rcnn.evaluation import evaluate_coco
 from mlx_rcnn.training import TrainConfig
-from mlx_rcnn.training.report import contact_sheet
+from mlx_rcnn.training.pictures import contact_sheet
 from mlx_rcnn.training.trainer import fit
 
 

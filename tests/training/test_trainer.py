@@ -20,9 +20,10 @@ from PIL import Image
 
 import mlx_rcnn
 import tiny
-from mlx_rcnn.training import TrainConfig, report, trainer
+from mlx_rcnn.training import TrainConfig, trainer
+from mlx_rcnn.training import metrics as report
 from mlx_rcnn.training.checkpoint import LAST, read_progress
-from mlx_rcnn.training.report import Metrics
+from mlx_rcnn.training.metrics import Metrics
 
 SCRIPT = Path(tiny.__file__)
 

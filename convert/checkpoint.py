@@ -1,0 +1,103 @@
+"""A checkpoint file of another library, read and recognised."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+from mlx_rcnn.messages import listing
+
+from .files.safetensors_file import load_safetensors
+from .files.state_dict import state_dict_of
+from .files.torch_file import load_pickle_file, load_torch_file
+from .libraries.architecture import Recognised, hints_of
+from .libraries.recognise import beside, knows, recognise, unprefixed
+from .origin import Origin, make_origin
+from .rename import rename
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint file of another library.
+
+    ``state``, its arrays by its keys; ``found``, what they were recognised as; ``weights``, the
+    arrays by our names; ``origin``, what the way back needs besides.
+    """
+
+    path: Path
+    state: Mapping[str, mx.array]
+    found: Recognised
+    weights: dict[str, mx.array]
+    origin: Origin
+
+
+def read_checkpoint(
+    path: Path, library: str = "auto", style: str | None = None, state: str | None = None
+) -> Checkpoint:
+    """Read a checkpoint file and tell what it is.
+
+    Args:
+        path: a file of ``torch.save``, a pickle of NumPy arrays, or safetensors.
+        library: a key of ``mlx_rcnn.convert.libraries.recognise.LIBRARIES``, or ``"auto"``.
+        style: mmdetection's ``"pytorch"`` or ``"caffe"``. Default: ``None``, by the file's config
+            or name.
+        state: the key or the part its weights are under, where the file holds several networks.
+            Default: ``None``, the only one, or that under the usual names.
+
+    Returns:
+        Its weights by our names. Tensors beside the network are left out, with a warning.
+
+    Raises:
+        ValueError: not a checkpoint, or not of a network this package knows.
+    """
+    whole, content = read_state(path, state)
+    try:
+        arrays = unprefixed(whole)
+        found = recognise(arrays, library, hints_of(content, path.name, style))
+        extra = beside(arrays, found)
+        arrays = {key: value for key, value in arrays.items() if key not in set(extra)}
+        renamed = rename(arrays, found.rules, found.detector.get("pool_size", (7, 7)))
+        origin = make_origin(found.library, path.name, arrays, renamed, found.rules)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    extra += [k for k in whole if not any(k.endswith(key) for key in arrays) and k not in extra]
+    if extra:
+        warnings.warn(f"{path}: left out, as no part of the network: {listing(extra)}",
+                      stacklevel=2)  # fmt: skip
+        found = found._replace(note=f"{found.note}; {len(extra)} tensors beside it left out")
+    return Checkpoint(path, arrays, found, renamed.weights, origin)
+
+
+def read_state(path: Path, pick: str | None = None) -> tuple[dict[str, mx.array], Any]:
+    """The tensors of a checkpoint file of another library.
+
+    Args:
+        path: a file of ``torch.save``, a pickle of NumPy arrays, or safetensors.
+        pick: the key of one state dict of several. Default: ``None``.
+
+    Returns:
+        The state dict, and all that the file holds.
+
+    Raises:
+        ValueError: not a checkpoint, or one of this package.
+    """
+    if path.suffix == ".safetensors":
+        state, metadata = load_safetensors(path)
+        if metadata.get("format") == "mlx":
+            raise ValueError(f"{path} holds MLX weights: give its directory, with its config.json")
+        return state_dict_of(state, str(path), pick, knows), metadata
+    read = load_pickle_file if _is_plain_pickle(path) else load_torch_file
+    content = read(path)
+    return state_dict_of(content, str(path), pick, knows), content
+
+
+def _is_plain_pickle(path: Path) -> bool:
+    """A pickle of binary protocol that does not begin with torch's magic number."""
+    if not path.is_file():  # opening a pipe would wait for ever; the reader says what it is
+        return False
+    with path.open("rb") as file:
+        head = file.read(16)
+    return head[:1] == b"\x80" and b"l\xfc\x9cF\xf9 j\xa8P\x19" not in head

@@ -1,0 +1,1 @@
+"""Files of weights, read and written safely; nothing here knows a network."""

@@ -1,0 +1,64 @@
+"""What a state dict was recognised as, and what its file says beside the tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..rename import Rule
+
+
+class Recognised(NamedTuple):
+    """How to build the network of a state dict and fill it.
+
+    ``library`` it comes from; ``model``, a key of ``mlx_rcnn.checkpoints.load.MODELS``;
+    ``backbone`` and ``detector``, fields of their configs (``backbone["type"]`` is a key of
+    ``mlx_rcnn.backbones.BACKBONES``); ``rules`` that rename its keys; ``note``, one line that says
+    what was recognised and why.
+    """
+
+    library: str
+    model: str
+    backbone: dict[str, Any]
+    detector: dict[str, Any]
+    rules: Sequence[Rule]
+    note: str
+
+
+class Hints(NamedTuple):
+    """What keys and shapes cannot tell.
+
+    ``name`` of the file; ``config``, the text of the configuration stored in it; ``class_names``
+    stored in it, without a background; ``style``, mmdetection's ``"pytorch"`` or ``"caffe"`` where
+    the caller knows it.
+    """
+
+    name: str = ""
+    config: str = ""
+    class_names: tuple[str, ...] | None = None
+    style: str | None = None
+
+
+NO_HINTS = Hints()
+
+
+def hints_of(content: Any, name: str, style: str | None = None) -> Hints:
+    """Collect what a checkpoint says beside its tensors; mmdetection stores it under ``meta``.
+
+    Args:
+        content: what the file held.
+        name: of the file.
+        style: passed on.
+
+    Returns:
+        The hints; what is missing or of another type is left out.
+    """
+    meta = content.get("meta") if isinstance(content, dict) else None
+    meta = meta if isinstance(meta, Mapping) else {}
+    dataset = meta.get("dataset_meta")  # 3.x; 2.x has CLASSES at the top
+    dataset = dataset if isinstance(dataset, Mapping) else meta
+    classes = next((dataset[k] for k in ("classes", "CLASSES") if k in dataset), None)
+    classes = (classes,) if isinstance(classes, str) else classes
+    texts = [meta[k] for k in ("config", "cfg") if isinstance(meta.get(k), str)]
+    named = isinstance(classes, list | tuple) and all(isinstance(c, str) for c in classes)
+    return Hints(name, "\n".join(texts), tuple(classes) if named and classes else None, style)

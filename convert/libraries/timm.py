@@ -1,0 +1,70 @@
+"""timm's classifiers: their keys.
+
+Its ResNets have torchvision's keys. Its MobileNetV3 counts blocks by stage and names the layers of
+a block by what they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import mlx.core as mx
+
+from mlx_rcnn.backbones.mobilenet import LARGE, SMALL
+
+from ..rename import Rule
+
+_STAGES = {"large": (1, 2, 3, 4, 2, 3), "small": (1, 2, 3, 2, 3)}  # blocks of each
+
+
+def is_mobilenet(state: Mapping[str, mx.array]) -> bool:
+    """Whether the keys are those of timm's MobileNetV3."""
+    return "conv_stem.weight" in state and any(key.startswith("conv_head.") for key in state)
+
+
+def mobilenet_rules(state: Mapping[str, mx.array]) -> tuple[Rule, ...]:
+    """The rules for the variant that a state dict is of.
+
+    Args:
+        state: arrays by timm's keys.
+
+    Returns:
+        Rules to our ``MobileNetV3``.
+    """
+    variant = "large" if any(key.startswith("blocks.6.") for key in state) else "small"
+    rows, stages = (LARGE, SMALL)[variant == "small"], _STAGES[variant]
+    rules = [Rule(r".*\.num_batches_tracked", None), *_unit("conv_stem", "bn1", "blocks.0")]
+    place = 0
+    for stage, count in enumerate(stages):
+        for i in range(count):
+            here, there = rf"blocks\.{stage}\.{i}\.", f"blocks.{place + 1}.block"
+            squeeze = rows[place].squeeze
+            if stage == 0:  # nothing to expand
+                names = [("conv_dw", "bn1"), ("conv_pw", "bn2")]
+                last = 1
+            else:
+                names = [("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")]
+                last = 2
+            for j, (conv, norm) in enumerate(names):
+                # squeeze and excitation stands before the projection
+                at = j + 1 if squeeze and j == last else j
+                rules += _unit(here + conv, here + norm, f"{there}.{at}")
+            for theirs, ours in (("conv_reduce", "fc1"), ("conv_expand", "fc2")):
+                rules.append(
+                    Rule(rf"{here}se\.{theirs}\.(.*)", rf"{there}.{last}.{ours}.\1", "conv")
+                )
+            place += 1
+    here = rf"blocks\.{len(stages)}\.0\."
+    rules += _unit(f"{here}conv", f"{here}bn1", f"blocks.{place + 1}")
+    # a 1x1 convolution of the pooled features there, a linear layer here
+    rules.append(Rule(r"conv_head\.(.*)", r"classifier.0.\1", "linear"))
+    rules.append(Rule(r"classifier\.(weight|bias)", r"classifier.3.\1"))
+    return tuple(rules)
+
+
+def _unit(conv: str, norm: str, target: str) -> list[Rule]:
+    """A convolution and its norm, in a list of ours."""
+    return [
+        Rule(rf"{conv}\.(weight)", rf"{target}.0.\1", "conv"),
+        Rule(rf"{norm}\.(.*)", rf"{target}.1.\1"),
+    ]

@@ -1,0 +1,1 @@
+"""Models on disk, on the Hub and from other libraries: found, loaded, saved."""

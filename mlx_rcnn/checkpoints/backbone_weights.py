@@ -1,0 +1,166 @@
+"""Classification weights as the start of a detector's backbone."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_rcnn.convert.checkpoint import read_state
+from mlx_rcnn.convert.libraries.classifiers import Classifier, read_classifier
+
+from ..backbones import MobileNetV3, ResNet
+from ..layers import BatchNorm, GroupNorm
+from .downloads import fetch
+from .published import PUBLISHED_BACKBONES
+from .weights import assign, flat_parameters
+
+TOP = ("fc.", "classifier.")  # the layers that detection does not use
+FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def load_backbone(
+    model: nn.Module, source: str | os.PathLike[str], *, classifier: bool = True
+) -> str:
+    """Load classification weights into ``model.backbone.net``, all of them or none.
+
+    ResNet-18 to 152, ResNeXt and MobileNetV3 with the keys of torchvision, timm or transformers.
+    The norms of the backbone take the epsilon the weights were made with (1e-3 for torchvision's
+    MobileNetV3, 1e-5 otherwise), so that ``backbone.net(images)`` gives the classifier's logits.
+
+    >>> model = faster_rcnn_resnet_50_fpn(num_classes=5, backbone_num_classes=0)
+    >>> load_backbone(model, "resnet50-0676ba61.pth")
+    'ResNet-50 with the keys of torchvision or timm, 1000 classes'
+
+    Args:
+        model: a detector, its backbone, or a bare ``ResNet`` or ``MobileNetV3``; changed in place.
+        source: a file (``.pth``, ``.bin``, ``.safetensors``); a directory with
+            ``model.safetensors`` or ``pytorch_model.bin``, as the Hugging Face Hub has them; or a
+            name such as ``"resnet50"`` (``mlx_rcnn.checkpoints.published.PUBLISHED_BACKBONES``),
+            downloaded once.
+        classifier: whether the last layers are loaded too, if the model has any
+            (``backbone_num_classes=0`` leaves them out). Default: ``True``.
+
+    Returns:
+        One line that says what was recognised.
+
+    Raises:
+        FileNotFoundError: nothing of that name.
+        TypeError: the model has no ResNet or MobileNetV3.
+        ValueError: weights of another network, incomplete ones, or ones for another number of
+            classes; offenders are listed.
+    """
+    body, net = _find(model)
+    path = _find_file(source)
+    try:
+        found = read_classifier(read_state(path)[0])
+    except ValueError as error:
+        prefix = "" if str(error).startswith(str(path)) else f"{path}: "
+        raise ValueError(f"{prefix}{error}") from error
+    note = f"{found.network} with the keys of {found.library}"
+    ours = "MobileNetV3" if isinstance(net, MobileNetV3) else "ResNet"
+    if found.network.startswith("MobileNetV3") != isinstance(net, MobileNetV3):
+        raise ValueError(f"{path} is a {note}, and the model's backbone a {ours}")
+    expected = flat_parameters(net)
+    weights = {**found.weights, **_top(found, expected, classifier, f"{path} ({note})")}
+    weights = {k: v for k, v in weights.items() if k in expected or not k.startswith(TOP)}
+    if any(isinstance(m, GroupNorm) for m in net.modules()) and "bn1.running_var" in weights:
+        raise ValueError(
+            f"{path} ({note}) has batch norms, and the model's backbone group norms: build it "
+            "with norm='batch' or norm='frozen'"
+        )
+    assign(net, _cast(weights, expected), f"{path} ({note})")
+    _set_epsilon(model, body, net, found.norm_eps)
+    return f"{note}, {found.classes or 'no'} classes"
+
+
+def _find(model: nn.Module) -> tuple[nn.Module, ResNet | MobileNetV3]:
+    """The backbone, or the bare network, and the network in it."""
+    body = model.backbone if "backbone" in model else model
+    net = body.net if "net" in body else body
+    if not isinstance(net, ResNet | MobileNetV3):
+        raise TypeError(
+            f"backbone {type(body).__name__}: expected one with a ResNet or MobileNetV3"
+        )
+    return body, net
+
+
+def _find_file(source: str | os.PathLike[str]) -> Path:
+    """The file that a path or name stands for."""
+    path, name = Path(source), str(source).removeprefix("torchvision/")
+    if path.is_dir():
+        file = next((path / name for name in FILES if (path / name).is_file()), None)
+        if file is None:
+            raise FileNotFoundError(f"{path} has none of {', '.join(FILES)}")
+    elif path.is_file():
+        file = path
+    elif name in PUBLISHED_BACKBONES:
+        file = fetch(name, PUBLISHED_BACKBONES[name])
+    else:
+        raise FileNotFoundError(
+            f"no weights {str(source)!r}: expected a file, a directory with one of "
+            f"{', '.join(FILES)}, or one of {', '.join(PUBLISHED_BACKBONES)}"
+        )
+    _refuse_tensorflow(path)
+    return file
+
+
+def _refuse_tensorflow(path: Path) -> None:
+    """timm's ``tf_`` models have the keys and shapes of the others, but pad unevenly."""
+    config = path / "config.json"
+    text = path.name
+    if config.is_file():
+        text += str(json.loads(config.read_text(encoding="utf-8")).get("architecture", ""))
+    if "tf_mobilenet" in text:
+        raise ValueError(
+            f"{path} is one of timm's tf_ models, whose convolutions pad as TensorFlow's do: "
+            "expected one without tf_, such as mobilenetv3_large_100"
+        )
+
+
+def _top(
+    found: Classifier, expected: dict[str, mx.array], classifier: bool, name: str
+) -> dict[str, mx.array]:
+    """The last layers the model keeps: its own where the source's are not wanted."""
+    own = {key: value for key, value in expected.items() if key.startswith(TOP)}
+    if not own or not classifier:
+        return own
+    last = own.get("fc.weight", own.get("classifier.3.weight"))
+    assert last is not None
+    if found.classes != last.shape[0]:
+        has = f"has {found.classes} classes" if found.classes else "has no classifier"
+        raise ValueError(
+            f"{name} {has}, and the model's backbone.net {last.shape[0]}: build the model with "
+            f"backbone_num_classes={found.classes or 0}"
+            + (", or 0 to leave the classifier out," if found.classes else "")
+            + " or pass classifier=False to keep its own"
+        )
+    return {}
+
+
+def _cast(weights: dict[str, mx.array], expected: dict[str, mx.array]) -> dict[str, mx.array]:
+    """Floating-point weights in the model's dtypes."""
+    return {
+        key: value.astype(expected[key].dtype)
+        if key in expected and mx.issubdtype(value.dtype, mx.floating)
+        else value
+        for key, value in weights.items()
+    }
+
+
+def _set_epsilon(model: nn.Module, body: nn.Module, net: nn.Module, eps: float) -> None:
+    """Give the backbone's norms an epsilon, in the configs too: it must outlive a save."""
+    for module in body.modules():
+        if isinstance(module, BatchNorm):
+            module.eps = eps
+    if body is net:
+        return
+    old: Any = body.config
+    body.config = replace(old, norm_eps=eps)
+    if body is not model and model.config.backbone == old:
+        model.config = replace(model.config, backbone=body.config)

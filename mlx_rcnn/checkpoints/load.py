@@ -1,0 +1,156 @@
+"""Models on disk: save, load, and telling what a checkpoint is.
+
+A saved model is a directory with ``config.json`` (what to build) and ``model.safetensors`` (the
+weights, metadata ``format: mlx``); how they stay one model is told in ``directory``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from mlx_rcnn.convert.checkpoint import Checkpoint, read_checkpoint
+from mlx_rcnn.convert.origin import from_json
+
+from ..backbones import BACKBONES
+from ..config.detector import make_config
+from ..layers import weights_to_come
+from ..models import FasterRCNN, KeypointRCNN, MaskRCNN
+from ..processes import check_process
+from .directory import ID, NEEDED, WEIGHTS_FILE, read_model
+from .find import find
+from .weights import assign, cast_weights
+
+FORMAT_VERSION = 1
+MODELS = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN, "keypoint_rcnn": KeypointRCNN}
+
+
+def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
+    """Load a model, ready to predict.
+
+    Args:
+        source: a directory written by :func:`save`; a checkpoint file of another library
+            (``.pth`` of either format, ``.pkl``, or safetensors with torch's keys); the name of
+            published weights, such as ``"torchvision/fasterrcnn_resnet50_fpn_v2"``
+            (``mlx_rcnn.checkpoints.published.PUBLISHED``), downloaded once; or a repository of the
+            Hugging Face Hub, ``"owner/name"`` or ``"owner/name@revision"``.
+        **overrides: config fields to change (``box_score_thresh=0.3``, ``norm_eps=1e-5``);
+            ``dtype`` ("float32", "float16", "bfloat16") of the convolutions and linears; ``style``
+            ("pytorch" or "caffe") of an mmdetection checkpoint that does not say it; ``state``, the
+            key of the one to take of several networks in a checkpoint file;
+            ``backbone``, a module, for a saved model whose backbone is the user's own.
+
+    Returns:
+        The model in evaluation mode; ``model.source`` says what was recognised.
+
+    Raises:
+        FileNotFoundError: nothing of that name.
+        ImportError: the Hub's client is needed and not installed.
+        ValueError: not a checkpoint, one of another network, or incomplete; offenders are listed.
+        TypeError: an override that is no field.
+        RuntimeError: in a process forked from one that had used MLX.
+    """
+    check_process()
+    dtype = overrides.pop("dtype", None)
+    path = find(source)
+    if path.is_dir():
+        model = _load_directory(path, overrides)
+    else:
+        style, state = (overrides.pop(name, None) for name in ("style", "state"))
+        found = read_checkpoint(path, style=style, state=state)
+        model = from_checkpoint(found, **overrides)
+    if dtype is not None:
+        cast_weights(model, dtype)
+    model.eval()
+    mx.eval(model.parameters())
+    return model
+
+
+def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
+    content, file, weights = read_model(directory)
+    kind, version, note, backbone = (content.pop(name) for name in NEEDED)
+    content.pop(ID, None)
+    if kind not in tuple(MODELS) or version != FORMAT_VERSION:
+        raise ValueError(
+            f"{file}: model_type {kind!r} of format {version!r}, expected one "
+            f"of {tuple(MODELS)} of format {FORMAT_VERSION}"
+        )
+    if "backbone" in overrides:
+        backbone = None
+    elif not isinstance(backbone, dict | None):
+        raise ValueError(f"{file}: backbone {backbone!r}, expected an object of fields or null")
+    elif backbone is None:
+        raise ValueError(
+            f"{directory} was saved with a backbone of your own: pass load(..., backbone=module)"
+        )
+    try:
+        origin = from_json(content.pop("origin", None))
+        _check_counts(content, len(weights))
+        model = build_model(kind, backbone, content, overrides)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{file}: {error}") from error
+    assign(model, weights, str(directory / WEIGHTS_FILE))
+    model.source, model.origin = note, origin
+    return model
+
+
+def _check_counts(config: Mapping[str, Any], arrays: int) -> None:
+    """Refuse counts of layers that would be built before anyone sees that they have no weights."""
+    for name, value in config.items():
+        if name.endswith("convs") and isinstance(value, int) and value > arrays:
+            raise ValueError(f"{name}={value}: expected at most the {arrays} arrays of the weights")
+
+
+def from_checkpoint(checkpoint: Checkpoint, **overrides: Any) -> FasterRCNN:
+    """Build the model a checkpoint was recognised as and fill it, in training mode.
+
+    Args:
+        checkpoint: of :func:`~mlx_rcnn.convert.checkpoint.read_checkpoint`.
+        **overrides: config fields to change.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: its weights do not fit the model.
+        TypeError: an override that is no field.
+    """
+    path, found = checkpoint.path, checkpoint.found
+    model = build_model(found.model, found.backbone, found.detector, overrides)
+    assign(model, checkpoint.weights, str(path))
+    model.source = f"{path.name}: {found.note}"
+    model.origin = checkpoint.origin
+    return model
+
+
+def build_model(
+    kind: str,
+    backbone: dict[str, Any] | None,
+    config: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+) -> FasterRCNN:
+    """Build a model from config fields, ``overrides`` divided between backbone and detector."""
+    cls, options = MODELS[kind], dict(overrides)
+    body: Any = options.pop("backbone", None)
+    if body is None:
+        given = dict(backbone or {})
+        name = given.pop("type", "resnet_fpn")  # the only one there was in the first files
+        if name not in BACKBONES:
+            raise ValueError(f"backbone of type {name!r}: expected one of {tuple(BACKBONES)}")
+        body_config = BACKBONES[name][0]
+        own = {f.name for f in fields(body_config)} - {"num_classes"}
+        changes = {name: options.pop(name) for name in list(options) if name in own}
+        body = body_config(**{**given, **changes})
+    try:
+        made = make_config(cls.config_class, body, None, None, {**config, **options})
+        with weights_to_come():
+            return cls(made)
+    except OverflowError as error:  # MLX's, of a shape past 32 bits
+        raise ValueError(f"the model would have arrays too large to exist: {error}") from error
+
+

@@ -1,0 +1,73 @@
+"""The model card of a converted model: what it is, whose weights, on what terms, how made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..models import FasterRCNN
+from .published import TERMS, Known, known_weights
+
+
+def model_card(model: FasterRCNN, command: str, repository: str | None = None) -> str:
+    """The README.md of a model directory, as the Hub reads it.
+
+    Args:
+        model: the model in it.
+        command: that made it.
+        repository: where it will lie, for the example. Default: the directory itself.
+
+    Returns:
+        Markdown after a YAML head.
+    """
+    origin = model.origin
+    known = known_weights(origin.file) if origin else None
+    terms = TERMS.get(origin.library) if origin and known else None
+    keypoints = "keypoint" in type(model).__name__.lower()
+    second = "keypoint" if keypoints else "mask"
+    task = "image-segmentation" if model.needs_masks else "object-detection"
+    task = "keypoint-detection" if keypoints else task
+    head: dict[str, Any] = {
+        "library_name": "mlx",
+        "pipeline_tag": task,
+        "license": terms.licence if terms else "other",
+        "tags": ["mlx", "mlx_rcnn", task, *([origin.library] if origin else [])],
+    }
+    if known:
+        head["base_model"] = f"{origin.library}/{known.title}" if origin else known.title
+        head["datasets"] = ["coco"]
+    lines = ["---", *_yaml(head), "---", "", f"# {_title(model, known)}", ""]
+    lines += [f"{type(model).__name__} for [mlx_rcnn](https://pypi.org/project/mlx-rcnn/), "
+              f"{model.config.num_classes} classes with the background. "
+              f"Source: {model.source or 'trained with mlx_rcnn'}.", ""]  # fmt: skip
+    if known and known.box is not None:
+        ap = [f"box AP {known.box}", *([f"{second} AP {known.other}"] if known.other else [])]
+        lines += [f"Published accuracy of the source on COCO val2017: {', '.join(ap)}.", ""]
+    lines += ["```python", "import mlx_rcnn", "",
+              f'model = mlx_rcnn.load("{repository or "path/of/this/directory"}")',
+              'print(model.predict("photo.jpg")[0])', "```", ""]  # fmt: skip
+    lines += ["Made with:", "", "```", command, "```", "", "## Licence", ""]
+    if terms:
+        lines += [f"{terms.text} Source: {terms.address}."]
+    elif origin:
+        lines += [
+            f"The weights come from a file of the user's own, `{origin.file}`, in the format of "
+            f"{origin.library}. They are under the terms of that file and of the weights it was "
+            "trained from; say here which."
+        ]
+    else:
+        lines += ["Say here on what terms these weights are."]
+    return "\n".join(lines) + "\n"
+
+
+def _title(model: FasterRCNN, known: Known | None) -> str:
+    return known.title if known else type(model).__name__
+
+
+def _yaml(values: dict[str, Any]) -> list[str]:
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, list):
+            lines += [f"{key}:", *(f"- {item}" for item in value)]
+        else:
+            lines.append(f"{key}: {value}")
+    return lines

@@ -1,0 +1,93 @@
+"""Models written to disk: config.json and model.safetensors."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+
+from ..backbones import backbone_type
+from ..config.detector import to_json
+from ..messages import listing
+from ..models import FasterRCNN
+from .directory import write_model
+from .load import FORMAT_VERSION, MODELS, build_model
+from .weights import flat_parameters
+
+
+def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
+    """Write a model to a directory, from which :func:`load` gives the same one bit for bit.
+
+    Stopped at any moment, or on a full disk, the directory holds the old model or the new one, as
+    it does for whoever reads it meanwhile. A head that was replaced is saved as it is now.
+
+    Args:
+        model: a model of this package.
+        directory: made if it does not exist; a model in it is replaced.
+
+    Raises:
+        TypeError: ``model``, or a head in it, is none of this package's.
+        ValueError: parts that do not fit each other, such as a new box head and an old mask head.
+        NotADirectoryError: ``directory`` is a file.
+        OSError: it cannot be written.
+    """
+    kind = next((k for k, cls in MODELS.items() if type(model) is cls), None)
+    if kind is None:
+        known = ", ".join(cls.__name__ for cls in MODELS.values())
+        raise TypeError(f"cannot save a {type(model).__name__}: expected one of {known}")
+    directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(f"{directory} is a file: expected a directory")
+    write_model(directory, describe_model(model, kind), flat_parameters(model))
+
+
+def describe_model(model: FasterRCNN, kind: str) -> dict[str, Any]:
+    """What config.json holds: the model's config, with the sizes its heads have by now.
+
+    Args:
+        model: of this package.
+        kind: its key of ``MODELS``.
+
+    Returns:
+        JSON-ready values.
+
+    Raises:
+        TypeError: a head is none of this package's.
+        ValueError: parts that do not fit each other.
+    """
+    config, heads = to_json(model.config), model.roi_heads
+    own = backbone_type(model.backbone)
+    backbone = {"type": own, **asdict(model.backbone.config)} if own else None
+    try:
+        config["num_classes"] = heads.box_predictor.cls_score.out_features
+        config["class_agnostic_bbox"] = heads.box_predictor.bbox_pred.out_features == 4
+        if kind == "mask_rcnn":
+            config["mask_hidden_channels"] = heads.mask_predictor.conv5_mask.out_channels
+        if kind == "keypoint_rcnn":
+            config["num_keypoints"] = heads.keypoint_predictor.num_keypoints
+            config["keypoint_names"] = model.keypoint_names
+            config["keypoint_skeleton"] = model.keypoint_skeleton
+    except AttributeError as error:
+        raise TypeError(f"cannot save a head that is not of this package: {error}") from error
+    config["class_names"] = model.class_names
+    del config["backbone"]
+    high, low = cast(Any, mx.random.state)[0].tolist()
+    loaded = build_model(kind, backbone, config, {} if own else {"backbone": model.backbone})
+    mx.random.seed(high << 32 | low)  # saving must not change what is drawn next
+    expected = flat_parameters(loaded)
+    wrong = [
+        f"{k} {v.shape}"
+        for k, v in flat_parameters(model).items()
+        if k not in expected or expected.pop(k).shape != v.shape
+    ]
+    if wrong or expected:
+        raise ValueError(
+            f"cannot save a model whose parts do not fit num_classes={config['num_classes']} and "
+            f"the rest of its config (were all heads replaced?): {listing([*wrong, *expected])}"
+        )
+    version = {"model_type": kind, "format_version": FORMAT_VERSION, "source": model.source}
+    origin = {} if model.origin is None else {"origin": model.origin.to_json()}
+    return {**version, **config, "backbone": backbone, **origin}

@@ -1,0 +1,220 @@
+"""``mlx_rcnn convert``: weights from another library to a model directory, and back."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from mlx_rcnn.convert.checkpoint import Checkpoint, read_checkpoint
+from mlx_rcnn.convert.files.torch_writer import save_pickle_file, save_torch_file
+from mlx_rcnn.convert.libraries.recognise import LIBRARIES
+
+from .. import models
+from ..backbones import backbone_type
+from ..checkpoints.directory import CONFIG_FILE
+from ..checkpoints.export import export_state, settings
+from ..checkpoints.find import find
+from ..checkpoints.hub import looks_like_repository, upload
+from ..checkpoints.load import MODELS, from_checkpoint, load
+from ..checkpoints.model_card import model_card
+from ..checkpoints.save import save
+from ..checkpoints.weights import cast_weights
+from ..config.categories import BACKGROUND, read_class_names
+from ..config.detector import to_json
+from ..models import FasterRCNN
+from .convert_flags import SUFFIXES
+from .errors import CommandError
+from .preflight import check_writable
+from .verify import verify
+
+BUILDERS = {name: getattr(models, name) for name in models.__all__ if "rcnn_" in name}
+CARD = "README.md"
+AUTHOR = "mlx_rcnn"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert ``args.source`` to ``args.dest``.
+
+    Args:
+        args: the parsed command line.
+
+    Returns:
+        The exit code: 0, or 1 if ``--verify`` found a difference.
+
+    Raises:
+        CommandError: an argument that cannot work (code 2), or an upload that failed (code 1).
+    """
+    dest = Path(args.dest)
+    _check(args, dest)
+    model, checkpoint = _model(args)
+    print(f"recognised: {model.source or 'a model of mlx_rcnn'}")
+    if args.num_classes not in (None, model.config.num_classes):
+        raise CommandError(
+            f"--num-classes {args.num_classes}: {args.source} has {model.config.num_classes} "
+            "classes, the background included"
+        )
+    if args.classes:
+        names = class_names(Path(args.classes), model.config.num_classes)
+        model.config = replace(model.config, class_names=names)
+    if args.dtype:
+        cast_weights(model, args.dtype)
+    model.eval()
+    try:
+        _write(args, model, dest)
+    except (OSError, ValueError, TypeError) as error:
+        raise CommandError(_line(error)) from error
+    print(f"wrote {dest}")
+    for line in settings(model, args.to):
+        print(line)
+    if args.verify and not verify(dest, model, checkpoint, args.to):
+        return 1
+    if args.upload_repo:
+        try:
+            print(f"uploaded to {upload(dest, args.upload_repo)}")
+        except (OSError, ValueError, ImportError) as error:
+            raise CommandError(_line(error), 1) from error
+    return 0
+
+
+def class_names(path: Path, num_classes: int) -> tuple[str, ...]:
+    """The names in a file, the background's first.
+
+    Args:
+        path: as :func:`~mlx_rcnn.config.categories.read_class_names` takes it.
+        num_classes: of the model, the background included. With one name fewer, the file is taken
+            to leave out the background.
+
+    Returns:
+        ``num_classes`` names.
+
+    Raises:
+        CommandError: it cannot be read, or holds another number of names.
+    """
+    try:
+        names = read_class_names(path)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"--classes: {_line(error)}") from error
+    if len(names) == num_classes - 1 and names[0] != BACKGROUND:
+        names = (BACKGROUND, *names)
+    if len(names) != num_classes:
+        raise CommandError(
+            f"--classes {path}: {len(names)} names, expected {num_classes - 1}, or {num_classes} "
+            "with the background's first"
+        )
+    return names
+
+
+def _check(args: argparse.Namespace, dest: Path) -> None:
+    """Refuse what cannot work before anything is read or downloaded."""
+    if args.to == "mlx":
+        ours = dest.is_dir() and ((dest / CONFIG_FILE).is_file() or not any(dest.iterdir()))
+        if dest.exists() and not ours:
+            raise CommandError(f"{dest} is no model directory: it is not replaced")
+    else:
+        if dest.suffix not in SUFFIXES[args.to]:
+            raise CommandError(
+                f"{dest}: expected a file name that ends in {' or '.join(SUFFIXES[args.to])} for "
+                f"--to {args.to}"
+            )
+        if args.upload_repo:
+            raise CommandError("--upload-repo goes with --to mlx")
+        if args.to not in LIBRARIES:
+            raise CommandError(f"--to {args.to}: expected mlx or one of {', '.join(LIBRARIES)}")
+        if dest.is_dir():
+            raise CommandError(f"{dest} is a folder: expected the name of a file")
+    if dest.exists() and not args.overwrite and not (dest.is_dir() and not any(dest.iterdir())):
+        raise CommandError(f"{dest} exists: give --overwrite to replace it")
+    if args.upload_repo and not looks_like_repository(args.upload_repo):
+        raise CommandError(f"--upload-repo {args.upload_repo}: expected OWNER/NAME")
+    if args.arch is not None and args.arch not in BUILDERS:
+        raise CommandError(f"--arch {args.arch}: expected one of {', '.join(sorted(BUILDERS))}")
+    check_writable(dest.absolute().parent)
+
+
+def _model(args: argparse.Namespace) -> tuple[FasterRCNN, Checkpoint | None]:
+    """The model of a source and, if it is another library's, the checkpoint."""
+    try:
+        path = find(args.source)
+        if path.is_dir():
+            if args.library != "auto" or args.arch:
+                raise CommandError("--from and --arch go with a checkpoint, SOURCE is a directory")
+            return load(path), None
+        if args.library != "auto" and args.library not in LIBRARIES:
+            raise CommandError(f"--from {args.library}: expected one of {', '.join(LIBRARIES)}")
+        checkpoint = read_checkpoint(path, args.library)
+        if args.arch:
+            checkpoint = as_architecture(checkpoint, args.arch)
+        return from_checkpoint(checkpoint), checkpoint
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        raise CommandError(_line(error)) from error
+
+
+def as_architecture(checkpoint: Checkpoint, name: str) -> Checkpoint:
+    """The checkpoint as one of a builder's models, which keys and shapes cannot always tell.
+
+    Args:
+        checkpoint: as it was recognised; its classes and the norms of its backbone are kept.
+        name: a key of ``BUILDERS``.
+
+    Returns:
+        The same, recognised as that.
+    """
+    found = checkpoint.found
+    built = BUILDERS[name](num_classes=found.detector["num_classes"])
+    kind = next(kind for kind, cls in MODELS.items() if type(built) is cls)
+    norms = {k: v for k, v in found.backbone.items() if k.startswith("norm")}
+    body = {"type": backbone_type(built.backbone), **asdict(built.backbone.config), **norms}
+    own = to_json(built.config) | {"class_names": found.detector.get("class_names")}
+    del own["backbone"]
+    note = f"{name}, as --arch says; by keys and shapes: {found.note}"
+    forced = found._replace(model=kind, backbone=body | {"num_classes": 0}, detector=own, note=note)
+    return checkpoint._replace(found=forced)
+
+
+def _write(args: argparse.Namespace, model: FasterRCNN, dest: Path) -> None:
+    """Write beside ``dest`` and rename."""
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    part, old = (dest.with_name(f".{k}-{os.getpid()}-{dest.name}") for k in ("part", "old"))
+    try:
+        if args.to == "mlx":
+            save(model, part)
+            card = model_card(model, _command(args), args.upload_repo)
+            (part / CARD).write_text(card, encoding="utf-8")
+            if dest.exists():  # not empty: only then can it be renamed over
+                os.replace(dest, old)
+        elif args.to == "torchvision":
+            save_torch_file(export_state(model, args.to), part)
+        else:
+            write = save_pickle_file if dest.suffix == ".pkl" else save_torch_file
+            name = "model" if args.to == "detectron2" else "state_dict"
+            state: dict[str, Any] = {name: export_state(model, args.to)}
+            write(state | ({"__author__": AUTHOR} if args.to == "detectron2" else {}), part)
+        os.replace(part, dest)
+    finally:
+        for left in (part, old):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            left.unlink(missing_ok=True)
+
+
+def _command(args: argparse.Namespace) -> str:
+    """The command that makes the result again."""
+    source = Path(args.source).name if Path(args.source).exists() else args.source
+    words = ["mlx_rcnn convert", source, Path(args.dest).name]
+    for flag, value in (
+        ("--from", None if args.library == "auto" else args.library),
+        ("--arch", args.arch),
+        ("--num-classes", args.num_classes),
+        ("--classes", args.classes and Path(args.classes).name),
+        ("--dtype", args.dtype),
+    ):
+        words += [] if value is None else [flag, str(value)]
+    return " ".join(words)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

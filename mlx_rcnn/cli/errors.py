@@ -1,0 +1,39 @@
+"""The subcommands of the command line, one module each, and what they share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class CommandError(Exception):
+    """A failure for the user to read: one line on standard error, and the exit code.
+
+    Args:
+        message (str): what was wrong and what was expected.
+        code (int): 2 for the user's arguments, 1 for what went wrong later. Default: ``2``.
+    """
+
+    def __init__(self, message: str, code: int = 2) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def load_model(source: str, dtype: str | None = None) -> Any:
+    """Load a model for a subcommand.
+
+    Args:
+        source (str): a checkpoint file, a directory or a name.
+        dtype (str): of the convolutions and linears. Default: as stored.
+
+    Returns:
+        The model.
+
+    Raises:
+        CommandError: the model cannot be loaded.
+    """
+    from ..checkpoints.load import load
+
+    try:
+        return load(source, dtype=dtype)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        raise CommandError(" ".join(str(error).split()) or f"cannot load {source}") from error

@@ -1,0 +1,143 @@
+"""``mlx_rcnn info``: what a model is, without running it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..config.backbone import MobileNetFPNConfig, ResNetFPNConfig
+from .errors import load_model
+
+_NAMES_SHOWN = 8
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the architecture, classes, source, dtype and parameters of ``args.model``.
+
+    Args:
+        args: the parsed command line.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        CommandError: the model cannot be loaded.
+    """
+    print("\n".join(describe(load_model(args.model))))
+    return 0
+
+
+def describe(model: Any) -> list[str]:
+    """Describe a model.
+
+    Args:
+        model: a detector.
+
+    Returns:
+        Lines of text.
+    """
+    config = model.config
+    parts = count_parameters(model)
+    dtypes, size = _storage(model)
+    min_size = config.min_size if isinstance(config.min_size, int) else config.min_size[-1]
+    rows = [
+        ("architecture", f"{type(model).__name__}, {_backbone(model.backbone)}"),
+        ("heads", _heads(config)),
+        ("source", model.source or "built, not loaded"),
+        ("classes", _classes(config.num_classes, model.class_names)),
+        ("dtype", f"{' and '.join(dtypes)}, {size / 1e6:.1f} MB"),
+        ("input", f"short side {min_size} pixels, long side at most {config.max_size}"),
+        (
+            "detections",
+            f"at most {config.box_detections_per_img} an image, score {config.box_score_thresh:g} "
+            f"or more, NMS at IoU {config.box_nms_thresh:g}",
+        ),
+    ]
+    lines = [f"{name:<13} {value}" for name, value in rows]
+    width = max(map(len, [*parts, "total"]))
+    lines += ["", f"{'part':<{width}} {'parameters':>12} {'running statistics':>19}"]
+    total = [sum(column) for column in zip(*parts.values(), strict=True)]
+    for name, (parameters, statistics) in [*parts.items(), ("total", tuple(total))]:
+        lines.append(f"{name:<{width}} {parameters:>12,} {statistics:>19,}")
+    return lines
+
+
+def _heads(config: Any) -> str:
+    """The structure of RPN, box and mask head in a few words."""
+
+    def convs(count: int, norm: str | None) -> str:
+        plural = "s" if count != 1 else ""
+        return f"{count} convolution{plural}" + (f" with {norm} norm" if norm else "")
+
+    if config.box_head_convs:
+        box = convs(config.box_head_convs, config.box_head_norm) + " and a linear layer"
+    else:
+        box = "2 linear layers"
+    parts = [f"RPN {convs(config.rpn_conv_depth, None)}", f"box {box} of {config.hidden_dim}"]
+    if hasattr(config, "mask_num_convs"):
+        parts.append(f"mask {convs(config.mask_num_convs, config.mask_head_norm)}")
+    if hasattr(config, "keypoint_layers"):
+        head = convs(len(config.keypoint_layers), None)
+        parts.append(f"{config.num_keypoints} keypoints by {head}")
+    return ", ".join(parts)
+
+
+def _backbone(module: Any) -> str:
+    """The backbone in a few words."""
+    config = getattr(module, "config", None)
+    if isinstance(config, ResNetFPNConfig):
+        plain = (config.groups, config.width_per_group) == (1, 64)
+        wide = "" if plain else f" {config.groups}x{config.width_per_group}d"
+        name = f"{'ResNet' if config.groups == 1 else 'ResNeXt'}-{config.depth}{wide}"
+    elif isinstance(config, MobileNetFPNConfig):
+        name = f"MobileNetV3-{config.variant}"
+    else:
+        return type(module).__name__
+    pyramid = f" with {config.fpn_norm} norm" if config.fpn_norm else ""
+    return f"{name}, {config.norm} norm, epsilon {config.norm_eps:g}, FPN{pyramid}"
+
+
+def count_parameters(model: Any) -> dict[str, tuple[int, int]]:
+    """Count the numbers a model holds, part by part.
+
+    Args:
+        model: an ``mlx.nn.Module``.
+
+    Returns:
+        By part, the first two steps of the parameters' names (``backbone.fpn``): the number of
+        parameters, and of running means and variances.
+    """
+    parts: dict[str, tuple[int, int]] = {}
+    for name, array in _named_arrays(model):
+        part = ".".join(step for step in name.split(".")[:-1][:2] if not step.isdigit())
+        parameters, statistics = parts.get(part, (0, 0))
+        if name.rsplit(".", 1)[-1] in ("running_mean", "running_var"):
+            statistics += array.size
+        else:
+            parameters += array.size
+        parts[part] = (parameters, statistics)
+    return parts
+
+
+def _named_arrays(model: Any) -> list[tuple[str, Any]]:
+    from mlx.utils import tree_flatten
+
+    named: Any = tree_flatten(model.parameters())
+    return list(named)
+
+
+def _storage(model: Any) -> tuple[list[str], int]:
+    """The dtypes of a model's arrays and their bytes."""
+    arrays = [array for _, array in _named_arrays(model)]
+    dtypes = sorted({str(array.dtype).rsplit(".", 1)[-1] for array in arrays})
+    return dtypes, sum(array.nbytes for array in arrays)
+
+
+def _classes(count: int, names: tuple[str, ...] | None) -> str:
+    text = f"{count} with the background"
+    if names is None:
+        return f"{text}, without names"
+    real = [name for name in names[1:] if name != "N/A"]
+    more = ", ..." if len(real) > _NAMES_SHOWN else ""
+    named = "" if len(real) == count - 1 else f" ({len(real)} in use)"
+    return f"{text}{named}: {', '.join(real[:_NAMES_SHOWN])}{more}"

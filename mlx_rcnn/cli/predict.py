@@ -1,0 +1,257 @@
+"""``mlx_rcnn predict``: detections of image files as pictures, COCO results and a table."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ..inputs.images import find_images, load_image
+from ..outputs.coco import coco_results, image_ids, write_results
+from ..outputs.draw import draw_detections, readable_scale
+from ..outputs.pictures import picture_paths, write_picture
+from ..outputs.skeletons import skeleton_style
+from ..tables import display_width, pad
+from .errors import CommandError, load_model
+from .preflight import check_writable, make_folders, set_device
+
+SHOWN_SCORE = 0.5
+"""What pictures and the table show when no threshold is given; the JSON holds all detections."""
+
+_ROWS_SHOWN = 30
+_CLASSES_SHOWN = 3
+
+
+@dataclass
+class _Done:
+    """What a run has produced so far."""
+
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[tuple[str, ...]] = field(default_factory=list)
+    failed: int = 0
+    model_seconds: float = 0.0
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict on ``args.source`` and write what is found.
+
+    All that can be wrong with the arguments is checked before the model is loaded.
+
+    Args:
+        args: the parsed command line.
+
+    Returns:
+        The exit code: 0, 1 if an image was left out, 130 if interrupted (what was done is kept).
+
+    Raises:
+        CommandError: an argument that cannot work, or results that cannot be written.
+    """
+    paths = _sources(args.source)
+    results = Path(args.json) if args.json else Path(args.out) / "detections.json"
+    folders = [results.parent] if args.no_images else [results.parent, Path(args.out)]
+    if results.is_dir():
+        raise CommandError(f"--json {results} is a folder: expected a file")
+    if results.resolve() in [path.resolve() for path in paths]:
+        raise CommandError(f"--json {results} is one of the images: expected another file")
+    for folder in folders:
+        check_writable(folder)
+    set_device(args.device)
+    model = load_model(args.model, args.dtype)
+    classes = _class_labels(args.classes, model) if args.classes is not None else None
+    make_folders(folders)
+
+    done, code = _Done(), 0
+    began = time.perf_counter()
+    try:
+        _predict(args, model, classes, paths, done)
+    except KeyboardInterrupt:
+        print("mlx_rcnn: interrupted", file=sys.stderr)
+        code = 130
+    finally:
+        try:
+            write_results(results, done.entries)
+        except OSError as error:
+            raise CommandError(f"cannot write {results}: {error.strerror}", 1) from error
+    _report(args, done, results, time.perf_counter() - began)
+    return code or (1 if done.failed else 0)
+
+
+def _predict(
+    args: argparse.Namespace,
+    model: Any,
+    classes: list[int] | None,
+    paths: list[Path],
+    done: _Done,
+) -> None:
+    ids = image_ids(paths)
+    pictures = picture_paths(paths, Path(args.out))
+    top_k = args.top_k
+    if classes is not None and top_k is not None:
+        # The cut comes after the choice of classes: other classes must not use it up.
+        top_k = max(top_k, model.config.box_detections_per_img)
+    with tqdm(total=len(paths), unit="image", disable=len(paths) < 2) as bar:
+        for start in range(0, len(paths), args.batch_size):
+            chosen = range(len(paths))[start : start + args.batch_size]
+            batch = list(_readable(paths, chosen, done))
+            if batch:
+                began = time.perf_counter()
+                predictions = model.predict(
+                    [image for _, image in batch],
+                    score_thresh=args.score_thresh,
+                    nms_thresh=args.nms_thresh,
+                    top_k=top_k,
+                )
+                done.model_seconds += time.perf_counter() - began
+                for (i, image), prediction in zip(batch, predictions, strict=True):
+                    prediction = _select(prediction, classes, args.top_k)
+                    done.entries += coco_results(prediction, ids[i])
+                    done.rows.append(_row(args, paths[i], image, prediction, model.class_names))
+                    if not args.no_images:
+                        _write_picture(args, pictures[i], image, prediction, model, done)
+            bar.update(len(chosen))
+
+
+def _readable(
+    paths: list[Path], chosen: Sequence[int], done: _Done
+) -> Iterator[tuple[int, np.ndarray]]:
+    for i in chosen:
+        try:
+            yield i, load_image(paths[i])
+        except (OSError, ValueError) as error:
+            _complain(str(error), done)
+
+
+def _complain(message: str, done: _Done) -> None:
+    done.failed += 1
+    tqdm.write(f"mlx_rcnn: {message}", file=sys.stderr)
+
+
+def _select(
+    prediction: dict[str, np.ndarray], classes: list[int] | None, top_k: int | None
+) -> dict[str, np.ndarray]:
+    """The rows of the classes asked for, the best ``top_k`` of them."""
+    if classes is None:
+        return prediction
+    rows = np.flatnonzero(np.isin(prediction["labels"], classes))[:top_k]
+    return {name: array[rows] for name, array in prediction.items()}
+
+
+def _write_picture(
+    args: argparse.Namespace,
+    path: Path,
+    image: np.ndarray,
+    prediction: dict[str, np.ndarray],
+    model: Any,
+    done: _Done,
+) -> None:
+    picture = draw_detections(
+        image,
+        prediction,
+        model.class_names,
+        score_thresh=_shown_score(args),
+        scale=readable_scale(image.shape[1], image.shape[0]),
+        **skeleton_style(model),
+    )
+    try:
+        write_picture(path, picture)
+    except OSError as error:
+        _complain(f"cannot write {path}: {error.strerror or error}", done)
+
+
+def _shown_score(args: argparse.Namespace) -> float:
+    return SHOWN_SCORE if args.score_thresh is None else args.score_thresh
+
+
+def _row(
+    args: argparse.Namespace,
+    path: Path,
+    image: np.ndarray,
+    prediction: dict[str, np.ndarray],
+    names: tuple[str, ...] | None,
+) -> tuple[str, ...]:
+    shown = prediction["labels"][prediction["scores"] >= _shown_score(args)].tolist()
+    counts = Counter(shown).most_common()
+    text = ", ".join(
+        f"{names[label] if names else f'class {label}'} {count}"
+        for label, count in counts[:_CLASSES_SHOWN]
+    )
+    more = ", ..." if len(counts) > _CLASSES_SHOWN else ""
+    size = f"{image.shape[1]}x{image.shape[0]}"
+    return str(path), size, str(len(prediction["labels"])), str(len(shown)), text + more
+
+
+def _report(args: argparse.Namespace, done: _Done, results: Path, seconds: float) -> None:
+    score = f"score >= {_shown_score(args):g}"
+    table = [("image", "size", "detections", score, "classes"), *done.rows[:_ROWS_SHOWN]]
+    if args.score_thresh is not None:  # then the two counts are the same
+        table = [(*row[:3], row[4]) for row in table]
+    widths = [max(map(display_width, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = [
+            pad(cell, width, right=head in ("size", "detections", score))
+            for cell, width, head in zip(row, widths, table[0], strict=True)
+        ]
+        print("  ".join(cells).rstrip())
+    count = len(done.rows)
+    if count > _ROWS_SHOWN:
+        print(f"... and {count - _ROWS_SHOWN} more")
+    if count:
+        print(
+            f"\n{count} image{'s' * (count > 1)}, {len(done.entries)} detections; images per "
+            f"second: {count / done.model_seconds:.2f} model, {count / seconds:.2f} in all"
+        )
+        if not args.no_images:
+            print(f"pictures: {args.out} ({score})")
+    print(f"results: {results}")
+    if done.failed:
+        print(f"mlx_rcnn: {done.failed} failed, named above", file=sys.stderr)
+
+
+def _sources(given: list[str]) -> list[Path]:
+    sources: list[str] = []
+    try:
+        for source in given:
+            if source == "-":
+                lines = [line.rstrip("\r\n") for line in sys.stdin]
+                sources += [line for line in lines if line]
+            else:
+                sources.append(source)
+        if not sources:
+            raise CommandError("no paths on standard input: expected one a line")
+        return find_images(sources)
+    except (OSError, ValueError) as error:
+        raise CommandError(str(error)) from error
+
+
+def _class_labels(text: str, model: Any) -> list[int]:
+    """The labels that ``--classes`` names, by name (in any case) or by number."""
+    count = model.config.num_classes
+    names = model.class_names or ()
+    known = {name.lower(): label for label, name in enumerate(names) if label > 0 and name != "N/A"}
+    labels = []
+    for item in (part.strip() for part in text.split(",")):
+        if item.lower() in known:
+            labels.append(known[item.lower()])
+        elif item.isdecimal():
+            if not 1 <= int(item) < count:
+                raise CommandError(f"--classes: {item} is not in 1..{count - 1}")
+            labels.append(int(item))
+        elif not known:
+            raise CommandError(
+                f"--classes: {item!r} given, but the model has no class names: "
+                f"expected numbers from 1 to {count - 1}"
+            )
+        else:
+            near = difflib.get_close_matches(item.lower(), known, 3)
+            hint = f"did you mean {' or '.join(near)}?" if near else "see `mlx_rcnn info`"
+            raise CommandError(f"--classes: the model has no class {item!r}; {hint}")
+    return labels

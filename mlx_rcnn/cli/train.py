@@ -1,0 +1,182 @@
+"""``mlx_rcnn train``: from a data set and a model to a trained one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .. import models
+from ..checkpoints.backbone_weights import load_backbone
+from ..data.open import splits_of
+from ..training.checkpoint import BEST, LAST, read_progress
+from ..training.config import TrainConfig, flag, from_json
+from ..training.run_folder import check_folder
+from ..training.trainer import fit
+from .errors import CommandError, load_model
+from .train_flags import given_settings
+
+TRAIN, TRAINVAL, VAL = "train", "trainval", "val"
+BUILDERS: dict[str, Callable[..., Any]] = {
+    build.__name__: build
+    for build in (
+        models.faster_rcnn_resnet_50_fpn,
+        models.faster_rcnn_resnet_101_fpn,
+        models.mask_rcnn_resnet_50_fpn,
+        models.mask_rcnn_resnet_101_fpn,
+    )
+}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train ``args.model`` on ``args.data``.
+
+    All that can be wrong with the arguments is checked before training starts.
+
+    Args:
+        args: the parsed command line.
+
+    Returns:
+        The exit code: 0, or 130 if interrupted and saved.
+
+    Raises:
+        CommandError: an argument or data that cannot work (code 2), or a training that failed
+            (code 1).
+    """
+    folder = Path(args.output)
+    config = _config(args, folder)
+    model = _model(args, folder, config)
+    train_set, val_set = _data(args, model, config)
+    if len(train_set.class_names) < 2:
+        raise CommandError(f"{args.data} has no objects: expected some to learn from")
+    if args.resume:
+        _check_classes(folder, train_set.class_names)
+    try:
+        summary = fit(
+            model, train_set, val_set, config, folder, resume=args.resume,
+            overwrite=args.overwrite, allow_overlap=args.allow_overlap,
+        )  # fmt: skip
+    except (FloatingPointError, OSError) as error:
+        raise CommandError(_line(error), 1) from error
+    except (ValueError, TypeError) as error:
+        raise CommandError(_line(error)) from error
+    if summary.interrupted:
+        print(f"stopped after step {summary.step}; --resume goes on from {folder / LAST}")
+        return 130
+    kept = folder / (BEST if (folder / BEST).exists() else LAST)
+    score = "" if summary.best is None else f", AP {summary.best:.4f}"
+    print(f"trained {summary.step} steps; the best model is {kept}{score}")
+    return 0
+
+
+def _config(args: argparse.Namespace, folder: Path) -> TrainConfig:
+    """The settings; those of a resumed run hold unless others are given."""
+    given = given_settings(args)
+    try:
+        check_folder(folder, args.resume, args.overwrite)
+        if args.resume:
+            return replace(from_json(read_progress(folder).config), **given)
+        return TrainConfig(**given)
+    except FileExistsError as error:
+        text = _line(error).replace("resume it, overwrite it,", "give --resume, --overwrite,")
+        raise CommandError(f"--output {text}") from error
+    except OSError as error:
+        raise CommandError(f"--output {_line(error)}") from error
+    except (ValueError, TypeError) as error:
+        name, sign, rest = _line(error).partition("=")
+        known = sign and name in TrainConfig.__dataclass_fields__
+        raise CommandError(f"{flag(name)} {rest}" if known else _line(error)) from error
+
+
+def _model(args: argparse.Namespace, folder: Path, config: TrainConfig) -> Any:
+    if args.backbone is not None and args.model not in BUILDERS:
+        raise CommandError(
+            f"--backbone goes with --model {' or '.join(BUILDERS)}; any other has its own"
+        )
+    if args.model is None:
+        if not args.resume:
+            raise CommandError("--model is missing: expected a file, a directory or a name")
+        return load_model(str(folder / LAST))
+    if args.model not in BUILDERS:
+        return load_model(args.model)
+    import mlx.core as mx
+
+    mx.random.seed(config.seed)
+    build = BUILDERS[args.model]
+    if args.backbone is None:
+        # Batches of a few images are too small for batch statistics.
+        return build(backbone_num_classes=0, norm="group")
+    model = build(backbone_num_classes=0, norm="frozen")
+    try:
+        model.source = f"{args.model} on {load_backbone(model, args.backbone, classifier=False)}"
+    except (OSError, ValueError) as error:
+        raise CommandError(f"--backbone {args.backbone}: {_line(error)}") from error
+    return model
+
+
+def _data(args: argparse.Namespace, model: Any, config: TrainConfig) -> tuple[Any, Any]:
+    """The training set, and the validation set or ``None``."""
+    from ..data import open_dataset, report
+
+    options = {
+        "masks": model.needs_masks, "keypoints": model.needs_keypoints, "strict": args.strict,
+        "images": args.images,
+    }  # fmt: skip
+    for name, path, split in (
+        ("--split", args.data, args.split),
+        ("--val-split", args.val_data or args.data, args.val_split),
+    ):
+        if split is not None and Path(path).is_file():  # it would be the same data
+            raise CommandError(f"{name} {split}: {path} is one file and has no splits")
+    try:
+        split = args.split or _train_split(args)
+        train_set = open_dataset(args.data, args.format, split, **options)
+        splits = train_set.splits
+        print(report(train_set))
+        names, val = train_set.class_names, args.val_split
+        if args.val_data is None and val is None:
+            if VAL not in splits or config.val_fraction:
+                return train_set, None
+            val = VAL
+        val_set = open_dataset(
+            args.val_data or args.data, args.format, val, class_names=names, **options
+        )
+        return train_set, val_set
+    except (OSError, ValueError, TypeError) as error:
+        raise CommandError(_line(error)) from error
+
+
+def _train_split(args: argparse.Namespace) -> str | None:
+    """The split to train on where none is named; ``None`` for data without splits.
+
+    Raises:
+        CommandError: there are splits, and none of them is to train on.
+    """
+    root = Path(args.data)
+    if not root.is_dir():
+        return None
+    splits = splits_of(root, args.format)
+    if not splits or TRAIN in splits:
+        return TRAIN if splits else None
+    if TRAINVAL in splits:
+        print(f"mlx_rcnn: {root} has no split {TRAIN}: trained on {TRAINVAL}", file=sys.stderr)
+        return TRAINVAL
+    raise CommandError(
+        f"{root} has no split {TRAIN}: it has {', '.join(splits)}; give --split to train on one"
+    )
+
+
+def _check_classes(folder: Path, class_names: tuple[str, ...]) -> None:
+    old = read_progress(folder).class_names
+    if tuple(old) != tuple(class_names):
+        raise CommandError(
+            f"--resume: the run in {folder} is of the classes {', '.join(old[1:])}; the data has "
+            f"{', '.join(class_names[1:])}"
+        )
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

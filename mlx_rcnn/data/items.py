@@ -1,0 +1,272 @@
+"""What is checked of every image and object before training, and the rule for what fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config.categories import BACKGROUND
+from ..inputs.image_files import file_sizes
+from .polygons import segmentation_mask, segmentation_problem
+from .sample import Defect, Target, select
+
+# Boxes that pass the border by no more are rounding, and are clipped without a word.
+_OUTSIDE = 1.0
+
+
+@dataclass(slots=True)
+class RawObject:
+    """One annotated object before any check.
+
+    Args:
+        where: what to call it in a defect, after the image.
+        box: x1, y1, x2, y2 in pixels.
+        label: 1..C-1.
+        crowd, difficult: COCO's and VOC's marks.
+        segmentation: COCO polygons or RLE, or ``None``.
+        keypoints (K, 3): x, y, visibility, zero where that is; or ``None``.
+        keypoint_problem: what is wrong with some or all of them.
+        truth: the object in COCO's terms, for an evaluator; ``None`` if ``target`` is that.
+        area_known: whether its area is the file's.
+    """
+
+    where: str
+    box: Sequence[float]
+    label: int
+    crowd: bool = False
+    difficult: bool = False
+    segmentation: Any = None
+    keypoints: np.ndarray | None = None
+    keypoint_problem: str | None = None
+    truth: dict[str, Any] | None = None
+    area_known: bool = True
+
+
+@dataclass(slots=True)
+class Item:
+    """One image that can be loaded, with the objects that passed.
+
+    Args:
+        path, image_id, name: the image.
+        size: (height, width) as it will be loaded.
+        target: boxes, labels, iscrowd, difficult, and perhaps keypoints.
+        upright: whether to follow the EXIF orientation.
+        segmentations: one an object, or ``None`` without masks.
+        truth: the same objects in COCO's terms, or ``None`` where ``target`` is that.
+    """
+
+    path: Path
+    image_id: int | str
+    name: str
+    size: tuple[int, int]
+    target: Target
+    upright: bool = True
+    segmentations: list[Any] | None = None
+    truth: list[dict[str, Any]] | None = None
+
+
+def make_item(
+    path: Path,
+    image_id: int | str,
+    name: str,
+    annotated: tuple[int, int] | None,
+    objects: Sequence[RawObject],
+    defects: list[Defect],
+    masks: bool = False,
+    num_keypoints: int | None = None,
+) -> Item | None:
+    """Check one image and its objects; what does not pass goes to ``defects``.
+
+    Args:
+        path, image_id, name: the image.
+        annotated: (height, width) that the annotation gives, or ``None``.
+        objects: as annotated.
+        defects: extended in place.
+        masks: whether each object needs a segmentation. Default: ``False``.
+        num_keypoints: how many an object has; those of one that cannot be used are dropped, and it
+            stays as a box. Default: no keypoints.
+
+    Returns:
+        The item, or ``None`` if the image is dropped.
+    """
+    try:
+        stored, upright = image_sizes(path)
+    except (OSError, ValueError) as error:
+        defects.append(Defect(name, str(error), "image dropped"))
+        return None
+    size, follow = upright, True
+    if annotated is not None and annotated != upright:
+        if annotated != stored:
+            defects.append(
+                Defect(
+                    name,
+                    f"the image is {upright[1]}x{upright[0]}, its annotation says "
+                    f"{annotated[1]}x{annotated[0]}",
+                    "image dropped",
+                )
+            )
+            return None
+        size, follow = stored, False  # annotated as stored, before the EXIF turn
+    kept, boxes = _passing(objects, size, name, defects, masks)
+    target: Target = {
+        "boxes": np.array(boxes, np.float32).reshape(-1, 4),
+        "labels": np.array([o.label for o in kept], np.int32),
+        "iscrowd": np.array([o.crowd for o in kept], np.uint8),
+        "difficult": np.array([o.difficult for o in kept], np.uint8),
+    }
+    if num_keypoints is not None:
+        target["keypoints"] = _keypoints(kept, num_keypoints, name, defects)
+    segmentations = [o.segmentation for o in kept] if masks else None
+    truth = [o.truth for o in kept if o.truth is not None]
+    known = truth if len(truth) == len(kept) and truth else None
+    return Item(path, image_id, name, size, target, follow, segmentations, known)
+
+
+def drop_below_a_pixel(items: Sequence[Item | None], where: Path, defects: list[Defect]) -> None:
+    """Drop all objects of a dataset, if each is smaller than a pixel: those are no pixels.
+
+    Args:
+        items: the dataset's, changed in place.
+        where: the file or folder, for the message.
+        defects: extended in place.
+    """
+    found = [item for item in items if item is not None and len(item.target["boxes"])]
+    if not found:
+        return
+    boxes = np.concatenate([item.target["boxes"] for item in found])
+    if ((boxes[:, 2:] - boxes[:, :2]) >= 1).any():
+        return
+    kind = "fractions of the image" if boxes.max() <= 1 else "another unit"
+    problem = (
+        f"all {len(boxes)} boxes are smaller than a pixel, such as {_shown(tuple(boxes[0]))}: "
+        f"expected pixels, got {kind}"
+    )
+    defects.append(Defect(str(where), problem, "objects dropped"))
+    for item in found:
+        item.target = select(item.target, np.zeros(len(item.target["boxes"]), bool))
+        item.truth = None if item.truth is None else []
+        item.segmentations = None if item.segmentations is None else []
+
+
+def image_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) of an image file as stored and as upright, once it is known to be whole.
+
+    As :func:`~mlx_rcnn.inputs.image_files.file_sizes`, which loading agrees with.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The two sizes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImageError: the file is not a whole image.
+    """
+    return file_sizes(path)
+
+
+def check_class_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Class names with the background in front.
+
+    Args:
+        names: of labels 1..C-1.
+
+    Returns:
+        ``("__background__", *names)``.
+
+    Raises:
+        ValueError: a name comes up twice.
+    """
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise ValueError(f"two classes have the same name: {', '.join(twice)}")
+    return (BACKGROUND, *names)
+
+
+def _passing(
+    objects: Sequence[RawObject],
+    size: tuple[int, int],
+    name: str,
+    defects: list[Defect],
+    masks: bool,
+) -> tuple[list[RawObject], list[tuple[float, ...]]]:
+    """The objects that can be used, and their boxes cut to the image."""
+    height, width = size
+    kept: list[RawObject] = []
+    boxes: list[tuple[float, ...]] = []
+    seen: set[tuple[Any, ...]] = set()
+    for found in objects:
+        box = tuple(float(v) for v in found.box)
+        where = f"{name}, {found.where}"
+        problem = _problem(box, width, height) or (_mask_problem(found, size) if masks else None)
+        if problem is None and (box, found.label, found.crowd) in seen:
+            problem = f"box {_shown(box)} comes up twice"
+        if problem is not None:
+            defects.append(Defect(where, problem, "object dropped"))
+            continue
+        seen.add((box, found.label, found.crowd))
+        x1, y1, x2, y2 = box
+        cut = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
+        if x1 < -_OUTSIDE or y1 < -_OUTSIDE or x2 > width + _OUTSIDE or y2 > height + _OUTSIDE:
+            problem = f"box {_shown(box)} passes the border of the image of {width}x{height}"
+            defects.append(Defect(where, problem, "box clipped"))
+            _clip_truth(found, cut)
+        boxes.append(cut)
+        kept.append(found)
+    return kept, boxes
+
+
+def _clip_truth(found: RawObject, cut: tuple[float, ...]) -> None:
+    """Measure against the box that is trained on."""
+    if found.truth is not None:
+        width, height = cut[2] - cut[0], cut[3] - cut[1]
+        found.truth["bbox"] = [cut[0], cut[1], width, height]
+        if found.segmentation is None:
+            found.truth["area"] = min(found.truth["area"], width * height)
+
+
+def _problem(box: tuple[float, ...], width: int, height: int) -> str | None:
+    x1, y1, x2, y2 = box
+    if not np.isfinite(box).all():
+        return f"box {_shown(box)} is not finite"
+    if x2 <= x1 or y2 <= y1:
+        return f"box {_shown(box)} has no area"
+    # In float32, as training sees it: a sliver may vanish there.
+    clipped = np.clip(np.array(box, np.float32), 0, np.array([width, height] * 2, np.float32))
+    if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
+        return f"box {_shown(box)} lies outside the image of {width}x{height}"
+    return None
+
+
+def _mask_problem(found: RawObject, size: tuple[int, int]) -> str | None:
+    """What is wrong with a segmentation; what is sound goes to the ground truth too."""
+    problem = segmentation_problem(found.segmentation, *size)
+    if problem is None and found.truth is not None:
+        found.truth["segmentation"] = found.segmentation
+        if not found.area_known:
+            mask = segmentation_mask(found.segmentation, *size)
+            found.truth["area"] = float(np.count_nonzero(mask))
+    return problem
+
+
+def _keypoints(
+    objects: Sequence[RawObject], count: int, name: str, defects: list[Defect]
+) -> np.ndarray:
+    """(G, K, 3) float32."""
+    found = np.zeros((len(objects), count, 3), np.float32)
+    for row, item in zip(found, objects, strict=True):
+        if item.keypoints is not None:
+            row[:] = item.keypoints
+        if item.keypoint_problem is not None:
+            where = f"{name}, {item.where}"
+            defects.append(Defect(where, item.keypoint_problem, "keypoints dropped"))
+    return found
+
+
+def _shown(box: tuple[float, ...]) -> str:
+    return f"({', '.join(f'{v:g}' for v in box)})"

@@ -1,0 +1,99 @@
+"""What a branch over the RoIs, of masks or keypoints above all, needs around it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import mlx.core as mx
+import numpy as np
+
+from ..config.detector import FasterRCNNConfig
+from ..structures import BUCKET, Detections
+from . import SampledRoIs
+
+
+def in_pieces(rois: mx.array, at_once: int, run: Callable[[mx.array, slice], mx.array]) -> mx.array:
+    """Run a branch some RoIs at a time, in order, which bounds its memory.
+
+    Args:
+        rois (R, 5): see :func:`~mlx_rcnn.heads.rois.batch_rows`.
+        at_once: RoIs of a piece.
+        run: from a piece of them and the rows it has to what is wanted of these.
+
+    Returns:
+        All of it, R rows.
+    """
+    done: list[mx.array] = []
+    for start in range(0, rois.shape[0], at_once):
+        rows = slice(start, start + at_once)
+        piece = mx.depends(rois[rows], done[-1]) if done else rois[rows]
+        done.append(run(piece, rows))
+    return mx.concatenate(done) if len(done) > 1 else done[0]
+
+
+def rows_with_positives(rois: SampledRoIs) -> int:
+    """How many rows of each image can hold a positive: they stand first, and a branch is costly."""
+    most = int(np.array(mx.max(mx.sum(rois.positive, axis=1))))
+    return min(max(-(-most // BUCKET) * BUCKET, BUCKET), rois.labels.shape[1])
+
+
+def rows_of_targets(rois: SampledRoIs, count: int, targets: int) -> mx.array:
+    """Where the targets of the first ``count`` RoIs of each image stand in one flat list.
+
+    Args:
+        rois: S an image.
+        count: at most S.
+        targets: M, an image.
+
+    Returns:
+        (N * count,): rows of (N * M, ...).
+    """
+    first = mx.arange(rois.matched.shape[0])[:, None] * targets
+    return (first + rois.matched[:, :count]).reshape(-1)
+
+
+def valid_rois(detections: Detections) -> tuple[mx.array, mx.array] | None:
+    """RoIs (D, 5) and labels (D,) of the valid detections, image after image; evaluated before.
+
+    Args:
+        detections: of a batch, evaluated.
+
+    Returns:
+        ``None`` if there are none.
+    """
+    valid = np.flatnonzero(np.array(detections.valid).reshape(-1)).astype(np.int32)
+    if len(valid) == 0:
+        return None
+    chosen = mx.array(valid)
+    return batch_rows(detections.boxes)[chosen], detections.labels.reshape(-1)[chosen]
+
+
+def roi_scales(features: list[mx.array], height: int, config: FasterRCNNConfig) -> list[float]:
+    """Map pixels per input pixel of the levels RoIs are pooled from.
+
+    With ``anchor_stride`` set it is the inverse. Otherwise torchvision's rule: the power of two
+    nearest to map height over ``height``. For images a few pixels high that is not the true scale,
+    but the one with which torchvision's checkpoints give their detections.
+
+    Args:
+        features: maps (N, h, w, C), finest first.
+        height: the greatest *unpadded* height of the batch.
+        config: its ``anchor_stride`` and ``roi_levels``.
+
+    Returns:
+        One scale a level.
+    """
+    levels = features[: config.roi_levels]
+    if config.anchor_stride is not None:
+        stride = config.anchor_stride
+        strides = (stride,) * len(levels) if isinstance(stride, int) else stride
+        return [1.0 / s for s, _ in zip(strides, levels, strict=False)]
+    return [2.0 ** round(math.log2(f.shape[1] / height)) for f in levels]
+
+
+def batch_rows(boxes: mx.array) -> mx.array:
+    """Boxes (N, P, 4) as RoIs (N * P, 5), the batch index first."""
+    n, count, _ = boxes.shape
+    index = mx.broadcast_to(mx.arange(n, dtype=mx.float32)[:, None, None], (n, count, 1))
+    return mx.concatenate([index, boxes], axis=-1).reshape(-1, 5)

@@ -1,0 +1,1 @@
+"""From photos and annotations to network input."""

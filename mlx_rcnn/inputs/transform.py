@@ -1,0 +1,145 @@
+"""From images to network input, and boxes back.
+
+The resize rules are those of the libraries whose checkpoints we run, to the bit where they work on
+bytes: a grey level of difference in the input is enough to move detections.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ..config.detector import FasterRCNNConfig
+from ..ops import resize_opencv, resize_pillow, resize_torch
+from ..structures import Batch
+from .images import load_image
+
+
+def load_images(images: Any) -> list[np.ndarray]:
+    """Whatever ``predict`` takes, as a list of (H, W, 3) arrays, uint8 or float32 in [0, 1].
+
+    Args:
+        images: one image or a list of them (see :func:`~mlx_rcnn.inputs.images.load_image`), or a
+            batch (N, H, W, 3).
+
+    Returns:
+        One array an image.
+
+    Raises:
+        ValueError: an empty list, or an image that cannot be used.
+        FileNotFoundError: a path that does not exist.
+    """
+    if isinstance(images, list | tuple):
+        if not images:
+            raise ValueError("images is empty: expected at least one image")
+        return [load_image(image) for image in images]
+    if getattr(images, "ndim", None) == 4:
+        if images.shape[0] == 0:
+            raise ValueError(f"images has shape {tuple(images.shape)}: expected at least one image")
+        return [load_image(image) for image in images]
+    return [load_image(images)]
+
+
+def resized_size(height: int, width: int, config: FasterRCNNConfig) -> tuple[int, int]:
+    """Size after the resize: short side ``min_size``, unless the long one would pass ``max_size``.
+
+    torchvision cuts fractions off, detectron2 (``"pillow"``) and mmdetection (``"opencv"``) round
+    half up. A side is at least one pixel.
+
+    Args:
+        height, width: of the image given.
+        config: its ``min_size`` (the last one, if several), ``max_size`` and ``resize_rule``.
+
+    Returns:
+        (height, width) in pixels.
+    """
+    least = config.min_size if isinstance(config.min_size, int) else config.min_size[-1]
+    short, long = min(height, width), max(height, width)
+    if config.resize_rule == "pillow":
+        scale = least / short
+        h, w = (least, scale * width) if height < width else (scale * height, least)
+        if max(h, w) > config.max_size:
+            scale = config.max_size / max(h, w)
+            h, w = h * scale, w * scale
+    else:
+        scale = min(least / short, config.max_size / long)
+        h, w = height * scale, width * scale
+    half = 0.0 if config.resize_rule == "torch" else 0.5
+    return max(math.floor(h + half), 1), max(math.floor(w + half), 1)
+
+
+def preprocess(images: Sequence[np.ndarray], config: FasterRCNNConfig) -> Batch:
+    """Resize, normalise and pad a batch, as torchvision's ``GeneralizedRCNNTransform``.
+
+    Args:
+        images: (H, W, 3) RGB, uint8 or float32 in [0, 1].
+        config: the fields of the transform.
+
+    Returns:
+        The batch; its input size is the greatest of each side, rounded up to ``size_divisible``.
+    """
+    originals = np.array([image.shape[:2] for image in images])
+    sizes = np.array([resized_size(int(h), int(w), config) for h, w in originals])
+    step = config.size_divisible
+    height, width = (-(-sizes.max(axis=0) // step) * step).tolist()
+    pixels = np.zeros((len(images), height, width, 3), np.float32)
+    mean, std = np.array(config.image_mean), np.array(config.image_std)
+    for place, image, (h, w) in zip(pixels, images, sizes.tolist(), strict=True):
+        resized = _resize(image, (h, w), config.resize_rule)
+        unit = 1.0 if image.dtype == np.float32 and config.resize_rule == "torch" else 255.0
+        out = place[:h, :w]
+        # Normalising after the resize is the same up to rounding, and touches fewer pixels.
+        np.multiply(resized, (1.0 / (unit * std)).astype(np.float32), out=out)
+        out -= (mean / std).astype(np.float32)
+    if config.channel_order == "bgr":
+        pixels = np.ascontiguousarray(pixels[..., ::-1])
+    return Batch(mx.array(pixels), sizes, originals)
+
+
+def _resize(image: np.ndarray, size: tuple[int, int], rule: str) -> np.ndarray:
+    if rule == "torch":
+        return resize_torch(image, size)
+    if image.dtype != np.uint8:  # these two rules are defined on bytes
+        image = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return resize_pillow(image, size) if rule == "pillow" else resize_opencv(image, size)
+
+
+def keypoints_to_original(
+    keypoints: np.ndarray, size: Sequence[int], original_size: Sequence[int]
+) -> np.ndarray:
+    """Keypoints of the network input in pixels of the image given.
+
+    Args:
+        keypoints (D, K, 3): x, y in pixels of the resized image, and a visibility, which stays.
+        size: (height, width) after the resize.
+        original_size: (height, width) of the image given.
+
+    Returns:
+        (D, K, 3) float32, as torchvision's ``resize_keypoints``.
+    """
+    height, width = np.array(original_size, np.float32) / np.array(size, np.float32)
+    return keypoints * np.array([width, height, 1], np.float32)
+
+
+def boxes_to_original(
+    boxes: np.ndarray, size: Sequence[int], original_size: Sequence[int], clip: bool = False
+) -> np.ndarray:
+    """Boxes of the network input in pixels of the image given.
+
+    Args:
+        boxes (D, 4): xyxy, pixels of the resized image.
+        size: (height, width) after the resize.
+        original_size: (height, width) of the image given.
+        clip: cut off at its borders, as detectron2. Default: ``False``.
+
+    Returns:
+        (D, 4) float32, as torchvision's ``resize_boxes``.
+    """
+    original = np.array(original_size, np.float32)
+    ratio = original / np.array(size, np.float32)
+    boxes = (boxes * ratio[[1, 0, 1, 0]]).astype(np.float32)
+    return np.clip(boxes, np.float32(0), original[[1, 0, 1, 0]]) if clip else boxes

@@ -1,0 +1,1 @@
+"""What is made of detections: pictures, skeletons and COCO results."""

@@ -1,0 +1,90 @@
+"""Detections on disk: COCO results JSON and annotated pictures, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..files import replacing
+from ..ops.rle import encode_rle
+
+# COCO 2017 names its files 000000000139.jpg, COCO 2014 COCO_val2014_000000000139.jpg.
+_COCO_STEM = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")
+
+
+def image_ids(paths: Sequence[Path]) -> list[int | str]:
+    """The ``image_id`` of each image in COCO results.
+
+    Args:
+        paths: image files.
+
+    Returns:
+        The number for a file named as COCO names them (twelve digits: ``000000000139.jpg`` is 139),
+        the path as a string for every other, and for COCO names that come up twice.
+    """
+    matches = [_COCO_STEM.fullmatch(path.stem) for path in paths]
+    numbers = Counter(int(match[1]) for match in matches if match)
+    return [
+        int(match[1]) if match and numbers[int(match[1])] == 1 else path.as_posix()
+        for path, match in zip(paths, matches, strict=True)
+    ]
+
+
+def coco_results(prediction: Mapping[str, np.ndarray], image_id: int | str) -> list[dict[str, Any]]:
+    """Turn one prediction into entries of a COCO results file.
+
+    Args:
+        prediction: one dict of ``predict``: ``boxes`` (D, 4) xyxy pixels, ``scores`` (D,),
+            ``labels`` (D,), and if present ``masks`` (D, H, W) bool, ``keypoints`` (D, K, 3) and
+            ``keypoints_scores`` (D, K).
+        image_id: the id of the image the entries belong to.
+
+    Returns:
+        D dicts with ``image_id``, ``category_id`` (the label, which torchvision's checkpoints count
+        as COCO does), ``bbox`` [x, y, width, height] in pixels, ``score``, for masks
+        ``segmentation``, compressed RLE, and for keypoints ``keypoints``, x, y and visibility of
+        each in one list of 3 * K numbers, and ``keypoints_scores``, which COCO's format lacks;
+        ``score`` is the box's there, too.
+    """
+    boxes = np.asarray(prediction["boxes"], np.float64).reshape(-1, 4)
+    boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    entries: list[dict[str, Any]] = []
+    for i, (label, score) in enumerate(
+        zip(prediction["labels"], prediction["scores"], strict=True)
+    ):
+        entry: dict[str, Any] = {
+            "image_id": image_id,
+            "category_id": int(label),
+            "bbox": [round(float(v), 4) for v in boxes[i]],
+            "score": round(float(score), 8),
+        }
+        if "masks" in prediction:
+            entry["segmentation"] = encode_rle(prediction["masks"][i])
+        for name in ("keypoints", "keypoints_scores"):
+            if name in prediction:
+                entry[name] = np.round(prediction[name][i].astype(np.float64), 4).ravel().tolist()
+        entries.append(entry)
+    return entries
+
+
+def write_results(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Write COCO results as JSON, one entry a line.
+
+    Args:
+        path: the file, replaced as a whole once the new one is complete.
+        entries: what :func:`coco_results` gives, for any number of images.
+
+    Raises:
+        OSError: the file cannot be written; what was there before is untouched.
+    """
+    with replacing(path) as part, open(part, "w", encoding="utf-8") as file:
+        lines = ",\n".join(json.dumps(entry) for entry in entries)
+        file.write(f"[\n{lines}\n]\n" if entries else "[]\n")
+
+

@@ -1,0 +1,296 @@
+"""Draw detections on a photo: boxes, names, scores, translucent masks and skeletons."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ..inputs.images import load_image
+from .lettering import font, readable
+from .skeletons import LOGIT_THRESH, Joints, draw_skeletons, keypoint_arrays
+
+_GOLDEN_RATIO = 0.6180339887498949
+# Saturation and value of the colours, in turn.
+_TONES = ((0.45, 1.0), (0.78, 1.0), (0.90, 0.68), (0.60, 1.0), (1.0, 1.0), (0.70, 0.85))
+_SMALLEST_FONT = 8
+_READABLE_SIDE = 256  # pixels of the longer side below which a name no longer fits
+
+Color = tuple[int, int, int]
+Rect = tuple[int, int, int, int]
+
+
+class _Style(NamedTuple):
+    """Sizes in pixels, chosen from the image's: ``line`` of boxes, ``edge`` of masks, ``font``."""
+
+    line: int
+    edge: int
+    font: int
+
+
+class _Tag(NamedTuple):
+    """A label ready to draw: its filled rectangle, its text and the text's size."""
+
+    rect: Rect
+    text: str
+    font: int
+
+
+def draw_detections(
+    image: Any,
+    prediction: Mapping[str, Any],
+    class_names: Sequence[str] | None = None,
+    *,
+    score_thresh: float = 0.0,
+    alpha: float = 0.45,
+    scale: int = 1,
+    skeleton: Sequence[tuple[int, int]] | None = None,
+    keypoint_thresh: float = LOGIT_THRESH,
+) -> Image.Image:
+    """Draw what ``predict`` found in an image. Better scores lie on top of lesser ones.
+
+    Colours depend on the label alone. Line width and font size follow the image size; tags stay
+    inside the image, and shorten when it is too narrow for them.
+
+    Args:
+        image: the image that was predicted on, as :func:`mlx_rcnn.inputs.images.load_image` takes
+        it. prediction: one dict of ``predict``: ``boxes`` (D, 4) xyxy in pixels of ``image``,
+            ``scores`` (D,), ``labels`` (D,), and if present ``masks`` (D, H, W) bool, ``keypoints``
+            (D, K, 3) of x, y and a visibility, 0 for none, and ``keypoints_scores`` (D, K).
+        class_names: names indexed by label, the background's first. ``None`` writes ``class 7``.
+        score_thresh (float): leave out detections that score less. Default: ``0.0``.
+        alpha (float): opacity of the masks, 0 to 1. Default: ``0.45``.
+        scale (int): enlarge the picture this many times first, for images too small to write
+            on; see :func:`readable_scale`. Default: ``1``.
+        skeleton: pairs of keypoints to join, counted from 0, as ``model.keypoint_skeleton`` has
+            them. Default: dots alone.
+        keypoint_thresh (float): leave out keypoints that score less. Default: ``2.0``, for logits,
+            as in torchvision's example; :func:`~mlx_rcnn.outputs.skeletons.skeleton_style` tells a
+            model's.
+
+    Returns:
+        A new RGB image, ``scale`` times the size of ``image``.
+
+    Raises:
+        ValueError: arrays that do not belong together or to ``image``, or ``alpha`` outside [0, 1].
+    """
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"alpha={alpha!r}: expected a number in [0, 1]")
+    canvas = _pixels(load_image(image))
+    boxes, scores, labels, masks = _arrays(prediction, canvas.shape[:2])
+    joints = keypoint_arrays(prediction, len(boxes))
+    # From best to worst, whatever order the prediction is in; ties keep their order.
+    order = [i for i in np.argsort(-scores, kind="stable") if scores[i] >= score_thresh]
+    if scale > 1:  # whole pixels, so that boxes and masks enlarge exactly
+        canvas = canvas.repeat(scale, axis=0).repeat(scale, axis=1)
+    picture = Image.fromarray(canvas)
+    style = _style(*picture.size)
+    if masks is not None:
+        for i in reversed(order):
+            _blend_mask(picture, masks[i], _color(labels[i]), alpha, style.edge, scale)
+    if joints is not None:
+        shown = Joints(joints.points * scale, joints.scores >= keypoint_thresh)
+        draw_skeletons(picture, shown, boxes * scale, order, skeleton, style.line)
+    items = [
+        (_pixel_box(boxes[i] * scale, *picture.size), int(labels[i]), float(scores[i]))
+        for i in order
+    ]
+    _draw_boxes(picture, items, style, class_names)
+    return picture
+
+
+def readable_scale(width: int, height: int) -> int:
+    """By how much to enlarge an image of this size, so that a class name fits into it.
+
+    Args:
+        width (int), height (int): pixels.
+
+    Returns:
+        A whole factor, 1 from 256 pixels on the longer side, at most 16.
+    """
+    return min(16, math.ceil(_READABLE_SIDE / max(width, height)))
+
+
+def _draw_boxes(
+    picture: Image.Image,
+    items: Sequence[tuple[Rect, int, float]],
+    style: _Style,
+    class_names: Sequence[str] | None,
+) -> None:
+    """Draw (box, label, score), given from best to worst; all tags lie above all boxes."""
+    draw = ImageDraw.Draw(picture)
+    tags: list[tuple[_Tag, Color]] = []
+    for box, label, score in items:
+        taken = [tag.rect for tag, _ in tags]
+        tag = _place_tag(box, _name(label, class_names), score, style, picture.size, taken)
+        if tag is not None:
+            tags.append((tag, _color(label)))
+    for box, label, _ in reversed(items):
+        draw.rectangle(box, outline=_color(label), width=style.line)
+    for tag, color in reversed(tags):
+        _draw_tag(draw, tag, color)
+
+
+@lru_cache(maxsize=1024)
+def _color(label: int) -> Color:
+    """Steps of the golden ratio keep the hues of near labels far apart; six tones in turn separate
+    the labels whose hues come close, which lie 8, 13, 21, 34 or 55 apart."""
+    hue = (0.98 + (int(label) - 1) * _GOLDEN_RATIO) % 1.0
+    saturation, value = _TONES[int(label) % len(_TONES)]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _style(width: int, height: int) -> _Style:
+    side = math.sqrt(width * height)
+    line = max(1 if side < 400 else 2, round(side / 480))
+    letters = max(13, round(side * 0.0155))
+    # On a strip, three rows of text are the most that leave something of the picture to see.
+    letters = max(_SMALLEST_FONT, min(letters, min(width, height) // 3))
+    return _Style(line, max(1, round(line / 2)), letters)
+
+
+def _pixels(image: np.ndarray) -> np.ndarray:
+    """A writable uint8 copy."""
+    if image.dtype == np.uint8:
+        return image.copy()
+    return (np.clip(image, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+
+
+def _arrays(prediction: Mapping[str, Any], size: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
+    boxes = np.asarray(prediction["boxes"], np.float64).reshape(-1, 4)
+    scores = np.asarray(prediction["scores"], np.float64)
+    labels = np.asarray(prediction["labels"]).astype(int)
+    if not len(boxes) == len(scores) == len(labels):
+        raise ValueError(
+            f"prediction has {len(boxes)} boxes, {len(scores)} scores and {len(labels)} labels: "
+            "expected as many of each"
+        )
+    masks = prediction.get("masks")
+    if masks is not None:
+        masks = np.asarray(masks)
+        if masks.shape != (len(boxes), *size):
+            raise ValueError(
+                f"masks have shape {masks.shape}: expected {(len(boxes), *size)}, full masks of "
+                "this image"
+            )
+        masks = masks.astype(bool, copy=False)
+    return boxes, scores, labels, masks
+
+
+def _blend_mask(
+    picture: Image.Image, mask: np.ndarray, color: Color, alpha: float, edge: int, scale: int
+) -> None:
+    """Tint ``mask`` on ``picture``, its border opaque; touches only the rectangle it lies in."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if rows.size == 0:
+        return
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    columns = np.flatnonzero(mask[top:bottom].any(axis=0))
+    left, right = int(columns[0]), int(columns[-1]) + 1
+    inside = mask[top:bottom, left:right]
+    if scale > 1:
+        inside = inside.repeat(scale, axis=0).repeat(scale, axis=1)
+    core = np.pad(inside, 1)
+    for _ in range(edge):  # erode by one pixel
+        middle = core[1:-1, 1:-1] & core[:-2, 1:-1] & core[2:, 1:-1]
+        middle &= core[1:-1, :-2]
+        middle &= core[1:-1, 2:]
+        core[1:-1, 1:-1] = middle
+    opacity = inside * np.uint8(255)
+    opacity -= core[1:-1, 1:-1] * np.uint8(255 - round(255 * alpha))
+    picture.paste(color, (left * scale, top * scale), Image.fromarray(opacity))
+
+
+def _pixel_box(box: np.ndarray, width: int, height: int) -> Rect:
+    """The pixels a box covers, first and last, inside the image: all four sides stay visible."""
+    limits = np.array([width, height]) - 1
+    first = np.clip(np.floor(box[:2] + 0.5), 0, limits)
+    last = np.clip(np.floor(box[2:] + 0.5) - 1, first, limits)
+    return int(first[0]), int(first[1]), int(last[0]), int(last[1])
+
+
+def _name(label: int, class_names: Sequence[str] | None) -> str:
+    if class_names is not None and 0 <= label < len(class_names):
+        return readable(str(class_names[label]), label) or f"class {label}"
+    return f"class {label}"
+
+
+def _place_tag(
+    box: Rect, name: str, score: float, style: _Style, size: tuple[int, int], taken: Sequence[Rect]
+) -> _Tag | None:
+    """Where a tag hides least of the better ones: above its box, inside at the top, or below."""
+    small = box[3] - box[1] < 4 * style.font  # a full size tag would bury a small object
+    letters = max(_SMALLEST_FONT, round(style.font * 0.85)) if small else style.font
+    text = _fit_text(name, score, letters, size[0])
+    if not text:
+        return None
+    tag_width, tag_height, _ = _extent(text, letters)
+    best: tuple[float, Rect] | None = None
+    right = box[2] + 1 - tag_width
+    for x, y in (
+        (box[0], box[1] - tag_height),
+        (box[0] + style.line, box[1] + style.line),
+        (right, box[1] - tag_height),
+        (box[0], box[3] + 1),
+        (right - style.line, box[3] + 1 - style.line - tag_height),
+    ):
+        x = max(0, min(x, size[0] - tag_width))
+        y = max(0, min(y, size[1] - tag_height))
+        rect = (x, y, x + tag_width - 1, y + tag_height - 1)
+        hidden = sum(_overlap(rect, other) for other in taken)
+        if best is None or hidden < best[0]:
+            best = hidden, rect
+        if not hidden:
+            break
+    assert best is not None
+    return _Tag(best[1], text, letters)
+
+
+def _fit_text(name: str, score: float, letters: int, width: int) -> str:
+    """The longest of name and score, name, and shortened name that an image is wide enough for."""
+    for text in (f"{name} {score:.2f}", name):
+        if _extent(text, letters)[0] <= width:
+            return text
+    for end in range(len(name) - 1, 0, -1):
+        if _extent(name[:end] + ".", letters)[0] <= width:
+            return name[:end] + "."
+    return ""
+
+
+@lru_cache(maxsize=4096)
+def _extent(text: str, size: int) -> tuple[int, int, int]:
+    """Width and height of a tag and its inner margin, in pixels."""
+    margin = max(1, round(size * 0.2))
+    letters = font(text, size)
+    ascent, descent = letters.getmetrics()
+    return math.ceil(letters.getlength(text)) + 2 * margin, ascent + descent + margin, margin
+
+
+def _overlap(a: Rect, b: Rect) -> int:
+    width = min(a[2], b[2]) - max(a[0], b[0]) + 1
+    height = min(a[3], b[3]) - max(a[1], b[1]) + 1
+    return max(0, width) * max(0, height)
+
+
+def _draw_tag(draw: ImageDraw.ImageDraw, tag: _Tag, color: Color) -> None:
+    draw.rectangle(tag.rect, fill=color)
+    margin = _extent(tag.text, tag.font)[2]
+    letters = font(tag.text, tag.font)
+    ascent, _ = letters.getmetrics()
+    x, y = tag.rect[0] + margin, tag.rect[1] + margin // 2 + ascent
+    draw.text((x, y), tag.text, fill=_ink(color), font=letters, anchor="ls")
+
+
+@lru_cache(maxsize=1024)
+def _ink(color: Color) -> Color:
+    """Black or white, whichever contrasts more on ``color`` (WCAG 2's ratio): at least 4.5."""
+    linear = [c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in color]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    # Equal contrast where (1 + 0.05) / (luminance + 0.05) = (luminance + 0.05) / 0.05.
+    return (0, 0, 0) if luminance > math.sqrt(1.05 * 0.05) - 0.05 else (255, 255, 255)

@@ -1,0 +1,66 @@
+"""Annotated pictures on disk: under which name, and how written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from ..files import replacing
+
+_JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
+
+# Sources that lost nothing to compression keep that in their picture; photos become JPEG.
+_LOSSLESS_SUFFIXES = (
+    ".bmp", ".gif", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff",
+)  # fmt: skip
+
+
+def picture_paths(sources: Sequence[Path], folder: Path) -> list[Path]:
+    """Where the annotated picture of each source goes.
+
+    Args:
+        sources: image files.
+        folder: the folder for the pictures.
+
+    Returns:
+        One path a source: its stem with ``.png`` if it is stored without loss, else with a JPEG
+        suffix. Where two would share a name, or one would overwrite a source, ``_2``, ``_3`` ... is
+        added. Names that differ in case alone count as the same, as they are on macOS.
+    """
+    taken = {_identity(source) for source in sources}
+    paths = []
+    for source in sources:
+        suffix = source.suffix.lower()
+        if suffix in _LOSSLESS_SUFFIXES:
+            suffix = ".png"
+        elif suffix not in _JPEG_SUFFIXES:
+            suffix = ".jpg"
+        path, number = folder / f"{source.stem}{suffix}", 2
+        while _identity(path) in taken:
+            path, number = folder / f"{source.stem}_{number}{suffix}", number + 1
+        taken.add(_identity(path))
+        paths.append(path)
+    return paths
+
+
+def write_picture(path: Path, picture: Image.Image) -> None:
+    """Write a picture, as PNG or as JPEG of quality 95 by its suffix.
+
+    Args:
+        path: the file, replaced as a whole once the new one is complete.
+        picture: an RGB image.
+
+    Raises:
+        OSError: the file cannot be written; what was there before is untouched.
+    """
+    with replacing(path) as part:
+        if path.suffix == ".png":
+            picture.save(part, "PNG", compress_level=3)
+        else:  # full chroma resolution: thin coloured lines smear without it
+            picture.save(part, "JPEG", quality=95, subsampling=0)
+
+
+def _identity(path: Path) -> str:
+    return str(path.resolve()).casefold()

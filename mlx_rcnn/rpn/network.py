@@ -1,0 +1,252 @@
+"""Region proposal network (Ren et al., 2015): which anchors hold an object, and where exactly."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..config.detector import FasterRCNNConfig
+from ..layers import Conv2d, conv_relu
+from ..ops import clip_boxes, decode_boxes, encode_boxes, nms_mask
+from ..ops.losses import binary_cross_entropy, normaliser, smooth_l1
+from ..ops.matching import BELOW, match, sample
+from ..ops.nms import sort_scores, top_scores
+from ..structures import Proposals, Targets
+from .anchors import AnchorGenerator
+
+
+class RPNHead(nn.Module):
+    """A 3x3 convolution shared by all levels, then 1x1 objectness and box regression.
+
+    Args:
+        in_channels (int): channels of every map.
+        num_anchors (int): anchors a cell, A.
+        conv_depth (int): 3x3 convolutions. Default: ``1``.
+    """
+
+    def __init__(self, in_channels: int, num_anchors: int, conv_depth: int = 1):
+        super().__init__()
+        self.conv = [
+            [Conv2d(in_channels, in_channels, 3, padding=1, std=0.01)] for _ in range(conv_depth)
+        ]
+        self.cls_logits = Conv2d(in_channels, num_anchors, 1, std=0.01)
+        self.bbox_pred = Conv2d(in_channels, 4 * num_anchors, 1, std=0.01)
+
+    def __call__(self, features: list[mx.array]) -> tuple[list[mx.array], list[mx.array]]:
+        """Raw outputs of each level.
+
+        Args:
+            features: maps (N, h, w, C), finest first.
+
+        Returns:
+            Objectness logits (N, h*w*A) and deltas (N, h*w*A, 4) of each level, float32, in the
+            order of the anchors.
+        """
+        logits, deltas = [], []
+        for x in features:
+            n = x.shape[0]
+            for block in self.conv:
+                x = conv_relu(x, block[0])
+            logits.append(self.cls_logits(x).reshape(n, -1).astype(mx.float32))
+            deltas.append(self.bbox_pred(x).reshape(n, -1, 4).astype(mx.float32))
+        return logits, deltas
+
+
+class RPNOutputs(NamedTuple):
+    """One entry a level: ``logits`` (N, n), ``deltas`` (N, n, 4) and ``anchors`` (n, 4)."""
+
+    logits: list[mx.array]
+    deltas: list[mx.array]
+    anchors: list[mx.array]
+
+
+class RegionProposalNetwork(nn.Module):
+    """The head with its anchors and its rule for turning outputs into proposals.
+
+    Args:
+        config (FasterRCNNConfig): fields ``anchor_*``, ``aspect_ratios`` and ``rpn_*``.
+    """
+
+    def __init__(self, config: FasterRCNNConfig):
+        super().__init__()
+        self.anchors = AnchorGenerator(
+            config.anchor_sizes,
+            config.aspect_ratios,
+            config.use_fpn,
+            config.anchor_stride,
+            config.anchor_rounding,
+            config.anchor_offset,
+        )
+        self.head = RPNHead(config.feat_channels, self.anchors.per_cell, config.rpn_conv_depth)
+        self.nms_thresh, self.score_thresh = config.rpn_nms_thresh, config.rpn_score_thresh
+        self.min_size, self.ranking = config.rpn_min_size, config.rpn_ranking
+        self.clamp_both = config.bbox_clamp_both
+
+    def propose(
+        self,
+        features: list[mx.array],
+        sizes: mx.array,
+        input_size: tuple[int, int],
+        pre_nms_top_n: int,
+        post_nms_top_n: int,
+        rounds: int | None = None,
+    ) -> Proposals:
+        """Proposals of a batch.
+
+        Args:
+            features: maps (N, h, w, C), finest first.
+            sizes (N, 2): (height, width) of the unpadded images, to which boxes are clipped.
+            input_size: (H, W) of the padded batch.
+            pre_nms_top_n: best anchors kept of each level.
+            post_nms_top_n: proposals kept of each image, over all levels.
+            rounds: of :func:`~mlx_rcnn.ops.nms_mask`.
+
+        Returns:
+            P = ``post_nms_top_n`` proposals an image (fewer if there are fewer anchors).
+        """
+        return self.select(
+            self.outputs(features, input_size), sizes, pre_nms_top_n, post_nms_top_n, rounds
+        )
+
+    def outputs(self, features: list[mx.array], input_size: tuple[int, int]) -> RPNOutputs:
+        """The head's raw outputs and the anchors they belong to; arguments as :meth:`propose`."""
+        anchors = self.anchors([(f.shape[1], f.shape[2]) for f in features], input_size)
+        return RPNOutputs(*self.head(features), anchors)
+
+    def select(
+        self,
+        outputs: RPNOutputs,
+        sizes: mx.array,
+        pre_nms_top_n: int,
+        post_nms_top_n: int,
+        rounds: int | None = None,
+    ) -> Proposals:
+        """Proposals from raw outputs; arguments as :meth:`propose`."""
+        return select_proposals(
+            *outputs, sizes, pre_nms_top_n, post_nms_top_n,
+            self.nms_thresh, self.score_thresh, self.min_size, rounds, self.ranking,
+            self.clamp_both,
+        )  # fmt: skip
+
+
+def select_proposals(
+    logits: list[mx.array],
+    deltas: list[mx.array],
+    anchors: list[mx.array],
+    sizes: mx.array,
+    pre_nms_top_n: int,
+    post_nms_top_n: int,
+    nms_thresh: float,
+    score_thresh: float = 0.0,
+    min_size: float = 1e-3,
+    rounds: int | None = None,
+    ranking: str = "torchvision",
+    clamp_both: bool = False,
+) -> Proposals:
+    """The best anchors of each level, decoded, clipped, and suppressed within their level.
+
+    As ``filter_proposals`` of torchvision's ``RegionProposalNetwork``.
+
+    Args:
+        logits: objectness (N, n) of each level.
+        deltas: regressions (N, n, 4) of each level.
+        anchors: (n, 4) of each level, xyxy pixels of the network input.
+        sizes (N, 2): (height, width) of the unpadded images.
+        pre_nms_top_n: anchors kept of each level.
+        post_nms_top_n: proposals kept of each image.
+        nms_thresh: IoU above which a proposal is suppressed.
+        score_thresh: least sigmoid of the objectness. Default: ``0``.
+        min_size: least width and height, which must be above 0 too. Default: ``1e-3``.
+        rounds: of :func:`~mlx_rcnn.ops.nms_mask`.
+        ranking: ``"torchvision"``, ``"detectron2"`` or ``"mmdetection"``, see
+            :class:`~mlx_rcnn.FasterRCNNConfig`.
+        clamp_both: clamp log sizes from below too. Default: ``False``.
+
+    Returns:
+        The proposals, by falling score.
+    """
+    most = min(pre_nms_top_n, max(a.shape[0] for a in anchors))
+    by_logit = ranking == "detectron2"
+    boxes, scores, ranks, valid = [], [], [], []
+    for level_logits, level_deltas, level_anchors in zip(logits, deltas, anchors, strict=True):
+        n = level_anchors.shape[0]
+        level_ranks = mx.sigmoid(level_logits) if ranking == "mmdetection" else level_logits
+        best = top_scores(level_ranks, min(most, n))  # (N, k)
+        box = decode_boxes(
+            mx.take_along_axis(level_deltas, best[..., None], axis=1), level_anchors[best],
+            clip_below=clamp_both,
+        )  # fmt: skip
+        box = clip_boxes(box, sizes)
+        logit = mx.take_along_axis(level_logits, best, axis=1)
+        score = mx.sigmoid(logit)
+        side = box[..., 2:] - box[..., :2]
+        ok = mx.all((side >= min_size) & (side > 0), axis=-1) & (score >= score_thresh)
+        room = most - best.shape[1]  # every level gets equal length
+        boxes.append(mx.pad(box, [(0, 0), (0, room), (0, 0)]))
+        scores.append(mx.pad(score, [(0, 0), (0, room)]))
+        ranks.append(mx.pad(logit if by_logit else score, [(0, 0), (0, room)]))
+        valid.append(mx.pad(ok, [(0, 0), (0, room)]))
+    images, levels = logits[0].shape[0], len(logits)
+    box, score, rank, ok = (  # (N, L, k, ...)
+        mx.stack(v, axis=1) for v in (boxes, scores, ranks, valid)
+    )
+    keep, exact = nms_mask(
+        box.reshape(images * levels, most, 4), ok.reshape(images * levels, most), nms_thresh,
+        rounds=rounds,
+    )  # fmt: skip
+    keep = keep.reshape(images, levels * most)
+    score, rank = (v.reshape(images, levels * most) for v in (score, rank))
+    best = sort_scores(mx.where(keep, rank, -mx.inf))[:, :post_nms_top_n]
+    return Proposals(
+        mx.take_along_axis(box.reshape(images, -1, 4), best[..., None], axis=1),
+        mx.take_along_axis(score, best, axis=1),
+        mx.take_along_axis(keep, best, axis=1),
+        exact,
+    )
+
+
+def rpn_losses(
+    outputs: RPNOutputs, targets: Targets, config: FasterRCNNConfig, key: mx.array,
+    group: mx.distributed.Group | None = None,
+) -> tuple[mx.array, mx.array]:  # fmt: skip
+    """Objectness and box regression losses of a batch (Faster R-CNN, equation 1).
+
+    As torchvision's ``RegionProposalNetwork``: both are sums over the sampled anchors of the batch,
+    divided by their number.
+
+    Args:
+        outputs: of :meth:`RegionProposalNetwork.outputs`.
+        targets: in pixels of the network input.
+        config: the fields ``rpn_*_iou_thresh``, ``rpn_batch_size_per_image`` and
+            ``rpn_positive_fraction``.
+        key: of the sampling.
+        group: of the machines that share a batch. Default: none.
+
+    Returns:
+        Two scalars: binary cross-entropy, and smooth L1 over the positives.
+    """
+    logits, deltas = mx.concatenate(outputs.logits, axis=1), mx.concatenate(outputs.deltas, axis=1)
+    anchors = mx.concatenate(outputs.anchors)
+    classification = regression = count = mx.array(0.0)
+    for i, k in enumerate(mx.random.split(key, logits.shape[0])):
+        matched = match(
+            targets.boxes[i], targets.valid[i], anchors, config.rpn_fg_iou_thresh,
+            config.rpn_bg_iou_thresh, allow_low_quality=True,
+        )  # fmt: skip
+        chosen = sample(
+            matched >= 0, matched == BELOW, config.rpn_batch_size_per_image,
+            config.rpn_positive_fraction, k,
+        )  # fmt: skip
+        positive, anchor = chosen.positive[:, None], anchors[chosen.rows]
+        error = binary_cross_entropy(logits[i][chosen.rows], positive[:, 0].astype(mx.float32))
+        classification = classification + mx.sum(mx.where(chosen.valid, error, 0.0))
+        # Rows that are not positive aim at their own anchor: finite, and then left out.
+        target = targets.boxes[i][mx.maximum(matched[chosen.rows], 0)]
+        goal = encode_boxes(mx.where(positive, target, anchor), anchor)
+        error = smooth_l1(deltas[i][chosen.rows], goal)
+        regression = regression + mx.sum(mx.where(positive, error, 0.0))
+        count = count + mx.sum(chosen.valid)
+    count = normaliser(count, group)
+    return classification / count, regression / count

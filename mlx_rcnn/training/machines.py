@@ -1,0 +1,39 @@
+"""Several machines start from the same weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+
+from ..checkpoints.weights import Arrays, flatten, unflatten
+from .step import TrainStep
+
+
+def share_from_first(trainer: TrainStep, step: int) -> int:
+    """Give all machines the state that the first one has.
+
+    Args:
+        trainer: of this machine, changed in place; its shapes are the same everywhere.
+        step: of this machine.
+
+    Returns:
+        The first machine's step.
+    """
+    group = trainer.group
+    if group.size() == 1:
+        return step
+    first = group.rank() == 0
+
+    def share(value: mx.array) -> mx.array:
+        shared = mx.distributed.all_sum(value if first else mx.zeros_like(value), group=group)
+        mx.eval(shared)  # one after the other, in the same order everywhere
+        return shared
+
+    def share_all(tree: Any) -> Arrays:
+        return {name: share(value) for name, value in sorted(flatten(tree).items())}
+
+    trainer.model.update(unflatten(share_all(trainer.model.parameters())))
+    trainer.optimizer.state = unflatten(share_all(trainer.optimizer.state))
+    trainer.average = share_all(trainer.average)
+    return int(share(mx.array(step, dtype=mx.int32)).item())  # type: ignore[arg-type]

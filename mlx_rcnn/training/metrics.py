@@ -1,0 +1,180 @@
+"""What a run leaves to look at: metrics.jsonl, curves.png and pictures of predictions."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..files import replacing
+
+METRICS_FILE, CURVES_FILE, SAMPLES_FOLDER = "metrics.jsonl", "curves.png", "samples"
+SHOWN_SCORE = 0.5
+Evaluate = Callable[[Any, Any], dict[str, Any]]
+
+
+class Summary(NamedTuple):
+    """What became of a run: ``step`` and ``epoch`` reached, the ``best`` metric or ``None``,
+    ``metrics`` of the last evaluation, ``interrupted``, and ``peak_memory`` in bytes."""
+
+    step: int
+    epoch: int
+    best: float | None
+    metrics: dict[str, Any]
+    interrupted: bool
+    peak_memory: int
+
+
+def coco_evaluation(batch_size: int) -> Evaluate | None:
+    """COCO metrics of a model on a data set.
+
+    Args:
+        batch_size: images predicted at once.
+
+    Returns:
+        ``(model, dataset) -> metrics``, or ``None`` without faster-coco-eval (the extra ``eval``).
+    """
+    if find_spec("faster_coco_eval") is None:
+        return None
+    from ..evaluation import evaluate_coco
+
+    return lambda model, dataset: evaluate_coco(
+        model, dataset, batch_size=batch_size, progress=False
+    )
+
+
+def metric_of(model: Any) -> str:
+    """The metric that says how good a model of this kind is."""
+    if model.needs_keypoints:
+        return "keypoints_AP"
+    return "segm_AP" if model.needs_masks else "AP"
+
+
+def check_metric(name: str | None, known: Iterable[str]) -> None:
+    """Refuse a metric that an evaluation does not give.
+
+    Raises:
+        ValueError: with the nearest name.
+    """
+    names = sorted(known)
+    if name is not None and name not in names:
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"metric={name!r}: expected one of {', '.join(names)}{hint}")
+
+
+def coco_names(model: Any) -> list[str]:
+    """The metrics that COCO's evaluation gives of a model of this kind."""
+    boxes = ["AP", "AP50", "AP75", "APs", "APm", "APl",
+             "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]  # fmt: skip
+    names = list(boxes)
+    if model.needs_masks:
+        names += [f"segm_{name}" for name in boxes]
+    if model.needs_keypoints:
+        names += [f"keypoints_A{k}{at}" for k in "PR" for at in ("", "50", "75", "m", "l")]
+    return names
+
+
+class Metrics:
+    """The lines of ``metrics.jsonl``: one object a step, and one an epoch (``"kind"``).
+
+    Args:
+        folder: of the run.
+        step: where it stands; lines of later steps, of work that was lost, are removed, and so is a
+            line that was cut short.
+    """
+
+    def __init__(self, folder: Path, step: int = 0):
+        self.path = folder / METRICS_FILE
+        kept = [line for line in self.lines() if line["step"] <= step]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        with replacing(self.path) as part:
+            part.write_text(text, encoding="utf-8")
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All whole lines so far."""
+        if not self.path.is_file():
+            return []
+        found = []
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict) and isinstance(value.get("step"), int):
+                found.append(value)
+        return found
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Append a line; what is not finite becomes ``null``, as JSON has no word for it."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({k: _plain(v) for k, v in line.items()}) + "\n")
+
+    def evaluated(self, epoch: int) -> bool:
+        """Whether the line of an epoch, counted from 1, is there."""
+        return any(v.get("kind") == "epoch" and v.get("epoch") == epoch for v in self.lines())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def draw_curves(metrics: Metrics) -> bool:
+    """Draw ``curves.png``: losses and learning rate by step, metrics by epoch.
+
+    Args:
+        metrics: of the run.
+
+    Returns:
+        Whether it could: ``False`` without matplotlib (the extra ``plots``).
+    """
+    if find_spec("matplotlib") is None:
+        return False
+    lines = metrics.lines()
+    steps = [line for line in lines if line.get("kind") == "step"]
+    epochs = [line for line in lines if line.get("kind") == "epoch" and "metrics" in line]
+    figure = import_module("matplotlib.figure").Figure(figsize=(12, 4), layout="constrained")
+    losses, rate, scores = figure.subplots(1, 3)
+    for name in [key for key in (steps[-1] if steps else {}) if key.endswith("_loss")]:
+        known = [(v["step"], v[name]) for v in steps if v.get(name) is not None]
+        x, y = (np.array(column) for column in zip(*known, strict=True))
+        losses.plot(x, _smooth(y), label=name.removesuffix("_loss"))
+    rate.plot([v["step"] for v in steps], [v["lr"] for v in steps])
+    for name in ("AP", "AP50", "AP75", "segm_AP", "keypoints_AP"):
+        known = [(v["epoch"], v["metrics"].get(name)) for v in epochs]
+        known = [pair for pair in known if pair[1] is not None]
+        if known:
+            scores.plot(*zip(*known, strict=True), marker="o", label=name)
+    for axes, title, label in (
+        (losses, "losses", "step"), (rate, "learning rate", "step"), (scores, "validation", "epoch")
+    ):  # fmt: skip
+        axes.set(title=title, xlabel=label)
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
+    with replacing(metrics.path.with_name(CURVES_FILE)) as part:
+        figure.savefig(part, format="png", dpi=100)
+    return True
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """The mean of each value and up to 19 before it."""
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    end = np.arange(1, len(values) + 1)
+    start = np.maximum(end - 20, 0)
+    return (sums[end] - sums[start]) / (end - start)
+
+

@@ -1,0 +1,52 @@
+"""Pictures of what a model finds while it learns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..files import replacing
+from .metrics import SHOWN_SCORE
+
+TILE = 320  # pixels of a picture's longer side on the contact sheet
+TILES = 9
+
+
+def contact_sheet(
+    model: Any, dataset: Any, class_names: Sequence[str], path: Path, count: int = TILES
+) -> None:
+    """Draw predictions on evenly chosen images of a data set, side by side in one picture.
+
+    Args:
+        model: predicts.
+        dataset: gives images.
+        class_names: one name a class.
+        path: of the picture, replaced if it exists.
+        count: most images. Default: ``9``.
+
+    Raises:
+        OSError: it cannot be written, or an image cannot be read.
+    """
+    from ..outputs.draw import draw_detections, readable_scale
+    from ..outputs.skeletons import skeleton_style
+
+    count = min(count, len(dataset))
+    columns = math.ceil(math.sqrt(count))
+    sheet = Image.new("RGB", (columns * TILE, math.ceil(count / columns) * TILE), "white")
+    for place in range(count):
+        image = dataset[place * len(dataset) // count].image
+        [found] = model.predict(image)
+        height, width = image.shape[:2]
+        picture = draw_detections(
+            image, found, class_names, score_thresh=SHOWN_SCORE,
+            scale=readable_scale(width, height), **skeleton_style(model),
+        )  # fmt: skip
+        picture.thumbnail((TILE - 4, TILE - 4))
+        sheet.paste(picture, (place % columns * TILE + 2, place // columns * TILE + 2))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        sheet.save(part, format="PNG")

@@ -1,0 +1,112 @@
+"""The folder of a run: whether it may be written, and whether a run can go on from it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from .checkpoint import BEST, FOLDER, LAST, Progress
+from .config import TrainConfig, changes, from_json
+from .metrics import CURVES_FILE, METRICS_FILE, SAMPLES_FOLDER
+from .new_heads import DataKeypoints
+
+NONFINITE = "nonfinite"
+OURS = {LAST, BEST, NONFINITE, FOLDER, METRICS_FILE, CURVES_FILE, SAMPLES_FOLDER}
+
+
+def check_folder(folder: Path, resume: bool = False, overwrite: bool = False) -> None:
+    """Check that a run may write to a folder, and change nothing.
+
+    Args:
+        folder: need not exist.
+        resume: the run in it goes on. Default: ``False``.
+        overwrite: the run in it may be removed. Default: ``False``.
+
+    Raises:
+        FileExistsError: it holds another run, or other things.
+        FileNotFoundError: ``resume``, and it holds no checkpoint.
+        NotADirectoryError: it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file: expected a folder")
+    if resume:
+        if not (folder / LAST).exists():
+            raise FileNotFoundError(f"{folder} holds no checkpoint to resume from")
+        return
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    foreign = {name for name in found - OURS if not name.startswith(".")}
+    if foreign:
+        raise FileExistsError(
+            f"{folder} holds other things, such as {min(foreign)}: expected a new or empty folder"
+        )
+    # What a run leaves that was killed before its first checkpoint is no run.
+    if found & {LAST, BEST, NONFINITE} and not overwrite:
+        raise FileExistsError(f"{folder} holds another run: resume it, overwrite it, or name "
+                              "another folder")  # fmt: skip
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove a run and nothing else.
+
+    Args:
+        folder: that :func:`check_folder` let pass; need not exist.
+    """
+    for path in sorted(folder.iterdir()) if folder.exists() else ():
+        if path.name in OURS and (path.is_symlink() or path.is_file()):
+            path.unlink()  # the links first: never one to what is already gone
+    for name in (FOLDER, SAMPLES_FOLDER):
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+
+
+def describe_data(
+    train_set: Any, group: mx.distributed.Group, keypoints: DataKeypoints | None = None
+) -> dict[str, Any]:
+    """What about the data and machines must not change when a run is resumed."""
+    found: dict[str, Any] = {"images": len(train_set), "machines": group.size()}
+    if keypoints is not None:
+        found["keypoints"] = list(keypoints.names) if keypoints.names else keypoints.number
+    return found
+
+
+def check_resume(
+    progress: Progress, class_names: Sequence[str], config: TrainConfig, data: dict[str, Any]
+) -> TrainConfig:
+    """Check that a run goes on as it began.
+
+    Args:
+        progress: of its checkpoint.
+        class_names: of the data now.
+        config: asked for now; an open ``freeze`` is what it was.
+        data: of :func:`describe_data`.
+
+    Returns:
+        The config.
+
+    Raises:
+        ValueError: other classes, settings or data, or fewer epochs than are done.
+    """
+    if progress.class_names != list(class_names):
+        raise ValueError(
+            f"cannot resume: the run was trained for classes {', '.join(progress.class_names[1:])};"
+            f" the data has {', '.join(class_names[1:])}"
+        )
+    old = from_json(progress.config)
+    if config.freeze is None:
+        config = replace(config, freeze=old.freeze)
+    if config.metric is None:
+        config = replace(config, metric=old.metric)
+    odd = changes(old, config)
+    odd += [f"{k}: {v}, now {data.get(k)}" for k, v in progress.data.items() if data.get(k) != v]
+    if odd:
+        raise ValueError(f"cannot resume a run of other settings: {'; '.join(odd)}")
+    if config.epochs < progress.epoch:
+        raise ValueError(
+            f"cannot resume: epochs={config.epochs}, and the run has done {progress.epoch}"
+        )
+    return config
