@@ -13,11 +13,12 @@ from mlx_rcnn.messages import listing
 
 from .files.safetensors_file import load_safetensors
 from .files.state_dict import state_dict_of
-from .files.torch_file import load_pickle_file, load_torch_file
+from .files.torch_file import load_pickle_file, load_torch_file, read_extra
 from .libraries.architecture import Recognised, hints_of
 from .libraries.recognise import beside, knows, recognise, unprefixed
 from .origin import Origin, make_origin
 from .rename import rename
+from .settings import NOTE, with_settings
 
 
 class Checkpoint(NamedTuple):
@@ -59,6 +60,7 @@ def read_checkpoint(
         found = recognise(arrays, library, hints_of(content, path.name, style))
         extra = beside(arrays, found)
         arrays = {key: value for key, value in arrays.items() if key not in set(extra)}
+        found = with_settings(found, path, arrays, _note(path, content))
         renamed = rename(arrays, found.rules, found.detector.get("pool_size", (7, 7)))
         origin = make_origin(found.library, path.name, arrays, renamed, found.rules)
     except ValueError as error:
@@ -92,6 +94,13 @@ def read_state(path: Path, pick: str | None = None) -> tuple[dict[str, mx.array]
     read = load_pickle_file if _is_plain_pickle(path) else load_torch_file
     content = read(path)
     return state_dict_of(content, str(path), pick, knows), content
+
+
+def _note(path: Path, content: Any) -> str | None:
+    """The settings that the file itself carries."""
+    if isinstance(content, dict) and isinstance(content.get(NOTE), str):
+        return str(content[NOTE])
+    return None if path.suffix == ".safetensors" else read_extra(path, NOTE)
 
 
 def _is_plain_pickle(path: Path) -> bool:

@@ -36,6 +36,7 @@ __all__ = [
     "UnsafeCheckpointError",
     "load_pickle_file",
     "load_torch_file",
+    "read_extra",
 ]
 
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -71,6 +72,32 @@ def load_torch_file(path: str | os.PathLike[str]) -> Any:
         if bytes(data[:4]) == _ZIP:
             return finish(_some_use(_read_zip(data, factory, budget)))
         return finish(_read_legacy(data, factory, budget))
+
+
+def read_extra(path: str | os.PathLike[str], name: str) -> str | None:
+    """Reads a text that lies beside the tensors of a ``torch.save`` file.
+
+    Args:
+        path (str or os.PathLike): the file.
+        name (str): of the text.
+
+    Returns:
+        The text, or ``None`` without one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file is damaged, or the text is not UTF-8.
+    """
+    with _opened(path) as data:
+        if bytes(data[:4]) != _ZIP:
+            return None
+        archive = read_stored_zip(data, Budget(4 * len(data) + 2**24, "its objects"))
+        found = (v for k, v in archive.items() if k.partition("/")[2] == f"extra/{name}")
+        contents = next(found, None)
+        try:
+            return None if contents is None else bytes(contents).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"its {name} is not UTF-8") from error
 
 
 def load_pickle_file(path: str | os.PathLike[str]) -> Any:

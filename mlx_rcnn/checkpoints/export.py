@@ -14,7 +14,7 @@ from mlx_rcnn.convert.rename import rename_back, source_key
 
 from .. import models
 from ..config.detector import to_json
-from ..layers import BatchNorm
+from ..layers import BatchNorm, weights_to_come
 from ..models import FasterRCNN
 
 _VARIANCE, _COUNTER = "running_var", "num_batches_tracked"
@@ -112,7 +112,8 @@ def _torchvision_settings(model: FasterRCNN) -> list[str]:
     ours, found = _fields(model), []
     for name in models.__all__:
         if re.match(r"(faster|mask|keypoint)rcnn_", name):
-            built = getattr(models, name)(num_classes=classes)
+            with weights_to_come():  # shapes are all that is asked of it
+                built = getattr(models, name)(num_classes=classes)
             if {k: v.shape for k, v in _weights(built).items()} == shapes:
                 theirs = _fields(built)
                 other = [k for k in ours if ours[k] != theirs.get(k)]

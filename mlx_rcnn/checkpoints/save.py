@@ -41,10 +41,10 @@ def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"{directory} is a file: expected a directory")
-    write_model(directory, describe_model(model, kind), flat_parameters(model))
+    write_model(directory, description(model, kind), flat_parameters(model))
 
 
-def describe_model(model: FasterRCNN, kind: str) -> dict[str, Any]:
+def description(model: FasterRCNN, kind: str) -> dict[str, Any]:
     """What config.json holds: the model's config, with the sizes its heads have by now.
 
     Args:
@@ -52,11 +52,11 @@ def describe_model(model: FasterRCNN, kind: str) -> dict[str, Any]:
         kind: its key of ``MODELS``.
 
     Returns:
-        JSON-ready values.
+        ``model_type``, ``format_version``, ``source``, the config's fields, ``backbone`` (``None``
+        for the user's own) and perhaps ``origin``.
 
     Raises:
-        TypeError: a head is none of this package's.
-        ValueError: parts that do not fit each other.
+        TypeError, ValueError: as :func:`save`.
     """
     config, heads = to_json(model.config), model.roi_heads
     own = backbone_type(model.backbone)
