@@ -81,7 +81,8 @@ def test_there_and_back_is_the_identity(
     assert list(load_torch_file("back.pth")) == list(state)
     assert main(["convert", "s.pth", "direct.pth", "--to", "torchvision"]) == 0
     same_bits(load_torch_file("direct.pth"), state)
-    assert sorted(os.listdir()) == ["back.pth", "direct.pth", "model", "s.pth"]  # nothing left
+    wrote = ["back.pth", "back.pth.json", "direct.pth", "direct.pth.json", "model", "s.pth"]
+    assert sorted(os.listdir()) == wrote  # nothing left
 
 
 def test_verify_says_what_it_compared(here: Path, small_state, capsys) -> None:
@@ -193,7 +194,7 @@ def test_an_existing_destination(here: Path, small_state, capsys) -> None:
     assert "t.pth exists" in refused(capsys, "s.pth", "t.pth", *to)
     assert main(["convert", "s.pth", "t.pth", *to, "--overwrite"]) == 0
     assert len(load_torch_file("t.pth")) == 130
-    assert sorted(os.listdir()) == ["model", "photos", "s.pth", "t.pth"]
+    assert sorted(os.listdir()) == ["model", "photos", "s.pth", "t.pth", "t.pth.json"]
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_every_stage(models: Models, kind: str) -> None:
         grid = np.array(values[0]).reshape(13, 16, 3, 5, size).transpose(3, 2, 4, 0, 1)
         ours = grid.reshape(-1, 13, 16)[::3]
         np.testing.assert_allclose(ours, want[f"rpn_{name}"], atol=2e-4)
-    proposals = model._propose(features, mx.array([[203.0, 250.0]]), (203, 250), 1000)
+    proposals = model._propose(features, mx.array([[203.0, 250.0]]), (203, 250))
     boxes = np.array(proposals.boxes[0])[np.array(proposals.valid[0])]
     assert match_boxes(want["proposals"], boxes, 0.5) >= 0.99
     assert match_boxes(boxes, want["proposals"], 0.5) >= 0.99
