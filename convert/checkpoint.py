@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 
+from mlx_rcnn.messages import listing
+
 from .files.safetensors_file import load_safetensors
 from .files.state_dict import state_dict_of
-from .files.torch_file import load_pickle_file, load_torch_file
+from .files.torch_file import load_pickle_file, load_torch_file, read_extra
 from .libraries.architecture import Recognised, hints_of
-from .libraries.recognise import recognise, unprefixed
+from .libraries.recognise import beside, knows, recognise, unprefixed
 from .origin import Origin, make_origin
 from .rename import rename
-from .settings import with_settings
+from .settings import NOTE, with_settings
 
 
 class Checkpoint(NamedTuple):
@@ -32,7 +35,9 @@ class Checkpoint(NamedTuple):
     origin: Origin
 
 
-def read_checkpoint(path: Path, library: str = "auto", style: str | None = None) -> Checkpoint:
+def read_checkpoint(
+    path: Path, library: str = "auto", style: str | None = None, state: str | None = None
+) -> Checkpoint:
     """Read a checkpoint file and tell what it is.
 
     Args:
@@ -40,30 +45,40 @@ def read_checkpoint(path: Path, library: str = "auto", style: str | None = None)
         library: a key of ``mlx_rcnn.convert.libraries.recognise.LIBRARIES``, or ``"auto"``.
         style: mmdetection's ``"pytorch"`` or ``"caffe"``. Default: ``None``, by the file's config
             or name.
+        state: the key or the part its weights are under, where the file holds several networks.
+            Default: ``None``, the only one, or that under the usual names.
 
     Returns:
-        Its weights by our names.
+        Its weights by our names. Tensors beside the network are left out, with a warning.
 
     Raises:
         ValueError: not a checkpoint, or not of a network this package knows.
     """
-    state, content = read_state(path)
-    state = unprefixed(state)
+    whole, content = read_state(path, state)
     try:
-        found = recognise(state, library, hints_of(content, path.name, style))
-        found = with_settings(found, path, state)
-        renamed = rename(state, found.rules, found.detector.get("pool_size", (7, 7)))
-        origin = make_origin(found.library, path.name, state, renamed, found.rules)
+        arrays = unprefixed(whole)
+        found = recognise(arrays, library, hints_of(content, path.name, style))
+        extra = beside(arrays, found)
+        arrays = {key: value for key, value in arrays.items() if key not in set(extra)}
+        found = with_settings(found, path, arrays, _note(path, content))
+        renamed = rename(arrays, found.rules, found.detector.get("pool_size", (7, 7)))
+        origin = make_origin(found.library, path.name, arrays, renamed, found.rules)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return Checkpoint(path, state, found, renamed.weights, origin)
+    extra += [k for k in whole if not any(k.endswith(key) for key in arrays) and k not in extra]
+    if extra:
+        warnings.warn(f"{path}: left out, as no part of the network: {listing(extra)}",
+                      stacklevel=2)  # fmt: skip
+        found = found._replace(note=f"{found.note}; {len(extra)} tensors beside it left out")
+    return Checkpoint(path, arrays, found, renamed.weights, origin)
 
 
-def read_state(path: Path) -> tuple[dict[str, mx.array], Any]:
+def read_state(path: Path, pick: str | None = None) -> tuple[dict[str, mx.array], Any]:
     """The tensors of a checkpoint file of another library.
 
     Args:
         path: a file of ``torch.save``, a pickle of NumPy arrays, or safetensors.
+        pick: the key of one state dict of several. Default: ``None``.
 
     Returns:
         The state dict, and all that the file holds.
@@ -75,10 +90,17 @@ def read_state(path: Path) -> tuple[dict[str, mx.array], Any]:
         state, metadata = load_safetensors(path)
         if metadata.get("format") == "mlx":
             raise ValueError(f"{path} holds MLX weights: give its directory, with its config.json")
-        return state_dict_of(state, str(path)), metadata
+        return state_dict_of(state, str(path), pick, knows), metadata
     read = load_pickle_file if _is_plain_pickle(path) else load_torch_file
     content = read(path)
-    return state_dict_of(content, str(path)), content
+    return state_dict_of(content, str(path), pick, knows), content
+
+
+def _note(path: Path, content: Any) -> str | None:
+    """The settings that the file itself carries."""
+    if isinstance(content, dict) and isinstance(content.get(NOTE), str):
+        return str(content[NOTE])
+    return None if path.suffix == ".safetensors" else read_extra(path, NOTE)
 
 
 def _is_plain_pickle(path: Path) -> bool:

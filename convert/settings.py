@@ -3,6 +3,9 @@
 Keys and shapes tell a network's layers, not its groups of a norm, input sizes, thresholds or names.
 What this package writes for another library therefore has ``NAME.json`` beside ``NAME``, which the
 other library never looks at, and which is read again if it is there and belongs to the tensors.
+
+The checkpoint carries the same text inside: renaming it replaces the whole model. The file beside
+is for people, who may change it, and for a checkpoint that another library has written again.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ import mlx.core as mx
 
 from .libraries.architecture import Recognised
 
-KIND, TENSORS = "mlx_rcnn settings", "tensors"
+KIND, TENSORS, ID = "mlx_rcnn settings", "tensors", "settings_id"
+NOTE = "mlx_rcnn.json"
 _FIELDS: dict[str, type] = {"model_type": str, "backbone": dict, "detector": dict}
 
 
@@ -45,16 +49,21 @@ def settings_text(
         JSON.
     """
     parts = {"model_type": model_type, "backbone": dict(backbone), "detector": dict(detector)}
-    return json.dumps({KIND: 1, TENSORS: _digest(state), **parts}, indent=2) + "\n"
+    own = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return json.dumps({KIND: 1, ID: own, TENSORS: _digest(state), **parts}, indent=2) + "\n"
 
 
-def with_settings(found: Recognised, path: Path, state: Mapping[str, mx.array]) -> Recognised:
-    """What was recognised, with the settings that lie beside the file.
+def with_settings(
+    found: Recognised, path: Path, state: Mapping[str, mx.array], note: str | None = None
+) -> Recognised:
+    """What was recognised, with the settings that lie beside the file or in it.
 
     Args:
         found: by keys and shapes.
         path: of the checkpoint.
         state: its tensors by the other library's keys.
+        note: the settings in the file; those beside it count if they were written with them.
+            Default: ``None``, none.
 
     Returns:
         ``found`` itself where there are none; where they are of other tensors a warning says so.
@@ -63,17 +72,27 @@ def with_settings(found: Recognised, path: Path, state: Mapping[str, mx.array]) 
         ValueError: a settings file of this package that is damaged.
     """
     file = settings_file(path)
-    if not file.is_file():
+    inside, content = _content(note), _content(_text(file))
+    if content is None and file.is_file():
+        warnings.warn(f"{file} holds no settings of mlx_rcnn: passed over", stacklevel=2)
+    if inside is not None and (content is None or content.get(ID) != inside.get(ID)):
+        if content is not None:
+            warnings.warn(
+                f"{file} was not written with {path.name}: passed over, the settings in the "
+                "checkpoint are used",
+                stacklevel=2,
+            )
+        content, file = inside, path
+    if content is None:
         return found
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        content = None
-    if not isinstance(content, dict) or content.get(KIND) != 1:
-        return found  # somebody else's file
     if content.get(TENSORS) != _digest(state):
         warnings.warn(f"{file} is of other tensors than {path.name}: passed over", stacklevel=2)
         return found
+    if content.get("model_type") != found.model:
+        raise ValueError(
+            f"{file}: model_type {content.get('model_type')!r}, and the tensors of {path.name} are "
+            f"a {found.model}'s: remove the file to read {path.name} without settings"
+        )
     for name, kind in _FIELDS.items():
         if not isinstance(content.get(name), kind):
             raise ValueError(
@@ -84,8 +103,24 @@ def with_settings(found: Recognised, path: Path, state: Mapping[str, mx.array]) 
         model=content["model_type"],
         backbone=content["backbone"],
         detector=content["detector"],
-        note=f"{found.note}; settings of {file.name}",
+        note=f"{found.note}; settings {'in the file' if file == path else f'of {file.name}'}",
     )
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _content(text: str | None) -> dict[str, Any] | None:
+    """The settings of this package in a text, if it holds any."""
+    try:
+        content = None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) and content.get(KIND) == 1 else None
 
 
 def _digest(state: Mapping[str, mx.array]) -> str:

@@ -1,27 +1,90 @@
-"""Files written whole or not at all."""
+"""Files that are whole at every moment: written under another name, flushed, and renamed."""
 
 from __future__ import annotations
 
 import os
+import platform
+import re
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
+
+_NUMBER = count()  # threads of one process may write the same file
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give the name of a file beside ``path`` that takes its place if the block succeeds.
 
+    A process killed at any moment leaves the old file or the new one; what it had begun is removed
+    by the next that writes the same file.
+
     Args:
         path: the file to write or replace.
 
     Yields:
         The path to write to. It is removed if the block raises.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk; ``path`` is as it was.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    _remove_leftovers(path)
+    # The suffix stays: writers such as MLX's go by it.
+    part = path.with_name(f"{_prefix(path)}{os.getpid()}-{next(_NUMBER)}.part{path.suffix}")
     try:
         yield part
+        flush(part)
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    flush(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Have a file's or a folder's contents on the disk: a power cut must not reorder renames.
+
+    Args:
+        path: of it.
+
+    Raises:
+        OSError: the disk is full, or fails.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # some file systems cannot flush a folder
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _prefix(path: Path) -> str:
+    """Of the names that this machine writes ``path`` under."""
+    host = zlib.crc32(platform.node().encode())
+    return f".{path.name[:200]}.{host:08x}-"
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes of this machine began and, being gone, will never finish."""
+    prefix = _prefix(path)
+    pattern = re.compile(re.escape(prefix) + r"(\d+)-\d+\.part" + re.escape(path.suffix))
+    with suppress(OSError):
+        for entry in list(os.scandir(path.parent)):
+            match = pattern.fullmatch(entry.name)
+            if match and not _alive(int(match[1])):
+                with suppress(OSError):
+                    os.unlink(entry.path)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True

@@ -77,6 +77,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("models/training_pass.py", "draw_size"),  # a size of the images
     ("convert", None),  # checkpoints are NumPy until they are complete
     ("checkpoints/save.py", None),
+    ("checkpoints/directory.py", "_digest"),  # what is written to disk
     ("outputs/skeletons.py", None),
     ("outputs/draw.py", None),
     ("outputs/coco.py", None),

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .foreign import what_is, what_pickle, what_zip
 from .pickle_names import STORAGES, container_names, numpy_names, torch_names
 from .safe_values import (
     Budget,
@@ -35,18 +36,12 @@ __all__ = [
     "UnsafeCheckpointError",
     "load_pickle_file",
     "load_torch_file",
+    "read_extra",
 ]
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _ZIP = b"PK\3\4"
-_FOREIGN = {
-    b"version https://git-lfs": "a git-lfs pointer, not the file: fetch that with `git lfs pull`",
-    b"\x1f\x8b": "gzip data: unpack it first",
-    b"\xfd7zXZ": "xz data: unpack it first",
-    b"\x89HDF": "an HDF5 file",
-    b"\x93NUMPY": "a NumPy .npy file",
-}
 
 
 def load_torch_file(path: str | os.PathLike[str]) -> Any:
@@ -77,6 +72,32 @@ def load_torch_file(path: str | os.PathLike[str]) -> Any:
         if bytes(data[:4]) == _ZIP:
             return finish(_some_use(_read_zip(data, factory, budget)))
         return finish(_read_legacy(data, factory, budget))
+
+
+def read_extra(path: str | os.PathLike[str], name: str) -> str | None:
+    """Reads a text that lies beside the tensors of a ``torch.save`` file.
+
+    Args:
+        path (str or os.PathLike): the file.
+        name (str): of the text.
+
+    Returns:
+        The text, or ``None`` without one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file is damaged, or the text is not UTF-8.
+    """
+    with _opened(path) as data:
+        if bytes(data[:4]) != _ZIP:
+            return None
+        archive = read_stored_zip(data, Budget(4 * len(data) + 2**24, "its objects"))
+        found = (v for k, v in archive.items() if k.partition("/")[2] == f"extra/{name}")
+        contents = next(found, None)
+        try:
+            return None if contents is None else bytes(contents).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"its {name} is not UTF-8") from error
 
 
 def load_pickle_file(path: str | os.PathLike[str]) -> Any:
@@ -124,31 +145,13 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[memoryview]:
             if not os.fstat(file.fileno()).st_size:
                 raise CheckpointError("expected a checkpoint, the file is empty (0 bytes)")
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        _refuse_foreign(data)
+        if what := what_is(data, os.path.basename(name)):
+            raise CheckpointError(f"expected a checkpoint, got {what}")
         yield data
     except CheckpointError as error:
         raise type(error)(f"{name}: {error}") from error.__cause__
     except (ValueError, struct.error) as error:  # from decoding an opcode's argument
         raise CheckpointError(f"{name}: malformed pickle ({describe(str(error))})") from error
-
-
-def _refuse_foreign(data: memoryview) -> None:
-    """Names the common files that are not pickles at all."""
-    head = bytes(data[:1024])
-    what = next((text for magic, text in _FOREIGN.items() if head.startswith(magic)), None)
-    lower = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if lower.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        what = "an HTML page: it looks like HTML, so the download probably failed"
-    elif len(head) > 8 and head[8:9] == b"{" and 0 < int.from_bytes(head[:8], "little") < len(data):
-        what = "a safetensors file"
-    elif head[257:262] == b"ustar":
-        what = "a tar archive"
-    elif what is None and len(head) > 3 and not head.strip(bytes([9, 10, 13, *range(32, 127)])):
-        # Protocol 0 pickles are text too, but end in a dot and start with one of few opcodes.
-        if bytes(data[-1:]) != b"." or head[:1] not in b"(cdlVIFLN]}":
-            what = f"a text file that begins {describe(head[:40].decode())}"
-    if what:
-        raise CheckpointError(f"expected a checkpoint, got {what}")
 
 
 def _storage_id(saved: Any, parts: int, limit: int) -> tuple[str, str, int, Any]:
@@ -177,6 +180,8 @@ def _same(known: Storage, dtype: str, numel: int, key: str) -> None:
 
 def _read_zip(data: memoryview, factory: ArrayFactory, budget: Budget) -> Any:
     archive = read_stored_zip(data, budget)
+    if what := what_zip(archive):
+        raise CheckpointError(f"expected a checkpoint, got {what}")
     roots = [name.split("/")[0] for name in archive if name.partition("/")[2] == "data.pkl"]
     if len(roots) != 1:
         first = describe(list(archive)[:4])
@@ -210,6 +215,8 @@ def _read_zip(data: memoryview, factory: ArrayFactory, budget: Budget) -> Any:
         _same(storages[key], dtype, numel, key)
         return StorageSlice(storages[key], 0, numel)
 
+    if what := what_pickle(entries[f"{root}/data.pkl"]):
+        raise CheckpointError(f"expected a checkpoint, got {what}")
     names = torch_names(factory)
     return Unpickler(entries[f"{root}/data.pkl"], names, budget, persistent_load).load()
 

@@ -10,6 +10,7 @@ import os
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import IO, Any, NamedTuple
 
 import mlx.core as mx
@@ -36,13 +37,18 @@ _ALIGNMENT = 64  # of torch's own archives, so that it can map the file
 Write = Callable[[mx.array], None]
 
 
-def save_torch_file(content: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+def save_torch_file(
+    content: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    extra: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Write what ``torch.save`` would, in its zip format.
 
     Args:
         content: a state dict, or dicts, strings and numbers around one. Arrays become contiguous
             CPU tensors of their dtype, in this axis order.
         path: the file, replaced if it exists.
+        extra: text by name, that lies beside the tensors and torch does not look at. Default: none.
 
     Raises:
         TypeError: something else in it, or an array of a dtype torch does not have.
@@ -64,6 +70,8 @@ def save_torch_file(content: Mapping[str, Any], path: str | os.PathLike[str]) ->
         for index, value in enumerate(arrays):
             _entry(archive, f"data/{index}", _bits(value))
         _entry(archive, "version", b"3\n")
+        for name, text in extra.items():
+            _entry(archive, f"extra/{name}", text.encode("utf-8"))
 
 
 def save_pickle_file(content: Mapping[str, Any], path: str | os.PathLike[str]) -> None:

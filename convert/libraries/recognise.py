@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 import mlx.core as mx
 
-from ..files.state_dict import without_prefix
+from mlx_rcnn.messages import listing
+
 from ..rename import Rule
 from . import detectron2, mmdetection, torchvision
 from .architecture import NO_HINTS, Hints, Recognised
@@ -61,18 +63,75 @@ def rules_of(library: str, use_fpn: bool) -> Sequence[Rule]:
 
 
 def unprefixed(state: dict[str, mx.array]) -> dict[str, mx.array]:
-    """A state dict by the keys of its library, which a common prefix may hide.
+    """A state dict by the keys of its library, which a prefix may hide.
 
     Args:
         state: arrays by the library's keys, or by those under one prefix, as a network that is
-            part of another has them (``detector.backbone.body...``).
+            part of another has them (``detector.backbone.body...``). Other keys may lie beside
+            those of the prefix, as a metric's or an average's do: they are left out.
 
     Returns:
-        ``state`` itself if a library knows its keys, or none does without the prefix either.
+        ``state`` itself if a library knows its keys, or none does under any prefix.
+
+    Raises:
+        ValueError: several parts are networks that a library knows.
     """
-    inner: dict[str, mx.array] | None = state
-    while inner is not None:
-        if any(module.looks_like(inner) for module in LIBRARIES.values()):
-            return inner
-        inner = without_prefix(inner)
-    return state
+    if knows(state):
+        return state
+    found: list[str] = []
+    for prefix in _prefixes(state):
+        within = any(prefix.startswith(other) for other in found)
+        if not within and knows(_below(state, prefix)):
+            found.append(prefix)
+    if len(found) > 1:
+        raise ValueError(
+            f"holds several networks, under {listing(found)}: say which with state={found[0]!r}"
+        )
+    return _below(state, found[0]) if found else state
+
+
+def knows(state: Mapping[str, mx.array]) -> bool:
+    """Whether a library's detectors have such keys."""
+    return any(module.looks_like(state) for module in LIBRARIES.values())
+
+
+def _prefixes(state: Mapping[str, mx.array]) -> list[str]:
+    """All that keys start with, up to a dot, the shortest first."""
+    prefixes = {
+        key[: place + 1] for key in state for place, letter in enumerate(key) if letter == "."
+    }
+    return sorted(prefixes, key=lambda prefix: (len(prefix), prefix))
+
+
+def _below(state: Mapping[str, mx.array], prefix: str) -> dict[str, mx.array]:
+    return {k.removeprefix(prefix): value for k, value in state.items() if k.startswith(prefix)}
+
+
+_PARTS = {
+    "torchvision": ("backbone.", "rpn.", "roi_heads."),
+    "detectron2": ("backbone.", "proposal_generator.", "roi_heads."),
+    "mmdetection": ("backbone.", "neck.", "rpn_head.", "roi_head."),
+}
+"""The modules of each library's R-CNNs."""
+
+_PROFILES = ("total_ops", "total_params")
+"""Counts that the profiler thop leaves in every module."""
+
+
+def beside(state: Mapping[str, mx.array], found: Recognised) -> list[str]:
+    """The keys of a state dict that are no part of the network it was recognised as.
+
+    Args:
+        state: arrays by the library's keys.
+        found: what it was recognised as.
+
+    Returns:
+        Keys outside the network's own modules, which no rule of it renames.
+    """
+    parts, rules = _PARTS[found.library], [re.compile(rule.pattern) for rule in found.rules]
+    return [
+        key
+        for key in state
+        if key.rpartition(".")[2] in _PROFILES
+        or (not key.startswith(parts) and not any(rule.fullmatch(key) for rule in rules))
+    ]

@@ -290,6 +290,8 @@ def _something_else(state: Mapping[str, mx.array]) -> str | None:
     for key, name in signs.items():
         if key in state:
             return name
+    if sum(bool(re.match(r"(?:model\.)?\d+\.(?:conv|cv\d|m)\.", key)) for key in state) > 3:
+        return "a YOLO of Ultralytics"
     if "layer1.0.conv1.weight" in state and "fc.weight" in state:
         return "a ResNet classifier"
     return None

@@ -1,14 +1,11 @@
 """Models on disk: save, load, and telling what a checkpoint is.
 
 A saved model is a directory with ``config.json`` (what to build) and ``model.safetensors`` (the
-weights, metadata ``format: mlx``). The weights carry a copy of the config, so that the one rename
-that replaces them replaces the whole model; ``config.json`` is for people, who may change it, and
-holds as long as its ``config_id`` is that of the weights.
+weights, metadata ``format: mlx``); how they stay one model is told in ``directory``.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import fields
@@ -18,21 +15,17 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_rcnn.convert.checkpoint import Checkpoint, read_checkpoint
-from mlx_rcnn.convert.files.safetensors_file import load_safetensors
 from mlx_rcnn.convert.origin import from_json
 
 from ..backbones import BACKBONES
 from ..config.detector import make_config
 from ..layers import weights_to_come
-from ..messages import listing
 from ..models import FasterRCNN, KeypointRCNN, MaskRCNN
 from ..processes import check_process
+from .directory import ID, NEEDED, WEIGHTS_FILE, read_model
 from .find import find
 from .weights import assign, cast_weights
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-CONFIG, CONFIG_ID = "config", "config_id"  # in the weights' metadata; the second in config.json too
-PART = ".part-"
 FORMAT_VERSION = 1
 MODELS = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN, "keypoint_rcnn": KeypointRCNN}
 
@@ -48,7 +41,8 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
             Hugging Face Hub, ``"owner/name"`` or ``"owner/name@revision"``.
         **overrides: config fields to change (``box_score_thresh=0.3``, ``norm_eps=1e-5``);
             ``dtype`` ("float32", "float16", "bfloat16") of the convolutions and linears; ``style``
-            ("pytorch" or "caffe") of an mmdetection checkpoint that does not say it;
+            ("pytorch" or "caffe") of an mmdetection checkpoint that does not say it; ``state``, the
+            key of the one to take of several networks in a checkpoint file;
             ``backbone``, a module, for a saved model whose backbone is the user's own.
 
     Returns:
@@ -67,7 +61,8 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
     if path.is_dir():
         model = _load_directory(path, overrides)
     else:
-        found = read_checkpoint(path, style=overrides.pop("style", None))
+        style, state = (overrides.pop(name, None) for name in ("style", "state"))
+        found = read_checkpoint(path, style=style, state=state)
         model = from_checkpoint(found, **overrides)
     if dtype is not None:
         cast_weights(model, dtype)
@@ -77,19 +72,9 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
 
 
 def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (directory / name).is_file():
-            raise FileNotFoundError(
-                f"{directory} has no {name}: expected a directory written by mlx_rcnn.save"
-            )
-    file = directory / CONFIG_FILE
-    # The weights are opened first and once: whatever replaces them meanwhile, they are one model's.
-    weights, metadata = load_safetensors(directory / WEIGHTS_FILE)
-    content = _read_config(file, metadata)
-    names = ("model_type", "format_version", "source", "backbone")
-    if lacking := [name for name in names if name not in content]:
-        raise ValueError(f"{file} is no config of mlx_rcnn: it has no {listing(lacking)}")
-    kind, version, note, backbone = (content.pop(name) for name in names)
+    content, file, weights = read_model(directory)
+    kind, version, note, backbone = (content.pop(name) for name in NEEDED)
+    content.pop(ID, None)
     if kind not in tuple(MODELS) or version != FORMAT_VERSION:
         raise ValueError(
             f"{file}: model_type {kind!r} of format {version!r}, expected one "
@@ -112,21 +97,6 @@ def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
     assign(model, weights, str(directory / WEIGHTS_FILE))
     model.source, model.origin = note, origin
     return model
-
-
-def _read_config(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """config.json, or the weights' own copy where it is of other weights: a save was cut short."""
-    expected = metadata.get(CONFIG_ID)
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} holds a {type(content).__name__}, expected a config of mlx_rcnn")
-    own = content.pop(CONFIG_ID, None)
-    if expected is not None and own != expected and "model_type" in content:
-        content = json.loads(metadata[CONFIG])
-    return dict(content)
 
 
 def _check_counts(config: Mapping[str, Any], arrays: int) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -16,25 +13,16 @@ from ..backbones import backbone_type
 from ..config.detector import to_json
 from ..messages import listing
 from ..models import FasterRCNN
-from .load import (
-    CONFIG,
-    CONFIG_FILE,
-    CONFIG_ID,
-    FORMAT_VERSION,
-    MODELS,
-    PART,
-    WEIGHTS_FILE,
-    build_model,
-)
+from .directory import write_model
+from .load import FORMAT_VERSION, MODELS, build_model
 from .weights import flat_parameters
 
 
 def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
     """Write a model to a directory, from which :func:`load` gives the same one bit for bit.
 
-    Both files are written beside their place and renamed at the end: killed at any moment, on a
-    full disk or while another process loads it, the directory holds the old model or the new one. A
-    head that was replaced is saved as it is now.
+    Stopped at any moment, or on a full disk, the directory holds the old model or the new one, as
+    it does for whoever reads it meanwhile. A head that was replaced is saved as it is now.
 
     Args:
         model: a model of this package.
@@ -53,30 +41,7 @@ def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"{directory} is a file: expected a directory")
-    content = description(model, kind)
-    metadata = {"format": "mlx", **_config_metadata(content)}
-    text = json.dumps({**content, CONFIG_ID: metadata[CONFIG_ID]}, indent=2) + "\n"
-    directory.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(directory)
-    parts = {n: directory / f"{PART}{os.getpid()}-{n}" for n in (WEIGHTS_FILE, CONFIG_FILE)}
-    try:
-        parts[CONFIG_FILE].write_text(text, encoding="utf-8")
-        try:
-            mx.save_safetensors(str(parts[WEIGHTS_FILE]), flat_parameters(model), metadata)
-        except RuntimeError as error:  # MLX's, of a full disk
-            raise OSError(f"cannot write {directory / WEIGHTS_FILE}: {error}") from error
-        # The weights first: with their own copy of the config they are the new model by themselves.
-        for name in (WEIGHTS_FILE, CONFIG_FILE):
-            os.replace(parts[name], directory / name)
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
-
-
-def _config_metadata(content: Mapping[str, Any]) -> dict[str, str]:
-    """A config as the weights carry it, and what tells whether a config.json is theirs."""
-    text = json.dumps(content)
-    return {CONFIG: text, CONFIG_ID: hashlib.sha256(text.encode()).hexdigest()[:16]}
+    write_model(directory, description(model, kind), flat_parameters(model))
 
 
 def description(model: FasterRCNN, kind: str) -> dict[str, Any]:
@@ -126,25 +91,3 @@ def description(model: FasterRCNN, kind: str) -> dict[str, Any]:
     version = {"model_type": kind, "format_version": FORMAT_VERSION, "source": model.source}
     origin = {} if model.origin is None else {"origin": model.origin.to_json()}
     return {**version, **config, "backbone": backbone, **origin}
-
-
-def remove_leftovers(directory: Path) -> None:
-    """Remove what a process that was killed while saving left in a directory.
-
-    Args:
-        directory: exists; parts of processes that still run are left alone.
-    """
-    for part in directory.glob(f"{PART}*-*"):
-        number = part.name.removeprefix(PART).partition("-")[0]
-        if number.isdigit() and not _runs(int(number)):
-            part.unlink(missing_ok=True)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,19 +10,21 @@ from typing import Any
 from mlx_rcnn.convert.checkpoint import Checkpoint, read_checkpoint
 from mlx_rcnn.convert.files.torch_writer import save_pickle_file, save_torch_file
 from mlx_rcnn.convert.libraries.recognise import LIBRARIES
-from mlx_rcnn.convert.settings import settings_file, settings_text
+from mlx_rcnn.convert.settings import NOTE, settings_file, settings_text
 
 from .. import models
 from ..backbones import backbone_type
+from ..checkpoints.directory import CONFIG_FILE, WEIGHTS_FILE
 from ..checkpoints.export import export_state, settings
 from ..checkpoints.find import find
 from ..checkpoints.hub import looks_like_repository, upload
-from ..checkpoints.load import CONFIG_FILE, MODELS, from_checkpoint, load
+from ..checkpoints.load import MODELS, from_checkpoint, load
 from ..checkpoints.model_card import model_card
 from ..checkpoints.save import description, save
 from ..checkpoints.weights import cast_weights
 from ..config.categories import BACKGROUND, read_class_names
 from ..config.detector import to_json
+from ..files import flush, replacing
 from ..layers import weights_to_come
 from ..models import FasterRCNN
 from .convert_flags import SUFFIXES
@@ -112,7 +112,10 @@ def class_names(path: Path, num_classes: int) -> tuple[str, ...]:
 def _check(args: argparse.Namespace, dest: Path) -> None:
     """Refuse what cannot work before anything is read or downloaded."""
     if args.to == "mlx":
-        ours = dest.is_dir() and ((dest / CONFIG_FILE).is_file() or not any(dest.iterdir()))
+        ours = dest.is_dir() and (
+            any((dest / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE))
+            or not any(dest.iterdir())
+        )
         if dest.exists() and not ours:
             raise CommandError(f"{dest} is no model directory: it is not replaced")
     else:
@@ -178,40 +181,42 @@ def as_architecture(checkpoint: Checkpoint, name: str) -> Checkpoint:
 
 
 def _write(args: argparse.Namespace, model: FasterRCNN, dest: Path) -> None:
-    """Write beside ``dest`` and rename."""
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    part, old = (dest.with_name(f".{k}-{os.getpid()}-{dest.name}") for k in ("part", "old"))
-    beside = settings_file(part)
-    try:
-        if args.to == "mlx":
-            save(model, part)
-            card = model_card(model, _command(args), args.upload_repo)
-            (part / CARD).write_text(card, encoding="utf-8")
-            if dest.exists():  # not empty: only then can it be renamed over
-                os.replace(dest, old)
-        else:
-            tensors = export_state(model, args.to)
-            beside.write_text(_settings(model, tensors), encoding="utf-8")
-            _write_checkpoint(args.to, tensors, part, dest.suffix)
-        os.replace(part, dest)
-        if beside.exists():
-            os.replace(beside, settings_file(dest))
-    finally:
-        for left in (part, old, beside):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            left.unlink(missing_ok=True)
-
-
-def _write_checkpoint(library: str, tensors: dict[str, Any], part: Path, suffix: str) -> None:
-    """The tensors in the form in which a library keeps them."""
-    if library == "torchvision":
-        save_torch_file(tensors, part)
+    """Write all of it under other names, then rename: what counts in one step, copies after it."""
+    if args.to == "mlx":
+        card = model_card(model, _command(args), args.upload_repo)
+        fresh = not dest.exists()
+        dest.mkdir(parents=True, exist_ok=True)
+        try:
+            with replacing(dest / CARD) as part:
+                part.write_text(card, encoding="utf-8")
+                flush(part)
+                save(model, dest)
+        except BaseException:
+            if fresh and not any(dest.iterdir()):
+                dest.rmdir()
+            raise
         return
-    write = save_pickle_file if suffix == ".pkl" else save_torch_file
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    tensors = export_state(model, args.to)
+    text = _settings(model, tensors)
+    with replacing(settings_file(dest)) as beside:
+        beside.write_text(text, encoding="utf-8")
+        flush(beside)
+        with replacing(dest) as part:
+            _write_checkpoint(args.to, tensors, part, text)
+
+
+def _write_checkpoint(library: str, tensors: dict[str, Any], part: Path, text: str) -> None:
+    """The tensors in the form in which a library keeps them, and the settings in the same file."""
+    if library == "torchvision":
+        save_torch_file(tensors, part, {NOTE: text})
+        return
     name = "model" if library == "detectron2" else "state_dict"
     author = {"__author__": AUTHOR} if library == "detectron2" else {}
-    write({name: tensors} | author, part)
+    if part.suffix == ".pkl":
+        save_pickle_file({name: tensors, NOTE: text} | author, part)
+    else:
+        save_torch_file({name: tensors} | author, part, {NOTE: text})
 
 
 def _settings(model: FasterRCNN, tensors: dict[str, Any]) -> str:

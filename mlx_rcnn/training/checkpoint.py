@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from ..checkpoints.load import WEIGHTS_FILE
+from ..checkpoints.directory import WEIGHTS_FILE
 from ..checkpoints.save import save
 from ..checkpoints.weights import Arrays, assign, flatten, unflatten
 from .optimizer import optimizer_arrays, set_optimizer_arrays

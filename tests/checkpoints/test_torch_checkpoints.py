@@ -111,7 +111,10 @@ def test_wrong_weights_in_a_file(folder: Path, small_state: Callable[[str], Stat
     without = {k: v for k, v in state.items() if k != key}
     refused(put(folder, without), "missing 'backbone.net.layer2.0.conv1.weight'")
     refused(put(folder, {**state, key: state[key][:, 1:]}), r"misshaped .*layer2.0.conv1.weight")
-    refused(put(folder, {**state, "neck.weight": mx.zeros((1,))}), "no rule for 'neck.weight'")
+    inside = {**state, "rpn.neck.weight": mx.zeros((1,))}
+    refused(put(folder, inside), "no rule for 'rpn.neck.weight'")
+    with pytest.warns(UserWarning, match="left out, as no part of the network: 'neck.weight'"):
+        mlx_rcnn.load(put(folder, {**state, "neck.weight": mx.zeros((1,))}))
     whole = {**state, key: state[key].astype(mx.int32)}
     refused(put(folder, whole), "not float32, float16 or bfloat16: 'backbone.net.layer2.0.conv1")
     empty = {"conv1.weight": mx.zeros((1,)), "layer1.0.conv1.weight": mx.zeros((1,))}

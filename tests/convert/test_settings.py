@@ -13,6 +13,8 @@ from mlx.utils import tree_flatten
 import mlx_rcnn
 import tiny
 from mlx_rcnn.cli.main import main
+from mlx_rcnn.convert.files.torch_file import load_torch_file
+from mlx_rcnn.convert.files.torch_writer import save_torch_file
 
 IMAGE = np.random.default_rng(2).integers(0, 256, (70, 90, 3), np.uint8)
 UNUSUAL = {
@@ -49,11 +51,42 @@ def test_a_file_of_other_tensors_is_passed_over_and_said(tmp_path: Path) -> None
     beside = tmp_path / "a.pth.json"
     assert mlx_rcnn.load(tmp_path / "a.pth").config.box_score_thresh == 0.3
     beside.write_bytes((tmp_path / "b.pth.json").read_bytes())
+    with pytest.warns(UserWarning, match="a.pth.json was not written with a.pth: passed over"):
+        assert mlx_rcnn.load(tmp_path / "a.pth").config.box_score_thresh == 0.3  # of its own
+    # Written again by another library, which keeps no settings.
+    save_torch_file(load_torch_file(tmp_path / "a.pth"), tmp_path / "a.pth")
     with pytest.warns(UserWarning, match="a.pth.json is of other tensors than a.pth: passed over"):
         assert mlx_rcnn.load(tmp_path / "a.pth").config.box_score_thresh == 0.05
     beside.write_text("{}")  # somebody else's
-    assert mlx_rcnn.load(tmp_path / "a.pth").config.num_classes == 3
+    with pytest.warns(UserWarning, match="a.pth.json holds no settings of mlx_rcnn"):
+        assert mlx_rcnn.load(tmp_path / "a.pth").config.num_classes == 3
     content = json.loads((tmp_path / "b.pth.json").read_text())
     (tmp_path / "b.pth.json").write_text(json.dumps({**content, "detector": 3}))
     with pytest.raises(ValueError, match="b.pth.json: detector is no dict: remove the file"):
         mlx_rcnn.load(tmp_path / "b.pth")
+
+
+def test_changed_by_hand_and_trained_on(tmp_path: Path) -> None:
+    model = tiny.build(box_score_thresh=0.3)
+    mlx_rcnn.save(model, tmp_path / "m")
+    file, beside = tmp_path / "x.pth", tmp_path / "x.pth.json"
+    assert main(["convert", str(tmp_path / "m"), str(file), "--to", "torchvision"]) == 0
+    text = beside.read_text()
+    beside.write_text(text.replace('"box_score_thresh": 0.3', '"box_score_thresh": 0.6'))
+    assert mlx_rcnn.load(file).config.box_score_thresh == 0.6
+    beside.unlink()
+    assert mlx_rcnn.load(file).config.box_score_thresh == 0.3
+    beside.write_text(text)
+    state = {key: value * 2 for key, value in load_torch_file(file).items()}
+    save_torch_file({"model": state, "epoch": 3}, file)
+    assert mlx_rcnn.load(file).config.box_score_thresh == 0.3
+
+
+@pytest.mark.parametrize(("library", "suffix"), [("detectron2", ".pkl"), ("detectron2", ".pth")])
+def test_other_libraries_files_carry_settings_too(tmp_path, library: str, suffix: str) -> None:
+    model = tiny.build(norm="frozen", box_score_thresh=0.3, anchor_rounding=False)
+    mlx_rcnn.save(model, tmp_path / "m")
+    file = tmp_path / f"x{suffix}"
+    assert main(["convert", str(tmp_path / "m"), str(file), "--to", library]) == 0
+    (tmp_path / f"x{suffix}.json").unlink()
+    assert mlx_rcnn.load(file).config.box_score_thresh == 0.3
