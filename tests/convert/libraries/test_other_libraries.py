@@ -17,6 +17,7 @@ from mlx_rcnn.convert.libraries import detectron2, mmdetection
 from mlx_rcnn.convert.libraries.architecture import Hints
 from mlx_rcnn.convert.libraries.recognise import LIBRARIES, recognise, unprefixed
 from mlx_rcnn.convert.rename import Renamed, rename, rename_back
+from mlx_rcnn.layers import weights_to_come
 
 State = dict[str, mx.array]
 NAMES = {"detectron2": detectron2, "mmdet": mmdetection}
@@ -41,7 +42,8 @@ def convert(state: State, hints: Hints | None = None) -> tuple[FasterRCNN, Renam
     renamed = rename(state, found.rules, found.detector["pool_size"])
     cls = MaskRCNN if found.model == "mask_rcnn" else FasterRCNN
     body = {k: v for k, v in found.backbone.items() if k != "type"}
-    model = cls(ResNetFPNConfig(**body), **found.detector)
+    with weights_to_come():
+        model = cls(ResNetFPNConfig(**body), **found.detector)
     assign(model, renamed.weights, "file")
     return model, renamed
 
@@ -52,7 +54,8 @@ def small(classes: int = 4, mask: bool = False, agnostic: bool = False, **backbo
     if mask:
         options |= {"mask_hidden_channels": 8, "mask_num_convs": 2}
     cls = MaskRCNN if mask else FasterRCNN
-    return cls(ResNetFPNConfig(**{**net, **backbone}), 8, classes, **options)
+    with weights_to_come():
+        return cls(ResNetFPNConfig(**{**net, **backbone}), 8, classes, **options)
 
 
 def their_state(model: FasterRCNN, module: ModuleType) -> State:
