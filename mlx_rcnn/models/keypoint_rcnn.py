@@ -169,8 +169,8 @@ class KeypointRCNN(FasterRCNN):
         heads, size = self.roi_heads, self.config.keypoint_pool_size
 
         def run(piece: mx.array, _: slice) -> mx.array:
-            return heads.keypoint_predictor(
-                heads.keypoint_head(self._pool(features, piece, scales, size))
-            )
+            hidden = heads.keypoint_head(self._pool(features, piece, scales, size))
+            heatmaps: mx.array = heads.keypoint_predictor(hidden)
+            return heatmaps
 
         return in_pieces(rois, ROIS_AT_ONCE, run)

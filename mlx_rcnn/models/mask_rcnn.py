@@ -156,7 +156,9 @@ class MaskRCNN(FasterRCNN):
             pooled = heads.box_head.features(pooled) if self.config.res5_head else pooled
             x = heads.mask_head(pooled, None if valid is None else valid[rows])
             predictor = heads.mask_predictor
-            return predictor(x) if labels is None else predictor.of_labels(x, labels[rows])
+            logits: mx.array
+            logits = predictor(x) if labels is None else predictor.of_labels(x, labels[rows])
+            return logits
 
         # A batch norm's statistics are those of all valid RoIs (R,): they must go at once.
         whole = valid is not None and heads.mask_head.uses_batch

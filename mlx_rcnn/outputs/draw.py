@@ -159,7 +159,8 @@ def _pixels(image: np.ndarray) -> np.ndarray:
     """A writable uint8 copy."""
     if image.dtype == np.uint8:
         return image.copy()
-    return (np.clip(image, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    values: np.ndarray = np.clip(image, 0.0, 1.0) * 255.0 + 0.5
+    return values.astype(np.uint8)
 
 
 def _arrays(prediction: Mapping[str, Any], size: tuple[int, int]) -> tuple[Any, Any, Any, Any]:

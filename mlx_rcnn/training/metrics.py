@@ -175,6 +175,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     sums = np.cumsum(np.concatenate([[0.0], values]))
     end = np.arange(1, len(values) + 1)
     start = np.maximum(end - 20, 0)
-    return (sums[end] - sums[start]) / (end - start)
+    means: np.ndarray = (sums[end] - sums[start]) / (end - start)
+    return means
 
 
