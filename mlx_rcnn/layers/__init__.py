@@ -14,11 +14,10 @@ from .evaluated import EvaluatedModule, weights_to_come
 from .norm import BatchNorm, FrozenBatchNorm, GroupNorm, Norm, conv_norm, fold, make_norm
 
 __all__ = [
-    "EvaluatedModule",
-    "weights_to_come",
     "BatchNorm",
     "Conv2d",
     "ConvTranspose2d",
+    "EvaluatedModule",
     "FrozenBatchNorm",
     "GroupNorm",
     "Linear",
@@ -32,4 +31,5 @@ __all__ = [
     "max_pool",
     "upsample_bilinear",
     "upsample_nearest",
+    "weights_to_come",
 ]

@@ -168,7 +168,7 @@ class GroupNorm(nn.GroupNorm):
 
     def affine(self) -> None:
         """``None``: the image decides."""
-        return None
+        return
 
     def __call__(self, x: mx.array) -> mx.array:
         """(N, H, W, C) -> the same shape and dtype; statistics in float32."""

@@ -21,8 +21,11 @@ Evaluate = Callable[[Any, Any], dict[str, Any]]
 
 
 class Summary(NamedTuple):
-    """What became of a run: ``step`` and ``epoch`` reached, the ``best`` metric or ``None``,
-    ``metrics`` of the last evaluation, ``interrupted``, and ``peak_memory`` in bytes."""
+    """What became of a run.
+
+    ``step`` and ``epoch`` reached, the ``best`` metric or ``None``, ``metrics`` of the last
+    evaluation, ``interrupted``, and ``peak_memory`` in bytes.
+    """
 
     step: int
     epoch: int

@@ -16,7 +16,7 @@ from mlx_rcnn.models import faster_rcnn
 from mlx_rcnn.models.faster_rcnn import batch_rows, inference
 from mlx_rcnn.rpn import network as rpn
 from small import OPTIONS, PHOTOS, check, near, photo, same
-from suppression import MODULE as nms
+from suppression import MODULE as nms  # noqa: N811
 
 SQUARE = np.random.default_rng(4).integers(0, 256, (3, 90, 90, 3)).astype(np.uint8)
 
