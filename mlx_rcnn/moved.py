@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 # Below mlx_rcnn: the old module, and the modules that have its names now.
 _TABLE = {
@@ -88,7 +88,7 @@ MOVED = {
 class _OldModule(ModuleType):
     """A module whose names have several homes now; reading and patching reach them there."""
 
-    __path__: ClassVar[list[str]] = []
+    __path__: list[str] = []  # noqa: RUF012 - as ModuleType has it
 
     def __getattr__(self, name: str) -> Any:
         for home in MOVED[self.__name__]:
