@@ -165,6 +165,7 @@ def _heads(
     side = pool_side(state, linear, channels)
     classes = int(state["roi_heads.box_predictor.cls_score.weight"].shape[0])
     detector: dict[str, Any] = {
+        "stride_rule": "torchvision",
         "feat_channels": channels,
         "num_classes": classes,
         "use_fpn": True,

@@ -90,6 +90,7 @@ def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
         )
     try:
         origin = from_json(content.pop("origin", None))
+        content.setdefault("stride_rule", "torchvision")  # the only one there was
         _check_counts(content, len(weights))
         model = build_model(kind, backbone, content, overrides)
     except (TypeError, ValueError) as error:

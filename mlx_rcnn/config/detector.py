@@ -22,6 +22,7 @@ from .checks import (
 )
 
 T = TypeVar("T", bound="FasterRCNNConfig")
+STRIDE_RULES = ("exact", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,11 @@ class FasterRCNNConfig:
             level, a tuple of tuples has one entry a level. ``None`` means (128, 256, 512) on one
             map and one size a level, 32, 64, 128, 256, 512, on a pyramid.
         aspect_ratios (tuple of float): height / width. Default: ``(0.5, 1.0, 2.0)``.
-        anchor_stride: pixels between anchors, one number or one a level; ``None`` infers it as
-            input size // map size, as torchvision does.
+        anchor_stride: pixels between anchors, one number or one a level, and the inverse of the
+            scales RoIs are pooled at; ``None`` infers it by ``stride_rule``.
+        stride_rule (str): ``"exact"``, the backbone's own strides, or ``"torchvision"``, as it
+            infers them from the sizes of the padded input and its maps, for checkpoints trained
+            with that. Default: ``"exact"``.
         anchor_rounding (bool): round the cell anchors to whole pixels (torchvision).
         anchor_offset (float): shift of the anchor grid, in strides. Default: ``0``.
         pool_size ((int, int)): RoIAlign's output for the box head. Default: ``(7, 7)``.
@@ -86,6 +90,7 @@ class FasterRCNNConfig:
     anchor_sizes: tuple[Any, ...] | None = None
     aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     anchor_stride: int | tuple[int, ...] | None = None
+    stride_rule: str = "exact"
     anchor_rounding: bool = True
     anchor_offset: float = 0.0
     pool_size: tuple[int, int] = (7, 7)
@@ -174,6 +179,7 @@ class FasterRCNNConfig:
             check_row(self, name, n)
             check_sizes(self, name)
         check_choice(self, "channel_order", ("rgb", "bgr"))
+        check_choice(self, "stride_rule", STRIDE_RULES)
         check_choice(self, "resize_rule", ("torch", "pillow", "opencv"))
         check_choice(self, "rpn_ranking", ("torchvision", "detectron2", "mmdetection"))
         self._check_names()

@@ -10,7 +10,7 @@ from .conv import (
     upsample_bilinear,
     upsample_nearest,
 )
-from .evaluated import EvaluatedModule, weights_to_come
+from .evaluated import EvaluatedModule, inference, weights_to_come
 from .norm import BatchNorm, FrozenBatchNorm, GroupNorm, Norm, conv_norm, fold, make_norm
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "fold",
     "hard_sigmoid",
     "hard_swish",
+    "inference",
     "make_norm",
     "max_pool",
     "upsample_bilinear",

@@ -13,8 +13,10 @@ from ..heads import KeypointRCNNHeads, KeypointRCNNPredictor, keypoint_loss, key
 from ..heads.keypoint import ROIS_AT_ONCE
 from ..heads.rois import batch_rows, in_pieces, rows_of_targets, rows_with_positives, valid_rois
 from ..inputs.transform import keypoints_to_original, load_images, preprocess
+from ..layers import inference
 from ..ops import heatmaps_to_keypoints, keypoint_probabilities
-from .faster_rcnn import FasterRCNN, inference, to_results
+from .faster_rcnn import FasterRCNN, to_results
+from .strides import Scales
 from .training_pass import training_pass, with_total
 
 
@@ -103,7 +105,7 @@ class KeypointRCNN(FasterRCNN):
         limits = self._limits(score_thresh, nms_thresh, top_k)
         batch = preprocess(load_images(images), self.config)
         model = inference(self)
-        features, scales, detections = model._detect(batch, limits)
+        features, scales, detections = model.detect(batch, limits)
         chosen = valid_rois(detections)
         count = self.roi_heads.keypoint_predictor.num_keypoints
         heatmaps, boxes = np.zeros((0, 1, 1, count), np.float32), np.zeros((0, 4), np.float32)
@@ -164,12 +166,12 @@ class KeypointRCNN(FasterRCNN):
         loss = keypoint_loss(logits, cells, valid & positive[:, None], group)
         return with_total({**found.losses, "keypoint_loss": loss})
 
-    def _keypoints(self, features: list[mx.array], rois: mx.array, scales: list[float]) -> mx.array:
+    def _keypoints(self, features: list[mx.array], rois: mx.array, scales: Scales) -> mx.array:
         """Heatmaps (R, 56, 56, K) of RoIs (R, 5)."""
         heads, size = self.roi_heads, self.config.keypoint_pool_size
 
         def run(piece: mx.array, _: slice) -> mx.array:
-            hidden = heads.keypoint_head(self._pool(features, piece, scales, size))
+            hidden = heads.keypoint_head(self.pool(features, piece, scales, size))
             heatmaps: mx.array = heads.keypoint_predictor(hidden)
             return heatmaps
 

@@ -11,13 +11,14 @@ import mlx.nn as nn
 
 from ..config.detector import FasterRCNNConfig
 from ..heads import SampledRoIs, box_losses, sample_rois
-from ..heads.rois import batch_rows, roi_scales
+from ..heads.rois import batch_rows
 from ..inputs.targets import prepare_targets
 from ..inputs.transform import load_images, preprocess
 from ..ops.nms import settle
 from ..processes import about_to_compute
 from ..rpn.network import RPNOutputs, rpn_losses
 from ..structures import Proposals, Targets
+from .strides import Scales, image_strides
 
 
 class TrainingPass(NamedTuple):
@@ -25,7 +26,7 @@ class TrainingPass(NamedTuple):
 
     losses: dict[str, mx.array]
     features: list[mx.array]
-    scales: list[float]
+    scales: Scales
     targets: Targets
     rois: SampledRoIs
 
@@ -47,13 +48,14 @@ def training_pass(
     classes = heads.box_predictor.cls_score.weight.shape[0]
     points = heads.keypoint_predictor.num_keypoints if model.needs_keypoints else None
     goals = prepare_targets(targets, batch, classes, model.needs_masks, points)
-    features = model._features(batch.pixels)
-    outputs = model.rpn.outputs(features, (batch.pixels.shape[1], batch.pixels.shape[2]))
+    features = model.features(batch.pixels)
+    strides = image_strides(config, model.map_sizes, batch.sizes, len(features))
+    outputs = model.rpn.outputs(features, strides.anchors)
     rpn_cls, rpn_reg = rpn_losses(outputs, goals, config, rpn_key, group)
     proposals = training_proposals(model, outputs, mx.array(batch.sizes).astype(mx.float32))
     rois = sample_rois(proposals, goals, config, roi_key)
-    scales = roi_scales(features, int(batch.sizes[:, 0].max()), config)
-    pooled = model._pool(features, batch_rows(rois.boxes), scales, config.pool_size)
+    scales = strides.scales
+    pooled = model.pool(features, batch_rows(rois.boxes), scales, config.pool_size)
     hidden = heads.box_head(pooled, config.dropout, dropout_key, rois.valid.reshape(-1))
     logits, deltas = heads.box_predictor(hidden)
     n, count = rois.labels.shape

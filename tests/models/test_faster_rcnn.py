@@ -152,7 +152,7 @@ def test_suppression_that_does_not_settle_is_done_again_alone(
 
     found, raw, losses = everything()
     pooled, attempts = [], []
-    select, pool = rpn.select_proposals, FasterRCNN._pool
+    select, pool = rpn.select_proposals, FasterRCNN.pool
     monkeypatch.setattr(nms, "CPU_BLOCK", getattr(nms, block))
     monkeypatch.setattr(nms, "CPU_ROUNDS", 1)
 
@@ -166,7 +166,7 @@ def test_suppression_that_does_not_settle_is_done_again_alone(
         return pool(self, features, rois, scales, size)
 
     monkeypatch.setattr(rpn, "select_proposals", counted)
-    monkeypatch.setattr(FasterRCNN, "_pool", pool_counted)
+    monkeypatch.setattr(FasterRCNN, "pool", pool_counted)
     again, raw_again, losses_again = everything()
     for a, b in zip(again, found, strict=True):
         same(a, b)
