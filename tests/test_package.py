@@ -74,7 +74,8 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("models/keypoint_rcnn.py", "predict"),  # and heatmaps
     ("heads/rois.py", "rows_with_positives"),  # how many RoIs a branch gets
     ("heads/rois.py", "valid_rois"),
-    ("models/training_pass.py", "draw_size"),  # a size of the images
+    ("models/strides.py", "image_strides"),  # NumPy sizes of images
+    ("models/training_pass.py", "draw_sizes"),  # of the images
     ("convert", None),  # checkpoints are NumPy until they are complete
     ("checkpoints/save.py", None),
     ("checkpoints/directory.py", "_digest"),  # what is written to disk

@@ -144,8 +144,10 @@ class FasterRCNN(EvaluatedModule):
             images: as :meth:`predict`.
             targets: one dict an image: ``boxes`` (G, 4) xyxy pixels of the image given, ``labels``
                 (G,) in 1..C-1, optional ``iscrowd`` (G,), left out; G may be 0.
-            key: of everything random (sampling, dropout, the size drawn from several
-                ``min_size``). Default: drawn from MLX's global state.
+            key: of everything random (sampling, dropout, for each image the size drawn from
+                several ``min_size``). Default: drawn from MLX's state, of which every thread has
+                its own, new ones all the same: ``mx.random.seed`` counts in the thread it is
+                called in, so that in a worker it must be called there, or ``key`` be given.
             group: of machines that share a batch: losses are normalised so that the average of
                 their gradients is that of the whole batch. Default: this machine alone.
             size_divisible: padded sides are a multiple of it; a larger one makes fewer sizes.

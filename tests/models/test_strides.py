@@ -13,9 +13,12 @@ import pytest
 
 import mlx_rcnn
 from mlx_rcnn import FasterRCNN, ResNetFPNConfig
+from mlx_rcnn.data import ShapesDataset
+from mlx_rcnn.evaluation import evaluate_coco
 from mlx_rcnn.models.strides import image_strides
 from mlx_rcnn.rpn.network import RegionProposalNetwork
 from mlx_rcnn.structures import Batch
+from mlx_rcnn.training import TrainConfig, fit
 from small import photo, torch_state, untrained
 
 RULES = ("exact", "torchvision")
@@ -169,3 +172,18 @@ def test_maps_of_one_size_have_no_stride() -> None:
 def test_an_unknown_rule_is_refused() -> None:
     with pytest.raises(ValueError, match="stride_rule='torch': expected"):
         replace(build().config, stride_rule="torch")
+
+
+@pytest.mark.slow
+def test_small_images_are_no_special_case(tmp_path: Path) -> None:
+    """Pictures of 80 pixels, which a batch pads to 128 and prediction to 96; some minutes."""
+    mx.random.seed(0)
+    train, val = ShapesDataset(400, (80, 80), seed=1), ShapesDataset(100, (80, 80), seed=2)
+    model = FasterRCNN(
+        ResNetFPNConfig(depth=18, width=16, out_channels=32, norm="group", norm_groups=8,
+                        num_classes=0),
+        32, len(train.class_names), use_fpn=True, hidden_dim=128, dropout=0.0, min_size=80,
+        max_size=80, class_names=train.class_names,
+    )  # fmt: skip
+    fit(model, train, None, TrainConfig(epochs=6), tmp_path / "run")
+    assert evaluate_coco(mlx_rcnn.load(tmp_path / "run/last"), val)["AP50"] > 0.33
