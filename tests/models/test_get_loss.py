@@ -111,7 +111,10 @@ def test_dropout_in_get_loss_only(fresh_model: Models) -> None:
 def test_size_drawn_from_several(fresh_model: Models) -> None:
     model = fresh_model("faster_rcnn", **EVERYTHING, min_size=(64, 96))
     one = (IMAGES[:1], SOME[:1])
-    fixed = [losses_of(fresh_model("faster_rcnn", **EVERYTHING, min_size=s), *one) for s in (64, 96)]
+    fixed = [
+        losses_of(fresh_model("faster_rcnn", **EVERYTHING, min_size=side), *one)
+        for side in (64, 96)
+    ]
     found = {round(losses_of(model, *one, key=key)["total_loss"], 4) for key in range(6)}
     assert found == {round(f["total_loss"], 4) for f in fixed}
 
