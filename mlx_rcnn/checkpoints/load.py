@@ -91,6 +91,8 @@ def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
     try:
         origin = from_json(content.pop("origin", None))
         content.setdefault("stride_rule", "torchvision")  # the only one there was
+        if content.get("keypoint_score") == "probability":  # of detectron2, before it had a field
+            content.setdefault("keypoint_offset", 0.5)
         _check_counts(content, len(weights))
         model = build_model(kind, backbone, content, overrides)
     except (TypeError, ValueError) as error:

@@ -48,7 +48,8 @@ class FasterRCNNConfig:
         anchor_rounding (bool): round the cell anchors to whole pixels (torchvision).
         anchor_offset (float): shift of the anchor grid, in strides. Default: ``0``.
         pool_size ((int, int)): RoIAlign's output for the box head. Default: ``(7, 7)``.
-        roi_levels (int): how many of the finest maps RoIs are pooled from. Default: ``4``.
+        roi_levels (int): how many of the finest maps RoIs are pooled from. Default: ``4``, and of a
+            pyramid of this package at most the maps it is fed with.
         roi_sampling_ratio (int): RoIAlign samples a bin and axis; 0 is adaptive. Default: ``2``.
         roi_aligned (bool): RoIAlign's half-pixel correction (detectron2). Default: ``False``.
         rpn_conv_depth (int): 3x3 convolutions of the RPN head. Default: ``1``.
@@ -250,6 +251,9 @@ class KeypointRCNNConfig(FasterRCNNConfig):
         keypoint_layers (tuple of int): channels of its 3x3 convolutions.
         keypoint_score (str): ``"logit"``, the greatest of the resized heatmap (torchvision), or
             ``"probability"``, its softmax normalised over the heatmap as it was (detectron2).
+        keypoint_offset (float): pixels that the model puts points right of and below where COCO's
+            files have them: ``0.5`` in detectron2, whose evaluator takes it off again. So do
+            ``evaluate`` and COCO results, and ``train`` adds it. Default: ``0``.
         keypoint_names: one name a keypoint. Default: none.
         keypoint_skeleton: pairs of keypoints, counted from 0, to join when drawn. Default: none.
     """
@@ -259,6 +263,7 @@ class KeypointRCNNConfig(FasterRCNNConfig):
     keypoint_pool_size: tuple[int, int] = (14, 14)
     keypoint_layers: tuple[int, ...] = (512,) * 8
     keypoint_score: str = "logit"
+    keypoint_offset: float = 0.0
     keypoint_names: tuple[str, ...] | None = None
     keypoint_skeleton: tuple[tuple[int, int], ...] | None = None
 
@@ -266,6 +271,7 @@ class KeypointRCNNConfig(FasterRCNNConfig):
         super().__post_init__()
         check_integer(self, "num_keypoints", 1)
         check_choice(self, "keypoint_score", ("logit", "probability"))
+        check_number(self, "keypoint_offset", -1.0, 1.0)
         check_row(self, "keypoint_pool_size", 2)
         check_row(self, "keypoint_layers")
         for name in ("keypoint_pool_size", "keypoint_layers"):
@@ -337,6 +343,10 @@ def make_config(
         return replace(backbone, **options)
     if isinstance(backbone, FasterRCNNConfig):
         raise TypeError(f"got a {type(backbone).__name__}, expected a {cls.__name__}")
+    # The level a pyramid subsamples from its last is for proposals alone, as in torchvision.
+    returned = getattr(getattr(backbone, "config", backbone), "returned_layers", None)
+    if "roi_levels" in known and isinstance(returned, tuple):
+        options.setdefault("roi_levels", min(len(returned), 4))
     missing = [name for name in given if name not in options]
     if missing:
         raise TypeError(f"{cls.__name__}: missing {' and '.join(missing)}")

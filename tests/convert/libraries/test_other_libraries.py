@@ -346,7 +346,8 @@ def test_keypoint_models_of_detectron2(classes: int, count: int) -> None:
     assert found.model == "keypoint_rcnn" and "Keypoint R-CNN, ResNet-18 and FPN" in found.note
     fields = found.detector
     assert fields["keypoint_layers"] == (16, 24) and fields["num_keypoints"] == count
-    assert fields["keypoint_score"] == "probability" and fields["min_size"] == 800
+    assert fields["keypoint_score"] == "probability" and fields["keypoint_offset"] == 0.5
+    assert fields["min_size"] == 800
     person = (classes, count) == (2, 17)
     assert fields.get("class_names") == (COCO_PERSON if person else None)
     assert fields.get("keypoint_names") == (COCO_KEYPOINTS if person else None)
