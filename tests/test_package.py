@@ -67,7 +67,8 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("inputs/pixels.py", None),  # files, PIL and NumPy come in
     ("inputs/transform.py", None),
     ("inputs/targets.py", None),  # NumPy comes in
-    ("models/faster_rcnn.py", "_detect"),  # results leave the device here, once a batch
+    ("models/faster_rcnn.py", "not_finite"),  # an error's text
+    ("models/faster_rcnn.py", "detect"),  # results leave the device here, once a batch
     ("models/faster_rcnn.py", "to_results"),
     ("models/mask_rcnn.py", "_mask_probabilities"),  # and masks, once they are known
     ("models/mask_rcnn.py", "predict"),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_flatten
 
 from ..backbones import make_backbone
 from ..config.detector import FasterRCNNConfig, make_config
@@ -16,6 +17,7 @@ from ..heads.res5 import ROIS_AT_ONCE as RES5_AT_ONCE
 from ..heads.rois import batch_rows, in_pieces
 from ..inputs.transform import boxes_to_original, load_images, preprocess
 from ..layers import EvaluatedModule, inference
+from ..messages import listing
 from ..ops import clip_boxes, multiscale_roi_align
 from ..ops.nms import first_rounds, settle
 from ..rpn.network import RegionProposalNetwork
@@ -123,6 +125,7 @@ class FasterRCNN(EvaluatedModule):
 
         Raises:
             ValueError, TypeError, FileNotFoundError: images or thresholds that cannot be used.
+            ValueError: weights or what is computed from them are not finite.
         """
         limits = self._limits(score_thresh, nms_thresh, top_k)
         batch = preprocess(load_images(images), self.config)
@@ -291,6 +294,8 @@ class FasterRCNN(EvaluatedModule):
         proposals = self.propose(features, batch, strides)
         logits, deltas = self.box_outputs(features, proposals, scales)
         least = max(CANDIDATES, 4 * top_k)
+        lost = mx.any(~mx.isfinite(logits) & proposals.valid[..., None])
+        lost |= mx.any(mx.isnan(proposals.scores))
 
         def attempt(rounds: int) -> Detections:
             candidates = least * rounds // first_rounds()
@@ -300,10 +305,13 @@ class FasterRCNN(EvaluatedModule):
                 clamp_both=config.bbox_clamp_both,
             )  # fmt: skip
             found = drop_empty(found, batch) if config.clip_results else found
-            mx.eval(found)
+            mx.eval(found, lost)
             return found
 
-        return features, scales, settle(attempt)
+        found = settle(attempt)
+        if np.array(lost):
+            raise ValueError(not_finite(self))
+        return features, scales, found
 
 
 def drop_empty(detections: Detections, batch: Batch) -> Detections:
@@ -334,3 +342,18 @@ def to_results(
         }
         for i, ok in enumerate(valid)
     ]
+
+
+def not_finite(model: nn.Module) -> str:
+    """Why a network's outputs are not numbers, in a sentence for whoever loaded it."""
+    named: list[tuple[str, mx.array]] = tree_flatten(model.parameters())  # type: ignore[assignment]
+    bad = [name for name, value in named if not np.isfinite(np.array(mx.sum(value * 0.0)))]
+    if bad:
+        return (
+            f"weights of the model are not finite: {listing(bad)}; did its training diverge, or is "
+            "the type it was stored in too small for them? Expected an earlier checkpoint"
+        )
+    return (
+        "the network's outputs are not finite though its weights are: expected a type with a wider "
+        'range than the one it runs in, such as load(..., dtype="float32") or --dtype float32'
+    )

@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten
 from PIL import Image
 
 from mlx_rcnn import FasterRCNN, ResNetFPNConfig
+from mlx_rcnn.checkpoints.weights import cast_weights
 from mlx_rcnn.models import faster_rcnn
 from mlx_rcnn.models.faster_rcnn import batch_rows, inference
 from mlx_rcnn.rpn import network as rpn
@@ -248,3 +249,31 @@ def test_batch_rows() -> None:
     rows = batch_rows(mx.arange(16).reshape(2, 2, 4).astype(mx.float32))
     assert rows[:, 0].tolist() == [0, 0, 1, 1]
     assert rows[3].tolist() == [1, 12, 13, 14, 15]
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("backbone.fpn", np.nan), ("backbone.fpn", np.inf), ("rpn.head", np.nan),
+     ("roi_heads.box_predictor", np.nan), ("roi_heads.box_predictor", np.inf)],
+)  # fmt: skip
+def test_weights_that_are_not_finite_are_named(
+    fresh_model: Callable[..., FasterRCNN], part: str, value: float
+) -> None:
+    """They would find nothing, without a word."""
+    model = fresh_model("faster_rcnn")
+    names = [k for k, _ in tree_flatten(model.parameters()) if k.startswith(part)]
+    (name,) = [n for n in names if n.endswith(("inner_blocks.0.0.bias", "cls_logits.bias",
+                                               "cls_score.bias"))]  # fmt: skip
+    weights = dict(tree_flatten(model.parameters()))
+    weights[name] = mx.full(weights[name].shape, value)
+    model.load_weights(list(weights.items()))
+    with pytest.raises(ValueError, match=f"not finite: '{name}';"):
+        model.predict(photo())
+
+
+def test_overflow_of_a_narrow_type_is_said(fresh_model: Callable[..., FasterRCNN]) -> None:
+    model = fresh_model("faster_rcnn")
+    cast_weights(model, "float16")
+    model.backbone.fpn.layer_blocks[0][0].weight *= 3e4
+    with pytest.raises(ValueError, match="outputs are not finite though its weights are"):
+        model.predict(photo())
