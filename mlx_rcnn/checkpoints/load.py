@@ -40,7 +40,8 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
             (``mlx_rcnn.checkpoints.published.PUBLISHED``), downloaded once; or a repository of the
             Hugging Face Hub, ``"owner/name"`` or ``"owner/name@revision"``.
         **overrides: config fields to change (``box_score_thresh=0.3``, ``norm_eps=1e-5``);
-            ``dtype`` ("float32", "float16", "bfloat16") of the convolutions and linears; ``style``
+            ``dtype`` ("float32", "float16", "bfloat16"), what the convolutions and linears are cast
+            to and run in (by default they are as stored, and on a CPU run in float32); ``style``
             ("pytorch" or "caffe") of an mmdetection checkpoint that does not say it; ``state``, the
             key of the one to take of several networks in a checkpoint file;
             ``backbone``, a module, for a saved model whose backbone is the user's own.
@@ -66,6 +67,7 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
         model = from_checkpoint(found, **overrides)
     if dtype is not None:
         cast_weights(model, dtype)
+        model.dtype = dtype
     model.eval()
     mx.eval(model.parameters())
     return model

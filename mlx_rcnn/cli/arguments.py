@@ -130,7 +130,7 @@ def _add_execution(group: Any) -> None:
     group.add_argument(
         "--dtype",
         choices=("float32", "float16", "bfloat16"),
-        help="precision of the weights (default: the checkpoint's own)",
+        help="precision to run in (default: the checkpoint's own on a GPU, float32 on a CPU)",
     )
     group.add_argument(
         "--device",

@@ -23,7 +23,7 @@ def load_model(source: str, dtype: str | None = None) -> Any:
 
     Args:
         source (str): a checkpoint file, a directory or a name.
-        dtype (str): of the convolutions and linears. Default: as stored.
+        dtype (str): of the convolutions and linears. Default: as stored, float32 on a CPU.
 
     Returns:
         The model.

@@ -45,7 +45,7 @@ def weights_to_come() -> Iterator[None]:
 M = TypeVar("M", bound=nn.Module)
 
 
-def inference(model: M) -> M:
+def inference(model: M, widen: bool = False) -> M:
     """A view of a module tree in evaluation mode, which shares the arrays.
 
     The tree itself is never touched, so that any number of threads may run it at once, whatever
@@ -53,6 +53,7 @@ def inference(model: M) -> M:
 
     Args:
         model: any module.
+        widen: float32 in place of arrays of 16 bits. Default: ``False``.
 
     Returns:
         The same modules with ``training`` off; replacing an array in it leaves ``model`` alone.
@@ -71,6 +72,8 @@ def inference(model: M) -> M:
             return {k: view(v) for k, v in value.items()}
         if type(value) in (list, tuple):
             return type(value)(view(v) for v in value)
+        if widen and isinstance(value, mx.array) and value.dtype in (mx.float16, mx.bfloat16):
+            return value.astype(mx.float32)
         return value
 
     found: M = view(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -24,6 +24,9 @@ from ..rpn.network import RegionProposalNetwork
 from ..structures import Batch, Detections, Proposals
 from .strides import KnownSizes, MapSizes, Scales, Size, Strides, batch_strides
 from .training_pass import training_pass
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 CANDIDATES = 1024  # (proposal, class) pairs the final suppression looks at, at first
 
@@ -57,6 +60,7 @@ class FasterRCNN(EvaluatedModule):
         class_names: one name a class, or ``None``.
         source: where its weights came from, or ``None``.
         origin: what the way back to their library needs (``convert/origin.py``), or ``None``.
+        dtype: the type it was asked to run in, or ``None``: see :meth:`to_predict`.
     """
 
     config_class: type[FasterRCNNConfig] = FasterRCNNConfig
@@ -75,6 +79,16 @@ class FasterRCNN(EvaluatedModule):
         self.roi_heads = RoIHeads(self.config)
         self.source: str | None = None
         self.origin: Any = None
+        self.dtype: str | None = None
+
+    def to_predict(self) -> Self:
+        """The model as prediction runs it: a view in evaluation mode, which shares its arrays.
+
+        Weights of 16 bits run in float32 on a CPU, which is 2.5 times faster there and more, unless
+        ``dtype`` names the type to run in.
+        """
+        on_cpu = mx.default_device().type == mx.cpu
+        return inference(self, widen=self.dtype is None and on_cpu)
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -92,7 +106,7 @@ class FasterRCNN(EvaluatedModule):
             ``cls_logits`` (N, R, C) and ``bbox_deltas`` (N, R, 4 * C or 4) of the R proposals of
             each image, float32.
         """
-        raw = inference(self)._raw(images)
+        raw = self.to_predict()._raw(images)
         return raw.logits, raw.deltas
 
     def predict(
@@ -129,7 +143,7 @@ class FasterRCNN(EvaluatedModule):
         """
         limits = self._limits(score_thresh, nms_thresh, top_k)
         batch = preprocess(load_images(images), self.config)
-        _, _, detections = inference(self).detect(batch, limits)
+        _, _, detections = self.to_predict().detect(batch, limits)
         return to_results(detections, batch, self.config.clip_results)
 
     def get_loss(

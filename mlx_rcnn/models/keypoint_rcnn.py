@@ -13,7 +13,6 @@ from ..heads import KeypointRCNNHeads, KeypointRCNNPredictor, keypoint_loss, key
 from ..heads.keypoint import ROIS_AT_ONCE
 from ..heads.rois import batch_rows, in_pieces, rows_of_targets, rows_with_positives, valid_rois
 from ..inputs.transform import keypoints_to_original, load_images, preprocess
-from ..layers import inference
 from ..ops import heatmaps_to_keypoints, keypoint_probabilities
 from .faster_rcnn import FasterRCNN, to_results
 from .strides import Scales
@@ -73,7 +72,7 @@ class KeypointRCNN(FasterRCNN):
             ``cls_logits`` (N, R, C), ``bbox_deltas`` (N, R, 4 * C or 4) and ``keypoint_logits``
             (N, R, 56, 56, K) of the R proposals of each image, float32.
         """
-        model = inference(self)
+        model = self.to_predict()
         raw = model._raw(images)
         heatmaps = model._keypoints(raw.features, batch_rows(raw.proposals.boxes), raw.scales)
         n, count, _ = raw.proposals.boxes.shape
@@ -104,7 +103,7 @@ class KeypointRCNN(FasterRCNN):
         """
         limits = self._limits(score_thresh, nms_thresh, top_k)
         batch = preprocess(load_images(images), self.config)
-        model = inference(self)
+        model = self.to_predict()
         features, scales, detections = model.detect(batch, limits)
         chosen = valid_rois(detections)
         count = self.roi_heads.keypoint_predictor.num_keypoints

@@ -13,7 +13,6 @@ from ..heads import MaskRCNNHeads, MaskRCNNPredictor, mask_loss
 from ..heads.mask import ROIS_AT_ONCE
 from ..heads.rois import batch_rows, in_pieces, rows_of_targets, rows_with_positives, valid_rois
 from ..inputs.transform import load_images, preprocess
-from ..layers import inference
 from ..ops import crop_masks, paste_masks
 from ..structures import Detections
 from .faster_rcnn import FasterRCNN, to_results
@@ -59,7 +58,7 @@ class MaskRCNN(FasterRCNN):
             ``cls_logits`` (N, R, C), ``bbox_deltas`` (N, R, 4 * C or 4) and ``mask_logits``
             (N, R, 28, 28, C) of the R proposals of each image, float32.
         """
-        model = inference(self)
+        model = self.to_predict()
         raw = model._raw(images)
         masks = model._mask(raw.features, batch_rows(raw.proposals.boxes), raw.scales)
         n, count, _ = raw.proposals.boxes.shape
@@ -92,7 +91,7 @@ class MaskRCNN(FasterRCNN):
             raise ValueError(f"masks={masks!r}: expected 'full' or 'raw'")
         limits = self._limits(score_thresh, nms_thresh, top_k)
         batch = preprocess(load_images(images), self.config)
-        model = inference(self)
+        model = self.to_predict()
         features, scales, detections = model.detect(batch, limits)
         probabilities = model._mask_probabilities(features, scales, detections)
         results = to_results(detections, batch, self.config.clip_results)

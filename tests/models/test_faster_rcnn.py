@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -11,6 +12,7 @@ import pytest
 from mlx.utils import tree_flatten
 from PIL import Image
 
+import mlx_rcnn
 from mlx_rcnn import FasterRCNN, ResNetFPNConfig
 from mlx_rcnn.checkpoints.weights import cast_weights
 from mlx_rcnn.models import faster_rcnn
@@ -274,6 +276,33 @@ def test_weights_that_are_not_finite_are_named(
 def test_overflow_of_a_narrow_type_is_said(fresh_model: Callable[..., FasterRCNN]) -> None:
     model = fresh_model("faster_rcnn")
     cast_weights(model, "float16")
+    model.dtype = "float16"
     model.backbone.fpn.layer_blocks[0][0].weight *= 3e4
     with pytest.raises(ValueError, match="outputs are not finite though its weights are"):
         model.predict(photo())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_runs_in_float32_on_a_cpu(
+    dtype: str, folder: Path, fresh_model: Callable[..., FasterRCNN],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It is faster there; on a GPU the stored type runs, and what was asked for runs anywhere."""
+    cast_weights(model := fresh_model("faster_rcnn"), dtype)
+    mlx_rcnn.save(model, folder / "m")
+    stored, wide = mlx_rcnn.load(folder / "m"), mlx_rcnn.load(folder / "m", dtype="float32")
+    narrow = mlx_rcnn.load(folder / "m", dtype=dtype)
+
+    def runs_in(model: FasterRCNN) -> mx.Dtype:
+        return model.to_predict().backbone.net.conv1.weight.dtype
+
+    kind = getattr(mx, dtype)
+    assert stored.backbone.net.conv1.weight.dtype == kind
+    assert (runs_in(stored), runs_in(narrow), runs_in(wide)) == (mx.float32, kind, mx.float32)
+    same(stored.predict(photo())[0], wide.predict(photo())[0])
+    mlx_rcnn.save(stored, folder / "again")  # running in float32 changes nothing of it
+    before, after = (mx.load(str(folder / n / "model.safetensors")) for n in ("m", "again"))
+    assert {k: v.dtype for k, v in before.items()} == {k: v.dtype for k, v in after.items()}
+    assert all(mx.array_equal(before[k], v) for k, v in after.items())
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))
+    assert runs_in(stored) == kind
