@@ -58,23 +58,23 @@ def inference(model: M, widen: bool = False) -> M:
     Returns:
         The same modules with ``training`` off; replacing an array in it leaves ``model`` alone.
     """
-    views: dict[int, nn.Module] = {}
-
-    def view(value: Any) -> Any:
-        if isinstance(value, nn.Module):
-            if id(value) not in views:
-                copy = views[id(value)] = type(value).__new__(type(value))
-                copy.__dict__.update(value.__dict__)
-                copy._training = False
-                dict.update(copy, {k: view(v) for k, v in list(value.items())})
-            return views[id(value)]
-        if isinstance(value, dict):
-            return {k: view(v) for k, v in value.items()}
-        if type(value) in (list, tuple):
-            return type(value)(view(v) for v in value)
-        if widen and isinstance(value, mx.array) and value.dtype in (mx.float16, mx.bfloat16):
-            return value.astype(mx.float32)
-        return value
-
-    found: M = view(model)
+    found: M = _viewed(model, {}, widen)
     return found
+
+
+def _viewed(value: Any, views: dict[int, nn.Module], widen: bool) -> Any:
+    """What stands in a view for a value of the tree; no closure, whose cycle would hold arrays."""
+    if isinstance(value, nn.Module):
+        if id(value) not in views:
+            copy = views[id(value)] = type(value).__new__(type(value))
+            copy.__dict__.update(value.__dict__)
+            copy._training = False
+            dict.update(copy, {k: _viewed(v, views, widen) for k, v in list(value.items())})
+        return views[id(value)]
+    if isinstance(value, dict):
+        return {k: _viewed(v, views, widen) for k, v in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_viewed(v, views, widen) for v in value)
+    if widen and isinstance(value, mx.array) and value.dtype in (mx.float16, mx.bfloat16):
+        return value.astype(mx.float32)
+    return value

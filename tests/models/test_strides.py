@@ -185,5 +185,6 @@ def test_small_images_are_no_special_case(tmp_path: Path) -> None:
         32, len(train.class_names), use_fpn=True, hidden_dim=128, dropout=0.0, min_size=80,
         max_size=80, class_names=train.class_names,
     )  # fmt: skip
-    fit(model, train, None, TrainConfig(epochs=6), tmp_path / "run")
+    config = TrainConfig(epochs=6, batch_size=4, lr=0.02, warmup=20, clip=10.0)
+    fit(model, train, None, config, tmp_path / "run")
     assert evaluate_coco(mlx_rcnn.load(tmp_path / "run/last"), val)["AP50"] > 0.33
