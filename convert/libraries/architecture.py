@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..rename import Rule
@@ -30,13 +31,18 @@ class Hints(NamedTuple):
 
     ``name`` of the file; ``config``, the text of the configuration stored in it; ``class_names``
     stored in it, without a background; ``style``, mmdetection's ``"pytorch"`` or ``"caffe"`` where
-    the caller knows it.
+    the caller knows it; ``settings``, the config fields that the caller gives.
     """
 
     name: str = ""
     config: str = ""
     class_names: tuple[str, ...] | None = None
     style: str | None = None
+    settings: Mapping[str, Any] = MappingProxyType({})
+
+    def field(self, fields: Mapping[str, Any], name: str, default: Any = None) -> Any:
+        """A config field as it will be: the caller's, or that in ``fields``."""
+        return self.settings.get(name, fields.get(name, default))
 
 
 NO_HINTS = Hints()

@@ -21,8 +21,9 @@ from .shapes import (
     PYRAMID_STRIDES,
     State,
     architecture,
+    check_anchors,
     check_needed,
-    pool_side,
+    pool_size,
     resnet_depth,
     resnet_widths,
 )
@@ -95,7 +96,7 @@ def recognise(state: State, hints: Hints = NO_HINTS) -> Recognised:
     detector = {
         **DETECTOR,
         **normalisation,
-        **_layout(state, pyramid, c4),
+        **_layout(state, pyramid, c4, hints),
         "num_classes": classes,
         "class_agnostic_bbox": state[f"{_BOX}bbox_pred.weight"].shape[0] == 4,
         **_names(classes, hints),
@@ -135,26 +136,22 @@ def _needed(branch: str, pyramid: bool, c4: bool) -> dict[str, int]:
     return needed
 
 
-def _layout(state: State, pyramid: bool, c4: bool) -> dict[str, Any]:
+def _layout(state: State, pyramid: bool, c4: bool, hints: Hints) -> dict[str, Any]:
     """Fields of the maps, the anchors on them and the box head."""
     channels = int(state[_RPN].shape[1])
     fields: dict[str, Any] = {"use_fpn": True, "anchor_stride": PYRAMID_STRIDES}
     fields = fields if pyramid else dict(ONE_MAP)
     fields |= {"feat_channels": channels, **_anchors(state)}
-    if pyramid:
-        sizes = len(fields["anchor_sizes"][0]) if "anchor_sizes" in fields else 1
-    else:
-        sizes = len(np.ravel(fields["anchor_sizes"]))
-    ratios = len(fields.get("aspect_ratios", (0.5, 1.0, 2.0)))
-    if ratios != 3 or state[_RPN].shape[0] != 3 * sizes:
-        raise ValueError(
-            f"{state[_RPN].shape[0]} anchors a cell: expected {sizes} sizes of three ratios"
-        )
+    ratios = hints.field(fields, "aspect_ratios", (0.5, 1.0, 2.0))
+    if len(ratios) != 3:
+        raise ValueError(f"aspect_ratios={ratios!r}: expected three of a model of detectron2")
+    check_anchors(_RPN, state[_RPN].shape[0], hints.field(fields, "anchor_sizes"), ratios)
     if c4:
         return {**fields, "res5_head": True, "pool_size": (14, 14)}
-    side = pool_side(state, "roi_heads.box_head.fc1.weight", channels)
+    pool = hints.field({}, "pool_size")
+    pool = pool_size(state, "roi_heads.box_head.fc1.weight", channels, pool)
     hidden = int(state["roi_heads.box_head.fc1.weight"].shape[0])
-    return {**fields, "hidden_dim": hidden, "pool_size": (side, side)}
+    return {**fields, "hidden_dim": hidden, "pool_size": pool}
 
 
 def _names(classes: int, hints: Hints) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from .shapes import (
     PYRAMID_STRIDES,
     State,
     architecture,
+    check_anchors,
     check_needed,
-    pool_side,
+    pool_size,
     resnet_depth,
     resnet_widths,
 )
@@ -127,8 +128,15 @@ def recognise(state: State, hints: Hints = NO_HINTS) -> Recognised:
     depth = resnet_depth(state, [f"backbone.layer{i}." for i in range(1, 5)])
     widths = resnet_widths(state, "backbone.conv1.weight", "backbone.layer1.", depth)
     channels = int(state["neck.fpn_convs.0.conv.weight"].shape[0])
-    side = pool_side(state, "roi_head.bbox_head.shared_fcs.0.weight", channels)
+    first = "roi_head.bbox_head.shared_fcs.0.weight"
+    pool = pool_size(state, first, channels, hints.field({}, "pool_size"))
     classes = int(state["roi_head.bbox_head.fc_cls.weight"].shape[0])
+    check_anchors(
+        "rpn_head.rpn_cls.weight",
+        state["rpn_head.rpn_cls.weight"].shape[0],
+        hints.field({}, "anchor_sizes"),
+        hints.field({}, "aspect_ratios", (0.5, 1.0, 2.0)),
+    )
     stride_in_1x1, normalisation, why = _style(hints, (widths["groups"], widths["width_per_group"]))
     detector: dict[str, Any] = {
         **DETECTOR,
@@ -138,7 +146,7 @@ def recognise(state: State, hints: Hints = NO_HINTS) -> Recognised:
         "use_fpn": True,
         "anchor_stride": PYRAMID_STRIDES,
         "hidden_dim": int(state["roi_head.bbox_head.shared_fcs.0.weight"].shape[0]),
-        "pool_size": (side, side),
+        "pool_size": pool,
         "class_agnostic_bbox": state["roi_head.bbox_head.fc_reg.weight"].shape[0] == 4,
     }
     if hints.class_names and len(hints.class_names) == classes - 1:

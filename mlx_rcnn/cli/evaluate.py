@@ -14,6 +14,7 @@ from ..evaluation.coco import load_evaluator
 from ..outputs.coco import write_results
 from ..tables import display_width, pad
 from .errors import CommandError, load_model
+from .flags import model_settings
 from .preflight import check_writable, make_folders, set_device
 
 _DEFECTS_SHOWN = 10
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     dataset = _dataset(args)
     if results is not None:
         _check_not_data(args, results, dataset)
-    model = load_model(args.model, args.dtype)
+    model = load_model(args.model, args.dtype, model_settings(args))
     if dataset.masks and not getattr(model, "needs_masks", True):  # boxes count
         dataset = _dataset(args, masks=False)
     dataset = _with_classes_of(model, dataset)

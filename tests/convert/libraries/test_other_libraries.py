@@ -373,5 +373,5 @@ def test_anchors_that_nobody_told_are_refused(anchors: int) -> None:
             (anchors * numbers, 256, 1, 1)
         )
         state[f"proposal_generator.rpn_head.{part}.bias"] = mx.zeros((anchors * numbers,))
-    with pytest.raises(ValueError, match=f"{anchors} anchors a cell: expected 1 sizes of three"):
+    with pytest.raises(ValueError, match=f"{anchors} anchors a cell: expected 1 size of 3"):
         recognise(state)
