@@ -15,8 +15,10 @@ from .files.safetensors_file import load_safetensors
 from .files.state_dict import state_dict_of
 from .files.torch_file import load_pickle_file, load_torch_file, read_extra
 from .libraries.architecture import Recognised, hints_of
+from .libraries.names import may_be_coco
 from .libraries.recognise import beside, knows, library_of, recognise, unprefixed
 from .origin import Origin, make_origin
+from .published import is_published
 from .rename import rename
 from .settings import NOTE, stored_settings, with_settings
 
@@ -68,7 +70,10 @@ def read_checkpoint(
         stored = stored_settings(path, network, _note(path, content))
         known = {**(stored.fields() if stored else {}), **(settings or {})}
         hints = hints_of(content, path.name, style)._replace(settings=known)
-        found = with_settings(recognise(arrays, library, hints), path, stored)
+        found = recognise(arrays, library, hints)
+        if "class_names" not in found.detector and may_be_coco(found) and is_published(path):
+            found = recognise(arrays, library, hints._replace(coco=True))
+        found = with_settings(found, path, stored)
         arrays = network
         renamed = rename(arrays, found.rules, hints.field(found.detector, "pool_size", (7, 7)))
         origin = make_origin(found.library, path.name, arrays, renamed, found.rules)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from mlx_rcnn.config.categories import COCO_80, COCO_KEYPOINTS, COCO_PERSON, COCO_SKELETON
 from mlx_rcnn.messages import listing
 
 from .architecture import NO_HINTS, Hints, Recognised
@@ -99,7 +98,6 @@ def recognise(state: State, hints: Hints = NO_HINTS) -> Recognised:
         **_layout(state, pyramid, c4, hints),
         "num_classes": classes,
         "class_agnostic_bbox": state[f"{_BOX}bbox_pred.weight"].shape[0] == 4,
-        **_names(classes, hints),
         **_branch(state, branch, classes, c4),
     }
     # MSRA's ResNets stride in the first 1x1; Caffe2's ResNeXt and what torch trained do not.
@@ -154,12 +152,6 @@ def _layout(state: State, pyramid: bool, c4: bool, hints: Hints) -> dict[str, An
     return {**fields, "hidden_dim": hidden, "pool_size": pool}
 
 
-def _names(classes: int, hints: Hints) -> dict[str, Any]:
-    if hints.class_names and len(hints.class_names) == classes - 1:
-        return {"class_names": (COCO_80[0], *hints.class_names)}
-    return {"class_names": COCO_80} if classes == len(COCO_80) else {}
-
-
 def _branch(state: State, branch: str, classes: int, c4: bool) -> dict[str, Any]:
     """Fields of the mask or keypoint branch."""
     if branch == "mask_rcnn":
@@ -178,16 +170,12 @@ def _branch(state: State, branch: str, classes: int, c4: bool) -> dict[str, Any]
     if branch == "keypoint_rcnn":
         pattern = r"roi_heads\.keypoint_head\.conv_fcn(\d+)\.weight"
         layers = {int(m[1]): state[k].shape[0] for k in state if (m := re.fullmatch(pattern, k))}
-        fields: dict[str, Any] = {
+        return {
             "min_size": 800,
             "num_keypoints": int(state[f"{_KEYPOINT}score_lowres.weight"].shape[1]),
             "keypoint_layers": tuple(layers[i] for i in sorted(layers)),
             "keypoint_score": "probability",
         }
-        if fields["num_keypoints"] == len(COCO_KEYPOINTS) and classes == len(COCO_PERSON):
-            fields |= {"class_names": COCO_PERSON, "keypoint_names": COCO_KEYPOINTS}
-            fields["keypoint_skeleton"] = COCO_SKELETON
-        return fields
     return {}
 
 

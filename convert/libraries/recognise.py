@@ -13,6 +13,8 @@ from mlx_rcnn.messages import listing
 from ..rename import Rule
 from . import detectron2, mmdetection, torchvision
 from .architecture import NO_HINTS, Hints, Recognised
+from .mmdetection_config import read_mmdet_config
+from .names import with_names
 
 LIBRARIES: dict[str, ModuleType] = {
     "detectron2": detectron2,
@@ -42,8 +44,10 @@ def recognise(
     library = library_of(state, library)
     if hints.style is not None and library != "mmdetection":
         raise ValueError(f"style={hints.style!r} is for mmdetection, got keys of {library}")
+    if hints.mmdet is None and hints.config:
+        hints = hints._replace(mmdet=read_mmdet_config(hints.config))
     found: Recognised = LIBRARIES[library].recognise(state, hints)
-    return found
+    return with_names(found, hints)
 
 
 def library_of(state: Mapping[str, mx.array], library: str = "auto") -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_rcnn.config.categories import COCO_91, COCO_KEYPOINTS, COCO_PERSON, COCO_SKELETON
 from mlx_rcnn.config.presets import MOBILENET, MOBILENET_320
 
 from ..rename import Rule
@@ -144,7 +143,7 @@ def recognise(state: Mapping[str, mx.array], hints: Hints = NO_HINTS) -> Recogni
     check_needed(state, {_STEMS[mobile]: 4, linear: 2, **_NEEDED, **more}, _KIND)
     detector = _heads(state, linear, convs, mask, hints)
     if keypoint:
-        detector |= _keypoints(state, detector["num_classes"])
+        detector |= _keypoints(state)
     body, why = _mobilenet(state, detector) if mobile else _resnet(state, detector)
     check_anchors(
         _RPN,
@@ -184,10 +183,6 @@ def _heads(
         "class_agnostic_bbox": state["roi_heads.box_predictor.bbox_pred.weight"].shape[0] == 4,
         "dropout": 0.0,
     }
-    if hints.class_names and len(hints.class_names) == classes - 1:
-        detector["class_names"] = (COCO_91[0], *hints.class_names)
-    elif classes == len(COCO_91):
-        detector["class_names"] = COCO_91
     if mask:
         found = _count(state, r"roi_heads\.mask_head\.(?:mask_fcn)?(\d+)\.")
         detector["mask_num_convs"] = max(found, 1)
@@ -198,19 +193,12 @@ def _heads(
     return detector
 
 
-def _keypoints(state: Mapping[str, mx.array], classes: int) -> dict[str, Any]:
-    """The fields of the keypoint branch; a person's where the numbers are those of COCO's files."""
+def _keypoints(state: Mapping[str, mx.array]) -> dict[str, Any]:
+    """The fields of the keypoint branch."""
     head = r"roi_heads\.keypoint_head\.(\d+)\.weight"
     layers = {int(m[1]): state[k].shape[0] for k in state if (m := re.fullmatch(head, k))}
     count = int(state["roi_heads.keypoint_predictor.kps_score_lowres.weight"].shape[1])
-    fields: dict[str, Any] = {
-        "num_keypoints": count,
-        "keypoint_layers": tuple(layers[i] for i in sorted(layers)),
-    }
-    if count == len(COCO_KEYPOINTS) and classes == len(COCO_PERSON):
-        fields["class_names"] = COCO_PERSON
-        fields["keypoint_names"], fields["keypoint_skeleton"] = COCO_KEYPOINTS, COCO_SKELETON
-    return fields
+    return {"num_keypoints": count, "keypoint_layers": tuple(layers[i] for i in sorted(layers))}
 
 
 def by_file_name(found: Recognised, name: str) -> Recognised:

@@ -91,6 +91,12 @@ def read_class_names(value: str | os.PathLike[str]) -> tuple[str, ...]:
     return _checked(names, str(path))
 
 
+def coco_names(num_classes: int) -> tuple[str, ...] | None:
+    """COCO's names in the numbering of so many classes; ``None`` where it has none."""
+    known = (COCO_91, COCO_80, COCO_PERSON)
+    return next((names for names in known if len(names) == num_classes), None)
+
+
 def class_names_of(value: str | os.PathLike[str], num_classes: int) -> tuple[str, ...]:
     """The names of a model's classes, the background's first, as a user gives them.
 
@@ -107,9 +113,8 @@ def class_names_of(value: str | os.PathLike[str], num_classes: int) -> tuple[str
         ValueError, OSError: as :func:`read_class_names`, or another number of names.
     """
     if str(value) == COCO and not Path(value).exists():
-        for names in (COCO_91, COCO_80, COCO_PERSON):
-            if len(names) == num_classes:
-                return names
+        if (coco := coco_names(num_classes)) is not None:
+            return coco
         raise ValueError(
             f"{COCO}: the model has {num_classes} classes with the background, COCO's have "
             f"{len(COCO_91)}, {len(COCO_80)} or {len(COCO_PERSON)}"

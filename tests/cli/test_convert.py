@@ -18,7 +18,7 @@ from mlx_rcnn.checkpoints.load import from_checkpoint
 from mlx_rcnn.cli.convert import BUILDERS, as_architecture
 from mlx_rcnn.cli.main import main
 from mlx_rcnn.cli.verify import verify
-from mlx_rcnn.config.categories import COCO_91, class_names_of
+from mlx_rcnn.config.categories import class_names_of
 from mlx_rcnn.convert.checkpoint import Checkpoint, read_checkpoint
 from mlx_rcnn.convert.files.torch_file import load_torch_file
 from mlx_rcnn.convert.files.torch_writer import save_torch_file
@@ -256,7 +256,7 @@ def test_every_architecture_can_be_forced(name: str) -> None:
     for field in ("min_size", "max_size", "anchor_sizes", "rpn_score_thresh", "box_score_thresh",
                   "rpn_post_nms_top_n_test", "num_classes"):  # fmt: skip
         assert getattr(model.config, field) == getattr(built.config, field)
-    assert model.class_names == COCO_91
+    assert model.class_names is None
 
 
 def test_published_file_is_the_identity(here: Path) -> None:
