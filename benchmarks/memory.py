@@ -1,10 +1,10 @@
 """Memory of a process that predicts many photos, each of its own size: it must stop growing.
 
-    LD_PRELOAD=$(make -s openblas) python benchmarks/memory.py [--photos 500] [--model DIR] [--plain]
+    LD_PRELOAD=$(make -s openblas) python benchmarks/memory.py [--photos N] [--model DIR] [--plain]
 
 Prints the resident memory of the process and MLX's own figures every tenth of the way. Long and
-short sides are drawn evenly on a log scale, so that hardly two network inputs are alike. The command
-line's way of taking large blocks from the C library is on; ``--plain`` leaves it off.
+short sides are drawn evenly on a log scale, so that hardly two network inputs are alike. The
+command line's way of taking large blocks from the C library is on; ``--plain`` leaves it off.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def main() -> int:
         if i % max(args.photos // 10, 1) == 0:
             curve.append(most)
             active, cache = mx.get_active_memory() / 1e6, mx.get_cache_memory() / 1e6
-            print(f"{i:6}  {resident():11.0f}  {most:11.0f}  {active:10.0f}  {cache:9.0f}", flush=True)
+            row = f"{i:6}  {resident():11.0f}  {most:11.0f}  {active:10.0f}  {cache:9.0f}"
+            print(row, flush=True)
     half, end = curve[len(curve) // 2 - 1], curve[-1]
     print(f"growth of the most in the second half: {100 * (end / half - 1):.1f} %")
     return 0

@@ -15,10 +15,12 @@ from .files.safetensors_file import load_safetensors
 from .files.state_dict import state_dict_of
 from .files.torch_file import load_pickle_file, load_torch_file, read_extra
 from .libraries.architecture import Recognised, hints_of
-from .libraries.recognise import beside, knows, recognise, unprefixed
+from .libraries.names import may_be_coco
+from .libraries.recognise import beside, knows, library_of, recognise, unprefixed
 from .origin import Origin, make_origin
+from .published import is_published
 from .rename import rename
-from .settings import NOTE, with_settings
+from .settings import NOTE, stored_settings, with_settings
 
 
 class Checkpoint(NamedTuple):
@@ -36,7 +38,11 @@ class Checkpoint(NamedTuple):
 
 
 def read_checkpoint(
-    path: Path, library: str = "auto", style: str | None = None, state: str | None = None
+    path: Path,
+    library: str = "auto",
+    style: str | None = None,
+    state: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """Read a checkpoint file and tell what it is.
 
@@ -47,6 +53,8 @@ def read_checkpoint(
             or name.
         state: the key or the part its weights are under, where the file holds several networks.
             Default: ``None``, the only one, or that under the usual names.
+        settings: config fields that the caller knows, where keys and shapes do not tell; the
+            checkpoint is recognised with them. Default: none.
 
     Returns:
         Its weights by our names. Tensors beside the network are left out, with a warning.
@@ -57,13 +65,19 @@ def read_checkpoint(
     whole, content = read_state(path, state)
     try:
         arrays = unprefixed(whole)
-        found = recognise(arrays, library, hints_of(content, path.name, style))
-        extra = beside(arrays, found)
-        arrays = {key: value for key, value in arrays.items() if key not in set(extra)}
-        found = with_settings(found, path, arrays, _note(path, content))
-        renamed = rename(arrays, found.rules, found.detector.get("pool_size", (7, 7)))
+        extra = beside(arrays, library_of(arrays, library))
+        network = {key: value for key, value in arrays.items() if key not in set(extra)}
+        stored = stored_settings(path, network, _note(path, content))
+        known = {**(stored.fields() if stored else {}), **(settings or {})}
+        hints = hints_of(content, path.name, style)._replace(settings=known)
+        found = recognise(arrays, library, hints)
+        if "class_names" not in found.detector and may_be_coco(found) and is_published(path):
+            found = recognise(arrays, library, hints._replace(coco=True))
+        found = with_settings(found, path, stored)
+        arrays = network
+        renamed = rename(arrays, found.rules, hints.field(found.detector, "pool_size", (7, 7)))
         origin = make_origin(found.library, path.name, arrays, renamed, found.rules)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     extra += [k for k in whole if not any(k.endswith(key) for key in arrays) and k not in extra]
     if extra:

@@ -15,7 +15,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
@@ -53,20 +53,32 @@ def settings_text(
     return json.dumps({KIND: 1, ID: own, TENSORS: _digest(state), **parts}, indent=2) + "\n"
 
 
-def with_settings(
-    found: Recognised, path: Path, state: Mapping[str, mx.array], note: str | None = None
-) -> Recognised:
-    """What was recognised, with the settings that lie beside the file or in it.
+class Stored(NamedTuple):
+    """Settings of a checkpoint as they were read, and the ``file`` they stand in."""
+
+    file: Path
+    model_type: Any
+    backbone: dict[str, Any]
+    detector: dict[str, Any]
+
+    def fields(self) -> dict[str, Any]:
+        """The config fields, of detector and backbone, by name."""
+        return {**self.backbone, **self.detector}
+
+
+def stored_settings(
+    path: Path, state: Mapping[str, mx.array], note: str | None = None
+) -> Stored | None:
+    """The settings that lie beside a checkpoint file or in it.
 
     Args:
-        found: by keys and shapes.
         path: of the checkpoint.
         state: its tensors by the other library's keys.
         note: the settings in the file; those beside it count if they were written with them.
             Default: ``None``, none.
 
     Returns:
-        ``found`` itself where there are none; where they are of other tensors a warning says so.
+        ``None`` where there are none; where they are of other tensors a warning says so.
 
     Raises:
         ValueError: a settings file of this package that is damaged.
@@ -84,26 +96,45 @@ def with_settings(
             )
         content, file = inside, path
     if content is None:
-        return found
+        return None
     if content.get(TENSORS) != _digest(state):
         warnings.warn(f"{file} is of other tensors than {path.name}: passed over", stacklevel=2)
-        return found
-    if content.get("model_type") != found.model:
-        raise ValueError(
-            f"{file}: model_type {content.get('model_type')!r}, and the tensors of {path.name} are "
-            f"a {found.model}'s: remove the file to read {path.name} without settings"
-        )
+        return None
     for name, kind in _FIELDS.items():
         if not isinstance(content.get(name), kind):
             raise ValueError(
                 f"{file}: {name} is no {kind.__name__}: remove the file to read {path.name} "
                 "without settings"
             )
+    return Stored(file, *(content[name] for name in _FIELDS))
+
+
+def with_settings(found: Recognised, path: Path, stored: Stored | None) -> Recognised:
+    """What was recognised, with the settings of its file.
+
+    Args:
+        found: by keys and shapes.
+        path: of the checkpoint.
+        stored: of :func:`stored_settings`.
+
+    Returns:
+        ``found`` itself where there are none.
+
+    Raises:
+        ValueError: they are of another model.
+    """
+    if stored is None:
+        return found
+    if stored.model_type != found.model:
+        raise ValueError(
+            f"{stored.file}: model_type {stored.model_type!r}, and the tensors of {path.name} are "
+            f"a {found.model}'s: remove the file to read {path.name} without settings"
+        )
+    where = "in the file" if stored.file == path else f"of {stored.file.name}"
     return found._replace(
-        model=content["model_type"],
-        backbone=content["backbone"],
-        detector=content["detector"],
-        note=f"{found.note}; settings {'in the file' if file == path else f'of {file.name}'}",
+        backbone=stored.backbone,
+        detector=stored.detector,
+        note=f"{found.note}; settings {where}",
     )
 
 

@@ -59,7 +59,7 @@ _TABLE = {
     "images": "inputs.images",
     "lettering": "outputs.lettering",
     "losses": "ops.losses",
-    "model_card": "checkpoints.model_card checkpoints.published",
+    "model_card": "checkpoints.model_card checkpoints.published convert.published",
     "models.roi_branch": "heads.rois",
     "pixels": "inputs.pixels",
     "pretrained": "checkpoints.backbone_weights",

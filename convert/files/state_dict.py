@@ -102,7 +102,7 @@ def _only(content: Any, name: str, knows: Knows | None) -> dict[str, Any] | None
     if len(networks) > 1:
         raise ValueError(
             f"{name}: holds several networks, under {listing(list(networks))}: say which with "
-            f"state={next(iter(networks))!r}"
+            f"state={next(iter(networks))!r} (--state {next(iter(networks))})"
         )
     if networks:
         return next(iter(networks.values()))

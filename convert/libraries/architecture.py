@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ..published import known_weights
 from ..rename import Rule
+from .mmdetection_config import MmdetConfig, read_mmdet_config
+
+_ZOO = "Detectron2 Model Zoo"  # who signs files of detectron2's zoo; a fine-tune is not signed
 
 
 class Recognised(NamedTuple):
@@ -30,13 +35,21 @@ class Hints(NamedTuple):
 
     ``name`` of the file; ``config``, the text of the configuration stored in it; ``class_names``
     stored in it, without a background; ``style``, mmdetection's ``"pytorch"`` or ``"caffe"`` where
-    the caller knows it.
+    the caller knows it; ``settings``, the config fields that the caller gives; ``mmdet``, what the
+    config says if it is mmdetection's; ``coco``, whether the file says that its classes are COCO's.
     """
 
     name: str = ""
     config: str = ""
     class_names: tuple[str, ...] | None = None
     style: str | None = None
+    settings: Mapping[str, Any] = MappingProxyType({})
+    mmdet: MmdetConfig | None = None
+    coco: bool = False
+
+    def field(self, fields: Mapping[str, Any], name: str, default: Any = None) -> Any:
+        """A config field as it will be: the caller's, or that in ``fields``."""
+        return self.settings.get(name, fields.get(name, default))
 
 
 NO_HINTS = Hints()
@@ -61,4 +74,10 @@ def hints_of(content: Any, name: str, style: str | None = None) -> Hints:
     classes = (classes,) if isinstance(classes, str) else classes
     texts = [meta[k] for k in ("config", "cfg") if isinstance(meta.get(k), str)]
     named = isinstance(classes, list | tuple) and all(isinstance(c, str) for c in classes)
-    return Hints(name, "\n".join(texts), tuple(classes) if named and classes else None, style)
+    listed = tuple(classes) if named and classes else None
+    config = next((c for c in map(read_mmdet_config, texts) if c is not None), None)
+    if config is not None:
+        listed = listed or config.class_names
+    zoo = isinstance(content, dict) and content.get("__author__") == _ZOO
+    coco = known_weights(name) is not None or zoo or (config is not None and config.coco)
+    return Hints(name, "\n".join(texts), listed, style, mmdet=config, coco=coco)

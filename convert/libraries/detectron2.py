@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from mlx_rcnn.config.categories import COCO_80, COCO_KEYPOINTS, COCO_PERSON, COCO_SKELETON
 from mlx_rcnn.messages import listing
 
 from .architecture import NO_HINTS, Hints, Recognised
@@ -21,8 +20,9 @@ from .shapes import (
     PYRAMID_STRIDES,
     State,
     architecture,
+    check_anchors,
     check_needed,
-    pool_side,
+    pool_size,
     resnet_depth,
     resnet_widths,
 )
@@ -95,10 +95,9 @@ def recognise(state: State, hints: Hints = NO_HINTS) -> Recognised:
     detector = {
         **DETECTOR,
         **normalisation,
-        **_layout(state, pyramid, c4),
+        **_layout(state, pyramid, c4, hints),
         "num_classes": classes,
         "class_agnostic_bbox": state[f"{_BOX}bbox_pred.weight"].shape[0] == 4,
-        **_names(classes, hints),
         **_branch(state, branch, classes, c4),
     }
     # MSRA's ResNets stride in the first 1x1; Caffe2's ResNeXt and what torch trained do not.
@@ -135,32 +134,22 @@ def _needed(branch: str, pyramid: bool, c4: bool) -> dict[str, int]:
     return needed
 
 
-def _layout(state: State, pyramid: bool, c4: bool) -> dict[str, Any]:
+def _layout(state: State, pyramid: bool, c4: bool, hints: Hints) -> dict[str, Any]:
     """Fields of the maps, the anchors on them and the box head."""
     channels = int(state[_RPN].shape[1])
     fields: dict[str, Any] = {"use_fpn": True, "anchor_stride": PYRAMID_STRIDES}
     fields = fields if pyramid else dict(ONE_MAP)
     fields |= {"feat_channels": channels, **_anchors(state)}
-    if pyramid:
-        sizes = len(fields["anchor_sizes"][0]) if "anchor_sizes" in fields else 1
-    else:
-        sizes = len(np.ravel(fields["anchor_sizes"]))
-    ratios = len(fields.get("aspect_ratios", (0.5, 1.0, 2.0)))
-    if ratios != 3 or state[_RPN].shape[0] != 3 * sizes:
-        raise ValueError(
-            f"{state[_RPN].shape[0]} anchors a cell: expected {sizes} sizes of three ratios"
-        )
+    ratios = hints.field(fields, "aspect_ratios", (0.5, 1.0, 2.0))
+    if len(ratios) != 3:
+        raise ValueError(f"aspect_ratios={ratios!r}: expected three of a model of detectron2")
+    check_anchors(_RPN, state[_RPN].shape[0], hints.field(fields, "anchor_sizes"), ratios)
     if c4:
         return {**fields, "res5_head": True, "pool_size": (14, 14)}
-    side = pool_side(state, "roi_heads.box_head.fc1.weight", channels)
+    pool = hints.field({}, "pool_size")
+    pool = pool_size(state, "roi_heads.box_head.fc1.weight", channels, pool)
     hidden = int(state["roi_heads.box_head.fc1.weight"].shape[0])
-    return {**fields, "hidden_dim": hidden, "pool_size": (side, side)}
-
-
-def _names(classes: int, hints: Hints) -> dict[str, Any]:
-    if hints.class_names and len(hints.class_names) == classes - 1:
-        return {"class_names": (COCO_80[0], *hints.class_names)}
-    return {"class_names": COCO_80} if classes == len(COCO_80) else {}
+    return {**fields, "hidden_dim": hidden, "pool_size": pool}
 
 
 def _branch(state: State, branch: str, classes: int, c4: bool) -> dict[str, Any]:
@@ -181,17 +170,13 @@ def _branch(state: State, branch: str, classes: int, c4: bool) -> dict[str, Any]
     if branch == "keypoint_rcnn":
         pattern = r"roi_heads\.keypoint_head\.conv_fcn(\d+)\.weight"
         layers = {int(m[1]): state[k].shape[0] for k in state if (m := re.fullmatch(pattern, k))}
-        fields: dict[str, Any] = {
+        return {
             "min_size": 800,
             "num_keypoints": int(state[f"{_KEYPOINT}score_lowres.weight"].shape[1]),
             "keypoint_layers": tuple(layers[i] for i in sorted(layers)),
             "keypoint_score": "probability",
             "keypoint_offset": 0.5,
         }
-        if fields["num_keypoints"] == len(COCO_KEYPOINTS) and classes == len(COCO_PERSON):
-            fields |= {"class_names": COCO_PERSON, "keypoint_names": COCO_KEYPOINTS}
-            fields["keypoint_skeleton"] = COCO_SKELETON
-        return fields
     return {}
 
 

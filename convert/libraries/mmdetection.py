@@ -10,17 +10,17 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from mlx_rcnn.config.categories import COCO_80
-
 from ..rename import Rule
 from .architecture import NO_HINTS, Hints, Recognised
+from .mmdetection_config import MmdetConfig
 from .shapes import (
     ALIGNED,
     PYRAMID_STRIDES,
     State,
     architecture,
+    check_anchors,
     check_needed,
-    pool_side,
+    pool_size,
     resnet_depth,
     resnet_widths,
 )
@@ -127,8 +127,16 @@ def recognise(state: State, hints: Hints = NO_HINTS) -> Recognised:
     depth = resnet_depth(state, [f"backbone.layer{i}." for i in range(1, 5)])
     widths = resnet_widths(state, "backbone.conv1.weight", "backbone.layer1.", depth)
     channels = int(state["neck.fpn_convs.0.conv.weight"].shape[0])
-    side = pool_side(state, "roi_head.bbox_head.shared_fcs.0.weight", channels)
+    first = "roi_head.bbox_head.shared_fcs.0.weight"
+    config = hints.mmdet or MmdetConfig({})
+    pool = pool_size(state, first, channels, hints.field(config.fields, "pool_size"))
     classes = int(state["roi_head.bbox_head.fc_cls.weight"].shape[0])
+    check_anchors(
+        "rpn_head.rpn_cls.weight",
+        state["rpn_head.rpn_cls.weight"].shape[0],
+        hints.field(config.fields, "anchor_sizes"),
+        hints.field(config.fields, "aspect_ratios", (0.5, 1.0, 2.0)),
+    )
     stride_in_1x1, normalisation, why = _style(hints, (widths["groups"], widths["width_per_group"]))
     detector: dict[str, Any] = {
         **DETECTOR,
@@ -137,36 +145,49 @@ def recognise(state: State, hints: Hints = NO_HINTS) -> Recognised:
         "num_classes": classes,
         "use_fpn": True,
         "anchor_stride": PYRAMID_STRIDES,
+        **config.fields,
         "hidden_dim": int(state["roi_head.bbox_head.shared_fcs.0.weight"].shape[0]),
-        "pool_size": (side, side),
+        "pool_size": pool,
         "class_agnostic_bbox": state["roi_head.bbox_head.fc_reg.weight"].shape[0] == 4,
     }
-    if hints.class_names and len(hints.class_names) == classes - 1:
-        detector["class_names"] = (COCO_80[0], *hints.class_names)
-    elif classes == len(COCO_80):
-        detector["class_names"] = COCO_80
     if mask:
-        detector |= _mask_fields(state, classes)
+        detector |= _mask_fields(state, classes, config)
     backbone: dict[str, Any] = {"type": "resnet_fpn", "depth": depth, "num_classes": 0, **widths}
     # Trained with norm_eval: batch norm whose statistics stay fixed.
     backbone |= {"out_channels": channels, "norm": "frozen", "norm_eps": 1e-5}
     backbone["stride_in_1x1"] = stride_in_1x1
     model = "Mask R-CNN" if mask else "Faster R-CNN"
     note = (
-        f"mmdetection {model}, {architecture(depth, widths)} and FPN, {classes - 1} classes ({why})"
+        f"mmdetection {model}, {architecture(depth, widths)} and FPN, {classes - 1} classes "
+        f"({why}; {_told(hints)})"
     )
     kind = "mask_rcnn" if mask else "faster_rcnn"
     return Recognised("mmdetection", kind, backbone, detector, RULES, note)
 
 
-def _mask_fields(state: State, classes: int) -> dict[str, Any]:
+def _told(hints: Hints) -> str:
+    """Where anchors, strides, sizes and thresholds come from, and what of them is not to be had."""
+    if hints.mmdet is None:
+        unread = "the config in the file is no Python" if hints.config.strip() else "no config"
+        return f"anchors, strides, sizes and thresholds assumed, mmdetection's own: {unread}"
+    count = len(hints.mmdet.fields)
+    text = f"{count} settings by the config in the file, the others mmdetection's own"
+    if hints.mmdet.differs:
+        text += f"; not read: {', '.join(hints.mmdet.differs)}"
+    return text
+
+
+def _mask_fields(state: State, classes: int, config: MmdetConfig) -> dict[str, Any]:
     convs = {m[1] for k in state if (m := re.match(r"roi_head\.mask_head\.convs\.(\d+)\.", k))}
     rows = state["roi_head.mask_head.conv_logits.weight"].shape[0]
     if rows != classes - 1:
         raise ValueError(
             f"{classes - 1} classes and {rows} channels of masks: expected one of each class"
         )
+    side = config.mask_pool_size
+    pool = {} if side is None else {"mask_pool_size": (side, side), "mask_out_size": 2 * side}
     return {
+        **pool,
         "mask_num_convs": max(len(convs), 1),
         "mask_hidden_channels": int(state["roi_head.mask_head.upsample.weight"].shape[1]),
         "mask_paste_rule": "detectron2",
@@ -178,8 +199,8 @@ def _style(hints: Hints, groups: tuple[int, int]) -> tuple[bool, dict[str, Any],
     style, why = hints.style, "as given"
     if style is not None and style not in STYLES:
         raise ValueError(f"style={style!r}: expected one of {STYLES}")
-    if style is None and (written := re.search(r"\bstyle\W{1,4}(pytorch|caffe)\b", hints.config)):
-        style, why = written[1], "by the config in the file"
+    if style is None and hints.mmdet is not None and hints.mmdet.style is not None:
+        style, why = hints.mmdet.style, "by the config in the file"
     if style is None and "caffe" in hints.name.lower():
         style, why = "caffe", "by the file's name"
     if style is None:
@@ -189,27 +210,14 @@ def _style(hints: Hints, groups: tuple[int, int]) -> tuple[bool, dict[str, Any],
     order = "rgb"
     if style == "caffe" or groups == (32, 8):  # Caffe2's ResNeXt-101-32x8d, pytorch style but BGR
         order = "bgr"
-    if hints.style is None and (stored := _stored_input(hints.config)):
-        mean, std, order = stored
+    if hints.style is None and hints.mmdet is not None and hints.mmdet.image is not None:
+        mean, std, order = hints.mmdet.image
     fields = {
         "channel_order": order,
         "image_mean": tuple(v / 255 for v in mean),
         "image_std": tuple(v / 255 for v in std),
     }
     return style == "caffe", fields, f"{style} style, {why}; {order.upper()}"
-
-
-def _stored_input(config: str) -> tuple[tuple[float, ...], tuple[float, ...], str] | None:
-    """Mean, deviation (both in the order of RGB) and channel order out of a config's text."""
-    row = r"\W{1,4}" + r"\s*,\s*".join([r"(\d+(?:\.\d*)?)"] * 3)
-    mean, std = (re.search(rf"\b{name}{row}", config) for name in ("mean", "std"))
-    rgb = re.search(r"\b(?:bgr_to_rgb|to_rgb)\W{1,4}(True|False)\b", config)
-    if not (mean and std and rgb):
-        return None
-    values = [tuple(float(v) for v in found.groups()) for found in (mean, std)]
-    if rgb[1] == "True":
-        return values[0], values[1], "rgb"
-    return values[0][::-1], values[1][::-1], "bgr"
 
 
 _SIGNS = {

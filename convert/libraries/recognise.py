@@ -13,6 +13,8 @@ from mlx_rcnn.messages import listing
 from ..rename import Rule
 from . import detectron2, mmdetection, torchvision
 from .architecture import NO_HINTS, Hints, Recognised
+from .mmdetection_config import read_mmdet_config
+from .names import with_names
 
 LIBRARIES: dict[str, ModuleType] = {
     "detectron2": detectron2,
@@ -39,12 +41,28 @@ def recognise(
         ValueError: a style for another library than mmdetection, or no network this package
             knows; the message says what it looks like.
     """
-    if library == "auto":
-        library = next((k for k, v in LIBRARIES.items() if v.looks_like(state)), "torchvision")
+    library = library_of(state, library)
     if hints.style is not None and library != "mmdetection":
         raise ValueError(f"style={hints.style!r} is for mmdetection, got keys of {library}")
+    if hints.mmdet is None and hints.config:
+        hints = hints._replace(mmdet=read_mmdet_config(hints.config))
     found: Recognised = LIBRARIES[library].recognise(state, hints)
-    return found
+    return with_names(found, hints)
+
+
+def library_of(state: Mapping[str, mx.array], library: str = "auto") -> str:
+    """The library that a state dict's keys are of; torchvision where none knows them.
+
+    Args:
+        state: arrays by the library's keys.
+        library: taken as it is unless it is ``"auto"``. Default: ``"auto"``.
+
+    Returns:
+        A key of ``LIBRARIES``.
+    """
+    if library != "auto":
+        return library
+    return next((k for k, v in LIBRARIES.items() if v.looks_like(state)), "torchvision")
 
 
 def rules_of(library: str, use_fpn: bool) -> Sequence[Rule]:
@@ -85,7 +103,8 @@ def unprefixed(state: dict[str, mx.array]) -> dict[str, mx.array]:
             found.append(prefix)
     if len(found) > 1:
         raise ValueError(
-            f"holds several networks, under {listing(found)}: say which with state={found[0]!r}"
+            f"holds several networks, under {listing(found)}: say which with state={found[0]!r} "
+            f"(--state {found[0]})"
         )
     return _below(state, found[0]) if found else state
 
@@ -118,17 +137,18 @@ _PROFILES = ("total_ops", "total_params")
 """Counts that the profiler thop leaves in every module."""
 
 
-def beside(state: Mapping[str, mx.array], found: Recognised) -> list[str]:
-    """The keys of a state dict that are no part of the network it was recognised as.
+def beside(state: Mapping[str, mx.array], library: str) -> list[str]:
+    """The keys of a state dict that are no part of a network of its library.
 
     Args:
         state: arrays by the library's keys.
-        found: what it was recognised as.
+        library: a key of ``LIBRARIES``.
 
     Returns:
         Keys outside the network's own modules, which no rule of it renames.
     """
-    parts, rules = _PARTS[found.library], [re.compile(rule.pattern) for rule in found.rules]
+    tables = {*rules_of(library, True), *rules_of(library, False)}
+    parts, rules = _PARTS[library], [re.compile(rule.pattern) for rule in tables]
     return [
         key
         for key in state

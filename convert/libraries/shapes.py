@@ -9,6 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlx_rcnn.config.settings import cure
 from mlx_rcnn.messages import listing
 
 State = Mapping[str, mx.array]
@@ -106,17 +107,56 @@ def resnet_widths(state: State, stem: str, stage: str, depth: int) -> dict[str, 
     return {"width": width, "groups": groups, "width_per_group": 64 * inputs // width}
 
 
-def pool_side(state: State, key: str, channels: int) -> int:
-    """Side of the RoI pooling whose flattened output the linear ``key`` takes.
+def pool_size(state: State, key: str, channels: int, given: Any = None) -> tuple[int, int]:
+    """Height and width of the RoI pooling whose flattened output the linear ``key`` takes.
+
+    Args:
+        state: arrays by the library's keys.
+        key: of the linear layer's weight.
+        channels: of the pooled maps.
+        given: the pooling that the caller knows. Default: ``None``, a square.
+
+    Returns:
+        (ph, pw).
 
     Raises:
-        ValueError: its columns are not ``channels`` times a square.
+        ValueError: its columns are not ``channels`` times that.
     """
     flat = state[key].shape[1]
     side = math.isqrt(flat // channels)
-    if side * side * channels != flat:
-        raise ValueError(f"{key!r} has {flat} columns: expected {channels} channels times a square")
-    return side
+    sides = tuple(given) if isinstance(given, list | tuple) else (side, side)
+    if given is not None and (len(sides) != 2 or any(type(v) is not int or v < 1 for v in sides)):
+        raise ValueError(f"pool_size={given!r}: expected two whole numbers")
+    if math.prod(sides) * channels != flat:
+        expected = f"pool_size={sides}" if given is not None else "a square"
+        more = "" if given is not None else cure(["pool_size"])
+        raise ValueError(
+            f"{key!r} has {flat} columns: expected {channels} channels times {expected}{more}"
+        )
+    return sides[0], sides[1]
+
+
+def check_anchors(key: str, rows: int, sizes: Any, ratios: Any) -> None:
+    """Raise unless a cell has as many anchors as there are sizes and ratios.
+
+    Args:
+        key: of the RPN's scores.
+        rows: of them, the anchors a cell.
+        sizes: ``anchor_sizes`` of the config; ``None`` is one size a level.
+        ratios: ``aspect_ratios`` of the config.
+
+    Raises:
+        ValueError: it has others; the fields that say so are named.
+    """
+    levels = sizes if isinstance(sizes, list | tuple) else (0,)
+    nested = [v for v in levels if isinstance(v, list | tuple)]
+    count = len(nested[0]) if nested else len(levels)
+    if rows != count * len(ratios):
+        plural = "s" * (count != 1)
+        raise ValueError(
+            f"misshaped {key!r}, {rows} anchors a cell: expected {count} size{plural} of "
+            f"{len(ratios)} ratios{cure(['anchor_sizes', 'aspect_ratios'])}"
+        )
 
 
 def architecture(depth: int, widths: Mapping[str, int]) -> str:

@@ -8,12 +8,11 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_rcnn.config.categories import COCO_91, COCO_KEYPOINTS, COCO_PERSON, COCO_SKELETON
 from mlx_rcnn.config.presets import MOBILENET, MOBILENET_320
 
 from ..rename import Rule
 from .architecture import NO_HINTS, Hints, Recognised
-from .shapes import check_needed, pool_side, resnet_depth
+from .shapes import check_anchors, check_needed, pool_size, resnet_depth, resnet_widths
 
 RULES = (
     # BatchNorm2d counts its batches; nothing reads the count.
@@ -87,9 +86,11 @@ _FULL_SIZE = "800 to 1333 pixels, unless the file's name has _320_fpn: the shape
 _MOBILENETS = {16: "large", 12: "small"}  # by the index of the last convolution
 
 _KIND = "Faster, Mask or Keypoint R-CNN (ResNet or MobileNetV3, and FPN) of torchvision"
+_RPN = "rpn.head.cls_logits.weight"
+_RATIOS = (0.5, 1.0, 2.0)
 # What tells the architecture, and its number of axes; beside it the stem and the box head.
 _NEEDED = {
-    "rpn.head.cls_logits.weight": 4,
+    _RPN: 4,
     "roi_heads.box_predictor.cls_score.weight": 2,
     "roi_heads.box_predictor.bbox_pred.weight": 2,
 }
@@ -142,8 +143,14 @@ def recognise(state: Mapping[str, mx.array], hints: Hints = NO_HINTS) -> Recogni
     check_needed(state, {_STEMS[mobile]: 4, linear: 2, **_NEEDED, **more}, _KIND)
     detector = _heads(state, linear, convs, mask, hints)
     if keypoint:
-        detector |= _keypoints(state, detector["num_classes"])
-    body, why = _mobilenet(state, detector) if mobile else _resnet(state)
+        detector |= _keypoints(state)
+    body, why = _mobilenet(state, detector) if mobile else _resnet(state, detector)
+    check_anchors(
+        _RPN,
+        state[_RPN].shape[0],
+        hints.field(detector, "anchor_sizes"),
+        hints.field(detector, "aspect_ratios", _RATIOS),
+    )
     body |= {"num_classes": 0, "out_channels": detector["feat_channels"]}
     body["fpn_norm"] = _norm(state, "backbone.fpn.", "inner_blocks.0.1.weight")
     name = f"MobileNetV3-{body['variant']}" if mobile else f"ResNet-{body['depth']}"
@@ -161,8 +168,8 @@ def _heads(
 ) -> dict[str, Any]:
     """Fields of the RPN and the heads; ``linear`` is the weight after the RoI features."""
     units = state[linear].shape[0]
-    channels = int(state["rpn.head.cls_logits.weight"].shape[1])
-    side = pool_side(state, linear, channels)
+    channels = int(state[_RPN].shape[1])
+    pool = pool_size(state, linear, channels, hints.field({}, "pool_size"))
     classes = int(state["roi_heads.box_predictor.cls_score.weight"].shape[0])
     detector: dict[str, Any] = {
         "stride_rule": "torchvision",
@@ -173,13 +180,10 @@ def _heads(
         "box_head_convs": convs,
         "box_head_norm": _norm(state, "roi_heads.box_head.", "0.1.weight"),
         "hidden_dim": int(units),
-        "pool_size": (side, side),
+        "pool_size": pool,
+        "class_agnostic_bbox": state["roi_heads.box_predictor.bbox_pred.weight"].shape[0] == 4,
         "dropout": 0.0,
     }
-    if hints.class_names and len(hints.class_names) == classes - 1:
-        detector["class_names"] = (COCO_91[0], *hints.class_names)
-    elif classes == len(COCO_91):
-        detector["class_names"] = COCO_91
     if mask:
         found = _count(state, r"roi_heads\.mask_head\.(?:mask_fcn)?(\d+)\.")
         detector["mask_num_convs"] = max(found, 1)
@@ -190,19 +194,12 @@ def _heads(
     return detector
 
 
-def _keypoints(state: Mapping[str, mx.array], classes: int) -> dict[str, Any]:
-    """The fields of the keypoint branch; a person's where the numbers are those of COCO's files."""
+def _keypoints(state: Mapping[str, mx.array]) -> dict[str, Any]:
+    """The fields of the keypoint branch."""
     head = r"roi_heads\.keypoint_head\.(\d+)\.weight"
     layers = {int(m[1]): state[k].shape[0] for k in state if (m := re.fullmatch(head, k))}
     count = int(state["roi_heads.keypoint_predictor.kps_score_lowres.weight"].shape[1])
-    fields: dict[str, Any] = {
-        "num_keypoints": count,
-        "keypoint_layers": tuple(layers[i] for i in sorted(layers)),
-    }
-    if count == len(COCO_KEYPOINTS) and classes == len(COCO_PERSON):
-        fields["class_names"] = COCO_PERSON
-        fields["keypoint_names"], fields["keypoint_skeleton"] = COCO_KEYPOINTS, COCO_SKELETON
-    return fields
+    return {"num_keypoints": count, "keypoint_layers": tuple(layers[i] for i in sorted(layers))}
 
 
 def by_file_name(found: Recognised, name: str) -> Recognised:
@@ -221,11 +218,14 @@ def by_file_name(found: Recognised, name: str) -> Recognised:
     return found._replace(detector={**found.detector, **MOBILENET_320}, note=note)
 
 
-def _resnet(state: Mapping[str, mx.array]) -> tuple[dict[str, Any], str]:
-    """Fields of the ResNet, and what the norms were told by."""
+def _resnet(state: Mapping[str, mx.array], detector: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Fields of the ResNet, those of its detector added, and what the norms were told by."""
     depth = resnet_depth(state, [f"{_BODY}layer{i}." for i in range(1, 5)])
     body: dict[str, Any] = {"type": "resnet_fpn", "depth": depth}
-    body["width"] = int(state[_STEMS[0]].shape[0])
+    body |= resnet_widths(state, _STEMS[0], f"{_BODY}layer1.", depth)
+    layers = _returned_layers(state, body["width"] * (4 if depth >= 50 else 1))
+    if layers is not None and len(layers) < 4:
+        body["returned_layers"], detector["roi_levels"] = layers, len(layers)
     body["norm"] = norm = _norm(state, _BODY, "bn1.weight")
     # v1's published files, ResNet-50s, hold FrozenBatchNorm2d and are used with epsilon 0. Those of
     # other depths come from resnet_fpn_backbone, which leaves it at 1e-5.
@@ -233,6 +233,19 @@ def _resnet(state: Mapping[str, mx.array]) -> tuple[dict[str, Any], str]:
     zero = norm == "frozen" and depth == 50 and plain
     body["norm_eps"] = 0.0 if zero else 1e-5
     return body, _why(norm, "0" if zero else "1e-5")
+
+
+def _returned_layers(state: Mapping[str, mx.array], first: int) -> tuple[int, ...] | None:
+    """The stages that feed the pyramid, by their channels, which double from ``first`` on."""
+    found: list[int] = []
+    count = _count(state, r"backbone\.fpn\.(?:inner|layer)_blocks\.(\d)\.")
+    for i in range(count):
+        prefix = f"backbone.fpn.inner_blocks.{i}."
+        weight = state.get(f"{prefix}0.weight", state.get(f"{prefix}weight"))
+        stages = [s for s in range(1, 5) if weight is not None and weight.ndim == 4
+                  and weight.shape[1] == first * 2 ** (s - 1)]  # fmt: skip
+        found += stages
+    return tuple(found) if len(found) == count and found == sorted(set(found)) else None
 
 
 def _mobilenet(

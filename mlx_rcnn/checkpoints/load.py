@@ -7,7 +7,8 @@ weights, metadata ``format: mlx``); how they stay one model is told in ``directo
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ from mlx_rcnn.convert.checkpoint import Checkpoint, read_checkpoint
 from mlx_rcnn.convert.origin import from_json
 
 from ..backbones import BACKBONES
+from ..config.categories import COCO_KEYPOINTS, COCO_PERSON, COCO_SKELETON, class_names_of
 from ..config.detector import make_config
+from ..config.settings import cure, fields_named
 from ..layers import weights_to_come
+from ..messages import nearest
 from ..models import FasterRCNN, KeypointRCNN, MaskRCNN
 from ..processes import check_process
 from .directory import ID, NEEDED, WEIGHTS_FILE, read_model
 from .find import find
-from .weights import assign, cast_weights
+from .weights import MisfitError, assign, cast_weights
 
 FORMAT_VERSION = 1
 MODELS = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN, "keypoint_rcnn": KeypointRCNN}
@@ -39,7 +43,9 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
             published weights, such as ``"torchvision/fasterrcnn_resnet50_fpn_v2"``
             (``mlx_rcnn.checkpoints.published.PUBLISHED``), downloaded once; or a repository of the
             Hugging Face Hub, ``"owner/name"`` or ``"owner/name@revision"``.
-        **overrides: config fields to change (``box_score_thresh=0.3``, ``norm_eps=1e-5``);
+        **overrides: fields of the detector's config and of its backbone's, to change them or to
+            give what a checkpoint does not tell (``box_score_thresh=0.3``, ``norm_groups=4``);
+            ``class_names`` may be a file, or ``"coco"``;
             ``dtype`` ("float32", "float16", "bfloat16"), what the convolutions and linears are cast
             to and run in (by default they are as stored, and on a CPU run in float32); ``style``
             ("pytorch" or "caffe") of an mmdetection checkpoint that does not say it; ``state``, the
@@ -57,13 +63,18 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
         RuntimeError: in a process forked from one that had used MLX.
     """
     check_process()
-    dtype = overrides.pop("dtype", None)
+    dtype, style, state = (overrides.pop(name, None) for name in ("dtype", "style", "state"))
     path = find(source)
     if path.is_dir():
+        for name, value in (("style", style), ("state", state)):
+            if value is not None:
+                raise ValueError(
+                    f"{name}={value!r} goes with a checkpoint file of another library: {path} is a "
+                    "directory of one network"
+                )
         model = _load_directory(path, overrides)
     else:
-        style, state = (overrides.pop(name, None) for name in ("style", "state"))
-        found = read_checkpoint(path, style=style, state=state)
+        found = read_checkpoint(path, style=style, state=state, settings=overrides)
         model = from_checkpoint(found, **overrides)
     if dtype is not None:
         cast_weights(model, dtype)
@@ -90,18 +101,33 @@ def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
         raise ValueError(
             f"{directory} was saved with a backbone of your own: pass load(..., backbone=module)"
         )
-    try:
+    with _helpful(str(file), overrides):
         origin = from_json(content.pop("origin", None))
         content.setdefault("stride_rule", "torchvision")  # the only one there was
         if content.get("keypoint_score") == "probability":  # of detectron2, before it had a field
             content.setdefault("keypoint_offset", 0.5)
         _check_counts(content, len(weights))
         model = build_model(kind, backbone, content, overrides)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{file}: {error}") from error
-    assign(model, weights, str(directory / WEIGHTS_FILE))
+    with _helpful("", overrides):
+        assign(model, weights, str(directory / WEIGHTS_FILE))
     model.source, model.origin = note, origin
     return model
+
+
+@contextmanager
+def _helpful(name: str, given: Mapping[str, Any]) -> Iterator[None]:
+    """Errors get the file's name, the fields given, and those that might cure what is wrong."""
+    try:
+        yield
+    except MisfitError as error:
+        fields = [field for field in error.fields() if field not in given]
+        told = ", ".join(f"{field}={value!r}" for field, value in given.items())
+        with_given = str(error).replace("the model:", f"the model with {told}:") if told else error
+        hint = cure(fields) if len(fields) <= 2 else ""  # with more it is another network
+        raise MisfitError(f"{with_given}{hint}", error.names) from error
+    except (TypeError, ValueError) as error:
+        fields = [field for field in fields_named(str(error)) if field not in given]
+        raise type(error)(f"{name}: {error}{cure(fields)}") from error
 
 
 def _check_counts(config: Mapping[str, Any], arrays: int) -> None:
@@ -126,8 +152,10 @@ def from_checkpoint(checkpoint: Checkpoint, **overrides: Any) -> FasterRCNN:
         TypeError: an override that is no field.
     """
     path, found = checkpoint.path, checkpoint.found
-    model = build_model(found.model, found.backbone, found.detector, overrides)
-    assign(model, checkpoint.weights, str(path))
+    with _helpful(str(path), overrides):
+        model = build_model(found.model, found.backbone, found.detector, overrides)
+    with _helpful("", overrides):
+        assign(model, checkpoint.weights, str(path))
     model.source = f"{path.name}: {found.note}"
     model.origin = checkpoint.origin
     return model
@@ -149,8 +177,22 @@ def build_model(
             raise ValueError(f"backbone of type {name!r}: expected one of {tuple(BACKBONES)}")
         body_config = BACKBONES[name][0]
         own = {f.name for f in fields(body_config)} - {"num_classes"}
+        known = own | {f.name for f in fields(cls.config_class)}
+        if unknown := [name for name in options if name not in known]:
+            raise TypeError(
+                f"a {cls.__name__} on this backbone has no field {unknown[0]!r}"
+                f"{nearest(unknown[0], known)}"
+            )
         changes = {name: options.pop(name) for name in list(options) if name in own}
         body = body_config(**{**given, **changes})
+    if isinstance(names := options.get("class_names"), str):
+        count = options.get("num_classes", config.get("num_classes"))
+        options["class_names"] = class_names_of(names, int(count or 0))
+        if options["class_names"] == COCO_PERSON and config.get("num_keypoints") == len(
+            COCO_KEYPOINTS
+        ):
+            own_names = {"keypoint_names": COCO_KEYPOINTS, "keypoint_skeleton": COCO_SKELETON}
+            options = own_names | options
     try:
         made = make_config(cls.config_class, body, None, None, {**config, **options})
         with weights_to_come():

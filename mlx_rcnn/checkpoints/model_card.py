@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlx_rcnn.convert.published import Known, known_weights
+
 from ..models import FasterRCNN
-from .published import TERMS, Known, known_weights
+from .published import TERMS
 
 
 def model_card(model: FasterRCNN, command: str, repository: str | None = None) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import mlx.core as mx
@@ -16,6 +17,40 @@ DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 Arrays = dict[str, mx.array]
 
+# The fields of the config that decide which arrays there are, and their shapes; the first counts.
+_DECIDED_BY = {
+    r"rpn\.head\.(?:cls_logits|bbox_pred)\.": ("anchor_sizes", "aspect_ratios"),
+    r"rpn\.head\.conv\.": ("rpn_conv_depth",),
+    r"backbone\.fpn\.": ("returned_layers", "fpn_norm"),
+    r"backbone\.": ("norm",),
+    r"roi_heads\.box_head\.fc6?\.": ("pool_size",),
+    r"roi_heads\.box_head\.": ("box_head_convs", "box_head_norm"),
+    r"roi_heads\.box_predictor\.": ("class_agnostic_bbox",),
+    r"roi_heads\.mask_head\.": ("mask_num_convs", "mask_head_norm"),
+    r"roi_heads\.keypoint_head\.": ("keypoint_layers",),
+}
+
+
+class MisfitError(ValueError):
+    """Weights that are not a model's, all of them named.
+
+    Args:
+        message (str): what is wrong.
+        names: of the arrays that are missing, unexpected or misshaped.
+    """
+
+    def __init__(self, message: str, names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
+
+    def fields(self) -> list[str]:
+        """The fields of the config that may be what is wrong."""
+        found = (
+            next((own for start, own in _DECIDED_BY.items() if re.match(start, name)), ())
+            for name in self.names
+        )
+        return list(dict.fromkeys(field for own in found for field in own))
+
 
 def assign(model: nn.Module, weights: Mapping[str, mx.array], name: str) -> None:
     """Put ``weights`` into ``model``, all of them or none.
@@ -26,7 +61,7 @@ def assign(model: nn.Module, weights: Mapping[str, mx.array], name: str) -> None
         name: where they come from, for errors.
 
     Raises:
-        ValueError: missing, unexpected, misshaped or non-floating weights, all listed.
+        MisfitError: missing, unexpected, misshaped or non-floating weights, all listed.
     """
     expected = flat_parameters(model)
     problems = []
@@ -35,18 +70,16 @@ def assign(model: nn.Module, weights: Mapping[str, mx.array], name: str) -> None
     if extra := [k for k in weights if k not in expected]:
         problems.append(f"unexpected {listing(extra)}")
     shared = [k for k in expected if k in weights]
-    shapes = [
-        f"{k} {weights[k].shape} (expected {expected[k].shape})"
-        for k in shared
-        if weights[k].shape != expected[k].shape
-    ]
-    if shapes:
+    misshaped = [k for k in shared if weights[k].shape != expected[k].shape]
+    if misshaped:
+        shapes = [f"{k} {weights[k].shape} (expected {expected[k].shape})" for k in misshaped]
         problems.append(f"misshaped {listing(shapes)}")
     dtypes = [f"{k} {weights[k].dtype}" for k in shared if weights[k].dtype not in DTYPES.values()]
     if dtypes:
         problems.append(f"not float32, float16 or bfloat16: {listing(dtypes)}")
     if problems:
-        raise ValueError(f"{name} does not fit the model: {'; '.join(problems)}")
+        text = f"{name} does not fit the model: {'; '.join(problems)}"
+        raise MisfitError(text, [*missing, *extra, *misshaped])
     model.load_weights(list(weights.items()), strict=True)
 
 

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from importlib import metadata
 from typing import Any, NoReturn
 
 from .convert_flags import add_convert
 from .errors import CommandError
 from .evaluate_flags import add_evaluate
+from .flags import add_execution, add_model, count, fraction
 from .train_flags import add_train
-
-_MODEL_HELP = (
-    "checkpoint file (.pth, .pkl), directory written by mlx_rcnn.save, name of published weights, "
-    "or repository of the Hugging Face Hub (owner/name)"
-)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,9 +34,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mlx_rcnn {_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_predict(commands)
-    add_train(commands, _MODEL_HELP)
-    add_evaluate(commands, _MODEL_HELP, _fraction, _add_execution)
-    add_convert(commands, _MODEL_HELP, _count)
+    add_train(commands)
+    add_evaluate(commands)
+    add_convert(commands)
     _add_info(commands)
     return parser
 
@@ -66,30 +61,30 @@ def _add_predict(commands: Any) -> None:
         help="an image, a folder of images, a quoted glob pattern, or - for a list of these on "
         "standard input, one a line",
     )
-    parser.add_argument("--model", required=True, metavar="MODEL", help=_MODEL_HELP)
+    add_model(parser)
     _add_choice_of_detections(parser.add_argument_group("what to keep"))
     _add_outputs(parser.add_argument_group("what to write"))
-    _add_execution(parser.add_argument_group("how to run"))
+    add_execution(parser.add_argument_group("how to run"))
 
 
 def _add_choice_of_detections(group: Any) -> None:
     group.add_argument(
         "--score-thresh",
-        type=_fraction,
+        type=fraction,
         metavar="X",
         help="a detection is dropped if it scores less, 0 to 1 (default: the model's own, usually "
         "0.05, in the results, and 0.5 in pictures and table)",
     )
     group.add_argument(
         "--nms-thresh",
-        type=_fraction,
+        type=fraction,
         metavar="X",
         help="a box is dropped if its IoU with a better one of its class is more than this, 0 to 1 "
         "(default: the model's own, usually 0.5)",
     )
     group.add_argument(
         "--top-k",
-        type=_count,
+        type=count,
         metavar="N",
         help="most detections kept per image (default: the model's own, usually 100)",
     )
@@ -119,26 +114,6 @@ def _add_outputs(group: Any) -> None:
     )
 
 
-def _add_execution(group: Any) -> None:
-    group.add_argument(
-        "--batch-size",
-        type=_count,
-        default=1,
-        metavar="N",
-        help="images predicted at once (default: 1)",
-    )
-    group.add_argument(
-        "--dtype",
-        choices=("float32", "float16", "bfloat16"),
-        help="precision to run in (default: the checkpoint's own on a GPU, float32 on a CPU)",
-    )
-    group.add_argument(
-        "--device",
-        choices=("cpu", "gpu"),
-        help="where to run (default: the GPU if there is one)",
-    )
-
-
 def _add_info(commands: Any) -> None:
     parser = commands.add_parser(
         "info",
@@ -147,27 +122,7 @@ def _add_info(commands: Any) -> None:
         "where its weights come from.",
         allow_abbrev=False,
     )
-    parser.add_argument("--model", required=True, metavar="MODEL", help=_MODEL_HELP)
-
-
-def _number(text: str, kind: Callable[[str], Any], low: float, high: float, rule: str) -> Any:
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not low <= value <= high:
-        raise argparse.ArgumentTypeError(f"{text!r} given, expected {rule}")
-    return value
-
-
-def _fraction(text: str) -> float:
-    value: float = _number(text, float, 0.0, 1.0, "a number from 0 to 1")
-    return value
-
-
-def _count(text: str) -> int:
-    value: int = _number(text, int, 1, float("inf"), "a whole number of at least 1")
-    return value
+    add_model(parser)
 
 
 def _version() -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, replace
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,14 @@ from ..checkpoints.load import MODELS, from_checkpoint, load
 from ..checkpoints.model_card import model_card
 from ..checkpoints.save import description, save
 from ..checkpoints.weights import cast_weights
-from ..config.categories import BACKGROUND, read_class_names
 from ..config.detector import to_json
 from ..files import flush, replacing
 from ..layers import weights_to_come
+from ..messages import one_line
 from ..models import FasterRCNN
 from .convert_flags import SUFFIXES
 from .errors import CommandError
+from .flags import model_settings
 from .preflight import check_writable
 from .verify import verify
 
@@ -50,24 +53,22 @@ def run(args: argparse.Namespace) -> int:
         CommandError: an argument that cannot work (code 2), or an upload that failed (code 1).
     """
     dest = Path(args.dest)
+    given = model_settings(args)
     _check(args, dest)
-    model, checkpoint = _model(args)
+    model, checkpoint = _model(args, given)
     print(f"recognised: {model.source or 'a model of mlx_rcnn'}")
     if args.num_classes not in (None, model.config.num_classes):
         raise CommandError(
             f"--num-classes {args.num_classes}: {args.source} has {model.config.num_classes} "
             "classes, the background included"
         )
-    if args.classes:
-        names = class_names(Path(args.classes), model.config.num_classes)
-        model.config = replace(model.config, class_names=names)
     if args.dtype:
         cast_weights(model, args.dtype)
     model.eval()
     try:
         _write(args, model, dest)
     except (OSError, ValueError, TypeError) as error:
-        raise CommandError(_line(error)) from error
+        raise CommandError(one_line(error)) from error
     print(f"wrote {dest}")
     for line in settings(model, args.to):
         print(line)
@@ -77,36 +78,8 @@ def run(args: argparse.Namespace) -> int:
         try:
             print(f"uploaded to {upload(dest, args.upload_repo)}")
         except (OSError, ValueError, ImportError) as error:
-            raise CommandError(_line(error), 1) from error
+            raise CommandError(one_line(error), 1) from error
     return 0
-
-
-def class_names(path: Path, num_classes: int) -> tuple[str, ...]:
-    """The names in a file, the background's first.
-
-    Args:
-        path: as :func:`~mlx_rcnn.config.categories.read_class_names` takes it.
-        num_classes: of the model, the background included. With one name fewer, the file is taken
-            to leave out the background.
-
-    Returns:
-        ``num_classes`` names.
-
-    Raises:
-        CommandError: it cannot be read, or holds another number of names.
-    """
-    try:
-        names = read_class_names(path)
-    except (OSError, ValueError) as error:
-        raise CommandError(f"--classes: {_line(error)}") from error
-    if len(names) == num_classes - 1 and names[0] != BACKGROUND:
-        names = (BACKGROUND, *names)
-    if len(names) != num_classes:
-        raise CommandError(
-            f"--classes {path}: {len(names)} names, expected {num_classes - 1}, or {num_classes} "
-            "with the background's first"
-        )
-    return names
 
 
 def _check(args: argparse.Namespace, dest: Path) -> None:
@@ -139,22 +112,25 @@ def _check(args: argparse.Namespace, dest: Path) -> None:
     check_writable(dest.absolute().parent)
 
 
-def _model(args: argparse.Namespace) -> tuple[FasterRCNN, Checkpoint | None]:
+def _model(
+    args: argparse.Namespace, given: Mapping[str, Any]
+) -> tuple[FasterRCNN, Checkpoint | None]:
     """The model of a source and, if it is another library's, the checkpoint."""
     try:
         path = find(args.source)
         if path.is_dir():
             if args.library != "auto" or args.arch:
                 raise CommandError("--from and --arch go with a checkpoint, SOURCE is a directory")
-            return load(path), None
+            return load(path, **given), None
         if args.library != "auto" and args.library not in LIBRARIES:
             raise CommandError(f"--from {args.library}: expected one of {', '.join(LIBRARIES)}")
-        checkpoint = read_checkpoint(path, args.library)
+        settings = {k: v for k, v in given.items() if k not in ("style", "state")}
+        checkpoint = read_checkpoint(path, args.library, args.style, args.state, settings)
         if args.arch:
             checkpoint = as_architecture(checkpoint, args.arch)
-        return from_checkpoint(checkpoint), checkpoint
+        return from_checkpoint(checkpoint, **settings), checkpoint
     except (OSError, ValueError, TypeError, ImportError) as error:
-        raise CommandError(_line(error)) from error
+        raise CommandError(one_line(error)) from error
 
 
 def as_architecture(checkpoint: Checkpoint, name: str) -> Checkpoint:
@@ -237,12 +213,11 @@ def _command(args: argparse.Namespace) -> str:
         ("--from", None if args.library == "auto" else args.library),
         ("--arch", args.arch),
         ("--num-classes", args.num_classes),
-        ("--classes", args.classes and Path(args.classes).name),
+        ("--classes", args.class_names and Path(args.class_names).name),
         ("--dtype", args.dtype),
+        ("--style", args.style),
+        ("--state", args.state),
+        *(("--set", f"{name}={value}") for name, value in args.settings or ()),
     ):
-        words += [] if value is None else [flag, str(value)]
+        words += [] if value is None else [flag, shlex.quote(str(value))]
     return " ".join(words)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

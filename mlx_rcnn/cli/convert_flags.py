@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
+
+from .flags import MODEL_HELP, add_class_names, add_dtype, add_settings, count
 
 LIBRARIES = ("torchvision", "detectron2", "mmdetection")
 SUFFIXES = {
@@ -14,13 +15,11 @@ SUFFIXES = {
 """Of the file written for each library; a directory is written for ``mlx``."""
 
 
-def add_convert(commands: Any, model_help: str, count: Callable[[str], int]) -> None:
+def add_convert(commands: Any) -> None:
     """Add the ``convert`` subcommand.
 
     Args:
         commands: the subparsers of the command line.
-        model_help: describes SOURCE.
-        count: reads a positive whole number.
     """
     parser = commands.add_parser(
         "convert",
@@ -34,7 +33,7 @@ def add_convert(commands: Any, model_help: str, count: Callable[[str], int]) -> 
         "fails.",
         allow_abbrev=False,
     )
-    parser.add_argument("source", metavar="SOURCE", help=model_help)
+    parser.add_argument("source", metavar="SOURCE", help=MODEL_HELP)
     parser.add_argument(
         "dest",
         metavar="DEST",
@@ -66,18 +65,8 @@ def add_convert(commands: Any, model_help: str, count: Callable[[str], int]) -> 
         metavar="N",
         help="classes there must be, the background included (default: any)",
     )
-    parser.add_argument(
-        "--classes",
-        metavar="FILE",
-        help="names of the classes, one a line, a JSON list or a JSON dictionary of id to name, "
-        "with the background first or without it (default: the checkpoint's own, or COCO's if the "
-        "number fits)",
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "float16", "bfloat16"),
-        help="precision of convolutions and linears (default: the checkpoint's own)",
-    )
+    add_class_names(parser)
+    add_dtype(parser)
     parser.add_argument(
         "--verify",
         action="store_true",
@@ -92,3 +81,4 @@ def add_convert(commands: Any, model_help: str, count: Callable[[str], int]) -> 
         metavar="OWNER/NAME",
         help="then upload DEST to this repository of the Hugging Face Hub (default: do not)",
     )
+    add_settings(parser)

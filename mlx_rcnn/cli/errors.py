@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..messages import one_line
+
+if TYPE_CHECKING:
+    from ..models import FasterRCNN
 
 
 class CommandError(Exception):
@@ -18,12 +24,15 @@ class CommandError(Exception):
         self.code = code
 
 
-def load_model(source: str, dtype: str | None = None) -> Any:
+def load_model(
+    source: str, dtype: str | None = None, given: Mapping[str, Any] | None = None
+) -> FasterRCNN:
     """Load a model for a subcommand.
 
     Args:
         source (str): a checkpoint file, a directory or a name.
         dtype (str): of the convolutions and linears. Default: as stored, float32 on a CPU.
+        given: further keywords of ``load``, as the command line has them. Default: none.
 
     Returns:
         The model.
@@ -34,6 +43,6 @@ def load_model(source: str, dtype: str | None = None) -> Any:
     from ..checkpoints.load import load
 
     try:
-        return load(source, dtype=dtype)
+        return load(source, dtype=dtype, **(given or {}))
     except (OSError, ValueError, TypeError, ImportError) as error:
-        raise CommandError(" ".join(str(error).split()) or f"cannot load {source}") from error
+        raise CommandError(one_line(error)) from error

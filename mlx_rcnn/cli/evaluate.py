@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..config.categories import NEVER_ANNOTATED
 from ..data import DetectionDataset, open_dataset
 from ..evaluation import coco_metrics, collect, results_entries, voc_metrics
 from ..evaluation.coco import load_evaluator
+from ..messages import listing
 from ..outputs.coco import write_results
 from ..tables import display_width, pad
 from .errors import CommandError, load_model
+from .flags import model_settings
 from .preflight import check_writable, make_folders, set_device
 
 _DEFECTS_SHOWN = 10
@@ -52,9 +55,10 @@ def run(args: argparse.Namespace) -> int:
     dataset = _dataset(args)
     if results is not None:
         _check_not_data(args, results, dataset)
-    model = load_model(args.model, args.dtype)
+    model = load_model(args.model, args.dtype, model_settings(args))
     if dataset.masks and not getattr(model, "needs_masks", True):  # boxes count
         dataset = _dataset(args, masks=False)
+    difference = _difference(model.class_names, dataset.class_names)
     dataset = _with_classes_of(model, dataset)
     if args.metric == "coco" and getattr(model, "needs_keypoints", False):
         _check_keypoints(model, dataset)
@@ -70,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(f"cannot write {results}: {error.strerror}", 1) from error
     coco = args.metric == "coco"
     found = coco_metrics(collected) if coco else voc_metrics(collected, args.metric)
-    print("\n".join(table(found, args.metric)))
+    print("\n".join([*table(found, args.metric), *difference]))
     if results is not None:
         print(f"results: {results}")
     return 0
@@ -162,18 +166,36 @@ def _with_classes_of(model: Any, dataset: DetectionDataset) -> DetectionDataset:
         if have != want:
             raise CommandError(
                 f"the model has {have} classes without names, but the data has {want}: "
-                f"{', '.join(dataset.class_names[1:])}"
+                f"{', '.join(dataset.class_names[1:])}; give the model's names with --classes"
             )
         print(
             "mlx_rcnn: warning: the model has no class names: its labels are taken in the order of "
-            f"the data, {', '.join(dataset.class_names[1:])}",
+            f"the data, {', '.join(dataset.class_names[1:])}; --classes gives the model's names",
             file=sys.stderr,
         )
         return dataset
     try:
         return dataset.with_classes(model.class_names)
     except ValueError as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(f"{error}; --classes gives the model's classes other names") from error
+
+
+def _difference(own: tuple[str, ...] | None, data: tuple[str, ...]) -> list[str]:
+    """One line if the model's names and the data's are not the same in the same order."""
+    if own is None or own == data:
+        return []
+    names = [name for name in own[1:] if name != NEVER_ANNOTATED]
+    shared = [name for name in data[1:] if name in names]
+    lacking = [name for name in names if name not in shared]
+    more = [name for name in data[1:] if name not in names]
+    text = f"classes are matched by name: {len(shared)} of the model's {len(names)} are in the data"
+    if lacking:
+        text += f", which lacks {listing(lacking, 4)}"
+    if more:
+        text += f"; without objects, and unknown to the model: {listing(more, 4)}"
+    if [own.index(name) for name in shared] != [data.index(name) for name in shared]:
+        text += "; their numbers differ"
+    return [text]
 
 
 def _check_keypoints(model: Any, dataset: DetectionDataset) -> None:

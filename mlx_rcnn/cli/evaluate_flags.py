@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
+from .flags import add_class_names, add_execution, add_model, fraction
 
-def add_evaluate(
-    commands: Any,
-    model_help: str,
-    fraction: Callable[[str], float],
-    add_execution: Callable[[Any], None],
-) -> None:
+
+def add_evaluate(commands: Any) -> None:
     """Add the ``evaluate`` subcommand.
 
     Args:
         commands: the subparsers of the command line.
-        model_help: describes ``--model``.
-        fraction: parses a number from 0 to 1.
-        add_execution: adds ``--batch-size``, ``--dtype`` and ``--device`` to a group.
     """
     parser = commands.add_parser(
         "evaluate",
@@ -33,9 +26,10 @@ def add_evaluate(
     parser.add_argument(
         "--data", required=True, metavar="PATH", help="folder in VOC layout, or COCO JSON file"
     )
-    parser.add_argument("--model", required=True, metavar="MODEL", help=model_help)
+    add_model(parser)
+    add_class_names(parser)
     _add_data(parser.add_argument_group("what to measure on"))
-    _add_metric(parser.add_argument_group("what to measure"), fraction)
+    _add_metric(parser.add_argument_group("what to measure"))
     add_execution(parser.add_argument_group("how to run"))
 
 
@@ -58,7 +52,7 @@ def _add_data(group: Any) -> None:
     )
 
 
-def _add_metric(group: Any, fraction: Callable[[str], float]) -> None:
+def _add_metric(group: Any) -> None:
     group.add_argument(
         "--metric",
         choices=("coco", "voc07", "voc"),

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..config.backbone import MobileNetFPNConfig, ResNetFPNConfig
 from .errors import load_model
+from .flags import model_settings
 
 _NAMES_SHOWN = 8
 
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CommandError: the model cannot be loaded.
     """
-    print("\n".join(describe(load_model(args.model))))
+    print("\n".join(describe(load_model(args.model, given=model_settings(args)))))
     return 0
 
 

@@ -22,6 +22,7 @@ from ..outputs.pictures import picture_paths, write_picture
 from ..outputs.skeletons import skeleton_style
 from ..tables import display_width, pad
 from .errors import CommandError, load_model
+from .flags import model_settings
 from .preflight import check_writable, make_folders, set_device
 
 SHOWN_SCORE = 0.5
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     for folder in folders:
         check_writable(folder)
     set_device(args.device)
-    model = load_model(args.model, args.dtype)
+    model = load_model(args.model, args.dtype, model_settings(args))
     classes = _class_labels(args.classes, model) if args.classes is not None else None
     make_folders(folders)
 

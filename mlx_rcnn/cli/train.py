@@ -11,14 +11,19 @@ from typing import Any
 
 from .. import models
 from ..checkpoints.backbone_weights import load_backbone
+from ..config.categories import class_names_of
 from ..data.open import splits_of
+from ..messages import one_line
 from ..training.checkpoint import BEST, LAST, read_progress
 from ..training.config import TrainConfig, flag, from_json
 from ..training.run_folder import check_folder
 from ..training.trainer import fit
 from .errors import CommandError, load_model
+from .flags import model_settings
 from .train_flags import given_settings
 
+_OF_DATA = ("num_classes", "num_keypoints")  # to which heads are made
+_OF_FILES = ("state", "style", "class_names")
 TRAIN, TRAINVAL, VAL = "train", "trainval", "val"
 BUILDERS: dict[str, Callable[..., Any]] = {
     build.__name__: build
@@ -60,9 +65,9 @@ def run(args: argparse.Namespace) -> int:
             overwrite=args.overwrite, allow_overlap=args.allow_overlap,
         )  # fmt: skip
     except (FloatingPointError, OSError) as error:
-        raise CommandError(_line(error), 1) from error
+        raise CommandError(one_line(error), 1) from error
     except (ValueError, TypeError) as error:
-        raise CommandError(_line(error)) from error
+        raise CommandError(one_line(error)) from error
     if summary.interrupted:
         print(f"stopped after step {summary.step}; --resume goes on from {folder / LAST}")
         return 130
@@ -81,14 +86,14 @@ def _config(args: argparse.Namespace, folder: Path) -> TrainConfig:
             return replace(from_json(read_progress(folder).config), **given)
         return TrainConfig(**given)
     except FileExistsError as error:
-        text = _line(error).replace("resume it, overwrite it,", "give --resume, --overwrite,")
+        text = one_line(error).replace("resume it, overwrite it,", "give --resume, --overwrite,")
         raise CommandError(f"--output {text}") from error
     except OSError as error:
-        raise CommandError(f"--output {_line(error)}") from error
+        raise CommandError(f"--output {one_line(error)}") from error
     except (ValueError, TypeError) as error:
-        name, sign, rest = _line(error).partition("=")
+        name, sign, rest = one_line(error).partition("=")
         known = sign and name in TrainConfig.__dataclass_fields__
-        raise CommandError(f"{flag(name)} {rest}" if known else _line(error)) from error
+        raise CommandError(f"{flag(name)} {rest}" if known else one_line(error)) from error
 
 
 def _model(args: argparse.Namespace, folder: Path, config: TrainConfig) -> Any:
@@ -96,25 +101,55 @@ def _model(args: argparse.Namespace, folder: Path, config: TrainConfig) -> Any:
         raise CommandError(
             f"--backbone goes with --model {' or '.join(BUILDERS)}; any other has its own"
         )
+    given = model_settings(args)
+    if of_data := [name for name in _OF_DATA if name in given]:
+        raise CommandError(f"--set {of_data[0]}: it is the data's, which the heads are made for")
+    if args.resume and given:
+        _check_settings(folder, given)
     if args.model is None:
         if not args.resume:
             raise CommandError("--model is missing: expected a file, a directory or a name")
         return load_model(str(folder / LAST))
     if args.model not in BUILDERS:
-        return load_model(args.model)
+        return load_model(args.model, given=given)
+    if of_files := [name for name in _OF_FILES if name in given]:
+        raise CommandError(f"{of_files[0]} goes with a model that is loaded, not with a builder")
     import mlx.core as mx
 
     mx.random.seed(config.seed)
-    build = BUILDERS[args.model]
+    # Batches of a few images are too small for batch statistics.
+    norm = "group" if args.backbone is None else "frozen"
+    try:
+        model = BUILDERS[args.model](**{"backbone_num_classes": 0, "norm": norm, **given})
+    except (TypeError, ValueError) as error:
+        raise CommandError(f"--model {args.model}: {one_line(error)}") from error
     if args.backbone is None:
-        # Batches of a few images are too small for batch statistics.
-        return build(backbone_num_classes=0, norm="group")
-    model = build(backbone_num_classes=0, norm="frozen")
+        return model
     try:
         model.source = f"{args.model} on {load_backbone(model, args.backbone, classifier=False)}"
     except (OSError, ValueError) as error:
-        raise CommandError(f"--backbone {args.backbone}: {_line(error)}") from error
+        raise CommandError(f"--backbone {args.backbone}: {one_line(error)}") from error
     return model
+
+
+def _check_settings(folder: Path, given: dict[str, Any]) -> None:
+    """Refuse settings of a resumed run that are not those it was begun with."""
+    model: Any = load_model(str(folder / LAST))
+    body = getattr(model.backbone, "config", None)
+    for name, value in given.items():
+        if name in ("state", "style"):
+            continue
+        recorded = getattr(model.config, name, getattr(body, name, None))
+        if name == "class_names":
+            try:
+                value = class_names_of(value, model.config.num_classes)
+            except (OSError, ValueError) as error:
+                raise CommandError(f"--set class_names: {one_line(error)}") from error
+        if value != recorded:
+            raise CommandError(
+                f"--resume: the run in {folder} has {name}={recorded!r}, got {value!r}: give a "
+                "new run another --output"
+            )
 
 
 def _data(args: argparse.Namespace, model: Any, config: TrainConfig) -> tuple[Any, Any]:
@@ -146,7 +181,7 @@ def _data(args: argparse.Namespace, model: Any, config: TrainConfig) -> tuple[An
         )
         return train_set, val_set
     except (OSError, ValueError, TypeError) as error:
-        raise CommandError(_line(error)) from error
+        raise CommandError(one_line(error)) from error
 
 
 def _train_split(args: argparse.Namespace) -> str | None:
@@ -176,7 +211,3 @@ def _check_classes(folder: Path, class_names: tuple[str, ...]) -> None:
             f"--resume: the run in {folder} is of the classes {', '.join(old[1:])}; the data has "
             f"{', '.join(class_names[1:])}"
         )
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -8,14 +8,14 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from ..training.config import CHOICES, TrainConfig, flag
+from .flags import MODEL_HELP, add_settings
 
 
-def add_train(commands: Any, model_help: str) -> None:
+def add_train(commands: Any) -> None:
     """Add the ``train`` subcommand.
 
     Args:
         commands: the subparsers of the command line.
-        model_help: describes ``--model``.
     """
     parser = commands.add_parser(
         "train",
@@ -58,7 +58,7 @@ def add_train(commands: Any, model_help: str) -> None:
     parser.add_argument(
         "--model",
         metavar="MODEL",
-        help=f"{model_help}; or the name of a builder, such as faster_rcnn_resnet_50_fpn, to train "
+        help=f"{MODEL_HELP}; or the name of a builder, such as faster_rcnn_resnet_50_fpn, to train "
         "from scratch (default: none, or the run's own with --resume)",
     )
     parser.add_argument(
@@ -75,6 +75,7 @@ def add_train(commands: Any, model_help: str) -> None:
     again.add_argument(
         "--overwrite", action="store_true", help="remove the run in DIR first (default: refuse)"
     )
+    add_settings(parser)
     group = parser.add_argument_group("how to train")
     for item in fields(TrainConfig):
         _add_field(group, item)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 BACKGROUND = "__background__"
+COCO = "coco"
+"""Stands for COCO's names where names are given."""
 NEVER_ANNOTATED = "N/A"
 """Stands where a numbering has a gap, as in COCO's 91."""
 
@@ -87,6 +89,45 @@ def read_class_names(value: str | os.PathLike[str]) -> tuple[str, ...]:
         raise ValueError(f"{path} starts as JSON does, but is not: {error}") from error
     names = _by_id(found, str(path)) if isinstance(found, _Pairs) else found
     return _checked(names, str(path))
+
+
+def coco_names(num_classes: int) -> tuple[str, ...] | None:
+    """COCO's names in the numbering of so many classes; ``None`` where it has none."""
+    known = (COCO_91, COCO_80, COCO_PERSON)
+    return next((names for names in known if len(names) == num_classes), None)
+
+
+def class_names_of(value: str | os.PathLike[str], num_classes: int) -> tuple[str, ...]:
+    """The names of a model's classes, the background's first, as a user gives them.
+
+    Args:
+        value: as :func:`read_class_names` takes it, with or without the background; or ``"coco"``,
+            for COCO's names in the numbering that so many classes have: 91 with the gaps, 81
+            without, 2 for persons alone.
+        num_classes: of the model, the background included.
+
+    Returns:
+        ``num_classes`` names.
+
+    Raises:
+        ValueError, OSError: as :func:`read_class_names`, or another number of names.
+    """
+    if str(value) == COCO and not Path(value).exists():
+        if (coco := coco_names(num_classes)) is not None:
+            return coco
+        raise ValueError(
+            f"{COCO}: the model has {num_classes} classes with the background, COCO's have "
+            f"{len(COCO_91)}, {len(COCO_80)} or {len(COCO_PERSON)}"
+        )
+    names = read_class_names(value)
+    if len(names) == num_classes - 1 and names[0] != BACKGROUND:
+        names = (BACKGROUND, *names)
+    if len(names) != num_classes:
+        raise ValueError(
+            f"{os.fspath(value)}: {len(names)} names, expected {num_classes - 1}, or {num_classes} "
+            "with the background's first"
+        )
+    return names
 
 
 class _Pairs(list[tuple[str, Any]]):

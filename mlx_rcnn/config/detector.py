@@ -6,11 +6,11 @@ way that changes numbers, the difference is a field too, with torchvision's beha
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
+from ..messages import nearest
 from .checks import (
     NORMS,
     check_choice,
@@ -336,9 +336,7 @@ def make_config(
     known = [f.name for f in fields(cls)]
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"{cls.__name__} has no field {name!r}{hint}")
+            raise TypeError(f"{cls.__name__} has no field {name!r}{nearest(name, known)}")
     if isinstance(backbone, cls):
         return replace(backbone, **options)
     if isinstance(backbone, FasterRCNNConfig):

@@ -15,11 +15,10 @@ import recipe
 from mlx_rcnn import FastRCNNPredictor
 from mlx_rcnn.checkpoints.export import export_state, settings
 from mlx_rcnn.checkpoints.load import from_checkpoint
-from mlx_rcnn.cli.convert import BUILDERS, as_architecture, class_names
-from mlx_rcnn.cli.errors import CommandError
+from mlx_rcnn.cli.convert import BUILDERS, as_architecture
 from mlx_rcnn.cli.main import main
 from mlx_rcnn.cli.verify import verify
-from mlx_rcnn.config.categories import COCO_91
+from mlx_rcnn.config.categories import class_names_of
 from mlx_rcnn.convert.checkpoint import Checkpoint, read_checkpoint
 from mlx_rcnn.convert.files.torch_file import load_torch_file
 from mlx_rcnn.convert.files.torch_writer import save_torch_file
@@ -161,8 +160,8 @@ def test_names_of_classes(here: Path, small_state, capsys) -> None:
     model = mlx_rcnn.load("model")
     assert model.class_names == ("__background__", "red", "white", "plate let", "x")
     Path("five.json").write_text(json.dumps(["bg", "a", "b", "c", "d"]))
-    assert class_names(Path("five.json"), 5) == ("bg", "a", "b", "c", "d")
-    assert class_names(Path("five.json"), 6) == ("__background__", "bg", "a", "b", "c", "d")
+    assert class_names_of("five.json", 5) == ("bg", "a", "b", "c", "d")
+    assert class_names_of("five.json", 6) == ("__background__", "bg", "a", "b", "c", "d")
     assert "--num-classes 4: s.pth has 5 classes" in refused(
         capsys, "s.pth", "m", "--num-classes", "4"
     )
@@ -172,8 +171,8 @@ def test_names_of_classes(here: Path, small_state, capsys) -> None:
         assert what in refused(capsys, "s.pth", "m", "--classes", "wrong")
     assert "No such file" in refused(capsys, "s.pth", "m", "--classes", "absent")
     assert not Path("m").exists()
-    with pytest.raises(CommandError):
-        class_names(here, 5)
+    with pytest.raises(OSError, match="is a folder"):
+        class_names_of(here, 5)
 
 
 def test_an_existing_destination(here: Path, small_state, capsys) -> None:
@@ -257,7 +256,7 @@ def test_every_architecture_can_be_forced(name: str) -> None:
     for field in ("min_size", "max_size", "anchor_sizes", "rpn_score_thresh", "box_score_thresh",
                   "rpn_post_nms_top_n_test", "num_classes"):  # fmt: skip
         assert getattr(model.config, field) == getattr(built.config, field)
-    assert model.class_names == COCO_91
+    assert model.class_names is None
 
 
 def test_published_file_is_the_identity(here: Path) -> None:

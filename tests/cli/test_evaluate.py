@@ -143,6 +143,33 @@ def test_a_model_without_class_names(model, capsys):
         for _ in images
     ]
     assert evaluate("--data", "data") == 0
+    out, err = capsys.readouterr()
+    assert "no class names: its labels are taken in the order of the data, cat, dog" in err
+    assert "--classes" in err and "matched by name" not in out
+
+
+def test_names_that_differ_are_said(model, capsys):
+    make_coco(Path("data"))
+    model.class_names = ("__background__", "cat", "cow", "dog")
+    assert evaluate("--data", "data") == 0
+    out, _ = capsys.readouterr()
+    line = next(line for line in out.splitlines() if line.startswith("classes are matched by name"))
+    assert "2 of the model's 3 are in the data, which lacks 'cow'" in line
+    assert "their numbers differ" in line
+
+
+def test_names_are_given(model, capsys, monkeypatch):
+    given = {}
+    load = mlx_rcnn.checkpoints.load.load
+    monkeypatch.setattr(
+        mlx_rcnn.checkpoints.load, "load", lambda *a, **k: given.update(k) or load(*a)
+    )
+    make_coco(Path("data"))
+    assert evaluate("--data", "data", "--classes", "cat,dog,cow") == 0
+    assert given["class_names"] == "cat,dog,cow"
+    capsys.readouterr()
+    assert evaluate("--data", "data", "--classes", "a,b", "--set", "class_names=a,b") == 2
+    assert "expected one of them" in one_error_line(capsys)
 
 
 def test_classes_that_the_model_lacks(model, capsys):

@@ -105,11 +105,18 @@ def test_every_setting_is_a_flag_without_a_default_of_its_own():
 
 def test_a_run_resumed_and_refused(tmp_path: Path, train):
     run = tmp_path / "run"
-    code, out, _ = train(*FAST)
+    setting = ["--set", "box_nms_thresh=0.4"]
+    refused(train(*FAST, "--set", "num_classes=3"), "num_classes", "the data's")
+    code, out, _ = train(*FAST, *setting)
     assert code == 0 and "trained 2 steps" in out and "circle" in out
+    assert mlx_rcnn.load(run / "last").config.box_nms_thresh == 0.4
+    refused(
+        train("--resume", "--set", "box_nms_thresh=0.5", model=None),
+        "the run in", "has box_nms_thresh=0.4, got 0.5",
+    )  # fmt: skip
     assert mlx_rcnn.load(run / "best").class_names == tiny.shapes().class_names
     refused(train(*FAST), "--output", "holds another run", "--resume, --overwrite")
-    code, out, _ = train("--resume", model=None)
+    code, out, _ = train("--resume", *setting, model=None)
     assert code == 0 and "trained 2 steps" in out
     refused(train("--resume", "--lr", "1", model=None), "other settings", "lr: 0.005, now 1.0")
     code, out, _ = train(*FAST, "--overwrite", "--lr", "0.001")

@@ -47,7 +47,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
             content = {"meta": {"epoch": 12}, "state_dict": state}
         path = tmp_path_factory.mktemp(case) / ("x.pkl" if library == "detectron2" else "x.pth")
         path.write_bytes(pickle.dumps(content, 2))
-        model = mlx_rcnn.load(path, min_size=320)
+        model = mlx_rcnn.load(path, min_size=320, class_names="coco")
         path.unlink()
         return model
 

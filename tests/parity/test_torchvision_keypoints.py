@@ -14,7 +14,9 @@ from mlx.utils import tree_flatten
 import mlx_rcnn
 from mlx_rcnn import KeypointRCNN, ResNetFPNConfig
 from mlx_rcnn.checkpoints.weights import assign
-from mlx_rcnn.convert.libraries.torchvision import RULES, recognise
+from mlx_rcnn.convert.libraries.architecture import Hints
+from mlx_rcnn.convert.libraries.recognise import recognise
+from mlx_rcnn.convert.libraries.torchvision import RULES
 from mlx_rcnn.convert.rename import rename
 from mlx_rcnn.heads import keypoint_targets
 from mlx_rcnn.inputs.transform import keypoints_to_original, preprocess
@@ -153,7 +155,7 @@ def test_losses_and_gradients(case: str) -> None:
 
 def test_the_published_files_are_recognised() -> None:
     state = {key: mx.zeros(shape) for key, shape in shapes("keypointrcnn_resnet50_fpn").items()}
-    found = recognise(state)
+    found = recognise(state, hints=Hints(coco=True))
     assert found.model == "keypoint_rcnn" and "17 keypoints" in found.note
     assert found.detector["class_names"] == ("__background__", "person")
     assert found.detector["keypoint_names"][5] == "left_shoulder"

@@ -1,0 +1,57 @@
+"""Names of a checkpoint's classes and keypoints: what its file says, no guess by number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlx_rcnn.config.categories import (
+    BACKGROUND,
+    COCO,
+    COCO_KEYPOINTS,
+    COCO_SKELETON,
+    coco_names,
+)
+
+from .architecture import Hints, Recognised
+
+
+def with_names(found: Recognised, hints: Hints) -> Recognised:
+    """What was recognised, with the names that its file tells.
+
+    Args:
+        found: by keys and shapes.
+        hints: ``class_names`` where the file lists them, and ``coco``.
+
+    Returns:
+        ``found`` with ``class_names``, ``keypoint_names`` and ``keypoint_skeleton`` where they are
+        known; where their number might be COCO's and nothing says so, the note does.
+    """
+    count = found.detector["num_classes"]
+    coco, listed = coco_names(count), hints.class_names
+    points = found.detector.get("num_keypoints")
+    persons = points in (None, len(COCO_KEYPOINTS))
+    fields: dict[str, Any] = {}
+    note = found.note
+    if listed and len(listed) == count - 1:
+        fields["class_names"] = (BACKGROUND, *listed)
+    elif hints.coco and coco is not None and persons:
+        fields["class_names"] = coco
+        if points is not None:
+            fields |= {"keypoint_names": COCO_KEYPOINTS, "keypoint_skeleton": COCO_SKELETON}
+    elif listed:
+        note += f"; the {len(listed)} class names in the file are not of these classes"
+    elif may_be_coco(found) and "class_names" not in hints.settings:
+        note += (
+            f"; class names are unknown: give class_names={COCO!r} if they are COCO's "
+            f"(--set class_names={COCO})"
+        )
+    return found._replace(detector={**found.detector, **fields}, note=note)
+
+
+def may_be_coco(found: Recognised) -> bool:
+    """Whether the numbers of classes and keypoints are those of models trained on COCO."""
+    points = found.detector.get("num_keypoints")
+    known = coco_names(found.detector["num_classes"]) is not None
+    if points is not None:
+        return known and points == len(COCO_KEYPOINTS)
+    return known and found.detector["num_classes"] > 2

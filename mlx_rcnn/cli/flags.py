@@ -1,0 +1,157 @@
+"""Flags that several subcommands have; light, so that ``--help`` stays quick."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from ..config.settings import read_setting
+from .errors import CommandError
+
+MODEL_HELP = (
+    "checkpoint file (.pth, .pkl), directory written by mlx_rcnn.save, name of published weights, "
+    "or repository of the Hugging Face Hub (owner/name)"
+)
+STYLES = ("pytorch", "caffe")
+
+
+def add_model(parser: Any) -> None:
+    """Add ``--model``, and what :func:`add_settings` adds.
+
+    Args:
+        parser: of a subcommand.
+    """
+    parser.add_argument("--model", required=True, metavar="MODEL", help=MODEL_HELP)
+    add_settings(parser)
+
+
+def add_settings(parser: Any) -> None:
+    """Add the flags that say how a model is read: ``--set``, ``--state`` and ``--style``.
+
+    Args:
+        parser: of a subcommand.
+    """
+    group = parser.add_argument_group("how to read the model")
+    group.add_argument(
+        "--set",
+        action="append",
+        type=_setting,
+        dest="settings",
+        metavar="FIELD=VALUE",
+        help="a field of the model's config or of its backbone's, such as box_nms_thresh=0.4, "
+        "norm_groups=4, anchor_sizes=(32,),(64,) or class_names=FILE; may be given several times "
+        "(default: as the model says)",
+    )
+    group.add_argument(
+        "--state",
+        metavar="NAME",
+        help="the key of the network to take where a checkpoint file holds several, such as ema "
+        "(default: the only one, or that under the usual names)",
+    )
+    group.add_argument(
+        "--style",
+        choices=STYLES,
+        help="of an mmdetection checkpoint that does not say it (default: by the config in the "
+        "file or its name, else pytorch)",
+    )
+
+
+def model_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`add_settings` read, as keywords of :func:`mlx_rcnn.load`.
+
+    Args:
+        args: the parsed command line.
+
+    Returns:
+        Those that were given; of a field given twice the last value.
+
+    Raises:
+        CommandError: class names by two flags.
+    """
+    given = dict(args.settings or ())
+    names = getattr(args, "class_names", None)  # --classes, where it names a model's classes
+    if names is not None and "class_names" in given:
+        raise CommandError("--classes and --set class_names: expected one of them")
+    others = {"state": args.state, "style": args.style, "class_names": names}
+    return given | {name: value for name, value in others.items() if value is not None}
+
+
+def add_class_names(parser: Any) -> None:
+    """Add ``--classes``, the names of the model's classes.
+
+    Args:
+        parser: of a subcommand, or a group.
+    """
+    parser.add_argument(
+        "--classes",
+        dest="class_names",
+        metavar="NAMES",
+        help="names of the model's classes: a file with one a line, a JSON list or a JSON "
+        "dictionary of id to name, or names between commas, with the background first or without "
+        "it; or coco (default: the model's own)",
+    )
+
+
+def add_dtype(parser: Any, stored: str = "the checkpoint's own") -> None:
+    """Add ``--dtype``.
+
+    Args:
+        parser: of a subcommand, or a group.
+        stored: says what is taken by default.
+    """
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        help=f"precision of convolutions and linears (default: {stored})",
+    )
+
+
+def add_execution(group: Any) -> None:
+    """Add ``--batch-size``, ``--dtype`` and ``--device``.
+
+    Args:
+        group: of a subcommand that predicts.
+    """
+    group.add_argument(
+        "--batch-size",
+        type=count,
+        default=1,
+        metavar="N",
+        help="images predicted at once (default: 1)",
+    )
+    add_dtype(group, "the checkpoint's own, on a CPU float32")
+    group.add_argument(
+        "--device",
+        choices=("cpu", "gpu"),
+        help="where to run (default: the GPU if there is one)",
+    )
+
+
+def fraction(text: str) -> float:
+    """A number from 0 to 1."""
+    value: float = _number(text, float, 0.0, 1.0, "a number from 0 to 1")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    value: int = _number(text, int, 1, float("inf"), "a whole number of at least 1")
+    return value
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    try:
+        return read_setting(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _number(text: str, kind: Callable[[str], Any], low: float, high: float, rule: str) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"{text!r} given, expected {rule}")
+    return value
