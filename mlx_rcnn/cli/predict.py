@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..inputs.images import find_images, load_image
+from ..memory import bounded_cache
 from ..outputs.coco import coco_results, image_ids, write_results
 from ..outputs.draw import draw_detections, readable_scale
 from ..outputs.pictures import picture_paths, write_picture
@@ -100,7 +101,7 @@ def _predict(
         # The cut comes after the choice of classes: other classes must not use it up.
         top_k = max(top_k, model.config.box_detections_per_img)
     offset = getattr(model.config, "keypoint_offset", 0.0)
-    with tqdm(total=len(paths), unit="image", disable=len(paths) < 2) as bar:
+    with tqdm(total=len(paths), unit="image", disable=len(paths) < 2) as bar, bounded_cache():
         for start in range(0, len(paths), args.batch_size):
             chosen = range(len(paths))[start : start + args.batch_size]
             batch = list(_readable(paths, chosen, done))

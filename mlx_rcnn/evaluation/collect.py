@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ..data.annotations import coco_annotations
 from ..inputs.images import ImageError
+from ..memory import bounded_cache
 from ..outputs.coco import coco_results
 
 Entry = dict[str, Any]
@@ -83,7 +84,8 @@ def collect(
         raise ValueError("the dataset has no images")
     out = Collected(tuple(dataset.class_names))
     offset = getattr(getattr(model, "config", None), "keypoint_offset", 0.0)
-    with tqdm(total=len(dataset), unit="image", desc="evaluate", disable=not progress) as bar:
+    bar = tqdm(total=len(dataset), unit="image", desc="evaluate", disable=not progress)
+    with bar, bounded_cache():
         for start in range(0, len(dataset), batch_size):
             chosen = range(start, min(start + batch_size, len(dataset)))
             kept, samples = _readable(out, dataset, chosen, max_unreadable)
