@@ -12,7 +12,7 @@ from typing import Any
 
 from ..rename import Rule
 from .architecture import NO_HINTS, Hints, Recognised
-from .mmdetection_config import MmdetConfig
+from .mmdetection_config import MmdetConfig, read_mmdet_config
 from .shapes import (
     ALIGNED,
     PYRAMID_STRIDES,
@@ -128,6 +128,7 @@ def recognise(state: State, hints: Hints = NO_HINTS) -> Recognised:
     widths = resnet_widths(state, "backbone.conv1.weight", "backbone.layer1.", depth)
     channels = int(state["neck.fpn_convs.0.conv.weight"].shape[0])
     first = "roi_head.bbox_head.shared_fcs.0.weight"
+    hints = hints._replace(mmdet=hints.mmdet or read_mmdet_config(hints.config))
     config = hints.mmdet or MmdetConfig({})
     pool = pool_size(state, first, channels, hints.field(config.fields, "pool_size"))
     classes = int(state["roi_head.bbox_head.fc_cls.weight"].shape[0])

@@ -13,7 +13,6 @@ from mlx_rcnn.messages import listing
 from ..rename import Rule
 from . import detectron2, mmdetection, torchvision
 from .architecture import NO_HINTS, Hints, Recognised
-from .mmdetection_config import read_mmdet_config
 from .names import with_names
 
 LIBRARIES: dict[str, ModuleType] = {
@@ -44,8 +43,6 @@ def recognise(
     library = library_of(state, library)
     if hints.style is not None and library != "mmdetection":
         raise ValueError(f"style={hints.style!r} is for mmdetection, got keys of {library}")
-    if hints.mmdet is None and hints.config:
-        hints = hints._replace(mmdet=read_mmdet_config(hints.config))
     found: Recognised = LIBRARIES[library].recognise(state, hints)
     return with_names(found, hints)
 

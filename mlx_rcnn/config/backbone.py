@@ -3,15 +3,66 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from .checks import NORMS, check_choice, check_integer, check_number, check_sizes, freeze_sequences
+from .checks import (
+    NORM,
+    NORM_OR_NONE,
+    SWITCH,
+    Choice,
+    Number,
+    Positive,
+    Whole,
+    check_fields,
+    setting,
+)
 
 RESNET_DEPTHS = (18, 34, 50, 101, 152)
 MOBILENETS = ("large", "small")
 
 
 @dataclass(frozen=True)
-class ResNetFPNConfig:
+class Stages:
+    """Rising stages out of ``first`` to ``last``, one at least."""
+
+    first: int
+    last: int
+
+    def check(self, config: Any, name: str) -> None:
+        """See :class:`~mlx_rcnn.config.checks.Rule`."""
+        layers, stages = getattr(config, name), range(self.first, self.last + 1)
+        rising = isinstance(layers, tuple) and list(layers) == sorted(set(layers) & set(stages))
+        if not layers or not rising:
+            raise ValueError(
+                f"{name}={layers!r}: expected rising stages out of {', '.join(map(str, stages))}"
+            )
+
+
+@dataclass(frozen=True)
+class _ResNetFields:
+    """What every ResNet is built from."""
+
+    depth: int = setting(50, Choice(RESNET_DEPTHS))
+    num_classes: int = setting(1000, Whole(0))
+    norm: str = setting("batch", NORM)
+    norm_eps: float = setting(1e-5, Number())
+    norm_groups: int = setting(32, Whole())
+    stride_in_1x1: bool = setting(False, SWITCH)
+    groups: int = setting(1, Whole())
+    width_per_group: int = setting(64, Whole())
+    width: int = setting(64, Whole())
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.depth < 50 and (self.groups, self.width_per_group) != (1, 64):
+            raise ValueError(
+                f"groups={self.groups!r}, width_per_group={self.width_per_group!r}: expected 1 and "
+                f"64 for depth={self.depth}, whose blocks have no bottleneck"
+            )
+
+
+@dataclass(frozen=True)
+class ResNetFPNConfig(_ResNetFields):
     """A ResNet with a feature pyramid on top, as ``resnet_fpn_backbone`` of torchvision builds it.
 
     Args:
@@ -31,26 +82,13 @@ class ResNetFPNConfig:
             or ``None`` for biases instead. Default: ``None``.
     """
 
-    depth: int = 50
-    num_classes: int = 1000
-    norm: str = "batch"
-    norm_eps: float = 1e-5
-    norm_groups: int = 32
-    stride_in_1x1: bool = False
-    groups: int = 1
-    width_per_group: int = 64
-    width: int = 64
-    out_channels: int = 256
-    returned_layers: tuple[int, ...] = (1, 2, 3, 4)
-    fpn_norm: str | None = None
-
-    def __post_init__(self) -> None:
-        _check(self, 1, 4)
-        _check_resnet(self)
+    out_channels: int = setting(256, Whole())
+    returned_layers: tuple[int, ...] = setting((1, 2, 3, 4), Stages(1, 4))
+    fpn_norm: str | None = setting(None, NORM_OR_NONE)
 
 
 @dataclass(frozen=True)
-class ResNetConfig:
+class ResNetConfig(_ResNetFields):
     """A ResNet whose last stage is a detector's one map (detectron2's C4 and DC5 models).
 
     Args:
@@ -62,26 +100,9 @@ class ResNetConfig:
             2. Default: ``False``.
     """
 
-    depth: int = 50
-    num_classes: int = 0
-    norm: str = "batch"
-    norm_eps: float = 1e-5
-    norm_groups: int = 32
-    stride_in_1x1: bool = False
-    groups: int = 1
-    width_per_group: int = 64
-    width: int = 64
-    last_stage: int = 4
-    dilated: bool = False
-
-    def __post_init__(self) -> None:
-        check_choice(self, "norm", NORMS)
-        check_choice(self, "dilated", (True, False))
-        check_choice(self, "last_stage", (1, 2, 3, 4))
-        check_integer(self, "num_classes", 0)
-        check_integer(self, "norm_groups", 1)
-        check_number(self, "norm_eps", 0.0)
-        _check_resnet(self)
+    num_classes: int = setting(0, Whole(0))
+    last_stage: int = setting(4, Choice((1, 2, 3, 4)))
+    dilated: bool = setting(False, SWITCH)
 
     @property
     def channels(self) -> int:
@@ -110,49 +131,16 @@ class MobileNetFPNConfig:
         fpn_norm (str): as in :class:`ResNetFPNConfig`. Default: ``None``.
     """
 
-    variant: str = "large"
-    num_classes: int = 1000
-    norm: str = "batch"
-    norm_eps: float = 1e-5
-    norm_groups: int = 8
-    width: float = 1.0
-    reduced_tail: bool = False
-    out_channels: int = 256
-    returned_layers: tuple[int, ...] = (4, 5)
-    fpn_norm: str | None = None
+    variant: str = setting("large", Choice(MOBILENETS))
+    num_classes: int = setting(1000, Whole(0))
+    norm: str = setting("batch", NORM)
+    norm_eps: float = setting(1e-5, Number())
+    norm_groups: int = setting(8, Whole())
+    width: float = setting(1.0, Positive())
+    reduced_tail: bool = setting(False, SWITCH)
+    out_channels: int = setting(256, Whole())
+    returned_layers: tuple[int, ...] = setting((4, 5), Stages(0, 5))
+    fpn_norm: str | None = setting(None, NORM_OR_NONE)
 
     def __post_init__(self) -> None:
-        _check(self, 0, 5)
-        check_choice(self, "variant", MOBILENETS)
-        check_choice(self, "reduced_tail", (True, False))
-        check_sizes(self, "width")
-        check_number(self, "width", 0.0)
-
-
-def _check_resnet(config: ResNetFPNConfig | ResNetConfig) -> None:
-    check_choice(config, "depth", RESNET_DEPTHS)
-    check_choice(config, "stride_in_1x1", (True, False))
-    for name in ("groups", "width_per_group", "width"):
-        check_integer(config, name, 1)
-    if config.depth < 50 and (config.groups, config.width_per_group) != (1, 64):
-        raise ValueError(
-            f"groups={config.groups!r}, width_per_group={config.width_per_group!r}: expected 1 and "
-            f"64 for depth={config.depth}, whose blocks have no bottleneck"
-        )
-
-
-def _check(config: ResNetFPNConfig | MobileNetFPNConfig, first: int, last: int) -> None:
-    """The fields both have; stages are ``first`` to ``last``."""
-    freeze_sequences(config)
-    check_choice(config, "norm", NORMS)
-    check_choice(config, "fpn_norm", (None, *NORMS))
-    check_integer(config, "num_classes", 0)
-    for name in ("norm_groups", "out_channels"):
-        check_integer(config, name, 1)
-    check_number(config, "norm_eps", 0.0)
-    layers, stages = config.returned_layers, range(first, last + 1)
-    if not layers or list(layers) != sorted(set(layers) & set(stages)):
-        raise ValueError(
-            f"returned_layers={layers!r}: expected rising stages out of "
-            f"{', '.join(map(str, stages))}"
-        )
+        check_fields(self)

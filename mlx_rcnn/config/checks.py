@@ -1,20 +1,163 @@
-"""Rules of config fields; each raises TypeError or ValueError naming field, value and rule."""
+"""Rules of config fields; each raises TypeError or ValueError naming field, value and rule.
+
+A rule stands with its field, ``name: int = setting(7, Whole(1))``, and :func:`check_fields` holds
+all of them; what ties several fields together is left to their class.
+"""
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Protocol
 
 NORMS = ("batch", "frozen", "group")
 
 
+class Rule(Protocol):
+    """What a field's value must be."""
+
+    def check(self, config: Any, name: str) -> None:
+        """Raise TypeError or ValueError if the field is against it."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An integer of at least ``low``."""
+
+    low: int = 1
+
+    def check(self, config: Any, name: str) -> None:
+        """See :class:`Rule`."""
+        check_integer(config, name, self.low)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number in [low, high]."""
+
+    low: float = 0.0
+    high: float = float("inf")
+
+    def check(self, config: Any, name: str) -> None:
+        """See :class:`Rule`."""
+        check_number(config, name, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Positive:
+    """A finite number above 0."""
+
+    def check(self, config: Any, name: str) -> None:
+        """See :class:`Rule`."""
+        check_sizes(config, name)
+        check_number(config, name, 0.0)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few values."""
+
+    allowed: tuple[Any, ...]
+
+    def check(self, config: Any, name: str) -> None:
+        """See :class:`Rule`."""
+        check_choice(config, name, self.allowed)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A tuple of finite numbers, ``length`` of them; ``nested`` allows tuples among them."""
+
+    length: int | None = None
+    nested: bool = False
+
+    def check(self, config: Any, name: str) -> None:
+        """See :class:`Rule`."""
+        check_row(config, name, self.length, self.nested)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A positive number or a (nested) sequence; ``row`` is what a sequence must be besides.
+
+    ``lone`` allows one number in place of a sequence, ``none`` allows ``None``.
+    """
+
+    row: Row | None = None
+    whole: bool = False
+    lone: bool = False
+    none: bool = False
+
+    def check(self, config: Any, name: str) -> None:
+        """See :class:`Rule`."""
+        value = getattr(config, name)
+        if value is None and self.none:
+            return
+        if self.row is not None and self.row.length is not None:
+            self.row.check(config, name)
+        check_sizes(config, name, self.whole)
+        if self.row is not None and not (self.lone and not isinstance(value, tuple)):
+            self.row.check(config, name)
+
+
+@dataclass(frozen=True)
+class Names:
+    """A sequence of strings, as many as the field ``count`` says, or ``None``."""
+
+    count: str
+    note: str = ""
+
+    def check(self, config: Any, name: str) -> None:
+        """See :class:`Rule`."""
+        value, count = getattr(config, name), getattr(config, self.count)
+        if value is None:
+            return
+        if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
+            raise TypeError(f"{name}={value!r}: expected a sequence of strings")
+        if len(value) != count:
+            raise ValueError(
+                f"{name} has {len(value)} entries: expected {self.count}={count}{self.note}"
+            )
+
+
+SWITCH, SHARE = Choice((True, False)), Number(0.0, 1.0)
+NORM, NORM_OR_NONE = Choice(NORMS), Choice((None, *NORMS))
+
+
+def setting(default: Any = MISSING, rule: Rule | None = None) -> Any:
+    """A dataclass field with its rule.
+
+    Args:
+        default: of the field. Default: none, it must be given.
+        rule: kept in the field's metadata. Default: none.
+
+    Returns:
+        The field.
+    """
+    return field(default=default, metadata={} if rule is None else {"rule": rule})
+
+
+def check_fields(config: Any) -> None:
+    """Freeze the sequences of a config's fields, and hold each field to its rule.
+
+    Args:
+        config: a dataclass.
+
+    Raises:
+        TypeError, ValueError: a field against its rule.
+    """
+    freeze_sequences(config)
+    for item in fields(config):
+        if (rule := item.metadata.get("rule")) is not None:
+            rule.check(config, item.name)
+
+
 def freeze_sequences(config: Any) -> None:
     """JSON and users give lists: fields hold tuples, so that a config is hashable."""
-    for field in fields(config):
-        value = getattr(config, field.name)
+    for item in fields(config):
+        value = getattr(config, item.name)
         if isinstance(value, list | tuple):
             deep = tuple(tuple(v) if isinstance(v, list | tuple) else v for v in value)
-            object.__setattr__(config, field.name, deep)
+            object.__setattr__(config, item.name, deep)
 
 
 _LARGEST = 2**31 - 1

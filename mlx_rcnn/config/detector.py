@@ -12,13 +12,17 @@ from typing import Any, TypeVar
 
 from ..messages import nearest
 from .checks import (
-    NORMS,
-    check_choice,
-    check_integer,
-    check_number,
-    check_row,
-    check_sizes,
-    freeze_sequences,
+    NORM_OR_NONE,
+    SHARE,
+    SWITCH,
+    Choice,
+    Names,
+    Number,
+    Row,
+    Sizes,
+    Whole,
+    check_fields,
+    setting,
 )
 
 T = TypeVar("T", bound="FasterRCNNConfig")
@@ -85,117 +89,73 @@ class FasterRCNNConfig:
     """
 
     backbone: Any
-    feat_channels: int
-    num_classes: int
-    use_fpn: bool = False
-    anchor_sizes: tuple[Any, ...] | None = None
-    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    anchor_stride: int | tuple[int, ...] | None = None
-    stride_rule: str = "exact"
-    anchor_rounding: bool = True
-    anchor_offset: float = 0.0
-    pool_size: tuple[int, int] = (7, 7)
-    roi_levels: int = 4
-    roi_sampling_ratio: int = 2
-    roi_aligned: bool = False
-    rpn_conv_depth: int = 1
-    box_head_convs: int = 0
-    box_head_norm: str | None = None
-    res5_head: bool = False
-    hidden_dim: int = 4096
-    dropout: float = 0.5
-    class_agnostic_bbox: bool = False
-    bbox_clamp_both: bool = False
+    feat_channels: int = setting(rule=Whole())
+    num_classes: int = setting(rule=Whole(2))
+    use_fpn: bool = setting(False, SWITCH)
+    anchor_sizes: tuple[Any, ...] | None = setting(None, Sizes(Row(nested=True), none=True))
+    aspect_ratios: tuple[float, ...] = setting((0.5, 1.0, 2.0), Sizes(Row()))
+    anchor_stride: int | tuple[int, ...] | None = setting(None, Sizes(whole=True, none=True))
+    stride_rule: str = setting("exact", Choice(STRIDE_RULES))
+    anchor_rounding: bool = setting(True, SWITCH)
+    anchor_offset: float = setting(0.0, Number(-float("inf")))
+    pool_size: tuple[int, int] = setting((7, 7), Sizes(Row(2), whole=True))
+    roi_levels: int = setting(4, Whole())
+    roi_sampling_ratio: int = setting(2, Whole(-1))
+    roi_aligned: bool = setting(False, SWITCH)
+    rpn_conv_depth: int = setting(1, Whole())
+    box_head_convs: int = setting(0, Whole(0))
+    box_head_norm: str | None = setting(None, NORM_OR_NONE)
+    res5_head: bool = setting(False, SWITCH)
+    hidden_dim: int = setting(4096, Whole())
+    dropout: float = setting(0.5, Number())
+    class_agnostic_bbox: bool = setting(False, SWITCH)
+    bbox_clamp_both: bool = setting(False, SWITCH)
     # transform
-    min_size: int | tuple[int, ...] = 800
-    max_size: int = 1333
-    image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    channel_order: str = "rgb"
-    resize_rule: str = "torch"
-    size_divisible: int = 32
+    min_size: int | tuple[int, ...] = setting(800, Sizes(Row(), lone=True))
+    max_size: int = setting(1333, Whole())
+    image_mean: tuple[float, float, float] = setting((0.485, 0.456, 0.406), Row(3))
+    image_std: tuple[float, float, float] = setting((0.229, 0.224, 0.225), Sizes(Row(3)))
+    channel_order: str = setting("rgb", Choice(("rgb", "bgr")))
+    resize_rule: str = setting("torch", Choice(("torch", "pillow", "opencv")))
+    size_divisible: int = setting(32, Whole())
     # region proposal network
-    rpn_pre_nms_top_n_train: int = 2000
-    rpn_pre_nms_top_n_test: int = 1000
-    rpn_post_nms_top_n_train: int = 2000
-    rpn_post_nms_top_n_test: int = 1000
-    rpn_nms_thresh: float = 0.7
-    rpn_fg_iou_thresh: float = 0.7
-    rpn_bg_iou_thresh: float = 0.3
-    rpn_batch_size_per_image: int = 256
-    rpn_positive_fraction: float = 0.5
-    rpn_score_thresh: float = 0.0
-    rpn_min_size: float = 1e-3
-    rpn_ranking: str = "torchvision"
+    rpn_pre_nms_top_n_train: int = setting(2000, Whole())
+    rpn_pre_nms_top_n_test: int = setting(1000, Whole())
+    rpn_post_nms_top_n_train: int = setting(2000, Whole())
+    rpn_post_nms_top_n_test: int = setting(1000, Whole())
+    rpn_nms_thresh: float = setting(0.7, SHARE)
+    rpn_fg_iou_thresh: float = setting(0.7, SHARE)
+    rpn_bg_iou_thresh: float = setting(0.3, SHARE)
+    rpn_batch_size_per_image: int = setting(256, Whole())
+    rpn_positive_fraction: float = setting(0.5, SHARE)
+    rpn_score_thresh: float = setting(0.0, SHARE)
+    rpn_min_size: float = setting(1e-3, Number())
+    rpn_ranking: str = setting("torchvision", Choice(("torchvision", "detectron2", "mmdetection")))
     # box head
-    box_score_thresh: float = 0.05
-    box_nms_thresh: float = 0.5
-    box_detections_per_img: int = 100
-    box_fg_iou_thresh: float = 0.5
-    box_bg_iou_thresh: float = 0.5
-    box_batch_size_per_image: int = 512
-    box_positive_fraction: float = 0.25
-    bbox_reg_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
-    box_min_size: float = 1e-2
-    clip_results: bool = False
-    class_names: tuple[str, ...] | None = None
+    box_score_thresh: float = setting(0.05, SHARE)
+    box_nms_thresh: float = setting(0.5, SHARE)
+    box_detections_per_img: int = setting(100, Whole())
+    box_fg_iou_thresh: float = setting(0.5, SHARE)
+    box_bg_iou_thresh: float = setting(0.5, SHARE)
+    box_batch_size_per_image: int = setting(512, Whole())
+    box_positive_fraction: float = setting(0.25, SHARE)
+    bbox_reg_weights: tuple[float, float, float, float] = setting(
+        (10.0, 10.0, 5.0, 5.0), Sizes(Row(4))
+    )
+    box_min_size: float = setting(1e-2, Number())
+    clip_results: bool = setting(False, SWITCH)
+    class_names: tuple[str, ...] | None = setting(
+        None, Names("num_classes", ", the background's name first")
+    )
 
     def __post_init__(self) -> None:
-        freeze_sequences(self)
-        for name in _COUNTS:
-            check_integer(self, name, 1)
-        check_integer(self, "num_classes", 2)
-        check_integer(self, "roi_sampling_ratio", -1)
-        check_integer(self, "box_head_convs", 0)
-        check_choice(self, "box_head_norm", (None, *NORMS))
-        for name in _FRACTIONS:
-            check_number(self, name, 0.0, 1.0)
-        check_number(self, "dropout", 0.0)
+        check_fields(self)
         if self.dropout >= 1:
             raise ValueError(f"dropout={self.dropout!r}: expected a number in [0, 1)")
-        for name in ("rpn_min_size", "box_min_size"):
-            check_number(self, name, 0.0)
-        for name in _SWITCHES:
-            check_choice(self, name, (True, False))
-        check_number(self, "anchor_offset", -float("inf"))
         if self.rpn_bg_iou_thresh > self.rpn_fg_iou_thresh:
             raise ValueError(
                 f"rpn_bg_iou_thresh={self.rpn_bg_iou_thresh!r}: expected at most rpn_fg_iou_thresh="
                 f"{self.rpn_fg_iou_thresh!r}"
-            )
-        check_sizes(self, "min_size")
-        if isinstance(self.min_size, tuple):
-            check_row(self, "min_size")
-        check_sizes(self, "aspect_ratios")
-        check_row(self, "aspect_ratios")
-        if self.anchor_sizes is not None:
-            check_sizes(self, "anchor_sizes")
-            check_row(self, "anchor_sizes", nested=True)
-        if self.anchor_stride is not None:
-            check_sizes(self, "anchor_stride", whole=True)
-        check_row(self, "pool_size", 2)
-        check_sizes(self, "pool_size", whole=True)
-        check_row(self, "image_mean", 3)
-        for name, n in (("image_std", 3), ("bbox_reg_weights", 4)):
-            check_row(self, name, n)
-            check_sizes(self, name)
-        check_choice(self, "channel_order", ("rgb", "bgr"))
-        check_choice(self, "stride_rule", STRIDE_RULES)
-        check_choice(self, "resize_rule", ("torch", "pillow", "opencv"))
-        check_choice(self, "rpn_ranking", ("torchvision", "detectron2", "mmdetection"))
-        self._check_names()
-
-    def _check_names(self) -> None:
-        if self.class_names is None:
-            return
-        if not isinstance(self.class_names, tuple) or not all(
-            isinstance(name, str) for name in self.class_names
-        ):
-            raise TypeError(f"class_names={self.class_names!r}: expected a sequence of strings")
-        if len(self.class_names) != self.num_classes:
-            raise ValueError(
-                f"class_names has {len(self.class_names)} entries: expected num_classes="
-                f"{self.num_classes}, the background's name first"
             )
 
 
@@ -214,22 +174,15 @@ class MaskRCNNConfig(FasterRCNNConfig):
         mask_head_norm (str): as ``box_head_norm``. Default: ``None``.
     """
 
-    mask_pool_size: tuple[int, int] = (14, 14)
-    mask_hidden_channels: int = 256
-    mask_out_size: int = 28
-    mask_num_convs: int = 4
-    mask_paste_rule: str = "torchvision"
-    mask_head_norm: str | None = None
+    mask_pool_size: tuple[int, int] = setting((14, 14), Sizes(Row(2), whole=True))
+    mask_hidden_channels: int = setting(256, Whole())
+    mask_out_size: int = setting(28, Whole())
+    mask_num_convs: int = setting(4, Whole(0))
+    mask_paste_rule: str = setting("torchvision", Choice(("torchvision", "detectron2")))
+    mask_head_norm: str | None = setting(None, NORM_OR_NONE)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self, "mask_head_norm", (None, *NORMS))
-        check_row(self, "mask_pool_size", 2)
-        check_sizes(self, "mask_pool_size", whole=True)
-        for name in ("mask_hidden_channels", "mask_out_size"):
-            check_integer(self, name, 1)
-        check_integer(self, "mask_num_convs", 0)
-        check_choice(self, "mask_paste_rule", ("torchvision", "detectron2"))
         height, width = self.mask_pool_size
         if height != width:
             raise ValueError(f"mask_pool_size={self.mask_pool_size!r}: expected a square")
@@ -258,58 +211,32 @@ class KeypointRCNNConfig(FasterRCNNConfig):
         keypoint_skeleton: pairs of keypoints, counted from 0, to join when drawn. Default: none.
     """
 
-    min_size: int | tuple[int, ...] = (640, 672, 704, 736, 768, 800)
-    num_keypoints: int = 17
-    keypoint_pool_size: tuple[int, int] = (14, 14)
-    keypoint_layers: tuple[int, ...] = (512,) * 8
-    keypoint_score: str = "logit"
-    keypoint_offset: float = 0.0
-    keypoint_names: tuple[str, ...] | None = None
+    min_size: int | tuple[int, ...] = setting(
+        (640, 672, 704, 736, 768, 800), Sizes(Row(), lone=True)
+    )
+    num_keypoints: int = setting(17, Whole())
+    keypoint_pool_size: tuple[int, int] = setting((14, 14), Sizes(Row(2), whole=True))
+    keypoint_layers: tuple[int, ...] = setting((512,) * 8, Sizes(Row(), whole=True))
+    keypoint_score: str = setting("logit", Choice(("logit", "probability")))
+    keypoint_offset: float = setting(0.0, Number(-1.0, 1.0))
+    keypoint_names: tuple[str, ...] | None = setting(None, Names("num_keypoints"))
     keypoint_skeleton: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_integer(self, "num_keypoints", 1)
-        check_choice(self, "keypoint_score", ("logit", "probability"))
-        check_number(self, "keypoint_offset", -1.0, 1.0)
-        check_row(self, "keypoint_pool_size", 2)
-        check_row(self, "keypoint_layers")
-        for name in ("keypoint_pool_size", "keypoint_layers"):
-            check_sizes(self, name, whole=True)
         height, width = self.keypoint_pool_size
         if height != width:
             raise ValueError(f"keypoint_pool_size={self.keypoint_pool_size!r}: expected a square")
-        names, count = self.keypoint_names, self.num_keypoints
-        if names is not None and (
-            not isinstance(names, tuple) or not all(isinstance(name, str) for name in names)
-        ):
-            raise TypeError(f"keypoint_names={names!r}: expected a sequence of strings")
-        if names is not None and len(names) != count:
-            raise ValueError(
-                f"keypoint_names has {len(names)} entries: expected num_keypoints={count}"
-            )
         for edge in self.keypoint_skeleton or ():
-            if not isinstance(edge, tuple) or len(edge) != 2 or set(edge) - set(range(count)):
+            if (
+                not isinstance(edge, tuple)
+                or len(edge) != 2
+                or set(edge) - set(range(self.num_keypoints))
+            ):
                 raise ValueError(
-                    f"keypoint_skeleton holds {edge!r}: expected pairs of 0..{count - 1}"
+                    f"keypoint_skeleton holds {edge!r}: expected pairs of 0.."
+                    f"{self.num_keypoints - 1}"
                 )
-
-
-_COUNTS = (
-    "feat_channels", "roi_levels", "rpn_conv_depth", "hidden_dim", "max_size", "size_divisible",
-    "rpn_pre_nms_top_n_train", "rpn_pre_nms_top_n_test", "rpn_post_nms_top_n_train",
-    "rpn_post_nms_top_n_test", "rpn_batch_size_per_image", "box_detections_per_img",
-    "box_batch_size_per_image",
-)  # fmt: skip
-_SWITCHES = (
-    "use_fpn", "anchor_rounding", "roi_aligned", "class_agnostic_bbox", "bbox_clamp_both",
-    "clip_results", "res5_head",
-)  # fmt: skip
-_FRACTIONS = (
-    "rpn_nms_thresh", "rpn_fg_iou_thresh", "rpn_bg_iou_thresh", "rpn_positive_fraction",
-    "rpn_score_thresh", "box_score_thresh", "box_nms_thresh", "box_fg_iou_thresh",
-    "box_bg_iou_thresh", "box_positive_fraction",
-)  # fmt: skip
 
 
 def make_config(

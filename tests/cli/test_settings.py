@@ -67,6 +67,27 @@ def test_a_refusal_names_the_field_that_cures_it(here: Path, capsys, field: str)
     assert to_json(mlx_rcnn.load("full.pth").config) == to_json(was.config)  # with its settings
 
 
+@pytest.mark.parametrize(
+    "options", [{"rpn_nms_thresh": 0.3, "rpn_post_nms_top_n_test": 9}, {"anchor_sizes": (16, 32)}]
+)
+def test_verify_of_other_settings(here: Path, capsys, options) -> None:
+    plain(**options)
+    command = ["convert", "model", "y.pth", "--to", "torchvision", "--verify"]
+    assert main(command) == 0
+    assert "the same before writing and after reading" in capsys.readouterr().out
+
+
+def test_verify_ends_in_one_line(here: Path, capsys, monkeypatch) -> None:
+    plain()
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("no\nmemory")
+
+    monkeypatch.setattr("mlx_rcnn.cli.verify.from_checkpoint", broken)
+    assert main(["convert", "model", "y.pth", "--to", "torchvision", "--verify"]) == 1
+    assert "verify: what was written cannot be compared: no memory" in capsys.readouterr().out
+
+
 def test_every_command_takes_settings(here: Path, capsys) -> None:
     plain(norm="group", norm_groups=4)
     Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save("1.png")

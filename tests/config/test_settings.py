@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mlx_rcnn import FasterRCNNConfig, ResNetFPNConfig
+from mlx_rcnn import FasterRCNNConfig, KeypointRCNNConfig, MaskRCNNConfig, ResNetFPNConfig
+from mlx_rcnn.config.backbone import MobileNetFPNConfig
 from mlx_rcnn.config.settings import cure, fields_named, kinds, read_setting
 
 
@@ -74,6 +75,14 @@ def test_what_is_refused(text: str, message: str) -> None:
 def test_every_field_can_be_set() -> None:
     for config in (FasterRCNNConfig, ResNetFPNConfig):
         assert {item.name for item in fields(config)} - {"backbone"} <= set(kinds())
+
+
+@pytest.mark.parametrize(
+    "config", [MaskRCNNConfig, KeypointRCNNConfig, ResNetFPNConfig, MobileNetFPNConfig]
+)
+def test_every_field_has_its_rule_beside_it(config: type[Any]) -> None:
+    bare = [item.name for item in fields(config) if "rule" not in item.metadata]
+    assert set(bare) <= {"backbone", "keypoint_skeleton"}  # a module; pairs of two fields
 
 
 def test_the_fields_a_message_is_about() -> None:
