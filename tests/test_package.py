@@ -87,6 +87,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("evaluation", None),
     ("training/step.py", "_take"),  # what the step's one evaluation has computed
     ("training/machines.py", "share_from_first"),  # once, before training
+    ("training/watch.py", "_agree"),
     ("training/metrics.py", None),  # files
     ("cli", None),
 )

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
+
 from .. import models
 from ..checkpoints.backbone_weights import load_backbone
 from ..config.categories import class_names_of
@@ -18,6 +20,7 @@ from ..training.checkpoint import BEST, LAST, read_progress
 from ..training.config import TrainConfig, flag, from_json
 from ..training.run_folder import check_folder
 from ..training.trainer import fit
+from ..training.watch import watched
 from .errors import CommandError, load_model
 from .flags import model_settings
 from .train_flags import given_settings
@@ -51,6 +54,11 @@ def run(args: argparse.Namespace) -> int:
         CommandError: an argument or data that cannot work (code 2), or a training that failed
             (code 1).
     """
+    with watched(mx.distributed.init()):  # before anything that may fail on one machine alone
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     folder = Path(args.output)
     config = _config(args, folder)
     model = _model(args, folder, config)
@@ -114,8 +122,6 @@ def _model(args: argparse.Namespace, folder: Path, config: TrainConfig) -> Any:
         return load_model(args.model, given=given)
     if of_files := [name for name in _OF_FILES if name in given]:
         raise CommandError(f"{of_files[0]} goes with a model that is loaded, not with a builder")
-    import mlx.core as mx
-
     mx.random.seed(config.seed)
     # Batches of a few images are too small for batch statistics.
     norm = "group" if args.backbone is None else "frozen"

@@ -50,6 +50,7 @@ from .prepare import prepare_model
 from .run_folder import NONFINITE, check_folder, check_resume, clear_folder, describe_data
 from .schedule import learning_rate
 from .step import StepResult, TrainStep
+from .watch import watched
 
 METRIC = "AP"  # of an evaluation that does not give the metric of the model's kind
 
@@ -97,14 +98,13 @@ def fit(
         OSError: a checkpoint that cannot be written, or an image that cannot be read.
     """
     config = config or TrainConfig()
-    train_set, val_set = divided(train_set, val_set, config)
-    check_objects(train_set)
-    if not allow_overlap and val_set is not None:
-        check_overlap(train_set, val_set)
-    trainer = Trainer(
-        model, train_set, val_set, config, Path(output_dir), evaluate
-    )
-    return trainer.run(resume, overwrite)
+    with watched(mx.distributed.init()):
+        train_set, val_set = divided(train_set, val_set, config)
+        check_objects(train_set)
+        if not allow_overlap and val_set is not None:
+            check_overlap(train_set, val_set)
+        trainer = Trainer(model, train_set, val_set, config, Path(output_dir), evaluate)
+        return trainer.run(resume, overwrite)
 
 
 class Trainer:
