@@ -137,7 +137,7 @@ class _Reader:
             if not isinstance(base, Mapping):
                 raise _UnknownError
             found |= base
-        words = [
+        words: list[tuple[ast.expr | None, ast.expr]] = [
             (ast.Constant(word.arg) if word.arg is not None else None, word.value)
             for word in node.keywords
         ]
