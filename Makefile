@@ -40,11 +40,10 @@ help:
 
 install: $(STAMP)
 
-# The weights are stored in float16 to be small; a CPU computes faster in float32.
 demo: $(STAMP)
 	@$(WITH_OPENBLAS); \
 	$(BIN)/mlx_rcnn predict examples/blood_cells --model examples/blood_cells/model \
-	    --dtype float32 --out demo_output
+	    --out demo_output
 
 test: $(STAMP)
 	@$(WITH_OPENBLAS); \

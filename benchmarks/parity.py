@@ -59,7 +59,6 @@ def compare(args: argparse.Namespace, folder: str) -> list[tuple[str, str, str, 
 
     import mlx_rcnn
     from mlx_rcnn.inputs.transform import preprocess
-    from mlx_rcnn.models.faster_rcnn import roi_scales
     from mlx_rcnn.rpn.network import select_proposals
     from reference import match_boxes, match_detections
 
@@ -78,7 +77,7 @@ def compare(args: argparse.Namespace, folder: str) -> list[tuple[str, str, str, 
     batch = preprocess(images, config)
     row("network input, max error", worst(batch.pixels, "input"), 1e-4)
     levels = [f"p{i}" for i in range(2, 7) if f"p{i}" in want]
-    features = model._features(mx.array(want["input"]))
+    features = model.features(mx.array(want["input"]))
     row(
         "FPN levels, max error",
         max(worst(f, p) for f, p in zip(features, levels, strict=True)),
@@ -97,9 +96,10 @@ def compare(args: argparse.Namespace, folder: str) -> list[tuple[str, str, str, 
         2e-4,
     )
 
-    n, height, width, _ = want["input"].shape
+    n = want["input"].shape[0]
     sizes = mx.array(batch.sizes.astype(np.float32))
-    anchors = model.rpn.anchors([(f.shape[1], f.shape[2]) for f in maps], (height, width))
+    strides = model.strides(maps, batch)
+    anchors = model.rpn.outputs(maps, strides.anchors).anchors
     proposals = select_proposals(
         [mx.array(want[f"rpn_logits_{p}"]) for p in levels],
         [mx.array(want[f"rpn_deltas_{p}"]) for p in levels],
@@ -114,8 +114,8 @@ def compare(args: argparse.Namespace, folder: str) -> list[tuple[str, str, str, 
 
     theirs = [want[f"proposals_{i}"] for i in range(n)]
     flat = np.concatenate([np.insert(b, 0, i, axis=1) for i, b in enumerate(theirs)])
-    scales = roi_scales(maps, int(batch.sizes[:, 0].max()), config)
-    pooled = model._pool(maps, mx.array(flat), scales, config.pool_size)
+    scales = strides.scales
+    pooled = model.pool(maps, mx.array(flat), scales, config.pool_size)
     row("RoI features, max error", worst(pooled, "roi_features"), 1e-4)
     pooled = mx.array(want["roi_features"])
     scores, moves = model.roi_heads.box_predictor(model.roi_heads.box_head(pooled))

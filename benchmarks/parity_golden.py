@@ -91,7 +91,8 @@ def main() -> int:
     cases = [p for p in sorted(args.folder.glob(pattern)) if not p.name.startswith("units_")]
     if not cases:
         raise SystemExit(f"{args.folder} holds no {pattern}")
-    return 0 if all([run(path, args.photos or args.folder) for path in cases]) else 1
+    passed = [run(path, args.photos or args.folder) for path in cases]
+    return 0 if all(passed) else 1
 
 
 if __name__ == "__main__":

@@ -20,11 +20,11 @@ from .layouts import LAYOUTS
 
 
 class Rule(NamedTuple):
-    """``pattern`` of a whole source key, ``target``, ``layout``, ``export``.
+    r"""``pattern`` of a whole source key, ``target``, ``layout``, ``export``.
 
     Args:
         pattern: a regular expression; its capturing groups are neither nested nor repeated.
-        target: our name, with ``\\1``, ``\\2`` for the groups; ``None`` drops the key.
+        target: our name, with ``\1``, ``\2`` for the groups; ``None`` drops the key.
         layout: a key of :data:`~mlx_rcnn.convert.layouts.LAYOUTS`. Default: ``"same"``.
         export: the source's key for the way back, with the same groups. Default: the pattern
             itself, which must then be plain text and groups; to be given where it has several
@@ -171,7 +171,7 @@ _LITERAL = re.compile(r"[A-Za-z0-9_]|\\[^A-Za-z0-9]")
 
 
 def _groups(pattern: str) -> tuple[list[str], str | None]:
-    """The insides of a pattern's groups, and its text with ``\\1`` for them if it has one text."""
+    r"""The insides of a pattern's groups, and its text with ``\1`` for them if it has one."""
     groups: list[str] = []
     text, plain = "", True
     depth, start = 0, None

@@ -1,4 +1,4 @@
-"""Draws which room of the package imports which: python docs/draw_imports.py [--check]
+"""Draws which room of the package imports which: python docs/draw_imports.py [--check].
 
 Reads the code as text and writes docs/architecture.svg; nothing but the standard library is needed.
 A room is a folder or a loose module; it stands one floor above the highest room it imports.

@@ -68,7 +68,8 @@ def main() -> None:
     model = build(train_set.class_names, args.size, args.width)
     done = fit(model, train_set, val_set, config, args.output, resume=args.resume)
     if done.interrupted:
-        return print(f"stopped after step {done.step}; --resume goes on")
+        print(f"stopped after step {done.step}; --resume goes on")
+        return
 
     if "test" in train_set.splits and done.best is not None:
         from mlx_rcnn.evaluation import evaluate_coco

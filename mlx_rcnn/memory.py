@@ -1,13 +1,25 @@
-"""Memory of the C library on Linux, where MLX's CPU backend takes its arrays from it."""
+"""How much freed memory is kept: MLX's cache, and the C library's heap on Linux.
+
+MLX keeps buffers that are freed, to use them again for arrays of the same size. On a Mac it may
+keep as much as the machine has, and photos of a hundred sizes fill that; what is kept is missing
+elsewhere. Loops of this package over many images therefore run in :func:`bounded_cache`.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+
+import mlx.core as mx
 
 # Parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _GIB = 1 << 30
+_LEAST, _MOST, _SHARE = 512 << 20, 8 << 30, 4
 
 
 def reuse_large_blocks() -> bool:
@@ -28,3 +40,51 @@ def reuse_large_blocks() -> bool:
     except (OSError, AttributeError):  # another C library
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, _GIB) and mallopt(_M_TRIM_THRESHOLD, 2 * _GIB - 1))
+
+
+def cache_limit() -> int:
+    """Bytes of freed memory that MLX may keep: a quarter of the machine's, 0.5 to 8 GB."""
+    return min(max(_memory() // _SHARE, _LEAST), _MOST)
+
+
+def _memory() -> int:
+    """Bytes of memory that MLX's device can use."""
+    size = mx.device_info().get("memory_size")  # a GPU's
+    if size is None:
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(size)
+
+
+class _Blocks:
+    """How many blocks bound the cache now, and what held before the first of them."""
+
+    lock, open, before = Lock(), 0, 0
+
+
+@contextmanager
+def bounded_cache(limit: int | None = None) -> Iterator[None]:
+    """Bound MLX's cache of freed buffers inside the block; what held before holds after it.
+
+    Blocks may lie in each other and run in several threads: the first sets the limit, the last
+    restores what was there.
+
+    Args:
+        limit: in bytes. Default: :func:`cache_limit`, or what is set already if that is less.
+
+    Yields:
+        Nothing.
+    """
+    with _Blocks.lock:
+        if _Blocks.open == 0:
+            wanted = cache_limit() if limit is None else limit
+            _Blocks.before = mx.set_cache_limit(wanted)
+            if limit is None and _Blocks.before < wanted:
+                mx.set_cache_limit(_Blocks.before)
+        _Blocks.open += 1
+    try:
+        yield
+    finally:
+        with _Blocks.lock:
+            _Blocks.open -= 1
+            if _Blocks.open == 0:
+                mx.set_cache_limit(_Blocks.before)

@@ -88,7 +88,7 @@ MOVED = {
 class _OldModule(ModuleType):
     """A module whose names have several homes now; reading and patching reach them there."""
 
-    __path__: list[str] = []
+    __path__: list[str] = []  # noqa: RUF012 - as ModuleType has it
 
     def __getattr__(self, name: str) -> Any:
         for home in MOVED[self.__name__]:

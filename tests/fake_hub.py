@@ -40,16 +40,20 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append(f"{self.command} {self.path}")
         match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
         if not match:
-            return self.answer(404)
+            self.answer(404)
+            return
         repository, revision, name = match.groups()
         if not any(key[0] == repository for key in self.server.files):
-            return self.answer(404, X_Error_Code="RepoNotFound")
+            self.answer(404, X_Error_Code="RepoNotFound")
+            return
         commit = {"main": COMMIT, "v1": OLDER}.get(revision, revision)
         if commit not in (COMMIT, OLDER):
-            return self.answer(404, X_Error_Code="RevisionNotFound")
+            self.answer(404, X_Error_Code="RevisionNotFound")
+            return
         body = self.server.files.get((repository, commit, name))
         if body is None:
-            return self.answer(404, X_Error_Code="EntryNotFound")
+            self.answer(404, X_Error_Code="EntryNotFound")
+            return
         etag = f'"{hashlib.sha256(body).hexdigest()}"'
         self.answer(200, body, ETag=etag, X_Repo_Commit=commit)
 
@@ -58,24 +62,29 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         host = f"http://{self.headers['Host']}"
         if self.headers.get("Authorization") != "Bearer hf_secret":
-            return self.answer(401, b'{"error":"Invalid username or password."}')
+            self.answer(401, b'{"error":"Invalid username or password."}')
+            return
         if self.path == "/api/repos/create":
             given = json.loads(body)
             name = f"{given['organization']}/{given['name']}"
             self.server.created.append(name)
-            return self.reply({"url": f"{host}/{name}"})
+            self.reply({"url": f"{host}/{name}"})
+            return
         if self.path == "/api/validate-yaml":
-            return self.reply({"errors": [], "warnings": []})
+            self.reply({"errors": [], "warnings": []})
+            return
         match = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit)/main", self.path)
         if not match:
-            return self.answer(404)
+            self.answer(404)
+            return
         repository, action = match.groups()
         if action == "preupload":
             files = [
                 {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
                 for f in json.loads(body)["files"]
             ]
-            return self.reply({"files": files})
+            self.reply({"files": files})
+            return
         for line in body.splitlines():
             item = json.loads(line)
             if item["key"] == "file":

@@ -17,7 +17,6 @@ import numpy as np
 from mlx_rcnn import FasterRCNN, MaskRCNN
 from mlx_rcnn.heads.rois import batch_rows
 from mlx_rcnn.inputs.transform import preprocess
-from mlx_rcnn.models.faster_rcnn import roi_scales
 from mlx_rcnn.ops import paste_masks
 from mlx_rcnn.rpn.network import select_proposals
 from mlx_rcnn.structures import Batch
@@ -77,7 +76,7 @@ def compare(model: FasterRCNN, golden: Golden, image: np.ndarray) -> list[Row]:
     batch = preprocess([image], model.config)
     rows = [Row("resized size differs", float((batch.sizes[0] != golden["resized_hw"]).sum()), 0)]
     rows += input_rows(batch, golden, 1e-3 if model.config.channel_order == "bgr" else 1e-4)
-    features = model._features(batch.pixels)
+    features = model.features(batch.pixels)
     stages = model.backbone.net.features(batch.pixels)
     rows += [
         Row(name, sample_error(golden, name, nchw(x)), 2e-4)
@@ -110,8 +109,7 @@ def rpn_rows(
 ) -> list[Row]:
     """RPN outputs and proposals, both with the usual and with a lower cut of each level."""
     config = model.config
-    height, width = batch.pixels.shape[1:3]
-    outputs = model.rpn.outputs(features, (height, width))
+    outputs = model.rpn.outputs(features, model.strides(features, batch).anchors)
     rows = []
     for kind, values, size in (("logits", outputs.logits, 3), ("deltas", outputs.deltas, 12)):
         worst = 0.0
@@ -137,9 +135,9 @@ def box_rows(
     model: FasterRCNN, features: list[mx.array], batch: Batch, golden: Golden
 ) -> list[Row]:
     """RoI features and the box head, on the golden proposals."""
-    scales = roi_scales(features, int(batch.sizes[:, 0].max()), model.config)
+    scales = model.strides(features, batch).scales
     rois = batch_rows(mx.array(golden["proposal_boxes"])[None])
-    pooled = model._pool(features, rois, scales, model.config.pool_size)
+    pooled = model.pool(features, rois, scales, model.config.pool_size)
     hidden = model.roi_heads.box_head(pooled)
     logits, deltas = (np.array(v) for v in model.roi_heads.box_predictor(hidden))
     logits, deltas = background_last(logits), background_last(deltas, 4)
@@ -188,9 +186,9 @@ def detection_rows(found: Mapping[str, np.ndarray], golden: Golden) -> list[Row]
 
 def mask_rows(model: MaskRCNN, features: list[mx.array], batch: Batch, golden: Golden) -> list[Row]:
     """RoI features, probabilities and areas of the masks, on the golden detections."""
-    scales = roi_scales(features, int(batch.sizes[:, 0].max()), model.config)
+    scales = model.strides(features, batch).scales
     rois = batch_rows(mx.array(golden["det_boxes_input"])[None])
-    pooled = model._pool(features, rois, scales, model.config.mask_pool_size)
+    pooled = model.pool(features, rois, scales, model.config.mask_pool_size)
     labels = mx.array(golden["det_classes"] + 1)
     masks = np.array(mx.sigmoid(model._mask(features, rois, scales, labels)))
     error = np.abs(masks - golden["mask_probs"].astype(np.float32)).max()

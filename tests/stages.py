@@ -11,7 +11,6 @@ import numpy as np
 
 from mlx_rcnn import FasterRCNN
 from mlx_rcnn.inputs.transform import preprocess
-from mlx_rcnn.models.faster_rcnn import roi_scales
 from mlx_rcnn.ops import paste_masks
 from reference import match_boxes, match_detections
 
@@ -30,17 +29,16 @@ Stages = dict[str, np.ndarray]
 def run(model: FasterRCNN, images: list[np.ndarray], want: Stages) -> Stages:
     """The stages of our own model; RoIs are pooled from torchvision's proposals."""
     batch = preprocess(images, model.config)
-    features = model._features(batch.pixels)
+    features = model.features(batch.pixels)
     logits, deltas = model.rpn.head(features)
     out = {"input": batch.pixels, **dict(zip(LEVELS, features, strict=False))}
     out |= {f"rpn_logits_{p}": v for p, v in zip(LEVELS, logits, strict=False)}
     out |= {f"rpn_deltas_{p}": v for p, v in zip(LEVELS, deltas, strict=False)}
-    sizes = mx.array(batch.sizes.astype(np.float32))
-    proposals = model._propose(features, sizes, batch.pixels.shape[1:3])
+    strides = model.strides(features, batch)
+    proposals = model.propose(features, batch, strides)
     theirs = [np.insert(want[f"proposals_{i}"], 0, i, axis=1) for i in range(len(images))]
     rois = mx.array(np.concatenate(theirs))
-    scales = roi_scales(features, int(batch.sizes[:, 0].max()), model.config)
-    pooled = model._pool(features, rois, scales, (7, 7))
+    pooled = model.pool(features, rois, strides.scales, (7, 7))
     scores, moves = model.roi_heads.box_predictor(model.roi_heads.box_head(pooled))
     out |= {"roi_features": pooled, "cls_logits": scores, "bbox_deltas": moves}
     stages = {name: np.array(value) for name, value in out.items()}

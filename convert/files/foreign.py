@@ -89,10 +89,11 @@ def _protobuf(head: bytes, name: str) -> str:
 
 
 def _text(data: memoryview, head: bytes) -> str | None:
-    if len(head) > 3 and not head.strip(bytes([9, 10, 13, *range(32, 127)])):
-        # Protocol 0 pickles are text too, but end in a dot and start with one of few opcodes.
-        if bytes(data[-1:]) != b"." or head[:1] not in b"(cdlVIFLN]}":
-            return f"a text file that begins {describe(head[:40].decode())}"
+    text = len(head) > 3 and not head.strip(bytes([9, 10, 13, *range(32, 127)]))
+    # Protocol 0 pickles are text too, but end in a dot and start with one of few opcodes.
+    pickled = bytes(data[-1:]) == b"." and head[:1] in b"(cdlVIFLN]}"
+    if text and not pickled:
+        return f"a text file that begins {describe(head[:40].decode())}"
     return None
 
 

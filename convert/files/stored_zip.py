@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from .unpickle import Budget, CheckpointError, describe
+from .safe_values import Budget, CheckpointError, describe
 
 _END = struct.Struct("<4s4H2IH")  # end of central directory
 _END64 = struct.Struct("<4sQ2H2I4Q")

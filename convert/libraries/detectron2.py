@@ -175,6 +175,7 @@ def _branch(state: State, branch: str, classes: int, c4: bool) -> dict[str, Any]
             "num_keypoints": int(state[f"{_KEYPOINT}score_lowres.weight"].shape[1]),
             "keypoint_layers": tuple(layers[i] for i in sorted(layers)),
             "keypoint_score": "probability",
+            "keypoint_offset": 0.5,
         }
     return {}
 

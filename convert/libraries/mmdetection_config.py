@@ -185,7 +185,7 @@ def _image(values: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, .
         if not isinstance(found, Mapping):
             continue
         mean, std = (_numbers(found.get(name)) for name in ("mean", "std"))
-        rgb = found.get("bgr_to_rgb", found.get("to_rgb", True if found in steps else False))
+        rgb = found.get("bgr_to_rgb", found.get("to_rgb", found in steps))
         if mean and std and len(mean) == len(std) == 3 and isinstance(rgb, bool):
             return (mean, std, "rgb") if rgb else (mean[::-1], std[::-1], "bgr")
     return None

@@ -172,6 +172,7 @@ def _heads(
     pool = pool_size(state, linear, channels, hints.field({}, "pool_size"))
     classes = int(state["roi_heads.box_predictor.cls_score.weight"].shape[0])
     detector: dict[str, Any] = {
+        "stride_rule": "torchvision",
         "feat_channels": channels,
         "num_classes": classes,
         "use_fpn": True,

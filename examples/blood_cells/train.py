@@ -61,7 +61,8 @@ def main() -> None:
     config = replace(CONFIG, epochs=args.epochs)
     model = build(train_set.class_names)
     if fit(model, train_set, val_set, config, args.output, resume=args.resume).interrupted:
-        return print("stopped; --resume goes on")
+        print("stopped; --resume goes on")
+        return
     best = load(f"{args.output}/best", dtype="float16" if args.export else None)
     if args.export:
         save(best, args.export)

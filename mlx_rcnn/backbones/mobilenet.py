@@ -81,6 +81,7 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = Conv2d(hidden, channels, 1)
 
     def __call__(self, x: mx.array) -> mx.array:
+        """Scale each channel of (N, h, w, C)."""
         wide = x.astype(mx.float32)
         pooled = mx.mean(mx.mean(wide, axis=2, keepdims=True), axis=1, keepdims=True)
         pooled = pooled.astype(x.dtype)
@@ -105,6 +106,7 @@ class InvertedResidual(nn.Module):
         self.block = [*block, unit(expanded, out)]
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(N, h, w, C) to the block's output."""
         y = x
         for part in self.block[:-1]:
             if isinstance(part, SqueezeExcitation):

@@ -65,6 +65,7 @@ class BasicBlock(_Block):
         self._project(inputs, planes, stride, net)
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(N, h, w, C) to the block's output."""
         shortcut = self._shortcut(x)
         y = conv_norm(x, self.conv1, self.bn1)
         return conv_norm(y, self.conv2, self.bn2, residual=shortcut)
@@ -91,6 +92,7 @@ class Bottleneck(_Block):
         self._project(inputs, outputs, stride, net)
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(N, h, w, C) to the block's output."""
         shortcut = self._shortcut(x)
         y = conv_norm(x, self.conv1, self.bn1)
         y = conv_norm(y, self.conv2, self.bn2)

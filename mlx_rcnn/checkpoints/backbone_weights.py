@@ -111,7 +111,7 @@ def _find_file(source: str | os.PathLike[str]) -> Path:
 
 
 def _refuse_tensorflow(path: Path) -> None:
-    """timm's ``tf_`` models have the keys and shapes of the others, but pad unevenly."""
+    """Timm's ``tf_`` models have the keys and shapes of the others, but pad unevenly."""
     config = path / "config.json"
     text = path.name
     if config.is_file():

@@ -115,7 +115,7 @@ def _torchvision_settings(model: FasterRCNN) -> list[str]:
             with weights_to_come():  # its shapes are all that is asked for
                 built = getattr(models, name)(num_classes=classes)
             if {k: v.shape for k, v in _weights(built).items()} == shapes:
-                theirs = _fields(built)
+                theirs = {**_fields(built), "stride_rule": "torchvision"}
                 other = [k for k in ours if ours[k] != theirs.get(k)]
                 found.append((name, [k for k in other if not _SAME_OR_SAID.fullmatch(k)]))
     if not found:

@@ -28,7 +28,7 @@ from ..models import FasterRCNN, KeypointRCNN, MaskRCNN
 from ..processes import check_process
 from .directory import ID, NEEDED, WEIGHTS_FILE, read_model
 from .find import find
-from .weights import Misfit, assign, cast_weights
+from .weights import MisfitError, assign, cast_weights
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -53,7 +53,8 @@ def load(source: str | os.PathLike[str], **overrides: Unpack[LoadSettings]) -> D
         **overrides: fields of the detector's config and of its backbone's, to change them or to
             give what a checkpoint does not tell (``box_score_thresh=0.3``, ``norm_groups=4``);
             ``class_names`` may be a file, or ``"coco"``;
-            ``dtype`` ("float32", "float16", "bfloat16") of the convolutions and linears; ``style``
+            ``dtype`` ("float32", "float16", "bfloat16"), what the convolutions and linears are cast
+            to and run in (by default they are as stored, and on a CPU run in float32); ``style``
             ("pytorch" or "caffe") of an mmdetection checkpoint that does not say it; ``state``, the
             key of the one to take of several networks in a checkpoint file;
             ``backbone``, a module, for a saved model whose backbone is the user's own.
@@ -85,6 +86,7 @@ def load(source: str | os.PathLike[str], **overrides: Unpack[LoadSettings]) -> D
         model = from_checkpoint(found, **settings)
     if dtype is not None:
         cast_weights(model, dtype)
+        model.dtype = dtype
     model.eval()
     mx.eval(model.parameters())
     return model
@@ -109,6 +111,9 @@ def _load_directory(directory: Path, overrides: Mapping[str, Any]) -> Detector:
         )
     with _helpful(str(file), overrides):
         origin = from_json(content.pop("origin", None))
+        content.setdefault("stride_rule", "torchvision")  # the only one there was
+        if content.get("keypoint_score") == "probability":  # of detectron2, before it had a field
+            content.setdefault("keypoint_offset", 0.5)
         _check_counts(content, len(weights))
         model = build_model(kind, backbone, content, overrides)
     with _helpful("", overrides):
@@ -122,12 +127,12 @@ def _helpful(name: str, given: Mapping[str, Any]) -> Iterator[None]:
     """Errors get the file's name, the fields given, and those that might cure what is wrong."""
     try:
         yield
-    except Misfit as error:
+    except MisfitError as error:
         fields = [field for field in error.fields() if field not in given]
         told = ", ".join(f"{field}={value!r}" for field, value in given.items())
         with_given = str(error).replace("the model:", f"the model with {told}:") if told else error
         hint = cure(fields) if len(fields) <= 2 else ""  # with more it is another network
-        raise Misfit(f"{with_given}{hint}", error.names) from error
+        raise MisfitError(f"{with_given}{hint}", error.names) from error
     except (TypeError, ValueError) as error:
         fields = [field for field in fields_named(str(error)) if field not in given]
         raise type(error)(f"{name}: {error}{cure(fields)}") from error

@@ -31,7 +31,7 @@ _DECIDED_BY = {
 }
 
 
-class Misfit(ValueError):
+class MisfitError(ValueError):
     """Weights that are not a model's, all of them named.
 
     Args:
@@ -61,7 +61,7 @@ def assign(model: nn.Module, weights: Mapping[str, mx.array], name: str) -> None
         name: where they come from, for errors.
 
     Raises:
-        Misfit: missing, unexpected, misshaped or non-floating weights, all listed.
+        MisfitError: missing, unexpected, misshaped or non-floating weights, all listed.
     """
     expected = flat_parameters(model)
     problems = []
@@ -79,7 +79,7 @@ def assign(model: nn.Module, weights: Mapping[str, mx.array], name: str) -> None
         problems.append(f"not float32, float16 or bfloat16: {listing(dtypes)}")
     if problems:
         text = f"{name} does not fit the model: {'; '.join(problems)}"
-        raise Misfit(text, [*missing, *extra, *misshaped])
+        raise MisfitError(text, [*missing, *extra, *misshaped])
     model.load_weights(list(weights.items()), strict=True)
 
 

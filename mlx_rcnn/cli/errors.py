@@ -31,7 +31,7 @@ def load_model(
 
     Args:
         source (str): a checkpoint file, a directory or a name.
-        dtype (str): of the convolutions and linears. Default: as stored.
+        dtype (str): of the convolutions and linears. Default: as stored, float32 on a CPU.
         given: further keywords of ``load``, as the command line has them. Default: none.
 
     Returns:

@@ -120,7 +120,7 @@ def add_execution(group: Any) -> None:
         metavar="N",
         help="images predicted at once (default: 1)",
     )
-    add_dtype(group)
+    add_dtype(group, "the checkpoint's own, on a CPU float32")
     group.add_argument(
         "--device",
         choices=("cpu", "gpu"),

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 from typing import Any
+
+import mlx.core as mx
 
 from ..config.backbone import MobileNetFPNConfig, ResNetFPNConfig
 from .errors import load_model
 from .flags import model_settings
 
 _NAMES_SHOWN = 8
+_WITH_TF32 = 17  # generation of Apple's GPUs: M5
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,6 +59,7 @@ def describe(model: Any) -> list[str]:
             f"or more, NMS at IoU {config.box_nms_thresh:g}",
         ),
     ]
+    rows.append(("runs on", runs_on()))
     lines = [f"{name:<13} {value}" for name, value in rows]
     width = max(map(len, [*parts, "total"]))
     lines += ["", f"{'part':<{width}} {'parameters':>12} {'running statistics':>19}"]
@@ -61,6 +67,21 @@ def describe(model: Any) -> list[str]:
     for name, (parameters, statistics) in [*parts.items(), ("total", tuple(total))]:
         lines.append(f"{name:<{width}} {parameters:>12,} {statistics:>19,}")
     return lines
+
+
+def runs_on() -> str:
+    """MLX's device, and whether its products round to TF32 (10 bits), which MLX does by default."""
+    device = mx.default_device()
+    if device.type == mx.cpu:
+        return "CPU, products in float32"
+    found = mx.device_info()
+    chip, kind = found.get("device_name", "unknown"), str(found.get("architecture", ""))
+    apple = re.match(r"applegpu_g(\d+)", kind)
+    if apple and int(apple[1]) < _WITH_TF32:
+        return f"GPU, {chip}, products in float32"
+    if os.environ.get("MLX_ENABLE_TF32", "1") == "0":
+        return f"GPU, {chip}, products in float32 (MLX_ENABLE_TF32=0)"
+    return f"GPU, {chip}, products in TF32: MLX_ENABLE_TF32=0 makes them float32, and slower"
 
 
 def _heads(config: Any) -> str:

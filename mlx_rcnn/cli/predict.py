@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..inputs.images import find_images, load_image
+from ..memory import bounded_cache
 from ..outputs.coco import coco_results, image_ids, write_results
 from ..outputs.draw import draw_detections, readable_scale
 from ..outputs.pictures import picture_paths, write_picture
@@ -99,7 +100,8 @@ def _predict(
     if classes is not None and top_k is not None:
         # The cut comes after the choice of classes: other classes must not use it up.
         top_k = max(top_k, model.config.box_detections_per_img)
-    with tqdm(total=len(paths), unit="image", disable=len(paths) < 2) as bar:
+    offset = getattr(model.config, "keypoint_offset", 0.0)
+    with tqdm(total=len(paths), unit="image", disable=len(paths) < 2) as bar, bounded_cache():
         for start in range(0, len(paths), args.batch_size):
             chosen = range(len(paths))[start : start + args.batch_size]
             batch = list(_readable(paths, chosen, done))
@@ -114,7 +116,7 @@ def _predict(
                 done.model_seconds += time.perf_counter() - began
                 for (i, image), prediction in zip(batch, predictions, strict=True):
                     prediction = _select(prediction, classes, args.top_k)
-                    done.entries += coco_results(prediction, ids[i])
+                    done.entries += coco_results(prediction, ids[i], offset)
                     done.rows.append(_row(args, paths[i], image, prediction, model.class_names))
                     if not args.no_images:
                         _write_picture(args, pictures[i], image, prediction, model, done)

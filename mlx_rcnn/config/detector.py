@@ -26,6 +26,7 @@ from .checks import (
 )
 
 T = TypeVar("T", bound="FasterRCNNConfig")
+STRIDE_RULES = ("exact", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,16 @@ class FasterRCNNConfig:
             level, a tuple of tuples has one entry a level. ``None`` means (128, 256, 512) on one
             map and one size a level, 32, 64, 128, 256, 512, on a pyramid.
         aspect_ratios (tuple of float): height / width. Default: ``(0.5, 1.0, 2.0)``.
-        anchor_stride: pixels between anchors, one number or one a level; ``None`` infers it as
-            input size // map size, as torchvision does.
+        anchor_stride: pixels between anchors, one number or one a level, and the inverse of the
+            scales RoIs are pooled at; ``None`` infers it by ``stride_rule``.
+        stride_rule (str): ``"exact"``, the backbone's own strides, or ``"torchvision"``, as it
+            infers them from the sizes of the padded input and its maps, for checkpoints trained
+            with that. Default: ``"exact"``.
         anchor_rounding (bool): round the cell anchors to whole pixels (torchvision).
         anchor_offset (float): shift of the anchor grid, in strides. Default: ``0``.
         pool_size ((int, int)): RoIAlign's output for the box head. Default: ``(7, 7)``.
-        roi_levels (int): how many of the finest maps RoIs are pooled from. Default: ``4``.
+        roi_levels (int): how many of the finest maps RoIs are pooled from. Default: ``4``, and of a
+            pyramid of this package at most the maps it is fed with.
         roi_sampling_ratio (int): RoIAlign samples a bin and axis; 0 is adaptive. Default: ``2``.
         roi_aligned (bool): RoIAlign's half-pixel correction (detectron2). Default: ``False``.
         rpn_conv_depth (int): 3x3 convolutions of the RPN head. Default: ``1``.
@@ -90,6 +95,7 @@ class FasterRCNNConfig:
     anchor_sizes: tuple[Any, ...] | None = setting(None, Sizes(Row(nested=True), none=True))
     aspect_ratios: tuple[float, ...] = setting((0.5, 1.0, 2.0), Sizes(Row()))
     anchor_stride: int | tuple[int, ...] | None = setting(None, Sizes(whole=True, none=True))
+    stride_rule: str = setting("exact", Choice(STRIDE_RULES))
     anchor_rounding: bool = setting(True, SWITCH)
     anchor_offset: float = setting(0.0, Number(-float("inf")))
     pool_size: tuple[int, int] = setting((7, 7), Sizes(Row(2), whole=True))
@@ -198,6 +204,9 @@ class KeypointRCNNConfig(FasterRCNNConfig):
         keypoint_layers (tuple of int): channels of its 3x3 convolutions.
         keypoint_score (str): ``"logit"``, the greatest of the resized heatmap (torchvision), or
             ``"probability"``, its softmax normalised over the heatmap as it was (detectron2).
+        keypoint_offset (float): pixels that the model puts points right of and below where COCO's
+            files have them: ``0.5`` in detectron2, whose evaluator takes it off again. So do
+            ``evaluate`` and COCO results, and ``train`` adds it. Default: ``0``.
         keypoint_names: one name a keypoint. Default: none.
         keypoint_skeleton: pairs of keypoints, counted from 0, to join when drawn. Default: none.
     """
@@ -209,6 +218,7 @@ class KeypointRCNNConfig(FasterRCNNConfig):
     keypoint_pool_size: tuple[int, int] = setting((14, 14), Sizes(Row(2), whole=True))
     keypoint_layers: tuple[int, ...] = setting((512,) * 8, Sizes(Row(), whole=True))
     keypoint_score: str = setting("logit", Choice(("logit", "probability")))
+    keypoint_offset: float = setting(0.0, Number(-1.0, 1.0))
     keypoint_names: tuple[str, ...] | None = setting(None, Names("num_keypoints"))
     keypoint_skeleton: tuple[tuple[int, int], ...] | None = None
 
@@ -258,6 +268,10 @@ def make_config(
         return replace(backbone, **options)
     if isinstance(backbone, FasterRCNNConfig):
         raise TypeError(f"got a {type(backbone).__name__}, expected a {cls.__name__}")
+    # The level a pyramid subsamples from its last is for proposals alone, as in torchvision.
+    returned = getattr(getattr(backbone, "config", backbone), "returned_layers", None)
+    if "roi_levels" in known and isinstance(returned, tuple):
+        options.setdefault("roi_levels", min(len(returned), 4))
     missing = [name for name in given if name not in options]
     if missing:
         raise TypeError(f"{cls.__name__}: missing {' and '.join(missing)}")

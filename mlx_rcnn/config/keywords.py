@@ -35,6 +35,7 @@ class DetectorSettings(TypedDict, total=False):
     anchor_sizes: tuple[Any, ...] | None
     aspect_ratios: tuple[float, ...]
     anchor_stride: int | tuple[int, ...] | None
+    stride_rule: str
     anchor_rounding: bool
     anchor_offset: float
     pool_size: tuple[int, int]
@@ -99,6 +100,7 @@ class KeypointSettings(DetectorSettings, total=False):
     keypoint_pool_size: tuple[int, int]
     keypoint_layers: tuple[int, ...]
     keypoint_score: str
+    keypoint_offset: float
     keypoint_names: tuple[str, ...] | None
     keypoint_skeleton: tuple[tuple[int, int], ...] | None
 

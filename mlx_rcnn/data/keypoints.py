@@ -2,7 +2,7 @@
 
 A keypoint is x, y in pixels of the image and a visibility: 0 not annotated, 1 hidden, 2 seen. The
 numbers are kept as they stand in the file, as torchvision does (detectron2 adds half a pixel, to
-take a whole number for the centre of a pixel).
+take a whole number for the centre of a pixel: see :func:`shift_keypoints`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .fields import number, shown
-from .sample import Defect
+from .sample import Defect, Target
 
 _VISIBILITIES = (0, 1, 2)
 _FAR = 1e6  # pixels
@@ -213,3 +213,21 @@ def _said(category: Mapping[str, Any]) -> str:
     shown = f"{names[0]}, ..." if isinstance(names, list) and names else names
     count = len(names) if isinstance(names, list) else "no list"
     return f"{category.get('name')!r} has {count} ({shown})"
+
+
+def shift_keypoints(targets: Sequence[Target], offset: float) -> Sequence[Target]:
+    """Targets whose keypoints lie ``offset`` pixels further right and below; 0 changes nothing.
+
+    Args:
+        targets: one an image; without keypoints they stay.
+        offset: in pixels (see :class:`~mlx_rcnn.KeypointRCNNConfig`).
+    """
+    if not offset:
+        return targets
+    step = np.array([offset, offset, 0.0], np.float32)
+    return [
+        {**target, "keypoints": np.asarray(target["keypoints"], np.float32) + step}
+        if "keypoints" in target
+        else target
+        for target in targets
+    ]

@@ -216,7 +216,7 @@ def _score(
 
 
 def _mean(values: np.ndarray) -> float:
-    """pycocotools's mean: -1 stands for nothing to find."""
+    """Pycocotools's mean: -1 stands for nothing to find."""
     known = values[values > -1]
     return float(known.mean()) if known.size else float("nan")
 

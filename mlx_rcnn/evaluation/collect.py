@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ..data.annotations import coco_annotations
 from ..inputs.images import ImageError
+from ..memory import bounded_cache
 from ..outputs.coco import coco_results
 
 Entry = dict[str, Any]
@@ -82,7 +83,9 @@ def collect(
     if len(dataset) == 0:
         raise ValueError("the dataset has no images")
     out = Collected(tuple(dataset.class_names))
-    with tqdm(total=len(dataset), unit="image", desc="evaluate", disable=not progress) as bar:
+    offset = getattr(getattr(model, "config", None), "keypoint_offset", 0.0)
+    bar = tqdm(total=len(dataset), unit="image", desc="evaluate", disable=not progress)
+    with bar, bounded_cache():
         for start in range(0, len(dataset), batch_size):
             chosen = range(start, min(start + batch_size, len(dataset)))
             kept, samples = _readable(out, dataset, chosen, max_unreadable)
@@ -93,7 +96,8 @@ def collect(
             predictions = model.predict([s.image for s in samples], score_thresh=score_thresh)
             out.seconds += time.perf_counter() - began
             for i, sample, prediction in zip(kept, samples, predictions, strict=True):
-                _add(out, dataset, i, sample, prediction)
+                number = _add(out, dataset, i, sample, prediction)
+                out.found += coco_results(prediction, number, offset)
             bar.update(len(chosen))
     return out
 
@@ -122,7 +126,8 @@ def _readable(
 
 def _add(
     out: Collected, dataset: Any, i: int, sample: Any, prediction: dict[str, np.ndarray]
-) -> None:
+) -> int:
+    """Keep an image and its ground truth; its id here."""
     height, width = sample.image.shape[:2]
     image_id = len(out.images) + 1
     out.images.append({"id": image_id, "height": height, "width": width})
@@ -130,13 +135,13 @@ def _add(
     out.masks &= "masks" in prediction and "masks" in sample.target
     keypoints = _keypoints(prediction, sample.target)
     out.keypoints = keypoints if image_id == 1 or out.keypoints == keypoints else None
-    out.found += coco_results(prediction, image_id)
     if hasattr(dataset, "ground_truth"):
         truth = dataset.ground_truth(i)
     else:
         truth = coco_annotations(sample.target)
     for entry in truth:
         out.truth.append({**entry, "id": len(out.truth) + 1, "image_id": image_id})
+    return image_id
 
 
 def _keypoints(prediction: dict[str, np.ndarray], target: dict[str, np.ndarray]) -> int | None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import mlx.core as mx
 import numpy as np
 
-from ..config.detector import FasterRCNNConfig
 from ..structures import BUCKET, Detections
 from . import SampledRoIs
 
@@ -67,29 +65,6 @@ def valid_rois(detections: Detections) -> tuple[mx.array, mx.array] | None:
         return None
     chosen = mx.array(valid)
     return batch_rows(detections.boxes)[chosen], detections.labels.reshape(-1)[chosen]
-
-
-def roi_scales(features: list[mx.array], height: int, config: FasterRCNNConfig) -> list[float]:
-    """Map pixels per input pixel of the levels RoIs are pooled from.
-
-    With ``anchor_stride`` set it is the inverse. Otherwise torchvision's rule: the power of two
-    nearest to map height over ``height``. For images a few pixels high that is not the true scale,
-    but the one with which torchvision's checkpoints give their detections.
-
-    Args:
-        features: maps (N, h, w, C), finest first.
-        height: the greatest *unpadded* height of the batch.
-        config: its ``anchor_stride`` and ``roi_levels``.
-
-    Returns:
-        One scale a level.
-    """
-    levels = features[: config.roi_levels]
-    if config.anchor_stride is not None:
-        stride = config.anchor_stride
-        strides = (stride,) * len(levels) if isinstance(stride, int) else stride
-        return [1.0 / s for s, _ in zip(strides, levels, strict=False)]
-    return [2.0 ** round(math.log2(f.shape[1] / height)) for f in levels]
 
 
 def batch_rows(boxes: mx.array) -> mx.array:

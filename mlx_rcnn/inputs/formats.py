@@ -125,8 +125,7 @@ def looks_whole(file: BinaryIO, kind: str | None, size: int) -> bool:
 
 
 def _png_ends(file: BinaryIO, size: int) -> bool:
-    """Whether all chunks up to the last are there, and nothing after the pixels that Pillow reads
-    only with them."""
+    """Whether all chunks are there, and none after the pixels that Pillow reads only with them."""
     at, pixels = 8, False
     while at + 12 <= size:
         file.seek(at)

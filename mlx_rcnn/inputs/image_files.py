@@ -125,8 +125,10 @@ def _pixels(image: Image.Image, path: Path, upright: bool) -> tuple[np.ndarray, 
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8; 1, as stored, where it is missing or the EXIF block is damaged: the pixels are whole,
-    and other readers show them."""
+    """1 to 8; 1, as stored, where it is missing or the EXIF block is damaged.
+
+    The pixels are whole then, and other readers show them.
+    """
     try:
         # Not PNG's own method, which decodes the pixels.
         turn = Image.Image.getexif(image).get(_ORIENTATION, 1)

@@ -161,7 +161,8 @@ def _floats_of(grey: np.ndarray, name: str) -> np.ndarray:
     low, high = _range(grey, name)
     if low < -_ROUNDING or high > 1 + _ROUNDING:
         grey = grey / np.float32(2 ** _bits(name, low, high, "floats") - 1)
-    return np.clip(grey, 0, 1).astype(np.float32, copy=False)
+    clipped: np.ndarray = np.clip(grey, 0, 1)
+    return clipped.astype(np.float32, copy=False)
 
 
 def _repeated(grey: np.ndarray) -> np.ndarray:

@@ -72,32 +72,39 @@ def resized_size(height: int, width: int, config: FasterRCNNConfig) -> tuple[int
     return max(math.floor(h + half), 1), max(math.floor(w + half), 1)
 
 
-def preprocess(images: Sequence[np.ndarray], config: FasterRCNNConfig) -> Batch:
+def preprocess(
+    images: Sequence[np.ndarray],
+    config: FasterRCNNConfig,
+    sizes: Sequence[tuple[int, int]] | None = None,
+) -> Batch:
     """Resize, normalise and pad a batch, as torchvision's ``GeneralizedRCNNTransform``.
 
     Args:
         images: (H, W, 3) RGB, uint8 or float32 in [0, 1].
         config: the fields of the transform.
+        sizes: (height, width) of each after the resize. Default: :func:`resized_size`'s.
 
     Returns:
         The batch; its input size is the greatest of each side, rounded up to ``size_divisible``.
     """
     originals = np.array([image.shape[:2] for image in images])
-    sizes = np.array([resized_size(int(h), int(w), config) for h, w in originals])
+    if sizes is None:
+        sizes = [resized_size(int(h), int(w), config) for h, w in originals]
+    resized = np.array(sizes)
     step = config.size_divisible
-    height, width = (-(-sizes.max(axis=0) // step) * step).tolist()
+    height, width = (-(-resized.max(axis=0) // step) * step).tolist()
     pixels = np.zeros((len(images), height, width, 3), np.float32)
     mean, std = np.array(config.image_mean), np.array(config.image_std)
-    for place, image, (h, w) in zip(pixels, images, sizes.tolist(), strict=True):
-        resized = _resize(image, (h, w), config.resize_rule)
+    for place, image, (h, w) in zip(pixels, images, resized.tolist(), strict=True):
+        small = _resize(image, (h, w), config.resize_rule)
         unit = 1.0 if image.dtype == np.float32 and config.resize_rule == "torch" else 255.0
         out = place[:h, :w]
         # Normalising after the resize is the same up to rounding, and touches fewer pixels.
-        np.multiply(resized, (1.0 / (unit * std)).astype(np.float32), out=out)
+        np.multiply(small, (1.0 / (unit * std)).astype(np.float32), out=out)
         out -= (mean / std).astype(np.float32)
     if config.channel_order == "bgr":
         pixels = np.ascontiguousarray(pixels[..., ::-1])
-    return Batch(mx.array(pixels), sizes, originals)
+    return Batch(mx.array(pixels), resized, originals)
 
 
 def _resize(image: np.ndarray, size: tuple[int, int], rule: str) -> np.ndarray:

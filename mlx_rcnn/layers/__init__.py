@@ -10,15 +10,14 @@ from .conv import (
     upsample_bilinear,
     upsample_nearest,
 )
-from .evaluated import EvaluatedModule, weights_to_come
+from .evaluated import EvaluatedModule, inference, weights_to_come
 from .norm import BatchNorm, FrozenBatchNorm, GroupNorm, Norm, conv_norm, fold, make_norm
 
 __all__ = [
-    "EvaluatedModule",
-    "weights_to_come",
     "BatchNorm",
     "Conv2d",
     "ConvTranspose2d",
+    "EvaluatedModule",
     "FrozenBatchNorm",
     "GroupNorm",
     "Linear",
@@ -28,8 +27,10 @@ __all__ = [
     "fold",
     "hard_sigmoid",
     "hard_swish",
+    "inference",
     "make_norm",
     "max_pool",
     "upsample_bilinear",
     "upsample_nearest",
+    "weights_to_come",
 ]

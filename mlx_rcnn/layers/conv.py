@@ -108,6 +108,7 @@ class Conv2d(nn.Module):
         return conv2d(x, weight, self.stride, self.padding, self.groups, self.dilation)
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(N, h, w, in) to (N, h', w', out)."""
         y = self.convolve(x, self.weight)
         return y + wide_gradient(self.bias, y.shape) if "bias" in self else y
 
@@ -180,6 +181,7 @@ class ConvTranspose2d(nn.Module):
         )
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(N, h, w, in) to (N, h', w', out)."""
         n, h, w, channels = x.shape
         out, k, _, _ = self.weight.shape
         s, copies, cut = self.stride, k // self.stride, self.padding
@@ -216,6 +218,7 @@ class Linear(nn.Linear):
             self.bias = mx.zeros((out_features,))
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(..., in) to (..., out)."""
         shape = (*x.shape[:-1], self.weight.shape[0])
         return mx.addmm(wide_gradient(self.bias, shape), x, self.weight.T)
 

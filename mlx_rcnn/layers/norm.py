@@ -49,16 +49,17 @@ class BatchNorm(nn.Module):
         return f"{self.weight.shape[0]}, eps={self.eps}"
 
     def affine(self) -> tuple[mx.array, mx.array] | None:
-        """(scale, shift), float32, of the fixed statistics; ``None`` where the batch decides.
-
-        A norm whose scale and shift are frozen is fixed as a whole, in training mode too.
-        """
+        """(scale, shift), float32, of the fixed statistics; ``None`` where the batch decides."""
         return None if self.uses_batch else self._fixed()
 
     @property
     def uses_batch(self) -> bool:
-        """Whether the statistics are now those of the batch."""
-        return bool(self.training) and not self._no_grad.issuperset(AFFINE)
+        """Whether the statistics are now those of the batch.
+
+        In training mode they are, also where scale and shift are frozen, as in torch: a stage that
+        ``set_trainable`` leaves out still normalises by the batch and follows it.
+        """
+        return bool(self.training)
 
     def _fixed(self) -> tuple[mx.array, mx.array]:
         weight, bias, mean, var = (self[k].astype(mx.float32) for k in AFFINE + STATISTICS)
@@ -168,7 +169,7 @@ class GroupNorm(nn.GroupNorm):
 
     def affine(self) -> None:
         """``None``: the image decides."""
-        return None
+        return
 
     def __call__(self, x: mx.array) -> mx.array:
         """(N, H, W, C) -> the same shape and dtype; statistics in float32."""

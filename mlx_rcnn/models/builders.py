@@ -74,7 +74,7 @@ def mask_rcnn_resnet_101_fpn(
 def fasterrcnn_resnet50_fpn(
     num_classes: int = 91, backbone_num_classes: int = 0, **config: Any
 ) -> FasterRCNN:
-    """torchvision's ``fasterrcnn_resnet50_fpn`` as published, without weights.
+    """Torchvision's ``fasterrcnn_resnet50_fpn`` as published, without weights.
 
     Args:
         num_classes (int): with the background. Default: ``91``, COCO's slots.
@@ -91,14 +91,14 @@ def fasterrcnn_resnet50_fpn(
 def maskrcnn_resnet50_fpn(
     num_classes: int = 91, backbone_num_classes: int = 0, **config: Any
 ) -> MaskRCNN:
-    """torchvision's ``maskrcnn_resnet50_fpn`` as published; see :func:`fasterrcnn_resnet50_fpn`."""
+    """Torchvision's ``maskrcnn_resnet50_fpn`` as published; see :func:`fasterrcnn_resnet50_fpn`."""
     return _resnet_fpn(MaskRCNN, 50, num_classes, backbone_num_classes, {**V1, **config})
 
 
 def fasterrcnn_resnet50_fpn_v2(
     num_classes: int = 91, backbone_num_classes: int = 0, **config: Any
 ) -> FasterRCNN:
-    """torchvision's ``fasterrcnn_resnet50_fpn_v2``, without weights (Li et al., 2021).
+    """Torchvision's ``fasterrcnn_resnet50_fpn_v2``, without weights (Li et al., 2021).
 
     Batch norms in backbone, pyramid and box head, two convolutions in the RPN head, four and one
     linear layer in the box head.
@@ -117,7 +117,7 @@ def fasterrcnn_resnet50_fpn_v2(
 def maskrcnn_resnet50_fpn_v2(
     num_classes: int = 91, backbone_num_classes: int = 0, **config: Any
 ) -> MaskRCNN:
-    """torchvision's ``maskrcnn_resnet50_fpn_v2``: :func:`fasterrcnn_resnet50_fpn_v2` and masks."""
+    """Torchvision's ``maskrcnn_resnet50_fpn_v2``: :func:`fasterrcnn_resnet50_fpn_v2` and masks."""
     options = {**V2, "mask_head_norm": "batch", **config}
     return _resnet_fpn(MaskRCNN, 50, num_classes, backbone_num_classes, options)
 
@@ -134,7 +134,7 @@ def _mobilenet_fpn(
 def fasterrcnn_mobilenet_v3_large_fpn(
     num_classes: int = 91, backbone_num_classes: int = 0, **config: Any
 ) -> FasterRCNN:
-    """torchvision's ``fasterrcnn_mobilenet_v3_large_fpn`` as published, without weights.
+    """Torchvision's ``fasterrcnn_mobilenet_v3_large_fpn`` as published, without weights.
 
     Two maps of stride 32 and one of 64, all anchor sizes on each.
 
@@ -163,7 +163,7 @@ def fasterrcnn_mobilenet_v3_large_320_fpn(
 def keypointrcnn_resnet50_fpn(
     num_classes: int = 2, num_keypoints: int = 17, backbone_num_classes: int = 0, **config: Any
 ) -> KeypointRCNN:
-    """torchvision's ``keypointrcnn_resnet50_fpn`` as published, without weights.
+    """Torchvision's ``keypointrcnn_resnet50_fpn`` as published, without weights.
 
     Args:
         num_classes (int): with the background. Default: ``2``, a person.

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_flatten
 
 from ..backbones import make_backbone
 from ..config.detector import FasterRCNNConfig, make_config
 from ..heads import RoIHeads, select_detections
 from ..heads.res5 import ROIS_AT_ONCE as RES5_AT_ONCE
-from ..heads.rois import batch_rows, in_pieces, roi_scales
+from ..heads.rois import batch_rows, in_pieces
 from ..inputs.transform import boxes_to_original, load_images, preprocess
-from ..layers import EvaluatedModule
+from ..layers import EvaluatedModule, inference
+from ..messages import listing
 from ..ops import clip_boxes, multiscale_roi_align
 from ..ops.nms import first_rounds, settle
 from ..rpn.network import RegionProposalNetwork
 from ..structures import Batch, Detections, Proposals
+from .strides import KnownSizes, MapSizes, Scales, Size, Strides, batch_strides
 from .training_pass import training_pass
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 CANDIDATES = 1024  # (proposal, class) pairs the final suppression looks at, at first
 
@@ -30,7 +36,7 @@ class RawOutputs(NamedTuple):
 
     features: list[mx.array]
     proposals: Proposals
-    scales: list[float]
+    scales: Scales
     logits: mx.array
     deltas: mx.array
 
@@ -54,6 +60,7 @@ class FasterRCNN(EvaluatedModule):
         class_names: one name a class, or ``None``.
         source: where its weights came from, or ``None``.
         origin: what the way back to their library needs (``convert/origin.py``), or ``None``.
+        dtype: the type it was asked to run in, or ``None``: see :meth:`to_predict`.
     """
 
     config_class: type[FasterRCNNConfig] = FasterRCNNConfig
@@ -72,6 +79,16 @@ class FasterRCNN(EvaluatedModule):
         self.roi_heads = RoIHeads(self.config)
         self.source: str | None = None
         self.origin: Any = None
+        self.dtype: str | None = None
+
+    def to_predict(self) -> Self:
+        """The model as prediction runs it: a view in evaluation mode, which shares its arrays.
+
+        Weights of 16 bits run in float32 on a CPU, which is 2.5 times faster there and more, unless
+        ``dtype`` names the type to run in.
+        """
+        on_cpu = mx.default_device().type == mx.cpu
+        return inference(self, widen=self.dtype is None and on_cpu)
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -89,7 +106,7 @@ class FasterRCNN(EvaluatedModule):
             ``cls_logits`` (N, R, C) and ``bbox_deltas`` (N, R, 4 * C or 4) of the R proposals of
             each image, float32.
         """
-        raw = inference(self)._raw(images)
+        raw = self.to_predict()._raw(images)
         return raw.logits, raw.deltas
 
     def predict(
@@ -122,10 +139,11 @@ class FasterRCNN(EvaluatedModule):
 
         Raises:
             ValueError, TypeError, FileNotFoundError: images or thresholds that cannot be used.
+            ValueError: weights or what is computed from them are not finite.
         """
         limits = self._limits(score_thresh, nms_thresh, top_k)
         batch = preprocess(load_images(images), self.config)
-        _, _, detections = inference(self)._detect(batch, limits)
+        _, _, detections = self.to_predict().detect(batch, limits)
         return to_results(detections, batch, self.config.clip_results)
 
     def get_loss(
@@ -143,8 +161,10 @@ class FasterRCNN(EvaluatedModule):
             images: as :meth:`predict`.
             targets: one dict an image: ``boxes`` (G, 4) xyxy pixels of the image given, ``labels``
                 (G,) in 1..C-1, optional ``iscrowd`` (G,), left out; G may be 0.
-            key: of everything random (sampling, dropout, the size drawn from several
-                ``min_size``). Default: drawn from MLX's global state.
+            key: of everything random (sampling, dropout, for each image the size drawn from
+                several ``min_size``). Default: drawn from MLX's state, of which every thread has
+                its own, new ones all the same: ``mx.random.seed`` counts in the thread it is
+                called in, so that in a worker it must be called there, or ``key`` be given.
             group: of machines that share a batch: losses are normalised so that the average of
                 their gradients is that of the whole batch. Default: this machine alone.
             size_divisible: padded sides are a multiple of it; a larger one makes fewer sizes.
@@ -162,12 +182,13 @@ class FasterRCNN(EvaluatedModule):
 
     def _raw(self, images: mx.array) -> RawOutputs:
         """What ``__call__`` gives, and what a further head needs to add its own."""
-        features = self._features(images)
-        n, height, width, _ = images.shape
-        sizes = mx.broadcast_to(mx.array([height, width], dtype=mx.float32), (n, 2))
-        proposals = self._propose(features, sizes, (height, width))
-        scales = roi_scales(features, height, self.config)
-        return RawOutputs(features, proposals, scales, *self._box(features, proposals, scales))
+        features = self.features(images)
+        sizes = np.tile(images.shape[1:3], (images.shape[0], 1))
+        batch = Batch(images, sizes, sizes)
+        strides = self.strides(features, batch)
+        proposals = self.propose(features, batch, strides)
+        logits, deltas = self.box_outputs(features, proposals, strides.scales)
+        return RawOutputs(features, proposals, strides.scales, logits, deltas)
 
     def _limits(
         self, score_thresh: float | None, nms_thresh: float | None, top_k: int | None
@@ -183,7 +204,7 @@ class FasterRCNN(EvaluatedModule):
             raise ValueError(f"top_k={most!r}: expected a positive integer")
         return float(score), float(overlap), most
 
-    def _features(self, pixels: mx.array) -> list[mx.array]:
+    def features(self, pixels: mx.array) -> list[mx.array]:
         """The backbone's maps in the weights' dtype, checked against the config."""
         if pixels.ndim != 4 or pixels.shape[-1] != 3:
             raise ValueError(f"images: expected (N, H, W, 3) network input, got {pixels.shape}")
@@ -204,22 +225,43 @@ class FasterRCNN(EvaluatedModule):
                 )
         return features
 
-    def _propose(
-        self, features: list[mx.array], sizes: mx.array, input_size: tuple[int, int]
-    ) -> Proposals:
+    def __setattr__(self, key: str, value: Any) -> None:
+        super().__setattr__(key, value)
+        if key == "backbone":
+            self._known_sizes = KnownSizes()
+
+    @property
+    def map_sizes(self) -> MapSizes:
+        """The sizes of the backbone's maps by its input's; nothing is computed for them."""
+
+        def shapes(size: Size) -> list[Size]:
+            maps = inference(self).features(mx.zeros((1, *size, 3)))
+            return [(f.shape[1], f.shape[2]) for f in maps]
+
+        return MapSizes(shapes, self._known_sizes)
+
+    def strides(self, features: list[mx.array], batch: Batch) -> Strides:
+        """Those that prediction takes for a batch, whose maps ``features`` are."""
+        maps = [(f.shape[1], f.shape[2]) for f in features]
+        _, height, width, _ = batch.pixels.shape
+        most = int(batch.sizes[:, 0].max())
+        return batch_strides(self.config, self.map_sizes, maps, (height, width), most)
+
+    def propose(self, features: list[mx.array], batch: Batch, strides: Strides) -> Proposals:
         """Exact proposals: only their suppression is repeated where it has not settled."""
-        config, outputs = self.config, self.rpn.outputs(features, input_size)
+        config, outputs = self.config, self.rpn.outputs(features, strides.anchors)
+        sizes = mx.array(batch.sizes.astype(np.float32))
         most = config.rpn_pre_nms_top_n_test, config.rpn_post_nms_top_n_test
         return settle(lambda rounds: self.rpn.select(outputs, sizes, *most, rounds))
 
-    def _box(
-        self, features: list[mx.array], proposals: Proposals, scales: list[float]
+    def box_outputs(
+        self, features: list[mx.array], proposals: Proposals, scales: Scales
     ) -> tuple[mx.array, mx.array]:
         """Class logits (N, P, C) and deltas (N, P, 4 * C or 4) of the proposals."""
         n, count = proposals.boxes.shape[:2]
 
         def run(piece: mx.array, _: slice) -> mx.array:
-            pooled = self._pool(features, piece, scales, self.config.pool_size)
+            pooled = self.pool(features, piece, scales, self.config.pool_size)
             hidden: mx.array = self.roi_heads.box_head(pooled)
             return hidden
 
@@ -228,18 +270,30 @@ class FasterRCNN(EvaluatedModule):
         logits, deltas = self.roi_heads.box_predictor(in_pieces(rois, at_once, run))
         return logits.reshape(n, count, -1), deltas.reshape(n, count, -1)
 
-    def _pool(
-        self, features: list[mx.array], rois: mx.array, scales: list[float], size: tuple[int, int]
+    def pool(
+        self, features: list[mx.array], rois: mx.array, scales: Scales, size: tuple[int, int]
     ) -> mx.array:
-        config = self.config
-        return multiscale_roi_align(
-            features[: len(scales)], rois, size, scales, config.roi_sampling_ratio,
-            config.roi_aligned,
-        )  # fmt: skip
+        """RoIs (R, 5) to (R, ph, pw, C); with scales of each image they stand image after image."""
+        config, levels = self.config, features[: len(scales[0])]
 
-    def _detect(
+        def pool(maps: list[mx.array], boxes: mx.array, each: tuple[float, ...]) -> mx.array:
+            ratio, aligned = config.roi_sampling_ratio, config.roi_aligned
+            return multiscale_roi_align(maps, boxes, size, each, ratio, aligned)
+
+        if len(scales) == 1:
+            return pool(levels, rois, scales[0])
+        count = rois.shape[0] // len(scales)
+        alone = rois * mx.array([0.0, 1.0, 1.0, 1.0, 1.0])  # each is the first of its own maps
+        return mx.concatenate(
+            [
+                pool([v[i : i + 1] for v in levels], alone[i * count : (i + 1) * count], each)
+                for i, each in enumerate(scales)
+            ]
+        )
+
+    def detect(
         self, batch: Batch, limits: tuple[float, float, int]
-    ) -> tuple[list[mx.array], list[float], Detections]:
+    ) -> tuple[list[mx.array], Scales, Detections]:
         """Features, RoI scales and evaluated detections.
 
         Where the last suppression says that its rounds or its candidates were not enough, it alone
@@ -248,12 +302,14 @@ class FasterRCNN(EvaluatedModule):
         score_thresh, nms_thresh, top_k = limits
         config = self.config
         sizes = mx.array(batch.sizes.astype(np.float32))
-        input_size = (batch.pixels.shape[1], batch.pixels.shape[2])
-        features = self._features(batch.pixels)
-        scales = roi_scales(features, int(batch.sizes[:, 0].max()), config)
-        proposals = self._propose(features, sizes, input_size)
-        logits, deltas = self._box(features, proposals, scales)
+        features = self.features(batch.pixels)
+        strides = self.strides(features, batch)
+        scales = strides.scales
+        proposals = self.propose(features, batch, strides)
+        logits, deltas = self.box_outputs(features, proposals, scales)
         least = max(CANDIDATES, 4 * top_k)
+        lost = mx.any(~mx.isfinite(logits) & proposals.valid[..., None])
+        lost |= mx.any(mx.isnan(proposals.scores))
 
         def attempt(rounds: int) -> Detections:
             candidates = least * rounds // first_rounds()
@@ -263,10 +319,13 @@ class FasterRCNN(EvaluatedModule):
                 clamp_both=config.bbox_clamp_both,
             )  # fmt: skip
             found = drop_empty(found, batch) if config.clip_results else found
-            mx.eval(found)
+            mx.eval(found, lost)
             return found
 
-        return features, scales, settle(attempt)
+        found = settle(attempt)
+        if np.array(lost):
+            raise ValueError(not_finite(self))
+        return features, scales, found
 
 
 def drop_empty(detections: Detections, batch: Batch) -> Detections:
@@ -299,36 +358,16 @@ def to_results(
     ]
 
 
-M = TypeVar("M", bound=nn.Module)
-
-
-def inference(model: M) -> M:
-    """A view of a module tree in evaluation mode, which shares the arrays.
-
-    The tree itself is never touched, so that any number of threads may run it at once, whatever
-    mode it is in.
-
-    Args:
-        model: any module.
-
-    Returns:
-        The same modules with ``training`` off; replacing an array in it leaves ``model`` alone.
-    """
-    views: dict[int, nn.Module] = {}
-
-    def view(value: Any) -> Any:
-        if isinstance(value, nn.Module):
-            if id(value) not in views:
-                copy = views[id(value)] = type(value).__new__(type(value))
-                copy.__dict__.update(value.__dict__)
-                copy._training = False
-                dict.update(copy, {k: view(v) for k, v in list(value.items())})
-            return views[id(value)]
-        if isinstance(value, dict):
-            return {k: view(v) for k, v in value.items()}
-        if type(value) in (list, tuple):
-            return type(value)(view(v) for v in value)
-        return value
-
-    found: M = view(model)
-    return found
+def not_finite(model: nn.Module) -> str:
+    """Why a network's outputs are not numbers, in a sentence for whoever loaded it."""
+    named: list[tuple[str, mx.array]] = tree_flatten(model.parameters())  # type: ignore[assignment]
+    bad = [name for name, value in named if not np.isfinite(np.array(mx.sum(value * 0.0)))]
+    if bad:
+        return (
+            f"weights of the model are not finite: {listing(bad)}; did its training diverge, or is "
+            "the type it was stored in too small for them? Expected an earlier checkpoint"
+        )
+    return (
+        "the network's outputs are not finite though its weights are: expected a type with a wider "
+        'range than the one it runs in, such as load(..., dtype="float32") or --dtype float32'
+    )

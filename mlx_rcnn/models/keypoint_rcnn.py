@@ -14,7 +14,8 @@ from ..heads.keypoint import ROIS_AT_ONCE
 from ..heads.rois import batch_rows, in_pieces, rows_of_targets, rows_with_positives, valid_rois
 from ..inputs.transform import keypoints_to_original, load_images, preprocess
 from ..ops import heatmaps_to_keypoints, keypoint_probabilities
-from .faster_rcnn import FasterRCNN, inference, to_results
+from .faster_rcnn import FasterRCNN, to_results
+from .strides import Scales
 from .training_pass import training_pass, with_total
 
 
@@ -71,7 +72,7 @@ class KeypointRCNN(FasterRCNN):
             ``cls_logits`` (N, R, C), ``bbox_deltas`` (N, R, 4 * C or 4) and ``keypoint_logits``
             (N, R, 56, 56, K) of the R proposals of each image, float32.
         """
-        model = inference(self)
+        model = self.to_predict()
         raw = model._raw(images)
         heatmaps = model._keypoints(raw.features, batch_rows(raw.proposals.boxes), raw.scales)
         n, count, _ = raw.proposals.boxes.shape
@@ -102,8 +103,8 @@ class KeypointRCNN(FasterRCNN):
         """
         limits = self._limits(score_thresh, nms_thresh, top_k)
         batch = preprocess(load_images(images), self.config)
-        model = inference(self)
-        features, scales, detections = model._detect(batch, limits)
+        model = self.to_predict()
+        features, scales, detections = model.detect(batch, limits)
         chosen = valid_rois(detections)
         count = self.roi_heads.keypoint_predictor.num_keypoints
         heatmaps, boxes = np.zeros((0, 1, 1, count), np.float32), np.zeros((0, 4), np.float32)
@@ -164,13 +165,13 @@ class KeypointRCNN(FasterRCNN):
         loss = keypoint_loss(logits, cells, valid & positive[:, None], group)
         return with_total({**found.losses, "keypoint_loss": loss})
 
-    def _keypoints(self, features: list[mx.array], rois: mx.array, scales: list[float]) -> mx.array:
+    def _keypoints(self, features: list[mx.array], rois: mx.array, scales: Scales) -> mx.array:
         """Heatmaps (R, 56, 56, K) of RoIs (R, 5)."""
         heads, size = self.roi_heads, self.config.keypoint_pool_size
 
         def run(piece: mx.array, _: slice) -> mx.array:
-            return heads.keypoint_predictor(
-                heads.keypoint_head(self._pool(features, piece, scales, size))
-            )
+            hidden = heads.keypoint_head(self.pool(features, piece, scales, size))
+            heatmaps: mx.array = heads.keypoint_predictor(hidden)
+            return heatmaps
 
         return in_pieces(rois, ROIS_AT_ONCE, run)

@@ -15,7 +15,8 @@ from ..heads.rois import batch_rows, in_pieces, rows_of_targets, rows_with_posit
 from ..inputs.transform import load_images, preprocess
 from ..ops import crop_masks, paste_masks
 from ..structures import Detections
-from .faster_rcnn import FasterRCNN, inference, to_results
+from .faster_rcnn import FasterRCNN, to_results
+from .strides import Scales
 from .training_pass import training_pass, with_total
 
 MASK_THRESH = 0.5
@@ -57,7 +58,7 @@ class MaskRCNN(FasterRCNN):
             ``cls_logits`` (N, R, C), ``bbox_deltas`` (N, R, 4 * C or 4) and ``mask_logits``
             (N, R, 28, 28, C) of the R proposals of each image, float32.
         """
-        model = inference(self)
+        model = self.to_predict()
         raw = model._raw(images)
         masks = model._mask(raw.features, batch_rows(raw.proposals.boxes), raw.scales)
         n, count, _ = raw.proposals.boxes.shape
@@ -90,8 +91,8 @@ class MaskRCNN(FasterRCNN):
             raise ValueError(f"masks={masks!r}: expected 'full' or 'raw'")
         limits = self._limits(score_thresh, nms_thresh, top_k)
         batch = preprocess(load_images(images), self.config)
-        model = inference(self)
-        features, scales, detections = model._detect(batch, limits)
+        model = self.to_predict()
+        features, scales, detections = model.detect(batch, limits)
         probabilities = model._mask_probabilities(features, scales, detections)
         results = to_results(detections, batch, self.config.clip_results)
         first = 0
@@ -145,25 +146,27 @@ class MaskRCNN(FasterRCNN):
         return with_total({**found.losses, "mask_loss": loss})
 
     def _mask(
-        self, features: list[mx.array], rois: mx.array, scales: list[float],
+        self, features: list[mx.array], rois: mx.array, scales: Scales,
         labels: mx.array | None = None, valid: mx.array | None = None,
     ) -> mx.array:  # fmt: skip
         """Mask logits (R, 28, 28, C) of RoIs (R, 5), or (R, 28, 28) of one label each."""
         heads = self.roi_heads
 
         def run(piece: mx.array, rows: slice) -> mx.array:
-            pooled = self._pool(features, piece, scales, self.config.mask_pool_size)
+            pooled = self.pool(features, piece, scales, self.config.mask_pool_size)
             pooled = heads.box_head.features(pooled) if self.config.res5_head else pooled
             x = heads.mask_head(pooled, None if valid is None else valid[rows])
             predictor = heads.mask_predictor
-            return predictor(x) if labels is None else predictor.of_labels(x, labels[rows])
+            logits: mx.array
+            logits = predictor(x) if labels is None else predictor.of_labels(x, labels[rows])
+            return logits
 
         # A batch norm's statistics are those of all valid RoIs (R,): they must go at once.
         whole = valid is not None and heads.mask_head.uses_batch
         return in_pieces(rois, rois.shape[0] if whole else ROIS_AT_ONCE, run)
 
     def _mask_probabilities(
-        self, features: list[mx.array], scales: list[float], detections: Detections
+        self, features: list[mx.array], scales: Scales, detections: Detections
     ) -> np.ndarray:
         """(sum of D, 28, 28) of the valid detections, image after image."""
         side, chosen = self.config.mask_out_size, valid_rois(detections)

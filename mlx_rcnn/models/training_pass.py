@@ -8,16 +8,18 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from ..config.detector import FasterRCNNConfig
 from ..heads import SampledRoIs, box_losses, sample_rois
-from ..heads.rois import batch_rows, roi_scales
+from ..heads.rois import batch_rows
 from ..inputs.targets import prepare_targets
-from ..inputs.transform import load_images, preprocess
+from ..inputs.transform import load_images, preprocess, resized_size
 from ..ops.nms import settle
 from ..processes import about_to_compute
 from ..rpn.network import RPNOutputs, rpn_losses
 from ..structures import Proposals, Targets
+from .strides import Scales, image_strides
 
 
 class TrainingPass(NamedTuple):
@@ -25,7 +27,7 @@ class TrainingPass(NamedTuple):
 
     losses: dict[str, mx.array]
     features: list[mx.array]
-    scales: list[float]
+    scales: Scales
     targets: Targets
     rois: SampledRoIs
 
@@ -40,20 +42,20 @@ def training_pass(
     if key is None:
         key = mx.random.randint(0, 2**31 - 1, (2,)).astype(mx.uint32)
     size_key, rpn_key, roi_key, dropout_key = mx.random.split(key, 4)
-    input_config = draw_size(config, size_key)
-    if size_divisible is not None:
-        input_config = replace(input_config, size_divisible=size_divisible)
-    batch = preprocess(load_images(images), input_config)
+    padding = config if size_divisible is None else replace(config, size_divisible=size_divisible)
+    given = load_images(images)
+    batch = preprocess(given, padding, draw_sizes(given, config, size_key))
     classes = heads.box_predictor.cls_score.weight.shape[0]
     points = heads.keypoint_predictor.num_keypoints if model.needs_keypoints else None
     goals = prepare_targets(targets, batch, classes, model.needs_masks, points)
-    features = model._features(batch.pixels)
-    outputs = model.rpn.outputs(features, (batch.pixels.shape[1], batch.pixels.shape[2]))
+    features = model.features(batch.pixels)
+    strides = image_strides(config, model.map_sizes, batch.sizes, len(features))
+    outputs = model.rpn.outputs(features, strides.anchors)
     rpn_cls, rpn_reg = rpn_losses(outputs, goals, config, rpn_key, group)
     proposals = training_proposals(model, outputs, mx.array(batch.sizes).astype(mx.float32))
     rois = sample_rois(proposals, goals, config, roi_key)
-    scales = roi_scales(features, int(batch.sizes[:, 0].max()), config)
-    pooled = model._pool(features, batch_rows(rois.boxes), scales, config.pool_size)
+    scales = strides.scales
+    pooled = model.pool(features, batch_rows(rois.boxes), scales, config.pool_size)
     hidden = heads.box_head(pooled, config.dropout, dropout_key, rois.valid.reshape(-1))
     logits, deltas = heads.box_predictor(hidden)
     n, count = rois.labels.shape
@@ -84,11 +86,18 @@ def with_total(losses: Mapping[str, mx.array]) -> dict[str, mx.array]:
     return {**parts, "total_loss": mx.sum(mx.stack(list(parts.values())))}
 
 
-def draw_size(config: FasterRCNNConfig, key: mx.array) -> FasterRCNNConfig:
-    """The config with one ``min_size``, drawn where there are several."""
+def draw_sizes(
+    images: Sequence[np.ndarray], config: FasterRCNNConfig, key: mx.array
+) -> list[tuple[int, int]] | None:
+    """(height, width) of each image at a ``min_size`` drawn for it; ``None`` if there is but one.
+
+    As torchvision's transform, which draws for each image too.
+    """
     if isinstance(config.min_size, int):
-        return config
-    choice = mx.argmax(mx.random.uniform(shape=(len(config.min_size),), key=key)).tolist()
-    return replace(config, min_size=config.min_size[choice])  # type: ignore[index]
-
-
+        return None
+    drawn = np.array(mx.random.randint(0, len(config.min_size), (len(images),), key=key))
+    sides = np.array(config.min_size)[drawn].tolist()
+    return [
+        resized_size(image.shape[0], image.shape[1], replace(config, min_size=side))
+        for image, side in zip(images, sides, strict=True)
+    ]

@@ -94,7 +94,7 @@ def _taps(
     x: mx.array, kernel: int, stride: int, padding: int
 ) -> Iterator[tuple[int, int, mx.array]]:
     """For each place of the kernel, what the windows see through it, (N, H', W', C)."""
-    n, height, width, channels = x.shape
+    _, height, width, _ = x.shape
     x = mx.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
     rows, columns = (size + 2 * padding - kernel + 1 for size in (height, width))
     for i in range(kernel):

@@ -180,7 +180,7 @@ def _four_corners(
     rows: tuple[Array, Array, Array, Array],
     columns: tuple[Array, Array, Array, Array],
 ) -> Array:
-    """torch's one-pass kernel: corner weights are products, corners are added 01, 00, 10, 11."""
+    """Torch's one-pass kernel: corner weights are products, corners are added 01, 00, 10, 11."""
     (y0, y1, v0, v1), (x0, x1, w0, w1) = rows, columns
     v0, v1, w0, w1 = v0[:, None, None], v1[:, None, None], w0[:, None], w1[:, None]
     top, bottom = image[y0], image[y1]

@@ -8,6 +8,7 @@ pyramid are gathered from one flat list of pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import mlx.core as mx
 import numpy as np
@@ -66,7 +67,7 @@ def assign_levels(boxes: mx.array, scales: Sequence[float]) -> mx.array:
     """Index into ``scales`` for each box (R, 4), by comparison: a logarithm rounds differently."""
     size = mx.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
     level = mx.zeros(size.shape, dtype=mx.int32)
-    for finer, scale in zip(scales, scales[1:], strict=False):
+    for finer, scale in pairwise(scales):
         # Level k = -log2(scale) starts at 224 * 2^(k - 4) = 14 / scale pixels. Of two maps of one
         # scale (MobileNetV3's last two) torchvision takes the first.
         if scale != finer:

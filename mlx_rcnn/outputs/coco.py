@@ -36,7 +36,9 @@ def image_ids(paths: Sequence[Path]) -> list[int | str]:
     ]
 
 
-def coco_results(prediction: Mapping[str, np.ndarray], image_id: int | str) -> list[dict[str, Any]]:
+def coco_results(
+    prediction: Mapping[str, np.ndarray], image_id: int | str, keypoint_offset: float = 0.0
+) -> list[dict[str, Any]]:
     """Turn one prediction into entries of a COCO results file.
 
     Args:
@@ -44,6 +46,8 @@ def coco_results(prediction: Mapping[str, np.ndarray], image_id: int | str) -> l
             ``labels`` (D,), and if present ``masks`` (D, H, W) bool, ``keypoints`` (D, K, 3) and
             ``keypoints_scores`` (D, K).
         image_id: the id of the image the entries belong to.
+        keypoint_offset: what is taken off x and y of the keypoints, in pixels (see
+            :class:`~mlx_rcnn.KeypointRCNNConfig`). Default: ``0``.
 
     Returns:
         D dicts with ``image_id``, ``category_id`` (the label, which torchvision's checkpoints count
@@ -66,9 +70,10 @@ def coco_results(prediction: Mapping[str, np.ndarray], image_id: int | str) -> l
         }
         if "masks" in prediction:
             entry["segmentation"] = encode_rle(prediction["masks"][i])
-        for name in ("keypoints", "keypoints_scores"):
+        for name, offset in (("keypoints", [keypoint_offset] * 2 + [0]), ("keypoints_scores", 0)):
             if name in prediction:
-                entry[name] = np.round(prediction[name][i].astype(np.float64), 4).ravel().tolist()
+                values = prediction[name][i].astype(np.float64) - offset
+                entry[name] = np.round(values, 4).ravel().tolist()
         entries.append(entry)
     return entries
 

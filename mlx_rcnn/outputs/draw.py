@@ -138,8 +138,10 @@ def _draw_boxes(
 
 @lru_cache(maxsize=1024)
 def _color(label: int) -> Color:
-    """Steps of the golden ratio keep the hues of near labels far apart; six tones in turn separate
-    the labels whose hues come close, which lie 8, 13, 21, 34 or 55 apart."""
+    """Steps of the golden ratio keep the hues of near labels far apart.
+
+    Six tones in turn separate labels whose hues come close, which lie 8, 13, 21, 34 or 55 apart.
+    """
     hue = (0.98 + (int(label) - 1) * _GOLDEN_RATIO) % 1.0
     saturation, value = _TONES[int(label) % len(_TONES)]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
@@ -159,7 +161,8 @@ def _pixels(image: np.ndarray) -> np.ndarray:
     """A writable uint8 copy."""
     if image.dtype == np.uint8:
         return image.copy()
-    return (np.clip(image, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    values: np.ndarray = np.clip(image, 0.0, 1.0) * 255.0 + 0.5
+    return values.astype(np.uint8)
 
 
 def _arrays(prediction: Mapping[str, Any], size: tuple[int, int]) -> tuple[Any, Any, Any, Any]:

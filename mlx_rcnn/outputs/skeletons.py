@@ -32,8 +32,7 @@ class Joints(NamedTuple):
 
 
 def skeleton_style(model: Any) -> dict[str, Any]:
-    """How to draw what a model finds, as keywords of
-    :func:`~mlx_rcnn.outputs.draw.draw_detections`.
+    """How to draw what a model finds: keywords of ``outputs.draw.draw_detections``.
 
     Args:
         model: of any kind.

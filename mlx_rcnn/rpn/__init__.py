@@ -4,12 +4,12 @@ from .anchors import FINEST_LEVEL_SIZE, SINGLE_MAP_SIZES, AnchorGenerator
 from .network import RegionProposalNetwork, RPNHead, RPNOutputs, rpn_losses, select_proposals
 
 __all__ = [
-    "AnchorGenerator",
     "FINEST_LEVEL_SIZE",
+    "SINGLE_MAP_SIZES",
+    "AnchorGenerator",
     "RPNHead",
     "RPNOutputs",
     "RegionProposalNetwork",
-    "SINGLE_MAP_SIZES",
     "rpn_losses",
     "select_proposals",
 ]

@@ -79,22 +79,41 @@ class AnchorGenerator:
         Raises:
             ValueError: sizes or strides for another number of levels.
         """
-        for name, value in (
-            ("anchor_sizes", self.sizes if self._nested() else None),
-            ("anchor_stride", self.stride),
-        ):
-            if isinstance(value, Sequence) and len(value) != len(map_sizes):
-                raise ValueError(
-                    f"{name}={value!r}: expected one entry for each of the {len(map_sizes)} maps"
-                )
-        anchors = []
+        _check_levels("anchor_stride", self.stride, len(map_sizes))
+        strides = []
         for level, (h, w) in enumerate(map_sizes):
             if self.stride is None:
-                down, right = input_size[0] // h, input_size[1] // w
+                strides.append((input_size[0] // h, input_size[1] // w))
             else:
-                down = right = self.stride if isinstance(self.stride, int) else self.stride[level]
+                one = self.stride if isinstance(self.stride, int) else self.stride[level]
+                strides.append((one, one))
+        return self.grid(map_sizes, strides)
+
+    def grid(
+        self, map_sizes: Sequence[tuple[int, int]], strides: Sequence[tuple[float, float]]
+    ) -> list[mx.array]:
+        """Anchors of each level, at given strides.
+
+        Args:
+            map_sizes: (h, w) of each map, finest first.
+            strides: (down, right) of each, in pixels of the network input.
+
+        Returns:
+            As :meth:`__call__`.
+
+        Raises:
+            ValueError: sizes for another number of levels.
+        """
+        _check_levels("anchor_sizes", self.sizes if self._nested() else None, len(map_sizes))
+        anchors = []
+        for level, ((h, w), (down, right)) in enumerate(zip(map_sizes, strides, strict=True)):
             y = (np.arange(h, dtype=np.float32) + np.float32(self.offset)) * np.float32(down)
             x = (np.arange(w, dtype=np.float32) + np.float32(self.offset)) * np.float32(right)
             shift = np.stack([*np.meshgrid(x, y)] * 2, axis=-1).reshape(-1, 1, 4)
             anchors.append(mx.array((shift + self.cell_anchors(level)).reshape(-1, 4)))
         return anchors
+
+
+def _check_levels(name: str, value: object, levels: int) -> None:
+    if isinstance(value, Sequence) and len(value) != levels:
+        raise ValueError(f"{name}={value!r}: expected one entry for each of the {levels} maps")

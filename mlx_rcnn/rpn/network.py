@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -55,7 +56,7 @@ class RPNHead(nn.Module):
 
 
 class RPNOutputs(NamedTuple):
-    """One entry a level: ``logits`` (N, n), ``deltas`` (N, n, 4) and ``anchors`` (n, 4)."""
+    """One entry a level: ``logits`` (N, n), ``deltas`` (N, n, 4), ``anchors`` ((N,) n, 4)."""
 
     logits: list[mx.array]
     deltas: list[mx.array]
@@ -84,35 +85,21 @@ class RegionProposalNetwork(nn.Module):
         self.min_size, self.ranking = config.rpn_min_size, config.rpn_ranking
         self.clamp_both = config.bbox_clamp_both
 
-    def propose(
+    def outputs(
         self,
         features: list[mx.array],
-        sizes: mx.array,
-        input_size: tuple[int, int],
-        pre_nms_top_n: int,
-        post_nms_top_n: int,
-        rounds: int | None = None,
-    ) -> Proposals:
-        """Proposals of a batch.
+        strides: Sequence[Sequence[tuple[float, float]]],
+    ) -> RPNOutputs:
+        """The head's raw outputs and the anchors they belong to.
 
         Args:
             features: maps (N, h, w, C), finest first.
-            sizes (N, 2): (height, width) of the unpadded images, to which boxes are clipped.
-            input_size: (H, W) of the padded batch.
-            pre_nms_top_n: best anchors kept of each level.
-            post_nms_top_n: proposals kept of each image, over all levels.
-            rounds: of :func:`~mlx_rcnn.ops.nms_mask`.
-
-        Returns:
-            P = ``post_nms_top_n`` proposals an image (fewer if there are fewer anchors).
+            strides: (down, right) of each level in pixels of the network input; for each image, or
+                one entry for all of them.
         """
-        return self.select(
-            self.outputs(features, input_size), sizes, pre_nms_top_n, post_nms_top_n, rounds
-        )
-
-    def outputs(self, features: list[mx.array], input_size: tuple[int, int]) -> RPNOutputs:
-        """The head's raw outputs and the anchors they belong to; arguments as :meth:`propose`."""
-        anchors = self.anchors([(f.shape[1], f.shape[2]) for f in features], input_size)
+        sizes = [(f.shape[1], f.shape[2]) for f in features]
+        each = [self.anchors.grid(sizes, one) for one in strides]
+        anchors = each[0] if len(each) == 1 else [mx.stack([*v]) for v in zip(*each, strict=True)]
         return RPNOutputs(*self.head(features), anchors)
 
     def select(
@@ -123,7 +110,18 @@ class RegionProposalNetwork(nn.Module):
         post_nms_top_n: int,
         rounds: int | None = None,
     ) -> Proposals:
-        """Proposals from raw outputs; arguments as :meth:`propose`."""
+        """Proposals of a batch.
+
+        Args:
+            outputs: of :meth:`outputs`.
+            sizes (N, 2): (height, width) of the unpadded images, to which boxes are clipped.
+            pre_nms_top_n: best anchors kept of each level.
+            post_nms_top_n: proposals kept of each image, over all levels.
+            rounds: of :func:`~mlx_rcnn.ops.nms_mask`.
+
+        Returns:
+            P = ``post_nms_top_n`` proposals an image (fewer if there are fewer anchors).
+        """
         return select_proposals(
             *outputs, sizes, pre_nms_top_n, post_nms_top_n,
             self.nms_thresh, self.score_thresh, self.min_size, rounds, self.ranking,
@@ -152,7 +150,7 @@ def select_proposals(
     Args:
         logits: objectness (N, n) of each level.
         deltas: regressions (N, n, 4) of each level.
-        anchors: (n, 4) of each level, xyxy pixels of the network input.
+        anchors: (n, 4), or (N, n, 4), of each level, xyxy pixels of the network input.
         sizes (N, 2): (height, width) of the unpadded images.
         pre_nms_top_n: anchors kept of each level.
         post_nms_top_n: proposals kept of each image.
@@ -167,17 +165,20 @@ def select_proposals(
     Returns:
         The proposals, by falling score.
     """
-    most = min(pre_nms_top_n, max(a.shape[0] for a in anchors))
+    most = min(pre_nms_top_n, max(a.shape[-2] for a in anchors))
     by_logit = ranking == "detectron2"
     boxes, scores, ranks, valid = [], [], [], []
     for level_logits, level_deltas, level_anchors in zip(logits, deltas, anchors, strict=True):
-        n = level_anchors.shape[0]
+        n = level_anchors.shape[-2]
         level_ranks = mx.sigmoid(level_logits) if ranking == "mmdetection" else level_logits
         best = top_scores(level_ranks, min(most, n))  # (N, k)
-        box = decode_boxes(
-            mx.take_along_axis(level_deltas, best[..., None], axis=1), level_anchors[best],
-            clip_below=clamp_both,
-        )  # fmt: skip
+        delta = mx.take_along_axis(level_deltas, best[..., None], axis=1)
+        anchor = (
+            level_anchors[best]
+            if level_anchors.ndim == 2
+            else mx.take_along_axis(level_anchors, best[..., None], axis=1)
+        )
+        box = decode_boxes(delta, anchor, clip_below=clamp_both)
         box = clip_boxes(box, sizes)
         logit = mx.take_along_axis(level_logits, best, axis=1)
         score = mx.sigmoid(logit)
@@ -228,9 +229,10 @@ def rpn_losses(
         Two scalars: binary cross-entropy, and smooth L1 over the positives.
     """
     logits, deltas = mx.concatenate(outputs.logits, axis=1), mx.concatenate(outputs.deltas, axis=1)
-    anchors = mx.concatenate(outputs.anchors)
+    every = mx.concatenate(outputs.anchors, axis=-2)
     classification = regression = count = mx.array(0.0)
     for i, k in enumerate(mx.random.split(key, logits.shape[0])):
+        anchors = every if every.ndim == 2 else every[i]
         matched = match(
             targets.boxes[i], targets.valid[i], anchors, config.rpn_fg_iou_thresh,
             config.rpn_bg_iou_thresh, allow_low_quality=True,

@@ -54,7 +54,7 @@ def stages(model: FasterRCNN) -> list[list[Any]]:
     net = getattr(model.backbone, "net", None)
     if isinstance(net, ResNet):
         names = (f"layer{i}" for i in range(1, 5))  # C4's last one stands over RoIs
-        return [[net.conv1, net.bn1], *(net[name] if name in net else [] for name in names)]
+        return [[net.conv1, net.bn1], *(net.get(name, []) for name in names)]
     if isinstance(net, MobileNetV3):
         ends = (*net.stage_starts[1:], len(net.blocks))
         blocks = [net.blocks[start:end] for start, end in zip(net.stage_starts, ends, strict=True)]

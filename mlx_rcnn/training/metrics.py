@@ -21,8 +21,11 @@ Evaluate = Callable[[Any, Any], dict[str, Any]]
 
 
 class Summary(NamedTuple):
-    """What became of a run: ``step`` and ``epoch`` reached, the ``best`` metric or ``None``,
-    ``metrics`` of the last evaluation, ``interrupted``, and ``peak_memory`` in bytes."""
+    """What became of a run.
+
+    ``step`` and ``epoch`` reached, the ``best`` metric or ``None``, ``metrics`` of the last
+    evaluation, ``interrupted``, and ``peak_memory`` in bytes.
+    """
 
     step: int
     epoch: int
@@ -175,6 +178,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     sums = np.cumsum(np.concatenate([[0.0], values]))
     end = np.arange(1, len(values) + 1)
     start = np.maximum(end - 20, 0)
-    return (sums[end] - sums[start]) / (end - start)
+    means: np.ndarray = (sums[end] - sums[start]) / (end - start)
+    return means
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from mlx.utils import tree_map
 
 from ..checkpoints.weights import DTYPES, Arrays, flatten, unflatten
+from ..data.keypoints import shift_keypoints
 from ..layers import BatchNorm, GroupNorm
 from .config import TrainConfig
 from .optimizer import clip, moving_average
@@ -177,6 +178,8 @@ class TrainStep:
         # Padded as the network asks for, too.
         multiple = math.lcm(self.config.size_divisible, model.config.size_divisible)
         options: dict[str, Any] = {"key": key, "size_divisible": multiple}
+        offset = getattr(model.config, "keypoint_offset", 0.0)
+        targets = shift_keypoints(batch.targets, offset)
         if self.group.size() > 1:
             options["group"] = self.group
 
@@ -185,7 +188,7 @@ class TrainStep:
             model.update(
                 unflatten({k: v.astype(self.dtype) if k in cast else v for k, v in flat.items()})
             )
-            losses = model.get_loss(batch.images, batch.targets, **options)
+            losses = model.get_loss(batch.images, targets, **options)
             return losses["total_loss"], losses
 
         (_, losses), gradients = mx.value_and_grad(losses_of)(masters)

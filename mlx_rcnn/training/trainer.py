@@ -16,6 +16,7 @@ from typing import Any
 import mlx.core as mx
 from tqdm import tqdm
 
+from ..memory import bounded_cache
 from .checkpoint import (
     BEST,
     LAST,
@@ -151,13 +152,12 @@ class Trainer:
                 f"{self.group.size()}"
             )
         self.take = TrainStep(self.model, make_optimizer(self.model, config), config, self.group)
-        mx.set_cache_limit(int(config.cache_limit * 1e9))
         mx.reset_peak_memory()
         if progress is not None:
             self.step = load_checkpoint(self.folder, self.take).step
             self.best = best_metric(self.folder)
         self.step = share_from_first(self.take, self.step)
-        with self._held():
+        with self._held(), bounded_cache(int(config.cache_limit * 1e9)):
             return self._run(progress, resume, overwrite)
 
     def _held(self) -> AbstractContextManager[None]:

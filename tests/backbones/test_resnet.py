@@ -38,7 +38,7 @@ def image(key, *shape):
 
 
 def count(net):
-    """torchvision counts no statistics."""
+    """Torchvision counts no statistics."""
     return sum(v.size for k, v in tree_flatten(net.parameters()) if "running" not in k)
 
 

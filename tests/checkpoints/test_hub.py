@@ -70,7 +70,9 @@ def test_load_by_repository(server, saved: Path, folder: Path) -> None:
     assert offline.strip() == "5 0.05" and server.requests == []
     server.shutdown()
     server.server_close()
-    unreachable = client(folder, server, LOADS.format(names=[names[0], "someone/else"]))
+    impatient = "import time; time.sleep = lambda _: None"  # the client waits between its tries
+    code = impatient + LOADS.format(names=[names[0], "someone/else"])
+    unreachable = client(folder, server, code)
     first, second = unreachable.splitlines()
     assert first == "5 0.05"
     assert "no 'someone/else' here or in the Hub's cache, and the Hub cannot be reached" in second

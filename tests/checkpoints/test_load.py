@@ -17,7 +17,6 @@ import mlx_rcnn
 from mlx_rcnn import FasterRCNN, FastRCNNPredictor, MaskRCNN, MaskRCNNPredictor, ResNetFPNConfig
 from mlx_rcnn.checkpoints.weights import assign, cast_weights
 from mlx_rcnn.inputs.transform import preprocess
-from mlx_rcnn.models.faster_rcnn import roi_scales
 from small import OPTIONS, photo, untrained
 
 Models = Callable[..., FasterRCNN]
@@ -120,11 +119,11 @@ def test_half_precision_runs_near_float32(saved: Path, small_model: Models, dtyp
     # Stage by stage, on float32's proposals: suppression of random boxes amplifies any rounding.
     full, epsilon = small_model("faster_rcnn"), {"float16": 2**-10, "bfloat16": 2**-7}[dtype]
     batch = preprocess([photo()], full.config)
-    maps, halves = full._features(batch.pixels), model._features(batch.pixels)
-    scales = roi_scales(maps, int(batch.sizes[0, 0]), full.config)
-    sizes = mx.array(batch.sizes.astype(np.float32))
-    proposals = full._propose(maps, sizes, batch.pixels.shape[1:3])
-    outputs = [x._box(f, proposals, scales) for x, f in ((full, maps), (model, halves))]
+    maps, halves = full.features(batch.pixels), model.features(batch.pixels)
+    strides = full.strides(maps, batch)
+    proposals = full.propose(maps, batch, strides)
+    both = ((full, maps), (model, halves))
+    outputs = [x.box_outputs(f, proposals, strides.scales) for x, f in both]
     assert all(value.dtype == mx.float32 for value in outputs[1])
     for want, got in (*zip(maps, halves, strict=True), *zip(*outputs, strict=True)):
         error = mx.abs(want - got.astype(mx.float32)).max() / mx.abs(want).max()

@@ -8,7 +8,7 @@ from mlx.utils import tree_flatten
 import mlx_rcnn.checkpoints.load
 import small
 from mlx_rcnn import MaskRCNN
-from mlx_rcnn.cli.info import count_parameters, describe
+from mlx_rcnn.cli.info import count_parameters, describe, runs_on
 from mlx_rcnn.cli.main import main
 
 NAMES = ("__background__", "person", "bicycle", "N/A", "traffic light")
@@ -55,3 +55,22 @@ def test_info_prints_it_all(tiny_model, monkeypatch, capsys):
     assert "built, not loaded" in out and "float32" in out
     tiny_model.set_dtype(mx.float16)
     assert any("float16" in line for line in describe(tiny_model))
+
+
+@pytest.mark.parametrize(
+    ("chip", "off", "said"),
+    [("applegpu_g13s", False, "in float32"), ("applegpu_g17g", False, "in TF32: MLX_ENABLE_TF32=0"),
+     ("applegpu_g17g", True, "in float32 (MLX_ENABLE_TF32=0)"), ("sm_90", False, "in TF32")],
+)  # fmt: skip
+def test_info_says_where_products_are_rounded(chip, off, said, monkeypatch):
+    """GPUs that multiply in TF32, emulated: Apple's from the M5 on, and NVIDIA's."""
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))
+    monkeypatch.setattr(mx, "device_info", lambda: {"architecture": chip, "device_name": "X"})
+    monkeypatch.delenv("MLX_ENABLE_TF32", raising=False)
+    if off:
+        monkeypatch.setenv("MLX_ENABLE_TF32", "0")
+    assert f"GPU, X, products {said}" in runs_on()
+
+
+def test_info_says_that_a_cpu_rounds_nothing(tiny_model):
+    assert "runs on       CPU, products in float32" in describe(tiny_model)

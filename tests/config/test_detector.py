@@ -219,7 +219,8 @@ def test_defaults_are_torchvisions():
         "channel_order": "rgb", "resize_rule": "torch", "bbox_clamp_both": False,
         "rpn_ranking": "torchvision", "clip_results": False,
         # this package's
-        "use_fpn": False, "anchor_sizes": None, "anchor_stride": None, "hidden_dim": 4096,
+        "use_fpn": False, "anchor_sizes": None, "anchor_stride": None, "stride_rule": "exact",
+        "hidden_dim": 4096,
         "dropout": 0.5, "class_names": None, "res5_head": False, "rpn_conv_depth": 1,
         "box_head_convs": 0, "box_head_norm": None,
     }  # fmt: skip

@@ -93,7 +93,7 @@ def test_augmentation_differs_by_epoch_and_image():
 
 def test_batches_are_grouped_by_aspect_ratio():
     sizes = ([WIDE] * 3 + [TALL]) * 10  # 30 wide, 10 tall
-    groups = [set(sizes[i] for i in batch) for batch in Loader(Numbers(sizes), 4).order(0)]
+    groups = [{sizes[i] for i in batch} for batch in Loader(Numbers(sizes), 4).order(0)]
     # 30 is 7 fours and 2, 10 is 2 fours and 2: what is left over makes one mixed batch.
     assert Counter(len(group) for group in groups) == {1: 9, 2: 1}
     assert len(groups) == 10

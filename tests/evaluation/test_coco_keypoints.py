@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -149,3 +150,27 @@ def test_other_numbers_of_keypoints():
     found["keypoints"] = found["keypoints"][:, :3]
     with pytest.raises(ValueError, match="finds 3 keypoints, but the data has 5 of an object"):
         coco_metrics(collect(Replay([found]), data, progress=False))
+
+
+def test_half_a_pixel_of_detectron2s_is_taken_off() -> None:
+    """A model that puts points where detectron2 does is scored as its evaluator scores it."""
+    data = ShapesDataset(3, (64, 64), keypoints=True)
+
+    class Perfect:
+        config = SimpleNamespace(keypoint_offset=0.5)
+
+        def __init__(self) -> None:
+            self.at = iter(range(len(data)))
+
+        def predict(self, images, **options):
+            target = data[next(self.at)].target
+            found = {k: target[k] for k in ("boxes", "labels", "keypoints")}
+            found["keypoints"] = found["keypoints"] + np.array([0.5, 0.5, 0], np.float32)
+            return [{**found, "scores": np.ones(len(found["boxes"]), np.float32)}]
+
+    collected = collect(Perfect(), data, progress=False)
+    for entry, truth in zip(collected.found, collected.truth, strict=True):
+        want = np.array(truth["keypoints"], float).reshape(-1, 3)[:, :2]
+        got = np.array(entry["keypoints"]).reshape(-1, 3)[:, :2]
+        seen = np.array(truth["keypoints"]).reshape(-1, 3)[:, 2] > 0
+        np.testing.assert_allclose(got[seen], want[seen], atol=1e-3)

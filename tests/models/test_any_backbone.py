@@ -6,10 +6,11 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 import pytest
 
 from mlx_rcnn import FasterRCNN
-from mlx_rcnn.models.faster_rcnn import roi_scales
+from mlx_rcnn.structures import Batch
 from small import OPTIONS, check, photo, same
 
 
@@ -45,9 +46,9 @@ def test_any_backbone(levels: int, pyramid: bool) -> None:
     logits, deltas = model(mx.random.normal((2, 64, 96, 3)))
     assert logits.shape[0] == 2 and logits.shape[2] == 3
     assert deltas.shape == (*logits.shape[:2], 12)
-    features = model._features(mx.zeros((1, 64, 96, 3)))
-    scales = roi_scales(features, 64, model.config)  # the four finest: 1/4, 1/8, ...
-    assert scales == [2.0 ** -(2 + i) for i in range(min(max(levels, 1), 4))]
+    pixels, size = mx.zeros((1, 64, 96, 3)), np.array([[64, 96]])
+    (scales,) = model.strides(model.features(pixels), Batch(pixels, size, size)).scales
+    assert scales == tuple(2.0 ** -(2 + i) for i in range(min(max(levels, 1), 4)))  # the finest
 
 
 def test_class_agnostic_regression() -> None:

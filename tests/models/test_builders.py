@@ -53,7 +53,7 @@ def test_builders(name: str) -> None:
 
 @pytest.mark.parametrize("name", ZOO)
 def test_zoo(name: str) -> None:
-    """torchvision's defaults: 91 classes, frozen norms, epsilon 0, no classifier."""
+    """Torchvision's defaults: 91 classes, frozen norms, epsilon 0, no classifier."""
     model = getattr(mlx_rcnn, name)()
     assert type(model) is ZOO[name]
     expected = ResNetFPNConfig(depth=50, num_classes=0, norm="frozen", norm_eps=0.0)

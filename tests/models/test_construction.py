@@ -84,3 +84,13 @@ def test_builders_split_keywords_between_backbone_and_detector():
         and zoo.dropout == 0
         and zoo.backbone == ResNetFPNConfig(50, 0, norm="frozen", norm_eps=0.0)
     )
+
+
+@pytest.mark.parametrize(("returned", "levels"), [((3, 4), 2), ((2, 3, 4), 3), ((1, 2, 3, 4), 4)])
+def test_a_short_pyramid_pools_from_what_it_is_fed_with(returned, levels) -> None:
+    """Torchvision's RoI pooling takes maps "0" to "3", never "pool", whatever builds the model."""
+    body = ResNetFPNConfig(18, 0, width=8, out_channels=8, returned_layers=returned)
+    options = {"use_fpn": True, "hidden_dim": 8}
+    for backbone in (body, FasterRCNN(body, 8, 3, **options).backbone):
+        assert FasterRCNN(backbone, 8, 3, **options).config.roi_levels == levels
+    assert FasterRCNN(body, 8, 3, roi_levels=1, **options).config.roi_levels == 1

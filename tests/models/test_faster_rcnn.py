@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -11,12 +12,14 @@ import pytest
 from mlx.utils import tree_flatten
 from PIL import Image
 
+import mlx_rcnn
 from mlx_rcnn import FasterRCNN, ResNetFPNConfig
+from mlx_rcnn.checkpoints.weights import cast_weights
 from mlx_rcnn.models import faster_rcnn
 from mlx_rcnn.models.faster_rcnn import batch_rows, inference
 from mlx_rcnn.rpn import network as rpn
 from small import OPTIONS, PHOTOS, check, near, photo, same
-from suppression import MODULE as nms
+from suppression import MODULE as nms  # noqa: N811
 
 SQUARE = np.random.default_rng(4).integers(0, 256, (3, 90, 90, 3)).astype(np.uint8)
 
@@ -152,7 +155,7 @@ def test_suppression_that_does_not_settle_is_done_again_alone(
 
     found, raw, losses = everything()
     pooled, attempts = [], []
-    select, pool = rpn.select_proposals, FasterRCNN._pool
+    select, pool = rpn.select_proposals, FasterRCNN.pool
     monkeypatch.setattr(nms, "CPU_BLOCK", getattr(nms, block))
     monkeypatch.setattr(nms, "CPU_ROUNDS", 1)
 
@@ -166,7 +169,7 @@ def test_suppression_that_does_not_settle_is_done_again_alone(
         return pool(self, features, rois, scales, size)
 
     monkeypatch.setattr(rpn, "select_proposals", counted)
-    monkeypatch.setattr(FasterRCNN, "_pool", pool_counted)
+    monkeypatch.setattr(FasterRCNN, "pool", pool_counted)
     again, raw_again, losses_again = everything()
     for a, b in zip(again, found, strict=True):
         same(a, b)
@@ -248,3 +251,58 @@ def test_batch_rows() -> None:
     rows = batch_rows(mx.arange(16).reshape(2, 2, 4).astype(mx.float32))
     assert rows[:, 0].tolist() == [0, 0, 1, 1]
     assert rows[3].tolist() == [1, 12, 13, 14, 15]
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("backbone.fpn", np.nan), ("backbone.fpn", np.inf), ("rpn.head", np.nan),
+     ("roi_heads.box_predictor", np.nan), ("roi_heads.box_predictor", np.inf)],
+)  # fmt: skip
+def test_weights_that_are_not_finite_are_named(
+    fresh_model: Callable[..., FasterRCNN], part: str, value: float
+) -> None:
+    """They would find nothing, without a word."""
+    model = fresh_model("faster_rcnn")
+    names = [k for k, _ in tree_flatten(model.parameters()) if k.startswith(part)]
+    (name,) = [n for n in names if n.endswith(("inner_blocks.0.0.bias", "cls_logits.bias",
+                                               "cls_score.bias"))]  # fmt: skip
+    weights = dict(tree_flatten(model.parameters()))
+    weights[name] = mx.full(weights[name].shape, value)
+    model.load_weights(list(weights.items()))
+    with pytest.raises(ValueError, match=f"not finite: '{name}';"):
+        model.predict(photo())
+
+
+def test_overflow_of_a_narrow_type_is_said(fresh_model: Callable[..., FasterRCNN]) -> None:
+    model = fresh_model("faster_rcnn")
+    cast_weights(model, "float16")
+    model.dtype = "float16"
+    model.backbone.fpn.layer_blocks[0][0].weight *= 3e4
+    with pytest.raises(ValueError, match="outputs are not finite though its weights are"):
+        model.predict(photo())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_runs_in_float32_on_a_cpu(
+    dtype: str, folder: Path, fresh_model: Callable[..., FasterRCNN],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It is faster there; on a GPU the stored type runs, and what was asked for runs anywhere."""
+    cast_weights(model := fresh_model("faster_rcnn"), dtype)
+    mlx_rcnn.save(model, folder / "m")
+    stored, wide = mlx_rcnn.load(folder / "m"), mlx_rcnn.load(folder / "m", dtype="float32")
+    narrow = mlx_rcnn.load(folder / "m", dtype=dtype)
+
+    def runs_in(model: FasterRCNN) -> mx.Dtype:
+        return model.to_predict().backbone.net.conv1.weight.dtype
+
+    kind = getattr(mx, dtype)
+    assert stored.backbone.net.conv1.weight.dtype == kind
+    assert (runs_in(stored), runs_in(narrow), runs_in(wide)) == (mx.float32, kind, mx.float32)
+    same(stored.predict(photo())[0], wide.predict(photo())[0])
+    mlx_rcnn.save(stored, folder / "again")  # running in float32 changes nothing of it
+    before, after = (mx.load(str(folder / n / "model.safetensors")) for n in ("m", "again"))
+    assert {k: v.dtype for k, v in before.items()} == {k: v.dtype for k, v in after.items()}
+    assert all(mx.array_equal(before[k], v) for k, v in after.items())
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))
+    assert runs_in(stored) == kind

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Callable
+from itertools import product
+from threading import Thread
 from typing import Any
 
 import mlx.core as mx
@@ -15,6 +18,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_rcnn import FasterRCNN, ResNetFPNConfig
 from mlx_rcnn.heads import rois as roi_branch
 from mlx_rcnn.inputs import targets as targets_module
+from mlx_rcnn.models.training_pass import draw_sizes
 from small import photo
 
 training = importlib.import_module("mlx_rcnn.models.training_pass")
@@ -106,9 +110,40 @@ def test_dropout_in_get_loss_only(fresh_model: Models) -> None:
 
 def test_size_drawn_from_several(fresh_model: Models) -> None:
     model = fresh_model("faster_rcnn", **EVERYTHING, min_size=(64, 96))
-    fixed = [losses_of(fresh_model("faster_rcnn", **EVERYTHING, min_size=s)) for s in (64, 96)]
-    found = {round(losses_of(model, key=key)["total_loss"], 4) for key in range(6)}
+    one = (IMAGES[:1], SOME[:1])
+    fixed = [
+        losses_of(fresh_model("faster_rcnn", **EVERYTHING, min_size=side), *one)
+        for side in (64, 96)
+    ]
+    found = {round(losses_of(model, *one, key=key)["total_loss"], 4) for key in range(6)}
     assert found == {round(f["total_loss"], 4) for f in fixed}
+
+
+def test_sizes_are_drawn_for_each_image(fresh_model: Models) -> None:
+    """As torchvision's transform does: neighbours in a batch need not be of one size."""
+    config = fresh_model("faster_rcnn", min_size=(64, 96, 128), max_size=999).config
+    images = [np.zeros((100, 200, 3), np.uint8)] * 2
+    drawn = [draw_sizes(images, config, mx.random.key(key)) for key in range(300)]
+    counts = Counter(tuple(height for height, _ in sizes) for sizes in drawn)
+    assert set(counts) == set(product((64, 96, 128), repeat=2))
+    assert min(counts.values()) > 15  # 33 expected
+    assert all(width == 2 * height for sizes in drawn for height, width in sizes)
+
+
+def test_the_seed_of_the_worker_counts(fresh_model: Models) -> None:
+    """MLX's random state is a thread's own: a seed set elsewhere does not reach it."""
+    model, found = fresh_model("faster_rcnn"), []
+
+    def run(seed: int) -> None:
+        mx.random.seed(seed)
+        found.append(model.get_loss(IMAGES, SOME)["total_loss"].item())
+
+    for seed in (1, 2, 1):
+        worker = Thread(target=run, args=(seed,))
+        worker.start()
+        worker.join()
+    run(1)
+    assert found[0] == found[2] == found[3] != found[1]
 
 
 def odd_cases() -> dict[str, list[dict[str, Any]]]:

@@ -39,7 +39,7 @@ def test_value_and_gradients_are_mlx_s(
 
 
 def test_one_pixel_by_hand() -> None:
-    """out = 2 x[0, 0] + 3 x[0, 1] of a 1 x 2 kernel padded square; only those get a gradient."""
+    """Out = 2 x[0, 0] + 3 x[0, 1] of a 1 x 2 kernel padded square; only those get a gradient."""
     weight = mx.array([[2.0, 3.0], [0.0, 0.0]])[None, :, :, None]
     gradient = mx.grad(lambda x: conv2d(x, weight, 2, 0).sum())(mx.ones((1, 3, 3, 1)))
     assert gradient[0, :, :, 0].tolist() == [[2, 3, 0], [0, 0, 0], [0, 0, 0]]

@@ -125,7 +125,7 @@ def test_readable_scale():
 
 
 def linear(colour):
-    """sRGB 0..255 to linear light 0..1 (IEC 61966-2-1)."""
+    """SRGB 0..255 to linear light 0..1 (IEC 61966-2-1)."""
     c = np.array(colour) / 255
     return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
 

@@ -76,3 +76,5 @@ def test_coco_results_with_keypoints():
         "keypoints": [1.2346, 2, 1, 3, 4.5, 1], "keypoints_scores": [7.25, -0.5],
     }  # fmt: skip
     assert json.loads(json.dumps(entry)) == entry  # numbers of JSON, not of NumPy
+    (shifted,) = coco_results(prediction, 7, keypoint_offset=0.5)
+    assert shifted == {**entry, "keypoints": [0.7346, 1.5, 1, 2.5, 4, 1]}

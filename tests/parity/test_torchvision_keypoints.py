@@ -19,7 +19,6 @@ from mlx_rcnn.convert.libraries.recognise import recognise
 from mlx_rcnn.convert.libraries.torchvision import RULES
 from mlx_rcnn.convert.rename import rename
 from mlx_rcnn.heads import keypoint_targets
-from mlx_rcnn.heads.rois import roi_scales
 from mlx_rcnn.inputs.transform import keypoints_to_original, preprocess
 from mlx_rcnn.ops import heatmaps_to_keypoints
 from recipe import GOLDENS, fill, fill_alive, shapes
@@ -72,8 +71,8 @@ def test_targets() -> None:
 def test_keypoints_of_the_same_boxes() -> None:
     net, images = model(), [photo(name) for name in PHOTOS]
     batch = preprocess(images, net.config)
-    features = net._features(batch.pixels)
-    scales = roi_scales(features, int(batch.sizes[:, 0].max()), net.config)
+    features = net.features(batch.pixels)
+    scales = net.strides(features, batch).scales
     for i in range(len(images)):
         golden, size, original = part(f"found/{i}"), batch.sizes[i], batch.original_sizes[i]
         rois = mx.array(np.insert(golden["rois"], 0, i, axis=1))

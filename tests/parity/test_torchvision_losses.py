@@ -35,7 +35,7 @@ NORMS = ("bn1", "bn2", "bn3", "downsample.1")  # frozen
 
 
 def build(name: str) -> FasterRCNN:
-    """torchvision's network as make_losses.py has it."""
+    """Torchvision's network as make_losses.py has it."""
     model = getattr(mlx_rcnn, name)(**OPTIONS)
     state = {k: mx.array(v) for k, v in recipe.state_dict(name, recipe.fill_alive).items()}
     assign(model, rename(state, RULES).weights, name)

@@ -273,7 +273,8 @@ def test_network_wires_its_config():
     rpn = RegionProposalNetwork(config)
     rpn.head = build_head(anchors=4)
     features, sizes = maps(), mx.array([[38.0, 50], [33, 56]])
-    result = rpn.propose(features, sizes, (40, 56), 40, 30, rounds=100)
+    strides = [((8, 8), (16, 16), (32, 32))]
+    result = rpn.select(rpn.outputs(features, strides), sizes, 40, 30, rounds=100)
     logits, deltas = rpn.head(features)
     anchors = rpn.anchors(MAPS, (40, 56))
     assert anchors[0].shape == (5 * 7 * 4, 4)

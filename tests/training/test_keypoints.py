@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 import pytest
 
 import tiny
 from mlx_rcnn import KeypointRCNN, ResNetFPNConfig
 from mlx_rcnn.data import ShapesDataset
+from mlx_rcnn.data.loader import TrainBatch
 from mlx_rcnn.evaluation import evaluate_coco
 from mlx_rcnn.training import TrainConfig
+from mlx_rcnn.training.optimizer import make_optimizer
 from mlx_rcnn.training.pictures import contact_sheet
+from mlx_rcnn.training.step import TrainStep
 from mlx_rcnn.training.trainer import fit
 
 
@@ -40,3 +45,24 @@ def test_contact_sheet_of_keypoints(tmp_path: Path):
     model = tiny.build("keypoint_rcnn").eval()
     contact_sheet(model, tiny.shapes(1, keypoints=True), ("a",) * 4, tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").is_file()
+
+
+def test_training_puts_points_where_the_model_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a pixel right and below for a model of detectron2's, and as they are for others."""
+    seen, get_loss = [], KeypointRCNN.get_loss
+
+    def watched(self, images, targets, **options):
+        seen.append(targets)
+        return get_loss(self, images, targets, **options)
+
+    monkeypatch.setattr(KeypointRCNN, "get_loss", watched)
+    data = tiny.shapes(1, keypoints=True)
+    batch = TrainBatch([data[0].image], [data[0].target], [0], ["0"])
+    for offset in (0.0, 0.5):
+        model = tiny.build("keypoint_rcnn")
+        model.config = replace(model.config, keypoint_offset=offset)
+        config = TrainConfig(ema=0.0)
+        TrainStep(model, make_optimizer(model, config), config)([batch], 0, 0.01)
+        points, given = seen[-1][0]["keypoints"], data[0].target["keypoints"]
+        np.testing.assert_allclose(points[..., :2], given[..., :2] + offset)
+        np.testing.assert_array_equal(points[..., 2], given[..., 2])

@@ -56,7 +56,7 @@ def stop_after(monkeypatch, count: int, error: type[BaseException]) -> None:
     monkeypatch.setattr(trainer.TrainStep, "__call__", counted)
 
 
-class Dead(Exception):
+class Dead(Exception):  # noqa: N818
     """Stands for a power cut."""
 
 

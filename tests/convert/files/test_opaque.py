@@ -77,7 +77,7 @@ def test_objects_are_names(tmp_path: Path, mmengine_like: dict[str, Any], protoc
 
 
 def test_in_a_file_of_torch(tmp_path: Path) -> None:
-    """torchvision's training reference saves its arguments under ``args``."""
+    """Torchvision's training reference saves its arguments under ``args``."""
     made = name("argparse", "Namespace") + NEW + entries(lr=b"K\x02", x=GOOD) + BUILD
     body = entries(model=entries(w=GOOD), args=made, again=FOREIGN + NEW + b"}" + BUILD)
     read = load_torch_file(put(tmp_path, archive(body)))

@@ -17,6 +17,7 @@ from mlx_rcnn.convert.libraries import detectron2, mmdetection
 from mlx_rcnn.convert.libraries.architecture import Hints
 from mlx_rcnn.convert.libraries.recognise import LIBRARIES, recognise, unprefixed
 from mlx_rcnn.convert.rename import Renamed, rename, rename_back
+from mlx_rcnn.layers import weights_to_come
 
 State = dict[str, mx.array]
 NAMES = {"detectron2": detectron2, "mmdet": mmdetection}
@@ -41,7 +42,8 @@ def convert(state: State, hints: Hints | None = None) -> tuple[FasterRCNN, Renam
     renamed = rename(state, found.rules, found.detector["pool_size"])
     cls = MaskRCNN if found.model == "mask_rcnn" else FasterRCNN
     body = {k: v for k, v in found.backbone.items() if k != "type"}
-    model = cls(ResNetFPNConfig(**body), **found.detector)
+    with weights_to_come():
+        model = cls(ResNetFPNConfig(**body), **found.detector)
     assign(model, renamed.weights, "file")
     return model, renamed
 
@@ -52,7 +54,8 @@ def small(classes: int = 4, mask: bool = False, agnostic: bool = False, **backbo
     if mask:
         options |= {"mask_hidden_channels": 8, "mask_num_convs": 2}
     cls = MaskRCNN if mask else FasterRCNN
-    return cls(ResNetFPNConfig(**{**net, **backbone}), 8, classes, **options)
+    with weights_to_come():
+        return cls(ResNetFPNConfig(**{**net, **backbone}), 8, classes, **options)
 
 
 def their_state(model: FasterRCNN, module: ModuleType) -> State:
@@ -344,7 +347,8 @@ def test_keypoint_models_of_detectron2(classes: int, count: int) -> None:
     assert found.model == "keypoint_rcnn" and "Keypoint R-CNN, ResNet-18 and FPN" in found.note
     fields = found.detector
     assert fields["keypoint_layers"] == (16, 24) and fields["num_keypoints"] == count
-    assert fields["keypoint_score"] == "probability" and fields["min_size"] == 800
+    assert fields["keypoint_score"] == "probability" and fields["keypoint_offset"] == 0.5
+    assert fields["min_size"] == 800
     person = (classes, count) == (2, 17)
     assert fields.get("class_names") == (COCO_PERSON if person else None)
     assert fields.get("keypoint_names") == (COCO_KEYPOINTS if person else None)

@@ -14,6 +14,7 @@ from mlx_rcnn import FasterRCNN, MaskRCNN, ResNetFPNConfig
 from mlx_rcnn.checkpoints.weights import assign
 from mlx_rcnn.convert.libraries.torchvision import RULES, recognise
 from mlx_rcnn.convert.rename import Renamed, rename, rename_back
+from mlx_rcnn.layers import weights_to_come
 from small import BACKBONE, old_name, torch_state, untrained, with_counts
 
 State = dict[str, mx.array]
@@ -32,7 +33,8 @@ def convert(state: State) -> tuple[FasterRCNN, Renamed]:
     renamed = rename(state, RULES, found.detector["pool_size"])
     cls = MaskRCNN if found.model == "mask_rcnn" else FasterRCNN
     body = {k: v for k, v in found.backbone.items() if k != "type"}
-    model = cls(ResNetFPNConfig(**body), **found.detector)
+    with weights_to_come():
+        model = cls(ResNetFPNConfig(**body), **found.detector)
     assign(model, renamed.weights, "file")
     return model, renamed
 

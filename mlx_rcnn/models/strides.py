@@ -1,0 +1,153 @@
+"""How far apart the pixels of a feature map are, as anchors and RoIs see it.
+
+``stride_rule="exact"`` takes the backbone's own strides, whatever the input's size and padding.
+``"torchvision"`` does as torchvision: anchors stand padded input // map size apart, and RoIs are
+pooled at the power of two nearest to map height / unpadded height, both of the whole batch. For
+some sizes neither is the true stride, but its checkpoints were trained with those numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..config.detector import FasterRCNNConfig
+
+Size = tuple[int, int]  # (height, width)
+Scales = list[tuple[float, ...]]  # of the levels RoIs are pooled from; for each image, or for all
+PROBES = (256, 512)  # sides of the inputs by which strides are told
+
+
+class Strides(NamedTuple):
+    """Those of each image of a batch; one entry stands for all of them.
+
+    ``anchors``: (down, right) of each level, in pixels of the network input. ``scales``: map pixels
+    per input pixel of each level that RoIs are pooled from.
+    """
+
+    anchors: list[tuple[tuple[float, float], ...]]
+    scales: Scales
+
+
+class KnownSizes:
+    """(h, w) of each of a backbone's maps, by (H, W) of its input."""
+
+    def __init__(self) -> None:
+        self.maps: dict[Size, tuple[Size, ...]] = {}
+
+
+class MapSizes:
+    """The sizes of a backbone's maps by the size of its input, each looked up once.
+
+    Args:
+        shapes: from (H, W) of an input to (h, w) of each map; it need not compute anything.
+        known: those looked up before, to which new ones are added.
+    """
+
+    def __init__(self, shapes: Callable[[Size], Sequence[Size]], known: KnownSizes):
+        self._shapes, self._known = shapes, known.maps
+
+    def __call__(self, size: Size) -> tuple[Size, ...]:
+        """(h, w) of each map of an input of (H, W)."""
+        if size not in self._known:
+            self._known[size] = tuple(self._shapes(size))
+        return self._known[size]
+
+    def strides(self) -> tuple[tuple[float, float], ...]:
+        """The backbone's own: how much an input must grow for its map to grow by one pixel.
+
+        Raises:
+            ValueError: its maps do not grow with its input.
+        """
+        small, large = (self((side, side)) for side in PROBES)
+        grown = PROBES[1] - PROBES[0]
+        if any(b <= a for one, other in zip(small, large, strict=True)
+               for a, b in zip(one, other, strict=True)):  # fmt: skip
+            raise ValueError(
+                f"the backbone's maps are {list(small)} for an input of {PROBES[0]} pixels and "
+                f"{list(large)} for {PROBES[1]}: expected them to grow; set anchor_stride"
+            )
+        return tuple(
+            (grown / (h - low), grown / (w - left))
+            for (low, left), (h, w) in zip(small, large, strict=True)
+        )
+
+
+def batch_strides(
+    config: FasterRCNNConfig, known: MapSizes, maps: Sequence[Size], padded: Size, height: int
+) -> Strides:
+    """What prediction takes for a batch.
+
+    Args:
+        config: its ``anchor_stride``, ``stride_rule`` and ``roi_levels``.
+        known: of the backbone.
+        maps: (h, w) of each map of the batch, finest first.
+        padded: (H, W) of the batch.
+        height: the greatest unpadded height in it.
+
+    Returns:
+        One entry for all images.
+
+    Raises:
+        ValueError: ``anchor_stride`` of another number of levels.
+    """
+    fixed = _fixed(config, known, len(maps))
+    anchors = fixed or tuple((padded[0] // h, padded[1] // w) for h, w in maps)
+    pooled = range(min(config.roi_levels, len(maps)))
+    if fixed:
+        return Strides([anchors], [tuple(1.0 / fixed[i][0] for i in pooled)])
+    scales = tuple(2.0 ** round(math.log2(maps[i][0] / height)) for i in pooled)
+    return Strides([anchors], [scales])
+
+
+def image_strides(
+    config: FasterRCNNConfig, known: MapSizes, sizes: np.ndarray, levels: int
+) -> Strides:
+    """What prediction would take for each image of a batch alone, whatever the batch's padding.
+
+    Args:
+        config: as for :func:`batch_strides`, and ``size_divisible``.
+        known: of the backbone.
+        sizes: (N, 2) unpadded heights and widths.
+        levels: of the backbone.
+
+    Returns:
+        An entry for each image, or one if they are alike.
+
+    Raises:
+        ValueError: as :func:`batch_strides`.
+    """
+    if _fixed(config, known, levels):
+        return batch_strides(config, known, [(1, 1)] * levels, (1, 1), 1)
+    each = []
+    for height, width in sizes.tolist():
+        padded = (_padded(height, config), _padded(width, config))
+        each.append(batch_strides(config, known, known(padded), padded, height))
+    anchors, scales = ([one[k][0] for one in each] for k in (0, 1))
+    return Strides(_alike(anchors), _alike(scales))
+
+
+def _fixed(
+    config: FasterRCNNConfig, known: MapSizes, levels: int
+) -> tuple[tuple[float, float], ...] | None:
+    """Strides that depend on no input; ``None`` under torchvision's rule."""
+    stride = config.anchor_stride
+    if stride is None:
+        return known.strides() if config.stride_rule == "exact" else None
+    each = (stride,) * levels if isinstance(stride, int) else stride
+    if len(each) != levels:
+        raise ValueError(
+            f"anchor_stride={stride!r}: expected one entry for each of the {levels} maps"
+        )
+    return tuple((s, s) for s in each)
+
+
+def _padded(side: int, config: FasterRCNNConfig) -> int:
+    return -(-side // config.size_divisible) * config.size_divisible
+
+
+def _alike(each: list) -> list:  # type: ignore[type-arg]
+    return each[:1] if all(one == each[0] for one in each) else each
