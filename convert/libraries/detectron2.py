@@ -17,22 +17,25 @@ from .architecture import NO_HINTS, Hints, Recognised
 from .detectron2_rules import ONE_MAP_RULES, RULES
 from .shapes import (
     ALIGNED,
+    IMAGENET_STD,
+    MSRA_MEAN,
     PYRAMID_STRIDES,
+    RATIOS,
+    UNIT_STD,
     State,
     architecture,
     check_anchors,
     check_needed,
+    input_fields,
+    keypoint_layers,
+    mask_fields,
+    other_network,
     pool_size,
     resnet_depth,
     resnet_widths,
 )
 
 __all__ = ["DETECTOR", "ONE_MAP_RULES", "RULES", "looks_like", "recognise"]
-
-# Means and deviations in 0..255, in the order of RGB (stored in that of BGR).
-MSRA_MEAN, MSRA_STD = (123.675, 116.28, 103.53), (1.0, 1.0, 1.0)
-# Of Caffe2's ResNeXt-101-32x8d, whose stride is in the 3x3.
-CAFFE2_STD = (58.395, 57.12, 57.375)
 
 DETECTOR = {
     **ALIGNED,
@@ -140,10 +143,10 @@ def _layout(state: State, pyramid: bool, c4: bool, hints: Hints) -> dict[str, An
     fields: dict[str, Any] = {"use_fpn": True, "anchor_stride": PYRAMID_STRIDES}
     fields = fields if pyramid else dict(ONE_MAP)
     fields |= {"feat_channels": channels, **_anchors(state)}
-    ratios = hints.field(fields, "aspect_ratios", (0.5, 1.0, 2.0))
+    ratios = hints.field(fields, "aspect_ratios", RATIOS)
     if len(ratios) != 3:
         raise ValueError(f"aspect_ratios={ratios!r}: expected three of a model of detectron2")
-    check_anchors(_RPN, state[_RPN].shape[0], hints.field(fields, "anchor_sizes"), ratios)
+    check_anchors(state, _RPN, hints, fields)
     if c4:
         return {**fields, "res5_head": True, "pool_size": (14, 14)}
     pool = hints.field({}, "pool_size")
@@ -155,25 +158,15 @@ def _layout(state: State, pyramid: bool, c4: bool, hints: Hints) -> dict[str, An
 def _branch(state: State, branch: str, classes: int, c4: bool) -> dict[str, Any]:
     """Fields of the mask or keypoint branch."""
     if branch == "mask_rcnn":
-        convs = {m[1] for k in state if (m := re.match(rf"{re.escape(_MASK)}mask_fcn(\d+)\.", k))}
-        rows = state[f"{_MASK}predictor.weight"].shape[0]
-        if rows != classes - 1:
-            raise ValueError(
-                f"{classes - 1} classes and {rows} channels of masks: expected one of each class"
-            )
-        return {
-            "mask_num_convs": len(convs),
-            "mask_hidden_channels": int(state[f"{_MASK}deconv.weight"].shape[1]),
-            "mask_out_size": 14 if c4 else 28,
-            "mask_paste_rule": "detectron2",
-        }
+        convs = rf"{re.escape(_MASK)}mask_fcn(\d+)\."
+        keys = (f"{_MASK}deconv.weight", f"{_MASK}predictor.weight")
+        return {**mask_fields(state, classes, convs, *keys), "mask_out_size": 14 if c4 else 28}
     if branch == "keypoint_rcnn":
         pattern = r"roi_heads\.keypoint_head\.conv_fcn(\d+)\.weight"
-        layers = {int(m[1]): state[k].shape[0] for k in state if (m := re.fullmatch(pattern, k))}
         return {
             "min_size": 800,
             "num_keypoints": int(state[f"{_KEYPOINT}score_lowres.weight"].shape[1]),
-            "keypoint_layers": tuple(layers[i] for i in sorted(layers)),
+            "keypoint_layers": keypoint_layers(state, pattern),
             "keypoint_score": "probability",
             "keypoint_offset": 0.5,
         }
@@ -182,7 +175,8 @@ def _branch(state: State, branch: str, classes: int, c4: bool) -> dict[str, Any]
 
 def _normalisation(state: State, resnext: bool) -> tuple[dict[str, Any], str]:
     """Fields of the input, from the model's own constants where the file holds them."""
-    mean, std, order = MSRA_MEAN, CAFFE2_STD if resnext else MSRA_STD, "bgr"
+    # Caffe2's ResNeXt-101-32x8d, whose stride is in the 3x3, divides by ImageNet's deviations.
+    mean, std, order = MSRA_MEAN, IMAGENET_STD if resnext else UNIT_STD, "bgr"
     why = "BGR less MSRA's means"
     keys = ("pixel_mean", "pixel_std")
     if all(key in state and state[key].size == 3 for key in keys):
@@ -191,11 +185,7 @@ def _normalisation(state: State, resnext: bool) -> tuple[dict[str, Any], str]:
         order = "rgb" if stored[0][0] > stored[0][2] else "bgr"
         mean, std = (v if order == "rgb" else v[::-1] for v in stored)
         why = f"{order.upper()} with the file's pixel_mean and pixel_std"
-    return {
-        "channel_order": order,
-        "image_mean": tuple(v / 255 for v in mean),
-        "image_std": tuple(v / 255 for v in std),
-    }, why
+    return input_fields(order, mean, std), why
 
 
 def _anchors(state: State) -> dict[str, Any]:
@@ -232,16 +222,12 @@ _SIGNS = {
 
 def _something_else(state: State) -> str | None:
     """Networks people confuse with ours, by keys only they have."""
-    for pattern, name in _SIGNS.items():
-        if any(re.fullmatch(pattern, key) for key in state):
-            return name
+    if other := other_network(
+        state, _SIGNS, "detectron2", "proposal_generator.rpn_head.", "roi_heads."
+    ):
+        return other
     if all(any(k.startswith(branch) for k in state) for branch in (_MASK, _KEYPOINT)):
         return "a detectron2 R-CNN with masks and keypoints"
-    if any(key.startswith("proposal_generator.rpn_head.") for key in state):
-        if not any(key.startswith("roi_heads.") for key in state):
-            return "detectron2's RPN without a detector"
-    elif any(key.startswith("roi_heads.") for key in state):
-        return "detectron2's Fast R-CNN, which needs proposals from elsewhere"
     norms = [k for k in state if k.startswith("backbone.") and k.endswith("norm.weight")]
     if norms and not any(key.endswith(".running_var") for key in state):
         return f"a detectron2 R-CNN with group norm ({listing(norms, 1)} without running_var)"

@@ -15,11 +15,17 @@ from .architecture import NO_HINTS, Hints, Recognised
 from .mmdetection_config import MmdetConfig, read_mmdet_config
 from .shapes import (
     ALIGNED,
+    IMAGENET_STD,
+    MSRA_MEAN,
     PYRAMID_STRIDES,
+    UNIT_STD,
     State,
     architecture,
     check_anchors,
     check_needed,
+    input_fields,
+    mask_fields,
+    other_network,
     pool_size,
     resnet_depth,
     resnet_widths,
@@ -92,9 +98,6 @@ _NEEDED_FOR_MASKS = {
     "roi_head.mask_head.upsample.weight": 4,
     "roi_head.mask_head.conv_logits.weight": 4,
 }
-# Means and deviations in 0..255, in the order of RGB.
-_MSRA_MEAN, _UNIT_STD = (123.675, 116.28, 103.53), (1.0, 1.0, 1.0)
-_IMAGENET_STD = (58.395, 57.12, 57.375)
 STYLES = ("pytorch", "caffe")
 
 
@@ -132,12 +135,7 @@ def recognise(state: State, hints: Hints = NO_HINTS) -> Recognised:
     config = hints.mmdet or MmdetConfig({})
     pool = pool_size(state, first, channels, hints.field(config.fields, "pool_size"))
     classes = int(state["roi_head.bbox_head.fc_cls.weight"].shape[0])
-    check_anchors(
-        "rpn_head.rpn_cls.weight",
-        state["rpn_head.rpn_cls.weight"].shape[0],
-        hints.field(config.fields, "anchor_sizes"),
-        hints.field(config.fields, "aspect_ratios", (0.5, 1.0, 2.0)),
-    )
+    check_anchors(state, "rpn_head.rpn_cls.weight", hints, config.fields)
     stride_in_1x1, normalisation, why = _style(hints, (widths["groups"], widths["width_per_group"]))
     detector: dict[str, Any] = {
         **DETECTOR,
@@ -179,20 +177,12 @@ def _told(hints: Hints) -> str:
 
 
 def _mask_fields(state: State, classes: int, config: MmdetConfig) -> dict[str, Any]:
-    convs = {m[1] for k in state if (m := re.match(r"roi_head\.mask_head\.convs\.(\d+)\.", k))}
-    rows = state["roi_head.mask_head.conv_logits.weight"].shape[0]
-    if rows != classes - 1:
-        raise ValueError(
-            f"{classes - 1} classes and {rows} channels of masks: expected one of each class"
-        )
+    head = "roi_head.mask_head."
+    keys = (f"{head}upsample.weight", f"{head}conv_logits.weight")
+    fields = mask_fields(state, classes, rf"{re.escape(head)}convs\.(\d+)\.", *keys)
     side = config.mask_pool_size
     pool = {} if side is None else {"mask_pool_size": (side, side), "mask_out_size": 2 * side}
-    return {
-        **pool,
-        "mask_num_convs": max(len(convs), 1),
-        "mask_hidden_channels": int(state["roi_head.mask_head.upsample.weight"].shape[1]),
-        "mask_paste_rule": "detectron2",
-    }
+    return {**fields, **pool, "mask_num_convs": max(fields["mask_num_convs"], 1)}
 
 
 def _style(hints: Hints, groups: tuple[int, int]) -> tuple[bool, dict[str, Any], str]:
@@ -206,19 +196,15 @@ def _style(hints: Hints, groups: tuple[int, int]) -> tuple[bool, dict[str, Any],
         style, why = "caffe", "by the file's name"
     if style is None:
         style, why = "pytorch", "keys do not tell: give style='caffe' if it was trained so"
-    mean: tuple[float, ...] = _MSRA_MEAN
-    std: tuple[float, ...] = _IMAGENET_STD if style == "pytorch" else _UNIT_STD
+    mean: tuple[float, ...] = MSRA_MEAN
+    std: tuple[float, ...] = IMAGENET_STD if style == "pytorch" else UNIT_STD
     order = "rgb"
     if style == "caffe" or groups == (32, 8):  # Caffe2's ResNeXt-101-32x8d, pytorch style but BGR
         order = "bgr"
     if hints.style is None and hints.mmdet is not None and hints.mmdet.image is not None:
         mean, std, order = hints.mmdet.image
-    fields = {
-        "channel_order": order,
-        "image_mean": tuple(v / 255 for v in mean),
-        "image_std": tuple(v / 255 for v in std),
-    }
-    return style == "caffe", fields, f"{style} style, {why}; {order.upper()}"
+    why = f"{style} style, {why}; {order.upper()}"
+    return style == "caffe", input_fields(order, mean, std), why
 
 
 _SIGNS = {
@@ -246,12 +232,4 @@ _SIGNS = {
 
 def _something_else(state: State) -> str | None:
     """Networks people confuse with ours, by keys only they have."""
-    for pattern, name in _SIGNS.items():
-        if any(re.fullmatch(pattern, key) for key in state):
-            return name
-    roi, rpn = (any(k.startswith(p) for k in state) for p in ("roi_head.", "rpn_head."))
-    if rpn and not roi:
-        return "mmdetection's RPN without a detector"
-    if roi and not rpn:
-        return "mmdetection's Fast R-CNN, which needs proposals from elsewhere"
-    return None
+    return other_network(state, _SIGNS, "mmdetection", "rpn_head.", "roi_head.")

@@ -12,6 +12,8 @@ import mlx.core as mx
 from mlx_rcnn.config.settings import cure
 from mlx_rcnn.messages import listing
 
+from .architecture import Hints
+
 State = Mapping[str, mx.array]
 
 _DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {  # (blocks a stage, bottleneck?) -> depth
@@ -32,7 +34,86 @@ ALIGNED: dict[str, Any] = {
     "rpn_min_size": 0.0,
     "box_min_size": 0.0,
 }
+RATIOS = (0.5, 1.0, 2.0)
 PYRAMID_STRIDES = (4, 8, 16, 32, 64)
+
+# Means and deviations in 0..255, in the order of RGB: MSRA's, and ImageNet's deviations.
+MSRA_MEAN, UNIT_STD = (123.675, 116.28, 103.53), (1.0, 1.0, 1.0)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+def input_fields(order: str, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+    """Fields of the input.
+
+    Args:
+        order: of the channels.
+        mean: in 0..255, in the order of RGB.
+        std: the same.
+
+    Returns:
+        Fields of the config.
+    """
+    return {
+        "channel_order": order,
+        "image_mean": tuple(v / 255 for v in mean),
+        "image_std": tuple(v / 255 for v in std),
+    }
+
+
+def other_network(
+    state: State, signs: Mapping[str, str], library: str, rpn: str, roi: str
+) -> str | None:
+    """Networks people confuse with a library's R-CNNs.
+
+    Args:
+        state: arrays by the library's keys.
+        signs: by patterns of keys only they have.
+        library: its name.
+        rpn: what the keys of an RPN start with.
+        roi: what those of the heads do.
+
+    Returns:
+        What it is, or ``None``.
+    """
+    for pattern, name in signs.items():
+        if any(re.fullmatch(pattern, key) for key in state):
+            return name
+    has_rpn, has_roi = (any(key.startswith(start) for key in state) for start in (rpn, roi))
+    if has_rpn and not has_roi:
+        return f"{library}'s RPN without a detector"
+    if has_roi and not has_rpn:
+        return f"{library}'s Fast R-CNN, which needs proposals from elsewhere"
+    return None
+
+
+def mask_fields(
+    state: State, classes: int, convs: str, upsample: str, logits: str
+) -> dict[str, Any]:
+    """Fields of a mask branch with a mask for each class but the background.
+
+    Args:
+        state: arrays by the library's keys.
+        classes: with the background.
+        convs: a pattern of the convolutions' keys, with their number as its group.
+        upsample: key of the transposed convolution.
+        logits: key of the last one.
+
+    Returns:
+        Fields of the config.
+
+    Raises:
+        ValueError: masks for another number of classes.
+    """
+    rows = state[logits].shape[0]
+    if rows != classes - 1:
+        raise ValueError(
+            f"{classes - 1} classes and {rows} channels of masks: expected one of each class"
+        )
+    return {
+        "mask_num_convs": len({m[1] for key in state if (m := re.match(convs, key))}),
+        "mask_hidden_channels": int(state[upsample].shape[1]),
+        "mask_paste_rule": "detectron2",
+    }
 
 
 def check_needed(state: State, needed: Mapping[str, int], kind: str) -> None:
@@ -107,6 +188,33 @@ def resnet_widths(state: State, stem: str, stage: str, depth: int) -> dict[str, 
     return {"width": width, "groups": groups, "width_per_group": 64 * inputs // width}
 
 
+def keypoint_layers(state: State, pattern: str) -> tuple[int, ...]:
+    """Channels of a keypoint head's convolutions, whose number is the group of ``pattern``."""
+    layers = {int(m[1]): state[k].shape[0] for k in state if (m := re.fullmatch(pattern, k))}
+    return tuple(layers[i] for i in sorted(layers))
+
+
+def pyramid_stages(state: State, first: int) -> tuple[int, ...] | None:
+    """The stages of a ResNet that feed torchvision's pyramid.
+
+    Args:
+        state: arrays by torchvision's keys.
+        first: channels of the first stage; they double from one to the next.
+
+    Returns:
+        Rising stages, ``None`` if the channels do not tell them.
+    """
+    pattern = re.compile(r"backbone\.fpn\.(?:inner|layer)_blocks\.(\d)\.")
+    count = len({match[1] for key in state if (match := pattern.match(key))})
+    found: list[int] = []
+    for i in range(count):
+        prefix = f"backbone.fpn.inner_blocks.{i}."
+        weight = state.get(f"{prefix}0.weight", state.get(f"{prefix}weight"))
+        if weight is not None and weight.ndim == 4:
+            found += [s for s in range(1, 5) if weight.shape[1] == first * 2 ** (s - 1)]
+    return tuple(found) if len(found) == count and found == sorted(set(found)) else None
+
+
 def pool_size(state: State, key: str, channels: int, given: Any = None) -> tuple[int, int]:
     """Height and width of the RoI pooling whose flattened output the linear ``key`` takes.
 
@@ -136,18 +244,21 @@ def pool_size(state: State, key: str, channels: int, given: Any = None) -> tuple
     return sides[0], sides[1]
 
 
-def check_anchors(key: str, rows: int, sizes: Any, ratios: Any) -> None:
+def check_anchors(state: State, key: str, hints: Hints, fields: Mapping[str, Any]) -> None:
     """Raise unless a cell has as many anchors as there are sizes and ratios.
 
     Args:
-        key: of the RPN's scores.
-        rows: of them, the anchors a cell.
-        sizes: ``anchor_sizes`` of the config; ``None`` is one size a level.
-        ratios: ``aspect_ratios`` of the config.
+        state: arrays by the library's keys.
+        key: of the RPN's scores, whose rows are the anchors of a cell.
+        hints: the fields ``anchor_sizes`` and ``aspect_ratios`` of the caller.
+        fields: of the config; no ``anchor_sizes`` are one size a level.
 
     Raises:
         ValueError: it has others; the fields that say so are named.
     """
+    rows = state[key].shape[0]
+    sizes = hints.field(fields, "anchor_sizes")
+    ratios = hints.field(fields, "aspect_ratios", RATIOS)
     levels = sizes if isinstance(sizes, list | tuple) else (0,)
     nested = [v for v in levels if isinstance(v, list | tuple)]
     count = len(nested[0]) if nested else len(levels)

@@ -12,7 +12,15 @@ from mlx_rcnn.config.presets import MOBILENET, MOBILENET_320
 
 from ..rename import Rule
 from .architecture import NO_HINTS, Hints, Recognised
-from .shapes import check_anchors, check_needed, pool_size, resnet_depth, resnet_widths
+from .shapes import (
+    check_anchors,
+    check_needed,
+    keypoint_layers,
+    pool_size,
+    pyramid_stages,
+    resnet_depth,
+    resnet_widths,
+)
 
 RULES = (
     # BatchNorm2d counts its batches; nothing reads the count.
@@ -87,7 +95,6 @@ _MOBILENETS = {16: "large", 12: "small"}  # by the index of the last convolution
 
 _KIND = "Faster, Mask or Keypoint R-CNN (ResNet or MobileNetV3, and FPN) of torchvision"
 _RPN = "rpn.head.cls_logits.weight"
-_RATIOS = (0.5, 1.0, 2.0)
 # What tells the architecture, and its number of axes; beside it the stem and the box head.
 _NEEDED = {
     _RPN: 4,
@@ -145,12 +152,7 @@ def recognise(state: Mapping[str, mx.array], hints: Hints = NO_HINTS) -> Recogni
     if keypoint:
         detector |= _keypoints(state)
     body, why = _mobilenet(state, detector) if mobile else _resnet(state, detector)
-    check_anchors(
-        _RPN,
-        state[_RPN].shape[0],
-        hints.field(detector, "anchor_sizes"),
-        hints.field(detector, "aspect_ratios", _RATIOS),
-    )
+    check_anchors(state, _RPN, hints, detector)
     body |= {"num_classes": 0, "out_channels": detector["feat_channels"]}
     body["fpn_norm"] = _norm(state, "backbone.fpn.", "inner_blocks.0.1.weight")
     name = f"MobileNetV3-{body['variant']}" if mobile else f"ResNet-{body['depth']}"
@@ -197,9 +199,8 @@ def _heads(
 def _keypoints(state: Mapping[str, mx.array]) -> dict[str, Any]:
     """The fields of the keypoint branch."""
     head = r"roi_heads\.keypoint_head\.(\d+)\.weight"
-    layers = {int(m[1]): state[k].shape[0] for k in state if (m := re.fullmatch(head, k))}
     count = int(state["roi_heads.keypoint_predictor.kps_score_lowres.weight"].shape[1])
-    return {"num_keypoints": count, "keypoint_layers": tuple(layers[i] for i in sorted(layers))}
+    return {"num_keypoints": count, "keypoint_layers": keypoint_layers(state, head)}
 
 
 def by_file_name(found: Recognised, name: str) -> Recognised:
@@ -223,7 +224,7 @@ def _resnet(state: Mapping[str, mx.array], detector: dict[str, Any]) -> tuple[di
     depth = resnet_depth(state, [f"{_BODY}layer{i}." for i in range(1, 5)])
     body: dict[str, Any] = {"type": "resnet_fpn", "depth": depth}
     body |= resnet_widths(state, _STEMS[0], f"{_BODY}layer1.", depth)
-    layers = _returned_layers(state, body["width"] * (4 if depth >= 50 else 1))
+    layers = pyramid_stages(state, body["width"] * (4 if depth >= 50 else 1))
     if layers is not None and len(layers) < 4:
         body["returned_layers"], detector["roi_levels"] = layers, len(layers)
     body["norm"] = norm = _norm(state, _BODY, "bn1.weight")
@@ -233,19 +234,6 @@ def _resnet(state: Mapping[str, mx.array], detector: dict[str, Any]) -> tuple[di
     zero = norm == "frozen" and depth == 50 and plain
     body["norm_eps"] = 0.0 if zero else 1e-5
     return body, _why(norm, "0" if zero else "1e-5")
-
-
-def _returned_layers(state: Mapping[str, mx.array], first: int) -> tuple[int, ...] | None:
-    """The stages that feed the pyramid, by their channels, which double from ``first`` on."""
-    found: list[int] = []
-    count = _count(state, r"backbone\.fpn\.(?:inner|layer)_blocks\.(\d)\.")
-    for i in range(count):
-        prefix = f"backbone.fpn.inner_blocks.{i}."
-        weight = state.get(f"{prefix}0.weight", state.get(f"{prefix}weight"))
-        stages = [s for s in range(1, 5) if weight is not None and weight.ndim == 4
-                  and weight.shape[1] == first * 2 ** (s - 1)]  # fmt: skip
-        found += stages
-    return tuple(found) if len(found) == count and found == sorted(set(found)) else None
 
 
 def _mobilenet(

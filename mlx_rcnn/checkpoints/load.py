@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import mlx.core as mx
 
@@ -30,11 +30,18 @@ from .directory import ID, NEEDED, WEIGHTS_FILE, read_model
 from .find import find
 from .weights import MisfitError, assign, cast_weights
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..config.keywords import LoadSettings, Settings
+
 FORMAT_VERSION = 1
+Detector: TypeAlias = FasterRCNN | MaskRCNN | KeypointRCNN
+"""What is loaded: which of them, the file says."""
 MODELS = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN, "keypoint_rcnn": KeypointRCNN}
 
 
-def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
+def load(source: str | os.PathLike[str], **overrides: Unpack[LoadSettings]) -> Detector:
     """Load a model, ready to predict.
 
     Args:
@@ -63,7 +70,8 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
         RuntimeError: in a process forked from one that had used MLX.
     """
     check_process()
-    dtype, style, state = (overrides.pop(name, None) for name in ("dtype", "style", "state"))
+    settings: dict[str, Any] = dict(overrides)
+    dtype, style, state = (settings.pop(name, None) for name in ("dtype", "style", "state"))
     path = find(source)
     if path.is_dir():
         for name, value in (("style", style), ("state", state)):
@@ -72,10 +80,10 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
                     f"{name}={value!r} goes with a checkpoint file of another library: {path} is a "
                     "directory of one network"
                 )
-        model = _load_directory(path, overrides)
+        model = _load_directory(path, settings)
     else:
-        found = read_checkpoint(path, style=style, state=state, settings=overrides)
-        model = from_checkpoint(found, **overrides)
+        found = read_checkpoint(path, style=style, state=state, settings=settings)
+        model = from_checkpoint(found, **settings)
     if dtype is not None:
         cast_weights(model, dtype)
         model.dtype = dtype
@@ -84,7 +92,7 @@ def load(source: str | os.PathLike[str], **overrides: Any) -> FasterRCNN:
     return model
 
 
-def _load_directory(directory: Path, overrides: dict[str, Any]) -> FasterRCNN:
+def _load_directory(directory: Path, overrides: Mapping[str, Any]) -> Detector:
     content, file, weights = read_model(directory)
     kind, version, note, backbone = (content.pop(name) for name in NEEDED)
     content.pop(ID, None)
@@ -137,7 +145,7 @@ def _check_counts(config: Mapping[str, Any], arrays: int) -> None:
             raise ValueError(f"{name}={value}: expected at most the {arrays} arrays of the weights")
 
 
-def from_checkpoint(checkpoint: Checkpoint, **overrides: Any) -> FasterRCNN:
+def from_checkpoint(checkpoint: Checkpoint, **overrides: Unpack[Settings]) -> Detector:
     """Build the model a checkpoint was recognised as and fill it, in training mode.
 
     Args:
@@ -166,7 +174,7 @@ def build_model(
     backbone: dict[str, Any] | None,
     config: Mapping[str, Any],
     overrides: Mapping[str, Any],
-) -> FasterRCNN:
+) -> Detector:
     """Build a model from config fields, ``overrides`` divided between backbone and detector."""
     cls, options = MODELS[kind], dict(overrides)
     body: Any = options.pop("backbone", None)

@@ -12,7 +12,7 @@ from ..config.categories import NEVER_ANNOTATED
 from ..data import DetectionDataset, open_dataset
 from ..evaluation import coco_metrics, collect, results_entries, voc_metrics
 from ..evaluation.coco import load_evaluator
-from ..messages import listing
+from ..messages import listing, one_line
 from ..outputs.coco import write_results
 from ..tables import display_width, pad
 from .errors import CommandError, load_model
@@ -151,7 +151,7 @@ def _dataset(args: argparse.Namespace, masks: bool | None = None) -> DetectionDa
             images=args.images, strict=args.strict,
         )  # fmt: skip
     except (OSError, ValueError) as error:
-        raise CommandError(" ".join(str(error).split())) from error
+        raise CommandError(one_line(error)) from error
 
 
 def _check_not_data(args: argparse.Namespace, results: Path, dataset: DetectionDataset) -> None:
@@ -237,4 +237,4 @@ def _collect(args: argparse.Namespace, model: Any, dataset: DetectionDataset) ->
             progress=len(dataset) > 1,
         )
     except (OSError, ValueError) as error:  # an image that is damaged further down
-        raise CommandError(" ".join(str(error).split()), 1) from error
+        raise CommandError(one_line(error), 1) from error

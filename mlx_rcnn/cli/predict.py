@@ -100,7 +100,7 @@ def _predict(
     if classes is not None and top_k is not None:
         # The cut comes after the choice of classes: other classes must not use it up.
         top_k = max(top_k, model.config.box_detections_per_img)
-    offset = getattr(model.config, "keypoint_offset", 0.0)
+    offset = getattr(getattr(model, "config", None), "keypoint_offset", 0.0)
     with tqdm(total=len(paths), unit="image", disable=len(paths) < 2) as bar, bounded_cache():
         for start in range(0, len(paths), args.batch_size):
             chosen = range(len(paths))[start : start + args.batch_size]

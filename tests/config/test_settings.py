@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
 from mlx_rcnn import FasterRCNNConfig, KeypointRCNNConfig, MaskRCNNConfig, ResNetFPNConfig
-from mlx_rcnn.config.backbone import MobileNetFPNConfig
+from mlx_rcnn.config.backbone import MobileNetFPNConfig, ResNetConfig
+from mlx_rcnn.config.keywords import (
+    BackboneSettings,
+    DetectorSettings,
+    KeypointSettings,
+    MaskSettings,
+    Settings,
+)
 from mlx_rcnn.config.settings import cure, fields_named, kinds, read_setting
 
 
@@ -89,3 +96,23 @@ def test_the_fields_a_message_is_about() -> None:
     assert fields_named("x.pth: norm_groups=32: does not divide 24 channels") == ["norm_groups"]
     assert fields_named("its width is 24, state='ema'") == []
     assert "--set norm_groups=..." in cure(["norm_groups"]) and cure([]) == cure(["other"]) == ""
+
+
+def test_the_keywords_are_the_fields() -> None:
+    """What type checkers are told of keywords agrees with the configs."""
+    for keywords, configs in (
+        (DetectorSettings, [FasterRCNNConfig]),
+        (MaskSettings, [MaskRCNNConfig]),
+        (KeypointSettings, [KeypointRCNNConfig]),
+        (BackboneSettings, [ResNetFPNConfig, ResNetConfig, MobileNetFPNConfig]),
+    ):
+        told, types = get_type_hints(keywords), {}
+        for config in configs:
+            types |= {name: get_type_hints(config)[name] for name in get_type_hints(config)}
+        if keywords is BackboneSettings:
+            types = {**types, "width": int | float}
+            del types["num_classes"]  # the detector's, where both could be meant
+        else:
+            types["class_names"] = types["class_names"] | str  # a file's name, when loading
+        assert told == types
+    assert set(kinds()) | {"backbone"} == set(get_type_hints(Settings))

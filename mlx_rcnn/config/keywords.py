@@ -1,0 +1,117 @@
+"""The keywords that models are loaded and built with, for type checkers: each config field once."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+
+class BackboneSettings(TypedDict, total=False):
+    """Fields of the backbones' configs."""
+
+    depth: int
+    norm: str
+    norm_eps: float
+    norm_groups: int
+    stride_in_1x1: bool
+    groups: int
+    width_per_group: int
+    width: int | float
+    out_channels: int
+    returned_layers: tuple[int, ...]
+    fpn_norm: str | None
+    last_stage: int
+    dilated: bool
+    variant: str
+    reduced_tail: bool
+
+
+class DetectorSettings(TypedDict, total=False):
+    """Fields of :class:`~mlx_rcnn.FasterRCNNConfig`."""
+
+    backbone: Any
+    feat_channels: int
+    num_classes: int
+    use_fpn: bool
+    anchor_sizes: tuple[Any, ...] | None
+    aspect_ratios: tuple[float, ...]
+    anchor_stride: int | tuple[int, ...] | None
+    stride_rule: str
+    anchor_rounding: bool
+    anchor_offset: float
+    pool_size: tuple[int, int]
+    roi_levels: int
+    roi_sampling_ratio: int
+    roi_aligned: bool
+    rpn_conv_depth: int
+    box_head_convs: int
+    box_head_norm: str | None
+    res5_head: bool
+    hidden_dim: int
+    dropout: float
+    class_agnostic_bbox: bool
+    bbox_clamp_both: bool
+    min_size: int | tuple[int, ...]
+    max_size: int
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+    channel_order: str
+    resize_rule: str
+    size_divisible: int
+    rpn_pre_nms_top_n_train: int
+    rpn_pre_nms_top_n_test: int
+    rpn_post_nms_top_n_train: int
+    rpn_post_nms_top_n_test: int
+    rpn_nms_thresh: float
+    rpn_fg_iou_thresh: float
+    rpn_bg_iou_thresh: float
+    rpn_batch_size_per_image: int
+    rpn_positive_fraction: float
+    rpn_score_thresh: float
+    rpn_min_size: float
+    rpn_ranking: str
+    box_score_thresh: float
+    box_nms_thresh: float
+    box_detections_per_img: int
+    box_fg_iou_thresh: float
+    box_bg_iou_thresh: float
+    box_batch_size_per_image: int
+    box_positive_fraction: float
+    bbox_reg_weights: tuple[float, float, float, float]
+    box_min_size: float
+    clip_results: bool
+    class_names: tuple[str, ...] | str | None
+
+
+class MaskSettings(DetectorSettings, total=False):
+    """Fields of :class:`~mlx_rcnn.MaskRCNNConfig`."""
+
+    mask_pool_size: tuple[int, int]
+    mask_hidden_channels: int
+    mask_out_size: int
+    mask_num_convs: int
+    mask_paste_rule: str
+    mask_head_norm: str | None
+
+
+class KeypointSettings(DetectorSettings, total=False):
+    """Fields of :class:`~mlx_rcnn.KeypointRCNNConfig`."""
+
+    num_keypoints: int
+    keypoint_pool_size: tuple[int, int]
+    keypoint_layers: tuple[int, ...]
+    keypoint_score: str
+    keypoint_offset: float
+    keypoint_names: tuple[str, ...] | None
+    keypoint_skeleton: tuple[tuple[int, int], ...] | None
+
+
+class Settings(MaskSettings, KeypointSettings, BackboneSettings, total=False):
+    """Any field of a detector's config or of its backbone's."""
+
+
+class LoadSettings(Settings, total=False):
+    """Keywords of :func:`mlx_rcnn.load`."""
+
+    dtype: str | None
+    style: str | None
+    state: str | None
