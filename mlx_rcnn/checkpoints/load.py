@@ -114,8 +114,9 @@ def _load_directory(directory: Path, overrides: Mapping[str, Any]) -> Detector:
         content.setdefault("stride_rule", "torchvision")  # the only one there was
         if content.get("keypoint_score") == "probability":  # of detectron2, before it had a field
             content.setdefault("keypoint_offset", 0.5)
-        _check_counts(content, len(weights))
+        _check_counts({**content, **overrides}, len(weights))
         model = build_model(kind, backbone, content, overrides)
+        _check_levels(model)
     with _helpful("", overrides):
         assign(model, weights, str(directory / WEIGHTS_FILE))
     model.source, model.origin = note, origin
@@ -135,14 +136,30 @@ def _helpful(name: str, given: Mapping[str, Any]) -> Iterator[None]:
         raise MisfitError(f"{with_given}{hint}", error.names) from error
     except (TypeError, ValueError) as error:
         fields = [field for field in fields_named(str(error)) if field not in given]
-        raise type(error)(f"{name}: {error}{cure(fields)}") from error
+        hint = cure(fields) if len(fields) <= 2 else ""  # a whole config was printed
+        raise type(error)(f"{name}: {error}{hint}") from error
 
 
 def _check_counts(config: Mapping[str, Any], arrays: int) -> None:
     """Refuse counts of layers that would be built before anyone sees that they have no weights."""
     for name, value in config.items():
-        if name.endswith("convs") and isinstance(value, int) and value > arrays:
+        counted = name.endswith("convs") or name == "rpn_conv_depth"
+        if counted and isinstance(value, int) and value > arrays:
             raise ValueError(f"{name}={value}: expected at most the {arrays} arrays of the weights")
+
+
+def _check_levels(model: FasterRCNN) -> None:
+    """Refuse anchors for other levels than the pyramid's, which the first image would find."""
+    layers = getattr(getattr(model.backbone, "config", None), "returned_layers", None)
+    if layers is None or not model.config.use_fpn:
+        return
+    sizes, stride = model.config.anchor_sizes, model.config.anchor_stride
+    nested = sizes if any(isinstance(size, tuple) for size in sizes or ()) else None
+    for name, value in (("anchor_sizes", nested), ("anchor_stride", stride)):
+        if isinstance(value, tuple) and len(value) != len(layers) + 1:
+            raise ValueError(
+                f"{name}={value!r}: expected one entry for each of the {len(layers) + 1} maps"
+            )
 
 
 def from_checkpoint(checkpoint: Checkpoint, **overrides: Unpack[Settings]) -> Detector:
@@ -161,7 +178,9 @@ def from_checkpoint(checkpoint: Checkpoint, **overrides: Unpack[Settings]) -> De
     """
     path, found = checkpoint.path, checkpoint.found
     with _helpful(str(path), overrides):
+        _check_counts({**found.detector, **overrides}, len(checkpoint.weights))
         model = build_model(found.model, found.backbone, found.detector, overrides)
+        _check_levels(model)
     with _helpful("", overrides):
         assign(model, checkpoint.weights, str(path))
     model.source = f"{path.name}: {found.note}"
@@ -195,7 +214,10 @@ def build_model(
         body = body_config(**{**given, **changes})
     if isinstance(names := options.get("class_names"), str):
         count = options.get("num_classes", config.get("num_classes"))
-        options["class_names"] = class_names_of(names, int(count or 0))
+        try:
+            options["class_names"] = class_names_of(names, int(count or 0))
+        except ValueError as error:
+            raise ValueError(f"class_names: {error}") from error
         if options["class_names"] == COCO_PERSON and config.get("num_keypoints") == len(
             COCO_KEYPOINTS
         ):

@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Protocol
 
 NORMS = ("batch", "frozen", "group")
+_LARGEST = 2**31 - 1
 
 
 class Rule(Protocol):
@@ -21,13 +22,14 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Whole:
-    """An integer of at least ``low``."""
+    """An integer of ``low`` to ``high``."""
 
     low: int = 1
+    high: int = _LARGEST
 
     def check(self, config: Any, name: str) -> None:
         """See :class:`Rule`."""
-        check_integer(config, name, self.low)
+        check_integer(config, name, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -160,18 +162,15 @@ def freeze_sequences(config: Any) -> None:
             object.__setattr__(config, item.name, deep)
 
 
-_LARGEST = 2**31 - 1
-
-
-def check_integer(config: Any, name: str, low: int) -> None:
-    """An integer of at least ``low``, and of 32 bits, as MLX's shapes are."""
+def check_integer(config: Any, name: str, low: int, high: int = _LARGEST) -> None:
+    """An integer of ``low`` to ``high``, by default of 32 bits, as MLX's shapes are."""
     value = getattr(config, name)
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}={value!r}: expected an integer, got {type(value).__name__}")
     if value < low:
         raise ValueError(f"{name}={value!r}: expected an integer of at least {low}")
-    if value > _LARGEST:
-        raise ValueError(f"{name}={value!r}: expected an integer of at most {_LARGEST}")
+    if value > high:
+        raise ValueError(f"{name}={value!r}: expected an integer of at most {high}")
 
 
 def check_number(config: Any, name: str, low: float, high: float = float("inf")) -> None:

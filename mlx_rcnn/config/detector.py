@@ -117,7 +117,7 @@ class FasterRCNNConfig:
     image_std: tuple[float, float, float] = setting((0.229, 0.224, 0.225), Sizes(Row(3)))
     channel_order: str = setting("rgb", Choice(("rgb", "bgr")))
     resize_rule: str = setting("torch", Choice(("torch", "pillow", "opencv")))
-    size_divisible: int = setting(32, Whole())
+    size_divisible: int = setting(32, Whole(high=1024))
     # region proposal network
     rpn_pre_nms_top_n_train: int = setting(2000, Whole())
     rpn_pre_nms_top_n_test: int = setting(1000, Whole())

@@ -114,6 +114,17 @@ def test_a_directory_takes_settings_too(here: Path, capsys) -> None:
     assert "with anchor_sizes=(8, 16): misshaped" in refused(
         capsys, "info", "--model", "model", "--set", "anchor_sizes=8,16"
     )
+    for setting, message in (
+        ("anchor_stride=4,8", "expected one entry for each of the 5 maps"),
+        ("anchor_sizes=(8,),(16,)", "expected one entry for each of the 5 maps"),
+        ("box_head_convs=100000000", "expected at most the"),
+        ("rpn_conv_depth=100000000", "expected at most the"),
+        ("size_divisible=100000", "at most 1024"),
+        ("res5_head=true", "expected a ResNetConfig"),
+        ("class_names=a,b", "class_names: a,b: 2 names, expected 3, or 4"),
+    ):
+        error = refused(capsys, "info", "--model", "model", "--set", setting)
+        assert message in error and "config.json" in error and len(error) < 700
     assert "state='ema' goes with a checkpoint file" in refused(
         capsys, "info", "--model", "model", "--state", "ema"
     )
