@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import math
+import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..config.categories import NEVER_ANNOTATED
+from ..config.categories import NEVER_ANNOTATED, class_names_of
 from ..data import DetectionDataset, open_dataset
-from ..evaluation import coco_metrics, collect, results_entries, voc_metrics
+from ..evaluation import coco_metrics, collect, read_results, results_entries, voc_metrics
 from ..evaluation.coco import load_evaluator
+from ..evaluation.table import metrics_table
 from ..messages import listing, one_line
 from ..outputs.coco import write_results
-from ..tables import display_width, pad
 from .errors import CommandError, load_model
 from .flags import model_settings
 from .preflight import check_writable, make_folders, set_device
 
 _DEFECTS_SHOWN = 10
-_MAIN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-_KEYPOINT = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
-# How the table calls COCO's kinds, which lie under a prefix of the metrics' names.
-_KINDS = {"": "box", "segm_": "mask", "keypoints_": "keypoint"}
+
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,12 +52,16 @@ def run(args: argparse.Namespace) -> int:
             load_evaluator()
         except ImportError as error:
             raise CommandError(str(error)) from error
-    dataset = _dataset(args)
-    if results is not None:
+    if args.predictions:
+        return _score_again(args)
+    dataset, problem = _opened(args)
+    if results is not None and dataset is not None:
         _check_not_data(args, results, dataset)
     model = load_model(args.model, args.dtype, model_settings(args))
-    if dataset.masks and not getattr(model, "needs_masks", True):  # boxes count
-        dataset = _dataset(args, masks=False)
+    if not getattr(model, "needs_masks", True) and (dataset is None or dataset.masks):
+        dataset = _dataset(args, masks=False)  # boxes count, whatever the masks are like
+    if dataset is None:
+        raise problem or CommandError(f"{args.data} cannot be opened")
     difference = _difference(model.class_names, dataset.class_names)
     dataset = _with_classes_of(model, dataset)
     if args.metric == "coco" and getattr(model, "needs_keypoints", False):
@@ -65,81 +69,78 @@ def run(args: argparse.Namespace) -> int:
     _complain(dataset)
     if results is not None:
         make_folders([results.parent])
-    collected = _collect(args, model, dataset)
-    # The results first: they are what took the time.
-    if results is not None:
+    with kept_until_scored(results) as kept:
+        collected = _collect(args, model, dataset)
+        # The detections first: they are what took the time.
         try:
-            write_results(results, results_entries(collected, dataset.category_ids))
+            write_results(kept, results_entries(collected, dataset.category_ids))
         except OSError as error:
-            raise CommandError(f"cannot write {results}: {error.strerror}", 1) from error
-    coco = args.metric == "coco"
-    found = coco_metrics(collected) if coco else voc_metrics(collected, args.metric)
-    print("\n".join([*table(found, args.metric), *difference]))
+            raise CommandError(f"cannot write {kept}: {error.strerror}", 1) from error
+        found = _score(args, collected, kept)
+    print("\n".join([*metrics_table(found, args.metric), *difference]))
     if results is not None:
         print(f"results: {results}")
     return 0
 
 
-def table(found: dict[str, Any], metric: str) -> list[str]:
-    """Lay metrics out as text.
+def _opened(args: argparse.Namespace) -> tuple[DetectionDataset | None, CommandError | None]:
+    """The data; or why not, where a model without masks may make nothing of it."""
+    try:
+        return _dataset(args), None
+    except CommandError as error:
+        if not args.strict or args.metric != "coco":
+            raise
+        _dataset(args, masks=False)  # its own defects are an error for every model
+        return None, error
+
+
+@contextmanager
+def kept_until_scored(results: Path | None) -> Iterator[Path]:
+    """Where detections are written before they are scored.
 
     Args:
-        found: what the evaluators give.
-        metric: ``"coco"``, ``"voc07"`` or ``"voc"``.
+        results: the file asked for, if one was.
 
-    Returns:
-        Lines: one a class, the metrics over all, and the speed.
+    Yields:
+        That file; else one in the system's temporary folder, which is removed once all is well.
     """
-    both = [f"{prefix}{key}" for prefix in _KINDS for key in ("AP", "AP50")]
-    columns = both if metric == "coco" else ["AP"]
-    rows = found["per_class"]
-    columns = [c for c in columns if any(c in row for row in rows.values())]
-    used = {name: row for name, row in rows.items() if row["objects"]}
-    width = max(map(display_width, [*used, "class"]))
-    heads = [_head(column) for column in columns]
-    widths = [max(len(head), 9) for head in heads]
-    cells = [f"  {head:>{size}}" for head, size in zip(heads, widths, strict=True)]
-    lines = [f"{'class':<{width}}  objects" + "".join(cells)]
-    for name, row in used.items():
-        cells = [f"  {_percent(row[c]):>{size}}" for c, size in zip(columns, widths, strict=True)]
-        lines.append(f"{pad(name, width)}  {row['objects']:>7}{''.join(cells)}")
-    lines.append("")
-    if metric == "coco":
-        lines += _coco_lines(found)
-    else:
-        kind = "11-point" if metric == "voc07" else "area"
-        lines.append(f"mAP at IoU 0.5 ({kind}) {_percent(found['mAP'])}")
-    images = found["images"]
-    lines.append(
-        f"{images} image{'s' * (images != 1)}, {found['objects']} objects, "
-        f"{found['detections']} detections; images per second: "
-        f"{found['images_per_second']:.2f} model"
-    )
-    return lines
+    if results is not None:
+        yield results
+        return
+    kept = Path(tempfile.gettempdir()) / f"mlx_rcnn-detections-{os.getpid()}.json"
+    yield kept
+    kept.unlink(missing_ok=True)
 
 
-def _head(column: str) -> str:
-    """A column's title: ``mask AP50`` of ``segm_AP50``; of boxes the metric alone."""
-    prefix, sign, metric = column.rpartition("_")
-    return f"{_KINDS[prefix + sign]} {metric}" if sign else metric
+def _score(args: argparse.Namespace, collected: Any, kept: Path) -> dict[str, Any]:
+    """The metrics; whatever happens to them, the detections are on the disk."""
+    try:
+        coco = args.metric == "coco"
+        return coco_metrics(collected) if coco else voc_metrics(collected, args.metric)
+    except Exception as error:  # of an evaluator that is not ours
+        raise CommandError(
+            f"{args.metric}'s metrics failed: {type(error).__name__}: {one_line(error)}; the "
+            f"detections are kept: --predictions {kept} scores them without predicting again", 1
+        ) from error  # fmt: skip
 
 
-def _coco_lines(found: dict[str, Any]) -> list[str]:
-    """Two lines a kind, of precision and of recall."""
-    kinds = {prefix: title for prefix, title in _KINDS.items() if f"{prefix}AP" in found}
-    width = max(map(len, [*kinds.values(), "mask"])) + 1
-    lines = []
-    for prefix, title in kinds.items():
-        names = _KEYPOINT if title == "keypoint" else _MAIN
-        shown = [f"{name} {_percent(found[prefix + name])}" for name in names]
-        half = len(shown) // 2
-        lines.append(f"{title:<{width}}{'  '.join(shown[:half])}")
-        lines.append(f"{'':<{width}}{'  '.join(shown[half:])}")
-    return lines
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.1f}"
+def _score_again(args: argparse.Namespace) -> int:
+    """Metrics of detections from a file, of which no model is needed."""
+    path = Path(args.predictions)
+    dataset = _dataset(args)
+    if args.class_names is not None:
+        try:
+            names = class_names_of(args.class_names, len(dataset.class_names))
+            dataset = dataset.with_classes(names)
+        except (OSError, ValueError) as error:
+            raise CommandError(one_line(error)) from error
+    _complain(dataset)
+    try:
+        collected = read_results(path, dataset)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"--predictions {one_line(error)}") from error
+    print("\n".join(metrics_table(_score(args, collected, path), args.metric)))
+    return 0
 
 
 def _dataset(args: argparse.Namespace, masks: bool | None = None) -> DetectionDataset:
@@ -235,6 +236,7 @@ def _collect(args: argparse.Namespace, model: Any, dataset: DetectionDataset) ->
             batch_size=args.batch_size,
             score_thresh=args.score_thresh,
             progress=len(dataset) > 1,
+            max_unreadable=args.max_unreadable,
         )
     except (OSError, ValueError) as error:  # an image that is damaged further down
         raise CommandError(one_line(error), 1) from error

@@ -26,7 +26,14 @@ def add_evaluate(commands: Any) -> None:
     parser.add_argument(
         "--data", required=True, metavar="PATH", help="folder in VOC layout, or COCO JSON file"
     )
-    add_model(parser)
+    what = parser.add_mutually_exclusive_group(required=True)
+    add_model(parser, what)
+    what.add_argument(
+        "--predictions",
+        metavar="FILE",
+        help="score the detections of a COCO results file, such as an earlier --json, in place of "
+        "a model's",
+    )
     add_class_names(parser)
     _add_data(parser.add_argument_group("what to measure on"))
     _add_metric(parser.add_argument_group("what to measure"))
@@ -49,6 +56,14 @@ def _add_data(group: Any) -> None:
     )
     group.add_argument(
         "--strict", action="store_true", help="defects in the data are an error (default: left out)"
+    )
+    group.add_argument(
+        "--max-unreadable",
+        type=fraction,
+        default=0.1,
+        metavar="X",
+        help="share of the images, 0 to 1, that may turn out unreadable and be left out; more stop "
+        "the evaluation (default: 0.1)",
     )
 
 

@@ -16,13 +16,16 @@ MODEL_HELP = (
 STYLES = ("pytorch", "caffe")
 
 
-def add_model(parser: Any) -> None:
+def add_model(parser: Any, choice: Any = None) -> None:
     """Add ``--model``, and what :func:`add_settings` adds.
 
     Args:
         parser: of a subcommand.
+        choice: a group of flags of which one must be given, ``--model`` among them. Default: none,
+            ``--model`` is required.
     """
-    parser.add_argument("--model", required=True, metavar="MODEL", help=MODEL_HELP)
+    where = parser if choice is None else choice
+    where.add_argument("--model", required=choice is None, metavar="MODEL", help=MODEL_HELP)
     add_settings(parser)
 
 

@@ -54,6 +54,8 @@ def number(value: Any) -> float | None:
 def mark(value: Any) -> bool | None:
     """A yes or no such as ``iscrowd``: 0, 1, true, false, those as text, and null for no.
 
+    Other numbers are a yes, as to pycocotools.
+
     Args:
         value: of any type.
 
@@ -63,7 +65,9 @@ def mark(value: Any) -> bool | None:
     text = str(value).strip().lower()
     if value is None or (isinstance(value, bool | int | float | str) and text in _NO):
         return False
-    return True if isinstance(value, bool | int | float | str) and text in _YES else None
+    if isinstance(value, int | float) and math.isfinite(value):
+        return bool(value)
+    return True if isinstance(value, str) and text in _YES else None
 
 
 def shown(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from .coco import coco_metrics, evaluate_coco
 from .collect import Collected, collect, results_entries
+from .results import read_results
 from .voc import evaluate_voc, voc_metrics
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "collect",
     "evaluate_coco",
     "evaluate_voc",
+    "read_results",
     "results_entries",
     "voc_metrics",
 ]

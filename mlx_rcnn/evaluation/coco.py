@@ -49,6 +49,7 @@ def evaluate_coco(
     score_thresh: float = 0.05,
     progress: bool = True,
     keypoint_sigmas: Sequence[float] | None = None,
+    max_unreadable: float = 0.1,
 ) -> dict[str, Any]:
     """COCO's box metrics of a model on a dataset, and those of masks or keypoints where both have.
 
@@ -59,6 +60,8 @@ def evaluate_coco(
         score_thresh: detections that score less are left out. Default: ``0.05``.
         progress: show a bar on standard error. Default: ``True``.
         keypoint_sigmas: see :func:`coco_metrics`.
+        max_unreadable: share of the images that may be left out, see :func:`collect`. Default:
+            ``0.1``.
 
     Returns:
         See :func:`coco_metrics`.
@@ -69,8 +72,9 @@ def evaluate_coco(
     """
     load_evaluator()  # before the work, not after
     collected = collect(
-        model, dataset, batch_size=batch_size, score_thresh=score_thresh, progress=progress
-    )
+        model, dataset, batch_size=batch_size, score_thresh=score_thresh, progress=progress,
+        max_unreadable=max_unreadable,
+    )  # fmt: skip
     return coco_metrics(collected, keypoint_sigmas)
 
 

@@ -127,21 +127,40 @@ def _readable(
 def _add(
     out: Collected, dataset: Any, i: int, sample: Any, prediction: dict[str, np.ndarray]
 ) -> int:
-    """Keep an image and its ground truth; its id here."""
+    """Keep an image and its ground truth; its number here."""
     height, width = sample.image.shape[:2]
-    image_id = len(out.images) + 1
-    out.images.append({"id": image_id, "height": height, "width": width})
-    out.ids.append(sample.image_id)
+    number = add_truth(out, dataset, i, (height, width), sample.image_id, sample.target)
     out.masks &= "masks" in prediction and "masks" in sample.target
     keypoints = _keypoints(prediction, sample.target)
-    out.keypoints = keypoints if image_id == 1 or out.keypoints == keypoints else None
-    if hasattr(dataset, "ground_truth"):
-        truth = dataset.ground_truth(i)
-    else:
-        truth = coco_annotations(sample.target)
-    for entry in truth:
-        out.truth.append({**entry, "id": len(out.truth) + 1, "image_id": image_id})
-    return image_id
+    out.keypoints = keypoints if number == 1 or out.keypoints == keypoints else None
+    return number
+
+
+def add_truth(
+    out: Collected, dataset: Any, i: int, size: tuple[int, int], own_id: int | str,
+    target: Any = None,
+) -> int:  # fmt: skip
+    """Add an image and its ground truth.
+
+    Args:
+        out: what is added to.
+        dataset: whose ``ground_truth(i)``, if it has that method, gives the annotations.
+        i: of the image.
+        size: its (height, width).
+        own_id: its id in the dataset.
+        target: its target, for a dataset without that method.
+
+    Returns:
+        The number of the image in ``out``, from 1.
+    """
+    height, width = size
+    number = len(out.images) + 1
+    out.images.append({"id": number, "height": height, "width": width})
+    out.ids.append(own_id)
+    own = hasattr(dataset, "ground_truth")
+    for entry in dataset.ground_truth(i) if own else coco_annotations(target):
+        out.truth.append({**entry, "id": len(out.truth) + 1, "image_id": number})
+    return number
 
 
 def _keypoints(prediction: dict[str, np.ndarray], target: dict[str, np.ndarray]) -> int | None:
@@ -182,9 +201,9 @@ def images_per_second(collected: Collected) -> float:
         collected: of :func:`collect`.
 
     Returns:
-        Images a second, without loading them and without scoring.
+        Images a second, without loading them and without scoring; NaN if nothing was predicted.
     """
-    return len(collected.images) / max(collected.seconds, 1e-9)
+    return len(collected.images) / collected.seconds if collected.seconds else float("nan")
 
 
 def summary(collected: Collected) -> dict[str, Any]:
@@ -194,11 +213,13 @@ def summary(collected: Collected) -> dict[str, Any]:
         collected: detections and ground truth.
 
     Returns:
-        ``class_names``, ``images``, ``objects``, ``detections`` and ``images_per_second``.
+        ``class_names``, ``images``, ``unreadable`` (left out), ``objects``, ``detections`` and
+        ``images_per_second``.
     """
     return {
         "class_names": list(collected.class_names),
         "images": len(collected.images),
+        "unreadable": len(collected.unreadable),
         "objects": sum(count_objects(collected).values()),
         "detections": len(collected.found),
         "images_per_second": images_per_second(collected),

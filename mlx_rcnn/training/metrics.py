@@ -35,11 +35,12 @@ class Summary(NamedTuple):
     peak_memory: int
 
 
-def coco_evaluation(batch_size: int) -> Evaluate | None:
+def coco_evaluation(batch_size: int, max_unreadable: float = 0.1) -> Evaluate | None:
     """COCO metrics of a model on a data set.
 
     Args:
         batch_size: images predicted at once.
+        max_unreadable: share of the images that may be left out. Default: ``0.1``.
 
     Returns:
         ``(model, dataset) -> metrics``, or ``None`` without faster-coco-eval (the extra ``eval``).
@@ -49,7 +50,7 @@ def coco_evaluation(batch_size: int) -> Evaluate | None:
     from ..evaluation import evaluate_coco
 
     return lambda model, dataset: evaluate_coco(
-        model, dataset, batch_size=batch_size, progress=False
+        model, dataset, batch_size=batch_size, progress=False, max_unreadable=max_unreadable
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ..files import replacing
+from ..inputs.images import ImageError
 from .metrics import SHOWN_SCORE
 
 TILE = 320  # pixels of a picture's longer side on the contact sheet
@@ -29,7 +30,7 @@ def contact_sheet(
         count: most images. Default: ``9``.
 
     Raises:
-        OSError: it cannot be written, or an image cannot be read.
+        OSError: it cannot be written. Images that cannot be read leave their place empty.
     """
     from ..outputs.draw import draw_detections, readable_scale
     from ..outputs.skeletons import skeleton_style
@@ -38,7 +39,10 @@ def contact_sheet(
     columns = math.ceil(math.sqrt(count))
     sheet = Image.new("RGB", (columns * TILE, math.ceil(count / columns) * TILE), "white")
     for place in range(count):
-        image = dataset[place * len(dataset) // count].image
+        try:
+            image = dataset[place * len(dataset) // count].image
+        except (ImageError, OSError):
+            continue  # evaluation names it
         [found] = model.predict(image)
         height, width = image.shape[:2]
         picture = draw_detections(

@@ -123,7 +123,7 @@ class Trainer:
         self.evaluate = evaluate
         if evaluate is None and val_set is not None:
             check_metric(config.metric, coco_names(model))
-            self.evaluate = coco_evaluation(config.batch_size)
+            self.evaluate = coco_evaluation(config.batch_size, config.max_unreadable)
             if self.evaluate is None:
                 self._say("no evaluation: pip install 'mlx-rcnn[eval]' gives COCO metrics")
         self.step, self.best = 0, None  # type: int, float | None
