@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import mlx_rcnn
 import tiny
+from annotated import coco_content, make_coco, make_voc, save_image, save_xml, voc_object
 from mlx_rcnn.cli.main import main
 from mlx_rcnn.data import open_dataset, report
 from mlx_rcnn.evaluation import evaluate_coco
-from tests.annotated import coco_content, make_coco, make_voc, save_image, save_xml, voc_object
+from mlx_rcnn.outputs.draw import draw_detections
 
 ODD = st.sampled_from(
     [
@@ -45,6 +47,35 @@ FAULTS = st.lists(
     ),
     max_size=4,
 )
+
+
+PICTURES = st.sampled_from(
+    ["whole"] * 4
+    + ["truncated", "empty", "text", "heic", "16 bits", "float", "turned", "cmyk", "exif", "gone"]
+)
+
+
+def spoil(path: Path, kind: str) -> None:
+    """Make an image file one of a kind that tools and cameras leave behind."""
+    data = path.read_bytes()
+    grey = np.linspace(0, 1, 8000, dtype=np.float32).reshape(80, 100)
+    if kind == "gone":
+        path.unlink()
+    elif kind in ("truncated", "empty"):
+        path.write_bytes(data[: len(data) // 2] if kind == "truncated" else b"")
+    elif kind in ("text", "heic"):
+        path.write_bytes(b"<html>" if kind == "text" else b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    elif kind == "16 bits":
+        Image.fromarray((grey * 4095).astype(np.uint16)).save(path, format="PNG")
+    elif kind == "float":
+        Image.fromarray(grey).save(path, format="TIFF")
+    elif kind == "cmyk":
+        Image.new("CMYK", (100, 80)).save(path, format="JPEG")
+    elif kind in ("turned", "exif"):
+        exif = Image.Exif()
+        exif[0x0112] = 6  # as held, a quarter turn
+        raw = exif.tobytes() if kind == "turned" else b"Exif\0\0nonsense"
+        Image.new("RGB", (80, 100)).save(path, format="JPEG", exif=raw)
 
 
 class Oracle:
@@ -90,13 +121,26 @@ def check(path, **options):
         for target in targets:
             assert np.isfinite(target["boxes"]).all()
             assert np.isfinite(target.get("keypoints", np.zeros(0))).all()
+        if len(dataset):
+            draw(dataset, targets[0])
         masks, keypoints = options.get("masks", False), options.get("keypoints", False)
         result = evaluate_coco(Oracle(dataset, masks, keypoints), dataset, progress=False)
         assert result["objects"] == objects
     assert before == {p: p.read_bytes() for p in path.parent.rglob("*") if p.is_file()}
 
 
-def check_coco(faults, masks, keypoints):
+def draw(dataset, target):
+    """What is annotated, in a picture of the size of the image."""
+    image, count = dataset[0].image, len(target["labels"])
+    found = {k: v for k, v in target.items() if k in ("boxes", "labels", "keypoints")}
+    found |= {"scores": np.ones(count, np.float32)}
+    if "masks" in target:
+        found["masks"] = target["masks"].astype(bool).reshape(count, *image.shape[:2])
+    picture = draw_detections(image, found, dataset.class_names)
+    assert picture.size == (image.shape[1], image.shape[0])
+
+
+def check_coco(faults, masks, keypoints, picture):
     content = coco_content()
     for category in content["categories"]:
         category.update(keypoints=["a", "b", "c"], skeleton=[[1, 2]])
@@ -106,14 +150,16 @@ def check_coco(faults, masks, keypoints):
         content[part][at % len(content[part])][key] = value
     with tempfile.TemporaryDirectory() as folder:
         path = make_coco(Path(folder), content)
+        spoil(next(iter(sorted(path.parent.rglob("*.jpg")))), picture)
         check(path, masks=masks, keypoints=keypoints)
 
 
-def check_voc(box, name, size, text, split):
+def check_voc(box, name, size, text, split, picture):
     with tempfile.TemporaryDirectory() as folder:
         root = make_voc(Path(folder, "voc"))
         save_image(root / "JPEGImages" / "odd.jpg")
         save_xml(root / "Annotations" / "odd.jpg.xml", voc_object(name, box), size=size)
+        spoil(root / "JPEGImages" / "odd.jpg", picture)
         (root / "ImageSets/Main/train.txt").write_bytes(text)
         check(root, split=split)
 
@@ -127,14 +173,16 @@ VOC = {
          b"gone\n", "a\nb".encode("utf-16"), b"\xff\x00"]
     ),
     "split": st.sampled_from([None, "train", "val", "test"]),
+    "picture": PICTURES,
 }  # fmt: skip
+pytestmark = pytest.mark.filterwarnings("ignore:.*taken as 12 bits")
 LOOSE = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
 
 
 @settings(max_examples=70, derandomize=True, **LOOSE)
-@given(FAULTS, st.booleans(), st.booleans())
-def test_any_coco_file(faults, masks, keypoints):
-    check_coco(faults, masks, keypoints)
+@given(FAULTS, st.booleans(), st.booleans(), PICTURES)
+def test_any_coco_file(faults, masks, keypoints, picture):
+    check_coco(faults, masks, keypoints, picture)
 
 
 @settings(max_examples=30, derandomize=True, **LOOSE)
@@ -145,9 +193,9 @@ def test_any_voc_folder(**case):
 
 @pytest.mark.slow
 @settings(max_examples=1600, **LOOSE)
-@given(FAULTS, st.booleans(), st.booleans())
-def test_many_coco_files(faults, masks, keypoints):
-    check_coco(faults, masks, keypoints)
+@given(FAULTS, st.booleans(), st.booleans(), PICTURES)
+def test_many_coco_files(faults, masks, keypoints, picture):
+    check_coco(faults, masks, keypoints, picture)
 
 
 @pytest.mark.slow
@@ -157,35 +205,70 @@ def test_many_voc_folders(**case):
     check_voc(**case)
 
 
-def check_commands(faults):
-    """The command line on such a file: two steps of training, and measuring."""
+def check_commands(path):
+    """The command line on such data: two steps of training, measuring, and drawn predictions."""
+    before = {p: p.read_bytes() for p in path.parent.rglob("*") if p.is_file()}
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder, "model")
+        mlx_rcnn.save(tiny.build(classes=3), model)
+        run = ["--output", str(Path(folder, "run")), "--epochs", "2", "--batch-size", "1"]
+        run += ["--warmup", "1", "--workers", "0"]
+        pictures = str(next(iter(path.parent.rglob("*.jpg"))).parent)
+        for command in (
+            ["train", "--data", str(path), *run],
+            ["evaluate", "--data", str(path)],
+            ["predict", pictures, "--out", str(Path(folder, "drawn"))],
+        ):
+            said = io.StringIO()
+            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+                code = main([*command, "--model", str(model)])
+            unreadable = command[0] == "predict" and code == 1 and "read" in said.getvalue()
+            assert code in (0, 2) or unreadable, said.getvalue()
+            assert said.getvalue().strip() and "Traceback" not in said.getvalue()
+    assert before == {p: p.read_bytes() for p in path.parent.rglob("*") if p.is_file()}
+
+
+def coco_commands(faults, picture):
     content = coco_content()
     for (part, key), at, value in faults:
         content[part][at % len(content[part])][key] = value
     with tempfile.TemporaryDirectory() as folder:
         path = make_coco(Path(folder, "data"), content)
-        before = {p: p.read_bytes() for p in path.parent.rglob("*") if p.is_file()}
-        model = Path(folder, "model")
-        mlx_rcnn.save(tiny.build(classes=3), model)
-        run = ["--output", str(Path(folder, "run")), "--epochs", "2", "--batch-size", "1"]
-        run += ["--warmup", "1", "--workers", "0"]
-        for command, options in (("train", run), ("evaluate", [])):
-            said = io.StringIO()
-            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-                code = main([command, "--data", str(path), "--model", str(model), *options])
-            assert code in (0, 2) and said.getvalue().strip(), said.getvalue()
-            assert "Traceback" not in said.getvalue()
-        assert before == {p: p.read_bytes() for p in path.parent.rglob("*") if p.is_file()}
+        spoil(next(iter(sorted(path.parent.rglob("*.jpg")))), picture)
+        check_commands(path)
+
+
+def voc_commands(box, name, size, text, split, picture):
+    with tempfile.TemporaryDirectory() as folder:
+        root = make_voc(Path(folder, "data", "voc"))
+        save_image(root / "JPEGImages" / "odd.jpg")
+        save_xml(root / "Annotations" / "odd.jpg.xml", voc_object(name, box), size=size)
+        spoil(root / "JPEGImages" / "odd.jpg", picture)
+        (root / "ImageSets/Main/train.txt").write_bytes(text)
+        check_commands(root)
 
 
 @settings(max_examples=12, derandomize=True, **LOOSE)
-@given(FAULTS)
-def test_commands_on_any_coco_file(faults):
-    check_commands(faults)
+@given(FAULTS, PICTURES)
+def test_commands_on_any_coco_file(faults, picture):
+    coco_commands(faults, picture)
+
+
+@settings(max_examples=8, derandomize=True, **LOOSE)
+@given(**VOC)
+def test_commands_on_any_voc_folder(**case):
+    voc_commands(**case)
 
 
 @pytest.mark.slow
 @settings(max_examples=40, **LOOSE)
-@given(FAULTS)
-def test_commands_on_many_coco_files(faults):
-    check_commands(faults)
+@given(FAULTS, PICTURES)
+def test_commands_on_many_coco_files(faults, picture):
+    coco_commands(faults, picture)
+
+
+@pytest.mark.slow
+@settings(max_examples=40, **LOOSE)
+@given(**VOC)
+def test_commands_on_many_voc_folders(**case):
+    voc_commands(**case)
