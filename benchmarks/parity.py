@@ -59,7 +59,7 @@ def compare(args: argparse.Namespace, folder: str) -> list[tuple[str, str, str, 
 
     import mlx_rcnn
     from mlx_rcnn.inputs.transform import preprocess
-    from mlx_rcnn.rpn.network import select_proposals
+    from mlx_rcnn.rpn.network import RPNOutputs, proposal_rule, select_proposals
     from reference import match_boxes, match_detections
 
     want = dict(np.load(f"{folder}/stages.npz"))
@@ -99,13 +99,13 @@ def compare(args: argparse.Namespace, folder: str) -> list[tuple[str, str, str, 
     n = want["input"].shape[0]
     sizes = mx.array(batch.sizes.astype(np.float32))
     strides = model.strides(maps, batch)
-    anchors = model.rpn.outputs(maps, strides.anchors).anchors
-    proposals = select_proposals(
+    anchors = model.anchors(maps, strides)
+    outputs = RPNOutputs(
         [mx.array(want[f"rpn_logits_{p}"]) for p in levels],
         [mx.array(want[f"rpn_deltas_{p}"]) for p in levels],
-        anchors, sizes, config.rpn_pre_nms_top_n_test, config.rpn_post_nms_top_n_test,
-        config.rpn_nms_thresh, config.rpn_score_thresh,
-    )  # fmt: skip
+        anchors,
+    )
+    proposals = select_proposals(outputs, sizes, proposal_rule(config))
     shares = []
     for i in range(n):
         ours = np.array(proposals.boxes[i])[np.array(proposals.valid[i])]

@@ -15,10 +15,11 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_rcnn import FasterRCNN, MaskRCNN
+from mlx_rcnn.heads import MaskBranch
 from mlx_rcnn.heads.rois import batch_rows
 from mlx_rcnn.inputs.transform import preprocess
 from mlx_rcnn.ops import paste_masks
-from mlx_rcnn.rpn.network import select_proposals
+from mlx_rcnn.rpn.network import proposal_rule, select_proposals
 from mlx_rcnn.structures import Batch
 from reference import match_boxes
 
@@ -109,7 +110,7 @@ def rpn_rows(
 ) -> list[Row]:
     """RPN outputs and proposals, both with the usual and with a lower cut of each level."""
     config = model.config
-    outputs = model.rpn.outputs(features, model.strides(features, batch).anchors)
+    outputs = model.rpn(features, model.anchors(features, model.strides(features, batch)))
     rows = []
     for kind, values, size in (("logits", outputs.logits, 3), ("deltas", outputs.deltas, 12)):
         worst = 0.0
@@ -119,11 +120,8 @@ def rpn_rows(
         rows.append(Row(f"RPN {kind}", worst, 2e-4))
     sizes = mx.array(batch.sizes.astype(np.float32))
     for suffix, most in (("", config.rpn_pre_nms_top_n_test), ("_pre200", 200)):
-        proposals = select_proposals(
-            *outputs, sizes, most, config.rpn_post_nms_top_n_test, config.rpn_nms_thresh,
-            config.rpn_score_thresh, config.rpn_min_size, 1000, config.rpn_ranking,
-            config.bbox_clamp_both,
-        )  # fmt: skip
+        rule = proposal_rule(config)._replace(pre_nms_top_n=most)
+        proposals = select_proposals(outputs, sizes, rule, 1000)
         ours = np.array(proposals.boxes[0])[np.array(proposals.valid[0])]
         theirs = golden[f"proposal_boxes{suffix}"]
         both = min(match_boxes(theirs, ours, MATCH_PX), match_boxes(ours, theirs, MATCH_PX))
@@ -135,9 +133,9 @@ def box_rows(
     model: FasterRCNN, features: list[mx.array], batch: Batch, golden: Golden
 ) -> list[Row]:
     """RoI features and the box head, on the golden proposals."""
-    scales = model.strides(features, batch).scales
+    stage = model.stage(features, model.strides(features, batch))
     rois = batch_rows(mx.array(golden["proposal_boxes"])[None])
-    pooled = model.pool(features, rois, scales, model.config.pool_size)
+    pooled = stage.pool(rois, model.config.pool_size)
     hidden = model.roi_heads.box_head(pooled)
     logits, deltas = (np.array(v) for v in model.roi_heads.box_predictor(hidden))
     logits, deltas = background_last(logits), background_last(deltas, 4)
@@ -186,11 +184,11 @@ def detection_rows(found: Mapping[str, np.ndarray], golden: Golden) -> list[Row]
 
 def mask_rows(model: MaskRCNN, features: list[mx.array], batch: Batch, golden: Golden) -> list[Row]:
     """RoI features, probabilities and areas of the masks, on the golden detections."""
-    scales = model.strides(features, batch).scales
+    stage = model.stage(features, model.strides(features, batch))
     rois = batch_rows(mx.array(golden["det_boxes_input"])[None])
-    pooled = model.pool(features, rois, scales, model.config.mask_pool_size)
+    pooled = stage.pool(rois, model.config.mask_pool_size)
     labels = mx.array(golden["det_classes"] + 1)
-    masks = np.array(mx.sigmoid(model._mask(features, rois, scales, labels)))
+    masks = np.array(mx.sigmoid(MaskBranch().outputs(stage, rois, labels)))
     error = np.abs(masks - golden["mask_probs"].astype(np.float32)).max()
     areas = area_errors(model, masks, golden["det_boxes"], golden)
     return [

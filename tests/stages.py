@@ -38,7 +38,7 @@ def run(model: FasterRCNN, images: list[np.ndarray], want: Stages) -> Stages:
     proposals = model.propose(features, batch, strides)
     theirs = [np.insert(want[f"proposals_{i}"], 0, i, axis=1) for i in range(len(images))]
     rois = mx.array(np.concatenate(theirs))
-    pooled = model.pool(features, rois, strides.scales, (7, 7))
+    pooled = model.stage(features, strides).pool(rois, (7, 7))
     scores, moves = model.roi_heads.box_predictor(model.roi_heads.box_head(pooled))
     out |= {"roi_features": pooled, "cls_logits": scores, "bbox_deltas": moves}
     stages = {name: np.array(value) for name, value in out.items()}

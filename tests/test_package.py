@@ -67,16 +67,15 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("inputs/pixels.py", None),  # files, PIL and NumPy come in
     ("inputs/transform.py", None),
     ("inputs/targets.py", None),  # NumPy comes in
-    ("models/faster_rcnn.py", "not_finite"),  # an error's text
-    ("models/faster_rcnn.py", "detect"),  # results leave the device here, once a batch
-    ("models/faster_rcnn.py", "to_results"),
-    ("models/mask_rcnn.py", "_mask_probabilities"),  # and masks, once they are known
-    ("models/mask_rcnn.py", "predict"),
-    ("models/keypoint_rcnn.py", "predict"),  # and heatmaps
+    ("models/results.py", "not_finite"),  # an error's text
+    ("models/steps.py", "detect"),  # results leave the device here, once a batch
+    ("models/results.py", "to_results"),
+    ("heads/mask.py", "_probabilities"),  # and masks, once they are known
+    ("heads/mask.py", "add_results"),
+    ("heads/keypoint.py", "add_results"),  # and heatmaps
     ("heads/rois.py", "rows_with_positives"),  # how many RoIs a branch gets
     ("heads/rois.py", "valid_rois"),
     ("models/strides.py", "image_strides"),  # NumPy sizes of images
-    ("models/training_pass.py", "draw_sizes"),  # of the images
     ("convert", None),  # checkpoints are NumPy until they are complete
     ("checkpoints/save.py", None),
     ("checkpoints/directory.py", "_digest"),  # what is written to disk

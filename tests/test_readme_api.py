@@ -53,4 +53,4 @@ def test_the_code_runs() -> None:
     config = got["configured"].config
     assert (config.anchor_sizes, config.pool_size, config.dropout) == ((64, 128, 256), (5, 5), 0.4)
     assert got["configured"].roi_heads.box_head.fc6.in_features == 5 * 5 * 128
-    assert got["configured"].rpn.anchors.per_cell == 6
+    assert got["configured"].rpn.head.num_anchors == 6

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
+from ..inputs.transform import keypoints_to_original
 from ..layers import Conv2d, ConvTranspose2d, conv_relu, upsample_bilinear
+from ..ops import heatmaps_to_keypoints, keypoint_probabilities
 from ..ops.losses import cross_entropy, normaliser
+from ..structures import Batch, Detections, Targets
+from .branch import Branch, Result, Stage
+from .rois import batch_rows, in_pieces, rows_of_targets, rows_with_positives, valid_rois
+from .sampling import SampledRoIs
 
 # A 3x3 convolution of 512 channels on 14x14 unfolds to 3.6 MB a RoI.
 ROIS_AT_ONCE = 32
@@ -100,3 +108,66 @@ def keypoint_loss(
     maps = logits.transpose(0, 3, 1, 2).reshape(count, -1)  # (R * K, s * s)
     error = cross_entropy(maps, cells.reshape(-1))
     return mx.sum(mx.where(valid.reshape(-1), error, 0.0)) / normaliser(mx.sum(valid), group)
+
+
+class KeypointBranch(Branch):
+    """Where each keypoint of each detection lies (He et al., 2017, section 5)."""
+
+    loss_name = "keypoint_loss"
+
+    def build(self, heads: Any, config: Any) -> None:
+        """See :meth:`Branch.build`."""
+        layers = config.keypoint_layers
+        heads.keypoint_head = KeypointRCNNHeads(config.feat_channels, layers)
+        heads.keypoint_predictor = KeypointRCNNPredictor(layers[-1], config.num_keypoints)
+
+    def outputs(self, stage: Stage, rois: mx.array) -> mx.array:
+        """Heatmaps (R, 56, 56, K) of RoIs (R, 5)."""
+        heads, size = stage.heads, stage.config.keypoint_pool_size
+
+        def run(piece: mx.array, _: slice) -> mx.array:
+            heatmaps: mx.array = heads.keypoint_predictor(
+                heads.keypoint_head(stage.pool(piece, size))
+            )
+            return heatmaps
+
+        return in_pieces(rois, ROIS_AT_ONCE, run)
+
+    def loss(
+        self, stage: Stage, rois: SampledRoIs, targets: Targets,
+        group: mx.distributed.Group | None,
+    ) -> mx.array:  # fmt: skip
+        """See :meth:`Branch.loss`."""
+        assert targets.keypoints is not None
+        most = rows_with_positives(rois)
+        flat, positive = batch_rows(rois.boxes[:, :most]), rois.positive[:, :most].reshape(-1)
+        logits = self.outputs(stage, flat)
+        row = rows_of_targets(rois, most, targets.keypoints.shape[1])
+        keypoints = targets.keypoints.reshape(-1, *targets.keypoints.shape[2:])[row]
+        safe = mx.where(positive[:, None], flat[:, 1:], mx.array([0.0, 0.0, 1.0, 1.0]))
+        cells, valid = keypoint_targets(keypoints, safe, logits.shape[1])
+        return keypoint_loss(logits, cells, valid & positive[:, None], group)
+
+    def add_results(
+        self, stage: Stage, detections: Detections, batch: Batch, results: Sequence[Result],
+        options: Mapping[str, Any],
+    ) -> None:  # fmt: skip
+        """Add ``keypoints`` and ``keypoints_scores``."""
+        chosen = valid_rois(detections)
+        count = stage.heads.keypoint_predictor.num_keypoints
+        heatmaps, boxes = np.zeros((0, 1, 1, count), np.float32), np.zeros((0, 4), np.float32)
+        if chosen is not None:
+            rois, _ = chosen
+            heatmaps = np.array(self.outputs(stage, rois))
+            boxes = np.array(rois[:, 1:])
+        keypoints, scores = heatmaps_to_keypoints(heatmaps, boxes)
+        if stage.config.keypoint_score == "probability":
+            scores = keypoint_probabilities(heatmaps, scores)
+        first = 0
+        for i, result in enumerate(results):
+            rows = slice(first, first + len(result["scores"]))
+            first = rows.stop
+            result["keypoints"] = keypoints_to_original(
+                keypoints[rows], batch.sizes[i], batch.original_sizes[i]
+            )
+            result["keypoints_scores"] = scores[rows]

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from ..layers import Conv2d, ConvTranspose2d, conv_norm, make_norm
+from ..ops import crop_masks, paste_masks
 from ..ops.losses import binary_cross_entropy, normaliser
+from ..structures import Batch, Detections, Targets
+from .branch import Branch, Result, Stage
+from .rois import batch_rows, in_pieces, rows_of_targets, rows_with_positives, valid_rois
+from .sampling import SampledRoIs
+
+MASK_THRESH = 0.5
 
 # A 3x3 convolution of 256 channels on 14x14 unfolds to 1.8 MB a RoI.
 ROIS_AT_ONCE = 64
@@ -104,3 +115,78 @@ def mask_loss(
     """
     error = mx.mean(binary_cross_entropy(logits, targets), axis=(1, 2))
     return mx.sum(mx.where(positive, error, 0.0)) / normaliser(mx.sum(positive), group)
+
+
+class MaskBranch(Branch):
+    """A mask of each detection (He et al., 2017)."""
+
+    loss_name = "mask_loss"
+
+    def build(self, heads: Any, config: Any) -> None:
+        """See :meth:`Branch.build`."""
+        inputs = heads.box_head.out_channels if config.res5_head else config.feat_channels
+        hidden, convs = config.mask_hidden_channels, config.mask_num_convs
+        heads.mask_head = MaskRCNNHeads(inputs, hidden, convs, config.mask_head_norm)
+        heads.mask_predictor = MaskRCNNPredictor(
+            hidden if convs else inputs, hidden, config.num_classes
+        )
+
+    def outputs(
+        self, stage: Stage, rois: mx.array, labels: mx.array | None = None,
+        valid: mx.array | None = None,
+    ) -> mx.array:  # fmt: skip
+        """Mask logits (R, 28, 28, C) of RoIs (R, 5), or (R, 28, 28) of one label each."""
+        heads, config = stage.heads, stage.config
+
+        def run(piece: mx.array, rows: slice) -> mx.array:
+            pooled = stage.pool(piece, config.mask_pool_size)
+            pooled = heads.box_head.features(pooled) if config.res5_head else pooled
+            x = heads.mask_head(pooled, None if valid is None else valid[rows])
+            predictor = heads.mask_predictor
+            logits: mx.array
+            logits = predictor(x) if labels is None else predictor.of_labels(x, labels[rows])
+            return logits
+
+        # A batch norm's statistics are those of all valid RoIs (R,): they must go at once.
+        whole = valid is not None and heads.mask_head.uses_batch
+        return in_pieces(rois, rois.shape[0] if whole else ROIS_AT_ONCE, run)
+
+    def loss(
+        self, stage: Stage, rois: SampledRoIs, targets: Targets,
+        group: mx.distributed.Group | None,
+    ) -> mx.array:  # fmt: skip
+        """See :meth:`Branch.loss`."""
+        assert targets.masks is not None
+        most = rows_with_positives(rois)
+        flat = batch_rows(rois.boxes[:, :most])
+        labels, positive = rois.labels[:, :most].reshape(-1), rois.positive[:, :most].reshape(-1)
+        logits = self.outputs(stage, flat, labels, positive)
+        masks = targets.masks.reshape(-1, *targets.masks.shape[2:])
+        row = rows_of_targets(rois, most, targets.masks.shape[1])
+        wanted = crop_masks(masks, row, flat[:, 1:], logits.shape[1])
+        return mask_loss(logits, mx.stop_gradient(wanted), positive, group)
+
+    def add_results(
+        self, stage: Stage, detections: Detections, batch: Batch, results: Sequence[Result],
+        options: Mapping[str, Any],
+    ) -> None:  # fmt: skip
+        """Add ``masks``, pasted into the image or, with ``masks="raw"``, as they are."""
+        found = self._probabilities(stage, detections)
+        first = 0
+        for result, size in zip(results, batch.original_sizes.tolist(), strict=True):
+            part = found[first : first + len(result["scores"])]
+            first += len(part)
+            if options.get("masks", "full") == "full":
+                rule = stage.config.mask_paste_rule
+                part = np.asarray(
+                    paste_masks(part, result["boxes"], tuple(size), MASK_THRESH, rule=rule)
+                )
+            result["masks"] = part
+
+    def _probabilities(self, stage: Stage, detections: Detections) -> np.ndarray:
+        """(sum of D, 28, 28) of the valid detections, image after image."""
+        side, chosen = stage.config.mask_out_size, valid_rois(detections)
+        if chosen is None:
+            return np.zeros((0, side, side), np.float32)
+        rois, labels = chosen
+        return np.array(mx.sigmoid(self.outputs(stage, rois, labels)))

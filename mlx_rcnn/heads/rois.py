@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..structures import BUCKET, Detections
-from . import SampledRoIs
+from .sampling import SampledRoIs
 
 
 def in_pieces(rois: mx.array, at_once: int, run: Callable[[mx.array, slice], mx.array]) -> mx.array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -70,6 +71,23 @@ def resized_size(height: int, width: int, config: FasterRCNNConfig) -> tuple[int
         h, w = height * scale, width * scale
     half = 0.0 if config.resize_rule == "torch" else 0.5
     return max(math.floor(h + half), 1), max(math.floor(w + half), 1)
+
+
+def draw_sizes(
+    images: Sequence[np.ndarray], config: FasterRCNNConfig, key: mx.array
+) -> list[tuple[int, int]] | None:
+    """(height, width) of each image at a ``min_size`` drawn for it; ``None`` if there is but one.
+
+    As torchvision's transform, which draws for each image too.
+    """
+    if isinstance(config.min_size, int):
+        return None
+    drawn = np.array(mx.random.randint(0, len(config.min_size), (len(images),), key=key))
+    sides = np.array(config.min_size)[drawn].tolist()
+    return [
+        resized_size(image.shape[0], image.shape[1], replace(config, min_size=side))
+        for image, side in zip(images, sides, strict=True)
+    ]
 
 
 def preprocess(

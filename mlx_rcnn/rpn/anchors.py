@@ -8,6 +8,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..config.detector import FasterRCNNConfig
+
 SINGLE_MAP_SIZES = (128, 256, 512)  # Faster R-CNN, section 3.1.1
 FINEST_LEVEL_SIZE = 32  # FPN, section 4.1: 32 on P2, doubling
 
@@ -112,6 +114,18 @@ class AnchorGenerator:
             shift = np.stack([*np.meshgrid(x, y)] * 2, axis=-1).reshape(-1, 1, 4)
             anchors.append(mx.array((shift + self.cell_anchors(level)).reshape(-1, 4)))
         return anchors
+
+
+def anchor_generator(config: FasterRCNNConfig) -> AnchorGenerator:
+    """The anchors of a config as it is now."""
+    return AnchorGenerator(
+        config.anchor_sizes,
+        config.aspect_ratios,
+        config.use_fpn,
+        config.anchor_stride,
+        config.anchor_rounding,
+        config.anchor_offset,
+    )
 
 
 def _check_levels(name: str, value: object, levels: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -15,7 +14,7 @@ from ..ops.losses import binary_cross_entropy, normaliser, smooth_l1
 from ..ops.matching import BELOW, match, sample
 from ..ops.nms import sort_scores, top_scores
 from ..structures import Proposals, Targets
-from .anchors import AnchorGenerator
+from .anchors import anchor_generator
 
 
 class RPNHead(nn.Module):
@@ -34,6 +33,12 @@ class RPNHead(nn.Module):
         ]
         self.cls_logits = Conv2d(in_channels, num_anchors, 1, std=0.01)
         self.bbox_pred = Conv2d(in_channels, 4 * num_anchors, 1, std=0.01)
+
+    @property
+    def num_anchors(self) -> int:
+        """Anchors a cell."""
+        count: int = self.cls_logits.weight.shape[0]
+        return count
 
     def __call__(self, features: list[mx.array]) -> tuple[list[mx.array], list[mx.array]]:
         """Raw outputs of each level.
@@ -63,114 +68,89 @@ class RPNOutputs(NamedTuple):
     anchors: list[mx.array]
 
 
-class RegionProposalNetwork(nn.Module):
-    """The head with its anchors and its rule for turning outputs into proposals.
+class ProposalRule(NamedTuple):
+    """Which anchors become proposals.
 
     Args:
-        config (FasterRCNNConfig): fields ``anchor_*``, ``aspect_ratios`` and ``rpn_*``.
+        pre_nms_top_n: best anchors kept of each level.
+        post_nms_top_n: proposals kept of each image, over all levels.
+        nms_thresh: IoU above which a proposal is suppressed.
+        score_thresh: least sigmoid of the objectness. Default: ``0``.
+        min_size: least width and height, which must be above 0 too. Default: ``1e-3``.
+        ranking: ``"torchvision"``, ``"detectron2"`` or ``"mmdetection"``, see
+            :class:`~mlx_rcnn.FasterRCNNConfig`. Default: ``"torchvision"``.
+        clamp_both: clamp log sizes from below too. Default: ``False``.
+    """
+
+    pre_nms_top_n: int
+    post_nms_top_n: int
+    nms_thresh: float
+    score_thresh: float = 0.0
+    min_size: float = 1e-3
+    ranking: str = "torchvision"
+    clamp_both: bool = False
+
+
+def proposal_rule(config: FasterRCNNConfig, training: bool = False) -> ProposalRule:
+    """The rule of a config as it is now, for prediction or for training."""
+    most = (
+        (config.rpn_pre_nms_top_n_train, config.rpn_post_nms_top_n_train)
+        if training
+        else (config.rpn_pre_nms_top_n_test, config.rpn_post_nms_top_n_test)
+    )
+    return ProposalRule(
+        *most, config.rpn_nms_thresh, config.rpn_score_thresh, config.rpn_min_size,
+        config.rpn_ranking, config.bbox_clamp_both,
+    )  # fmt: skip
+
+
+class RegionProposalNetwork(nn.Module):
+    """The network's layers; anchors and rules are made from the config where they are used.
+
+    Args:
+        config (FasterRCNNConfig): fields ``feat_channels``, ``anchor_sizes``, ``aspect_ratios`` and
+            ``rpn_conv_depth``.
     """
 
     def __init__(self, config: FasterRCNNConfig):
         super().__init__()
-        self.anchors = AnchorGenerator(
-            config.anchor_sizes,
-            config.aspect_ratios,
-            config.use_fpn,
-            config.anchor_stride,
-            config.anchor_rounding,
-            config.anchor_offset,
-        )
-        self.head = RPNHead(config.feat_channels, self.anchors.per_cell, config.rpn_conv_depth)
-        self.nms_thresh, self.score_thresh = config.rpn_nms_thresh, config.rpn_score_thresh
-        self.min_size, self.ranking = config.rpn_min_size, config.rpn_ranking
-        self.clamp_both = config.bbox_clamp_both
+        per_cell = anchor_generator(config).per_cell
+        self.head = RPNHead(config.feat_channels, per_cell, config.rpn_conv_depth)
 
-    def outputs(
-        self,
-        features: list[mx.array],
-        strides: Sequence[Sequence[tuple[float, float]]],
-    ) -> RPNOutputs:
-        """The head's raw outputs and the anchors they belong to.
+    def __call__(self, features: list[mx.array], anchors: list[mx.array]) -> RPNOutputs:
+        """The head's raw outputs with the anchors they belong to.
 
         Args:
             features: maps (N, h, w, C), finest first.
-            strides: (down, right) of each level in pixels of the network input; for each image, or
-                one entry for all of them.
+            anchors: of each, (n, 4) or (N, n, 4).
         """
-        sizes = [(f.shape[1], f.shape[2]) for f in features]
-        each = [self.anchors.grid(sizes, one) for one in strides]
-        anchors = each[0] if len(each) == 1 else [mx.stack([*v]) for v in zip(*each, strict=True)]
         return RPNOutputs(*self.head(features), anchors)
-
-    def select(
-        self,
-        outputs: RPNOutputs,
-        sizes: mx.array,
-        pre_nms_top_n: int,
-        post_nms_top_n: int,
-        rounds: int | None = None,
-    ) -> Proposals:
-        """Proposals of a batch.
-
-        Args:
-            outputs: of :meth:`outputs`.
-            sizes (N, 2): (height, width) of the unpadded images, to which boxes are clipped.
-            pre_nms_top_n: best anchors kept of each level.
-            post_nms_top_n: proposals kept of each image, over all levels.
-            rounds: of :func:`~mlx_rcnn.ops.nms_mask`.
-
-        Returns:
-            P = ``post_nms_top_n`` proposals an image (fewer if there are fewer anchors).
-        """
-        return select_proposals(
-            *outputs, sizes, pre_nms_top_n, post_nms_top_n,
-            self.nms_thresh, self.score_thresh, self.min_size, rounds, self.ranking,
-            self.clamp_both,
-        )  # fmt: skip
 
 
 def select_proposals(
-    logits: list[mx.array],
-    deltas: list[mx.array],
-    anchors: list[mx.array],
-    sizes: mx.array,
-    pre_nms_top_n: int,
-    post_nms_top_n: int,
-    nms_thresh: float,
-    score_thresh: float = 0.0,
-    min_size: float = 1e-3,
-    rounds: int | None = None,
-    ranking: str = "torchvision",
-    clamp_both: bool = False,
+    outputs: RPNOutputs, sizes: mx.array, rule: ProposalRule, rounds: int | None = None
 ) -> Proposals:
     """The best anchors of each level, decoded, clipped, and suppressed within their level.
 
     As ``filter_proposals`` of torchvision's ``RegionProposalNetwork``.
 
     Args:
-        logits: objectness (N, n) of each level.
-        deltas: regressions (N, n, 4) of each level.
-        anchors: (n, 4), or (N, n, 4), of each level, xyxy pixels of the network input.
-        sizes (N, 2): (height, width) of the unpadded images.
-        pre_nms_top_n: anchors kept of each level.
-        post_nms_top_n: proposals kept of each image.
-        nms_thresh: IoU above which a proposal is suppressed.
-        score_thresh: least sigmoid of the objectness. Default: ``0``.
-        min_size: least width and height, which must be above 0 too. Default: ``1e-3``.
+        outputs: of the network; anchors are xyxy pixels of the network input.
+        sizes (N, 2): (height, width) of the unpadded images, to which boxes are clipped.
+        rule: which anchors count.
         rounds: of :func:`~mlx_rcnn.ops.nms_mask`.
-        ranking: ``"torchvision"``, ``"detectron2"`` or ``"mmdetection"``, see
-            :class:`~mlx_rcnn.FasterRCNNConfig`.
-        clamp_both: clamp log sizes from below too. Default: ``False``.
 
     Returns:
-        The proposals, by falling score.
+        P = ``rule.post_nms_top_n`` proposals an image (fewer if there are fewer anchors), by
+        falling score.
     """
-    most = min(pre_nms_top_n, max(a.shape[-2] for a in anchors))
-    by_logit = ranking == "detectron2"
+    logits, deltas, anchors = outputs
+    most = min(rule.pre_nms_top_n, max(a.shape[-2] for a in anchors))
+    by_logit = rule.ranking == "detectron2"
     boxes, scores, ranks, valid = [], [], [], []
     for level_logits, level_deltas, level_anchors in zip(logits, deltas, anchors, strict=True):
         n = level_anchors.shape[-2]
-        level_ranks = mx.sigmoid(level_logits) if ranking == "mmdetection" else level_logits
+        level_ranks = mx.sigmoid(level_logits) if rule.ranking == "mmdetection" else level_logits
         best = top_scores(level_ranks, min(most, n))  # (N, k)
         delta = mx.take_along_axis(level_deltas, best[..., None], axis=1)
         anchor = (
@@ -178,12 +158,12 @@ def select_proposals(
             if level_anchors.ndim == 2
             else mx.take_along_axis(level_anchors, best[..., None], axis=1)
         )
-        box = decode_boxes(delta, anchor, clip_below=clamp_both)
+        box = decode_boxes(delta, anchor, clip_below=rule.clamp_both)
         box = clip_boxes(box, sizes)
         logit = mx.take_along_axis(level_logits, best, axis=1)
         score = mx.sigmoid(logit)
         side = box[..., 2:] - box[..., :2]
-        ok = mx.all((side >= min_size) & (side > 0), axis=-1) & (score >= score_thresh)
+        ok = mx.all((side >= rule.min_size) & (side > 0), axis=-1) & (score >= rule.score_thresh)
         room = most - best.shape[1]  # every level gets equal length
         boxes.append(mx.pad(box, [(0, 0), (0, room), (0, 0)]))
         scores.append(mx.pad(score, [(0, 0), (0, room)]))
@@ -194,12 +174,12 @@ def select_proposals(
         mx.stack(v, axis=1) for v in (boxes, scores, ranks, valid)
     )
     keep, exact = nms_mask(
-        box.reshape(images * levels, most, 4), ok.reshape(images * levels, most), nms_thresh,
+        box.reshape(images * levels, most, 4), ok.reshape(images * levels, most), rule.nms_thresh,
         rounds=rounds,
     )  # fmt: skip
     keep = keep.reshape(images, levels * most)
     score, rank = (v.reshape(images, levels * most) for v in (score, rank))
-    best = sort_scores(mx.where(keep, rank, -mx.inf))[:, :post_nms_top_n]
+    best = sort_scores(mx.where(keep, rank, -mx.inf))[:, : rule.post_nms_top_n]
     return Proposals(
         mx.take_along_axis(box.reshape(images, -1, 4), best[..., None], axis=1),
         mx.take_along_axis(score, best, axis=1),
@@ -218,7 +198,7 @@ def rpn_losses(
     divided by their number.
 
     Args:
-        outputs: of :meth:`RegionProposalNetwork.outputs`.
+        outputs: of :class:`RegionProposalNetwork`.
         targets: in pixels of the network input.
         config: the fields ``rpn_*_iou_thresh``, ``rpn_batch_size_per_image`` and
             ``rpn_positive_fraction``.
@@ -246,8 +226,8 @@ def rpn_losses(
         classification = classification + mx.sum(mx.where(chosen.valid, error, 0.0))
         # Rows that are not positive aim at their own anchor: finite, and then left out.
         target = targets.boxes[i][mx.maximum(matched[chosen.rows], 0)]
-        goal = encode_boxes(mx.where(positive, target, anchor), anchor)
-        error = smooth_l1(deltas[i][chosen.rows], goal)
+        regression_targets = encode_boxes(mx.where(positive, target, anchor), anchor)
+        error = smooth_l1(deltas[i][chosen.rows], regression_targets)
         regression = regression + mx.sum(mx.where(positive, error, 0.0))
         count = count + mx.sum(chosen.valid)
     count = normaliser(count, group)

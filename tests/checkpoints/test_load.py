@@ -123,7 +123,7 @@ def test_half_precision_runs_near_float32(saved: Path, small_model: Models, dtyp
     strides = full.strides(maps, batch)
     proposals = full.propose(maps, batch, strides)
     both = ((full, maps), (model, halves))
-    outputs = [x.box_outputs(f, proposals, strides.scales) for x, f in both]
+    outputs = [x.box_outputs(x.stage(f, strides), proposals) for x, f in both]
     assert all(value.dtype == mx.float32 for value in outputs[1])
     for want, got in (*zip(maps, halves, strict=True), *zip(*outputs, strict=True)):
         error = mx.abs(want - got.astype(mx.float32)).max() / mx.abs(want).max()

@@ -102,7 +102,7 @@ def test_other_anchors_by_override(folder: Path, small_state: Callable[[str], St
     path = put(folder, state)
     refused(path, "misshaped 'rpn.head.cls_logits.weight")
     model = mlx_rcnn.load(path, anchor_sizes=[[s, 1.5 * s] for s in (32, 64, 128, 256, 512)])
-    assert model.rpn.anchors.per_cell == 6
+    assert model.rpn.head.num_anchors == 6
 
 
 def test_wrong_weights_in_a_file(folder: Path, small_state: Callable[[str], State]) -> None:

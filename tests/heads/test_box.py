@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_rcnn.heads import select_detections
+from mlx_rcnn.heads import DetectionRule, select_detections
 from mlx_rcnn.structures import Proposals
 from reference import slow_clip, slow_decode, slow_nms
 
@@ -22,9 +22,11 @@ def as_proposals(boxes, valid=None):
     return Proposals(boxes, mx.zeros(boxes.shape[:2]), ok, mx.array(True))
 
 
-def select(logits, deltas, boxes, sizes, *args, valid=None, **options):
+def select(logits, deltas, boxes, sizes, *args, valid=None, candidates=1024, rounds=None, **rest):
+    rule = DetectionRule(*args, **rest)
     logits, deltas, sizes = (mx.array(np.asarray(v, np.float32)) for v in (logits, deltas, sizes))
-    return select_detections(logits, deltas, as_proposals(boxes, valid), sizes, *args, **options)
+    found = as_proposals(boxes, valid)
+    return select_detections(logits, deltas, found, sizes, rule, candidates, rounds)
 
 
 def rows_of(detections, image):
@@ -142,7 +144,7 @@ def test_oracle(
     arrays = random_image(seed, count, classes, agnostic)
     expected = slow_detections(*arrays, (60, 80), score, overlap, top_k, weights, min_size)
     batch = [v[None] for v in arrays]
-    options = {"bbox_reg_weights": weights, "min_size": min_size, "rounds": 100}
+    options = {"reg_weights": weights, "min_size": min_size, "rounds": 100}
     result = select(*batch, [[60, 80]], score, overlap, top_k, **options)
     assert result.exact.item()
     pairs = count * (classes - 1)

@@ -39,7 +39,7 @@ def test_any_backbone(levels: int, pyramid: bool) -> None:
         with pytest.raises(ValueError, match="use_fpn=True: expected a list of maps"):
             model.predict(photo())
         return
-    assert model.rpn.anchors.per_cell == (3 if pyramid else 9)
+    assert model.rpn.head.num_anchors == (3 if pyramid else 9)
     found = model.predict([photo(), photo("stop.jpg")])
     check(found[0], 220, 330, classes=3)
     assert len(found[0]["scores"]) > 0

@@ -47,7 +47,7 @@ def test_builders(name: str) -> None:
     assert type(model) is cls
     assert (config.num_classes, config.use_fpn, config.hidden_dim) == (21, True, 1024)
     assert model.backbone.config == ResNetFPNConfig(depth=depth, num_classes=1000)
-    assert model.rpn.anchors.per_cell == 3
+    assert model.rpn.head.num_anchors == 3
     assert model.class_names is None and model.source is None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Callable
 from itertools import product
@@ -18,10 +17,9 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_rcnn import FasterRCNN, ResNetFPNConfig
 from mlx_rcnn.heads import rois as roi_branch
 from mlx_rcnn.inputs import targets as targets_module
-from mlx_rcnn.models.training_pass import draw_sizes
+from mlx_rcnn.inputs.transform import draw_sizes
 from small import photo
 
-training = importlib.import_module("mlx_rcnn.models.training_pass")
 Models = Callable[..., FasterRCNN]
 KINDS = ("faster_rcnn", "mask_rcnn")
 PARTS = ("rpn_cls_loss", "rpn_reg_loss", "roi_cls_loss", "roi_reg_loss")
@@ -243,13 +241,13 @@ def test_gradients_against_differences(
     model = fresh_model("mask_rcnn", **EVERYTHING, min_size=48)
     model.eval()
     held: list[Any] = []
-    propose = training.training_proposals
+    propose = FasterRCNN.training_proposals
 
     def once(*arguments: Any) -> Any:
         held.extend([] if held else [propose(*arguments)])
         return held[0]
 
-    monkeypatch.setattr(training, "training_proposals", once)
+    monkeypatch.setattr(FasterRCNN, "training_proposals", once)
     losses_of(model)
     _, gradients = gradients_of(model, IMAGES, SOME)
     values = dict(tree_flatten(model.parameters()))

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from mlx_rcnn import FasterRCNN, MaskRCNN, ResNetFPNConfig
+from mlx_rcnn.heads import MaskBranch
+from mlx_rcnn.heads.detections import detection_rule
+from mlx_rcnn.heads.rois import batch_rows
 from mlx_rcnn.inputs.transform import preprocess
-from mlx_rcnn.models import mask_rcnn
-from mlx_rcnn.models.faster_rcnn import batch_rows, inference
+from mlx_rcnn.layers import inference
 from mlx_rcnn.ops import paste_masks
 from mlx_rcnn.structures import Batch
 from small import MASK_OPTIONS, OPTIONS, check, near, photo, same
@@ -61,14 +63,14 @@ def test_each_mask_is_of_its_own_class_and_box(model: MaskRCNN) -> None:
     batch = preprocess(IMAGES[:2], model.config)
     found = model.predict(IMAGES[:2], masks="raw")
     net = inference(model)
-    features, scales, detections = net.detect(batch, (0.05, 0.5, 100))
+    detections, stage = net.detect(batch, detection_rule(model.config, 0.05, 0.5, 100))
     for i, result in enumerate(found):
         rows = np.flatnonzero(np.array(detections.valid[i]))
         assert len(rows) == len(result["masks"])
         for place, row in list(enumerate(rows))[::9]:
             box = detections.boxes[i, int(row)].reshape(1, 4)
             roi = mx.concatenate([mx.full((1, 1), i), box], axis=1)
-            logits = np.array(net._mask(features, roi, scales))[0]
+            logits = np.array(MaskBranch().outputs(stage, roi))[0]
             expected = 1 / (1 + np.exp(-logits[..., result["labels"][place]]))
             np.testing.assert_allclose(result["masks"][place], expected, atol=1e-4)
 
@@ -118,7 +120,7 @@ def test_top_k_and_wrong_masks(model: MaskRCNN, full) -> None:
 def test_chunks_of_rois_change_nothing(
     model: MaskRCNN, full, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mask_rcnn, "ROIS_AT_ONCE", 7)
+    monkeypatch.setattr("mlx_rcnn.heads.mask.ROIS_AT_ONCE", 7)
     near(full[0], model.predict(IMAGES)[0])
 
 
@@ -135,7 +137,7 @@ def test_raw_outputs(model: MaskRCNN, small_model: Models) -> None:
     strides = model.strides(features, batch)
     proposals = model.propose(features, batch, strides)
     roi = batch_rows(proposals.boxes)[rows + 3 : rows + 4]
-    expected = model._mask(features, roi, strides.scales)
+    expected = MaskBranch().outputs(model.stage(features, strides), roi)
     assert mx.allclose(masks[1, 3], expected[0], atol=1e-4)
 
 

@@ -15,8 +15,7 @@ import mlx_rcnn
 from mlx_rcnn import FasterRCNN, ResNetFPNConfig
 from mlx_rcnn.data import ShapesDataset
 from mlx_rcnn.evaluation import evaluate_coco
-from mlx_rcnn.models.strides import image_strides
-from mlx_rcnn.rpn.network import RegionProposalNetwork
+from mlx_rcnn.models.strides import Strides, image_strides
 from mlx_rcnn.structures import Batch
 from mlx_rcnn.training import TrainConfig, fit
 from small import photo, torch_state, untrained
@@ -76,21 +75,21 @@ def test_a_step_uses_what_prediction_uses(rule: str, monkeypatch: pytest.MonkeyP
     model = build(stride_rule=rule, min_size=1, max_size=1, dropout=0.0)
     shapes = [(20, 31), (70, 90), (131, 140), (300, 80)]
     seen: list[tuple] = []
-    outputs, pool = RegionProposalNetwork.outputs, FasterRCNN.pool
+    anchors_of, stage = FasterRCNN.anchors, FasterRCNN.stage
 
-    def outputs_seen(self, features, strides):
-        seen.append(("anchors", strides))
-        return outputs(self, features, strides)
+    def anchors_seen(self, features, strides):
+        seen.append(("anchors", strides.anchors))
+        return anchors_of(self, features, strides)
 
-    def pool_seen(self, features, rois, scales, size):
-        seen.append(("scales", scales))
-        return pool(self, features, rois, scales, size)
+    def stage_seen(self, features, strides):
+        seen.append(("scales", strides.scales))
+        return stage(self, features, strides)
 
     def as_given(height, width, config):
         return height, width
 
-    monkeypatch.setattr(RegionProposalNetwork, "outputs", outputs_seen)
-    monkeypatch.setattr(FasterRCNN, "pool", pool_seen)
+    monkeypatch.setattr(FasterRCNN, "anchors", anchors_seen)
+    monkeypatch.setattr(FasterRCNN, "stage", stage_seen)
     monkeypatch.setattr("mlx_rcnn.inputs.transform.resized_size", as_given)
     images = [np.zeros((*shape, 3), np.uint8) for shape in shapes]
     targets = [{"boxes": [[2.0, 2, 15, 18]], "labels": [1]}] * len(images)
@@ -112,9 +111,9 @@ def test_pooling_by_each_images_own_scale() -> None:
     rois = mx.concatenate(
         [mx.concatenate([mx.full((3, 1), float(i)), boxes], axis=1) for i in (0, 1)]
     )
-    both = model.pool(maps, rois, [first, second], (7, 7))
+    both = model.stage(maps, Strides([], [first, second])).pool(rois, (7, 7))
     for i, scales in enumerate((first, second)):
-        alone = model.pool(maps, rois[3 * i : 3 * i + 3], [scales], (7, 7))
+        alone = model.stage(maps, Strides([], [scales])).pool(rois[3 * i : 3 * i + 3], (7, 7))
         assert mx.array_equal(both[3 * i : 3 * i + 3], alone)
 
 

@@ -67,21 +67,23 @@ def test_every_stage(models: Models, kind: str) -> None:
     batch = preprocess([blobs(203, 250)], model.config)
     assert batch.pixels.shape == (1, 203, 250, 3)  # not padded
     features = model.features(batch.pixels)
+    strides = model.strides(features, batch)
     assert len(features) == 1
     np.testing.assert_allclose(nchw(features[0])[0, ::3], want["map"], atol=2e-4)
-    outputs = model.rpn.outputs(features, model.strides(features, batch).anchors)
+    outputs = model.rpn(features, model.anchors(features, strides))
     for values, name, size in ((outputs.logits, "logits", 1), (outputs.deltas, "deltas", 4)):
         # ours go by ratio and then size, theirs by size and then ratio
         grid = np.array(values[0]).reshape(13, 16, 3, 5, size).transpose(3, 2, 4, 0, 1)
         ours = grid.reshape(-1, 13, 16)[::3]
         np.testing.assert_allclose(ours, want[f"rpn_{name}"], atol=2e-4)
-    proposals = model.propose(features, batch, model.strides(features, batch))
+    proposals = model.propose(features, batch, strides)
     boxes = np.array(proposals.boxes[0])[np.array(proposals.valid[0])]
     assert match_boxes(want["proposals"], boxes, 0.5) >= 0.99
     assert match_boxes(boxes, want["proposals"], 0.5) >= 0.99
     theirs = mx.array(want["proposals"])[None]
     given = Proposals(theirs, mx.ones((1, 1000)), mx.ones((1, 1000), mx.bool_), mx.array(True))
-    logits, deltas = (np.array(v[0, :50]) for v in model.box_outputs(features, given, [(1 / 16,)]))
+    stage = model.stage(features, strides)
+    logits, deltas = (np.array(v[0, :50]) for v in model.box_outputs(stage, given))
     np.testing.assert_allclose(background_last(logits), want["cls_logits"], atol=1e-3)
     np.testing.assert_allclose(background_last(deltas, 4), want["box_deltas"], atol=5e-4)
 

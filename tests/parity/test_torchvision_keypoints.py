@@ -18,7 +18,7 @@ from mlx_rcnn.convert.libraries.architecture import Hints
 from mlx_rcnn.convert.libraries.recognise import recognise
 from mlx_rcnn.convert.libraries.torchvision import RULES
 from mlx_rcnn.convert.rename import rename
-from mlx_rcnn.heads import keypoint_targets
+from mlx_rcnn.heads import KeypointBranch, keypoint_targets
 from mlx_rcnn.inputs.transform import keypoints_to_original, preprocess
 from mlx_rcnn.ops import heatmaps_to_keypoints
 from recipe import GOLDENS, fill, fill_alive, shapes
@@ -72,11 +72,11 @@ def test_keypoints_of_the_same_boxes() -> None:
     net, images = model(), [photo(name) for name in PHOTOS]
     batch = preprocess(images, net.config)
     features = net.features(batch.pixels)
-    scales = net.strides(features, batch).scales
+    stage = net.stage(features, net.strides(features, batch))
     for i in range(len(images)):
         golden, size, original = part(f"found/{i}"), batch.sizes[i], batch.original_sizes[i]
         rois = mx.array(np.insert(golden["rois"], 0, i, axis=1))
-        heatmaps = np.array(net._keypoints(features, rois, scales))
+        heatmaps = np.array(KeypointBranch().outputs(stage, rois))
         keypoints, scores = heatmaps_to_keypoints(heatmaps, golden["rois"])
         keypoints = keypoints_to_original(keypoints, size, original)
         assert np.abs(scores - golden["keypoints_scores"]).max() <= 1e-3

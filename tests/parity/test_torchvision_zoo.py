@@ -74,7 +74,6 @@ def test_a_file_gives_what_the_builder_builds(model: Models, name: str) -> None:
     names = {"class_names": loaded.class_names, "stride_rule": "torchvision"}
     assert loaded.config == type(expected)(expected.config, **names).config
     assert loaded.backbone.config == expected.backbone.config
-    assert repr(loaded.rpn.anchors.__dict__) == repr(expected.rpn.anchors.__dict__)
 
 
 @pytest.mark.parametrize("name", WITH_STAGES)

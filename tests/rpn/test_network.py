@@ -9,7 +9,15 @@ from mlx.utils import tree_flatten
 
 from mlx_rcnn import FasterRCNNConfig
 from mlx_rcnn.ops import decode_boxes
-from mlx_rcnn.rpn.network import RegionProposalNetwork, RPNHead, select_proposals
+from mlx_rcnn.rpn.anchors import anchor_generator
+from mlx_rcnn.rpn.network import (
+    ProposalRule,
+    RegionProposalNetwork,
+    RPNHead,
+    RPNOutputs,
+    proposal_rule,
+    select_proposals,
+)
 from reference import fill_ours, last_noise, slow_clip, slow_conv, slow_decode, slow_nms
 
 GOLDEN = np.load(Path(__file__).parents[1] / "goldens" / "ops_torchvision.npz")
@@ -125,11 +133,17 @@ def test_head_structure():
     assert logits[0].dtype == deltas[0].dtype == mx.float32
 
 
+def proposals_of(logits, deltas, anchors, sizes, *args, rounds=None, **options):
+    """What is selected by the rule of the other arguments."""
+    rule = ProposalRule(*args, **options)
+    return select_proposals(RPNOutputs(logits, deltas, anchors), sizes, rule, rounds)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_proposals_are_torchvisions(case):
     levels, sizes = golden_inputs()
     pre, post, overlap, score = CASES[case]
-    proposals = select_proposals(*levels, sizes, pre, post, overlap, score, rounds=1000)
+    proposals = proposals_of(*levels, sizes, pre, post, overlap, score, rounds=1000)
     assert proposals.exact.item()
     for i in (0, 1):
         boxes, scores = rows_of(proposals, i)
@@ -147,7 +161,7 @@ def test_proposals_by_hand():
     logits = [mx.array([[1.0, 2.0, 0.0]]), mx.array([[0.5, 3.0]])]
     deltas = [mx.zeros((1, 3, 4)), mx.zeros((1, 2, 4))]
     sizes = mx.array([[30.0, 50]])
-    result = select_proposals(logits, deltas, anchors, sizes, 10, 10, 0.5)
+    result = proposals_of(logits, deltas, anchors, sizes, 10, 10, 0.5)
     boxes, scores = rows_of(result, 0)
     assert boxes.tolist() == [a, a, [40, 20, 50, 30]]
     np.testing.assert_allclose(scores, 1 / (1 + np.exp([-2.0, -0.5, 0.0])), rtol=1e-6)
@@ -162,7 +176,7 @@ def test_proposals_by_hand():
         ({"min_size": 10.01}, []),
     ):
         settings_ = {"pre_nms_top_n": 10, "post_nms_top_n": 10, "nms_thresh": 0.5, **options}
-        result = select_proposals(logits, deltas, anchors, sizes, **settings_)
+        result = proposals_of(logits, deltas, anchors, sizes, **settings_)
         assert rows_of(result, 0)[0].tolist() == expected, options
 
 
@@ -179,8 +193,8 @@ def test_proposals_by_hand():
 def test_proposals_oracle(seed, counts, pre, post, overlap, score_thresh, min_size):
     logits, deltas, anchors = random_levels(seed, counts)
     levels = [split(v, a, counts) for v, a in ((logits, 1), (deltas, 1), (anchors, 0))]
-    result = select_proposals(
-        *levels, mx.array([[40.0, 60.0]]), pre, post, overlap, score_thresh, min_size, 50
+    result = proposals_of(
+        *levels, mx.array([[40.0, 60.0]]), pre, post, overlap, score_thresh, min_size, rounds=50
     )
     assert result.exact.item()
     boxes, scores = rows_of(result, 0)
@@ -197,9 +211,9 @@ def test_proposals_oracle(seed, counts, pre, post, overlap, score_thresh, min_si
 
 def test_batch_equals_singles():
     levels, sizes = golden_inputs()
-    together = select_proposals(*levels, sizes, 30, 25, 0.5, rounds=100)
+    together = proposals_of(*levels, sizes, 30, 25, 0.5, rounds=100)
     for i in (0, 1):
-        single = select_proposals(
+        single = proposals_of(
             [v[i : i + 1] for v in levels[0]], [v[i : i + 1] for v in levels[1]], levels[2],
             sizes[i : i + 1], 30, 25, 0.5, rounds=100,
         )  # fmt: skip
@@ -212,14 +226,14 @@ def test_batch_equals_singles():
 
 def test_levels_that_hold_nothing_change_nothing():
     levels, sizes = golden_inputs()
-    expected = select_proposals(*levels, sizes, 30, 200, 0.5, 0.1, rounds=100)
+    expected = proposals_of(*levels, sizes, 30, 200, 0.5, 0.1, rounds=100)
     for where in (0, 1, 3):
         for n in (1, 7, 150):  # of one anchor, and longer than any other level
             logits, deltas, anchors = (list(v) for v in levels)
             logits.insert(where, mx.full((2, n), -50.0))
             deltas.insert(where, mx.zeros((2, n, 4)))
             anchors.insert(where, mx.broadcast_to(levels[2][0][0], (n, 4)))
-            result = select_proposals(logits, deltas, anchors, sizes, 30, 200, 0.5, 0.1, rounds=100)
+            result = proposals_of(logits, deltas, anchors, sizes, 30, 200, 0.5, 0.1, rounds=100)
             for i in (0, 1):
                 for got, want in zip(rows_of(result, i), rows_of(expected, i), strict=True):
                     np.testing.assert_array_equal(got, want)
@@ -227,13 +241,13 @@ def test_levels_that_hold_nothing_change_nothing():
 
 def test_anchors_that_are_not_numbers_change_nothing():
     levels, sizes = golden_inputs()
-    expected = select_proposals(*levels, sizes, 1000, 200, 0.5, rounds=100)
+    expected = proposals_of(*levels, sizes, 1000, 200, 0.5, rounds=100)
     logits, deltas, anchors = (list(v) for v in levels)
     logits[1] = mx.concatenate([mx.full((2, 3), mx.nan), logits[1], mx.full((2, 1), 9.0)], axis=1)
     deltas[1] = mx.pad(deltas[1], [(0, 0), (3, 0), (0, 0)])
     deltas[1] = mx.concatenate([deltas[1], mx.full((2, 1, 4), mx.nan)], axis=1)
     anchors[1] = mx.concatenate([anchors[1][:3], anchors[1], anchors[1][:1]])
-    result = select_proposals(logits, deltas, anchors, sizes, 1000, 200, 0.5, rounds=100)
+    result = proposals_of(logits, deltas, anchors, sizes, 1000, 200, 0.5, rounds=100)
     for i in (0, 1):
         for got, want in zip(rows_of(result, i), rows_of(expected, i), strict=True):
             np.testing.assert_array_equal(got, want)
@@ -241,10 +255,10 @@ def test_anchors_that_are_not_numbers_change_nothing():
 
 def test_no_proposals():
     levels, sizes = golden_inputs()
-    none = select_proposals(*levels, sizes, 30, 25, 0.5, 1.0)
+    none = proposals_of(*levels, sizes, 30, 25, 0.5, 1.0)
     assert none.exact.item() and not mx.any(none.valid).item()
     assert none.boxes.shape == (2, 25, 4) and none.scores.shape == none.valid.shape == (2, 25)
-    empty = select_proposals(*levels, mx.zeros((2, 2)), 30, 25, 0.5)  # images of no size
+    empty = proposals_of(*levels, mx.zeros((2, 2)), 30, 25, 0.5)  # images of no size
     assert not mx.any(empty.valid).item()
 
 
@@ -255,9 +269,9 @@ def test_too_few_rounds_are_reported():
     logits = [mx.array([[0.0]]), mx.array(np.linspace(3, -3, 60, dtype=np.float32))[None]]
     deltas = [mx.zeros((1, 1, 4)), mx.zeros((1, 60, 4))]
     anchors, sizes = [mx.array(chain[:1]), mx.array(chain)], mx.array([[9.0, 99]])
-    few = select_proposals(logits, deltas, anchors, sizes, 60, 60, 0.5, rounds=3)
+    few = proposals_of(logits, deltas, anchors, sizes, 60, 60, 0.5, rounds=3)
     assert not few.exact.item()
-    result = select_proposals(logits, deltas, anchors, sizes, 60, 60, 0.5, rounds=60)
+    result = proposals_of(logits, deltas, anchors, sizes, 60, 60, 0.5, rounds=60)
     assert result.exact.item()
     boxes, _ = rows_of(result, 0)
     assert sorted(boxes[:, 0].tolist()) == sorted([0, *range(0, 60, 2)])
@@ -274,9 +288,10 @@ def test_network_wires_its_config():
     rpn.head = build_head(anchors=4)
     features, sizes = maps(), mx.array([[38.0, 50], [33, 56]])
     strides = [((8, 8), (16, 16), (32, 32))]
-    result = rpn.select(rpn.outputs(features, strides), sizes, 40, 30, rounds=100)
+    anchors = anchor_generator(config).grid(MAPS, strides[0])
+    rule = proposal_rule(config)._replace(pre_nms_top_n=40, post_nms_top_n=30)
+    result = select_proposals(rpn(features, anchors), sizes, rule, rounds=100)
     logits, deltas = rpn.head(features)
-    anchors = rpn.anchors(MAPS, (40, 56))
     assert anchors[0].shape == (5 * 7 * 4, 4)
     assert anchors[1][4, 0].item() - anchors[1][0, 0].item() == 16
     assert (anchors[2][0, 0] + anchors[2][0, 2]).item() == 32  # centre at half a stride
@@ -297,5 +312,5 @@ def test_decoding_uses_no_weights():
     """The region proposal network's coder has weights 1, unlike the box head's."""
     anchor, delta = mx.array([[8.0, 8, 24, 16]]), mx.array([[0.25, -0.5, 0.1, 0.2]])
     sizes = mx.array([[99.0, 99]])
-    result = select_proposals([mx.zeros((1, 1))], [delta[None]], [anchor], sizes, 1, 1, 0.5)
+    result = proposals_of([mx.zeros((1, 1))], [delta[None]], [anchor], sizes, 1, 1, 0.5)
     np.testing.assert_array_equal(np.array(result.boxes[0]), np.array(decode_boxes(delta, anchor)))
