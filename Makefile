@@ -56,6 +56,7 @@ test-all: test
 # convert/ installs as mlx_rcnn.convert; mypy sees the package that way round only in a copy.
 lint: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	@rm -rf $(TYPED) && mkdir -p $(TYPED)
 	@cp -Rp mlx_rcnn $(TYPED)/ && cp -Rp convert $(TYPED)/mlx_rcnn/
 	cd $(TYPED) && "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" \

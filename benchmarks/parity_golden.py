@@ -75,8 +75,11 @@ def run(path: Path, photos: Path) -> bool:
     wide = max(len(row.stage) for row in rows)
     for row in rows:
         bound = f"{'>=' if row.least else '<='} {row.bound:g}"
-        print(f"  {row.stage:{wide}}  {row.measured:>9.3g}  {bound:>9}  "
-              f"{'ok' if row.within else 'OUTSIDE'}", flush=True)  # fmt: skip
+        print(
+            f"  {row.stage:{wide}}  {row.measured:>9.3g}  {bound:>9}  "
+            f"{'ok' if row.within else 'OUTSIDE'}",
+            flush=True,
+        )
     return all(row.within for row in rows)
 
 

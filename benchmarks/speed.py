@@ -76,9 +76,10 @@ def inputs(case: str) -> dict[str, np.ndarray]:
         corner = rng.uniform(0, 1, (12, 2)) * [520, 360]
         boxes = np.concatenate([corner, corner + rng.uniform(40, 120, (12, 2))], axis=1)
         return {
-            "image": _scene(480, 640), "boxes": boxes.astype(np.float32),
+            "image": _scene(480, 640),
+            "boxes": boxes.astype(np.float32),
             "labels": rng.integers(1, 4, 12),
-        }  # fmt: skip
+        }
     return {"image": _scene(800, 1088)}
 
 
@@ -169,10 +170,12 @@ def torch_training(arrays: dict):
     layers = {f"layer{i + 1}": str(i) for i in range(4)}
     body = resnet18(weights=None, norm_layer=lambda channels: nn.GroupNorm(16, channels))
     model = detection.FasterRCNN(
-        BackboneWithFPN(body, layers, [64, 128, 256, 512], 64), min_size=320, max_size=640,
+        BackboneWithFPN(body, layers, [64, 128, 256, 512], 64),
+        min_size=320,
+        max_size=640,
         box_head=detection.faster_rcnn.TwoMLPHead(64 * 49, 256),
         box_predictor=detection.faster_rcnn.FastRCNNPredictor(256, 4),
-    ).train()  # fmt: skip
+    ).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.002, 0.9, weight_decay=1e-4)
     image = arrays["image"].permute(2, 0, 1).float() / 255
     target = {"boxes": arrays["boxes"], "labels": arrays["labels"]}
@@ -253,9 +256,11 @@ def measure(case: str, rounds: int) -> str:
     for library in ("mlx", "torch"):
         workers[library] = subprocess.Popen(
             [sys.executable, "-W", "ignore", __file__, "--worker", library, case],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
             env=dict(os.environ) if library == "mlx" else env,
-        )  # fmt: skip
+        )
     reports = {k: json.loads(w.stdout.readline()) for k, w in workers.items()}
     seconds: dict[str, list[float]] = {k: [] for k in workers}
     for _ in range(rounds):

@@ -81,8 +81,9 @@ def read_checkpoint(
         raise ValueError(f"{path}: {error}") from error
     extra += [k for k in whole if not any(k.endswith(key) for key in arrays) and k not in extra]
     if extra:
-        warnings.warn(f"{path}: left out, as no part of the network: {listing(extra)}",
-                      stacklevel=2)  # fmt: skip
+        warnings.warn(
+            f"{path}: left out, as no part of the network: {listing(extra)}", stacklevel=2
+        )
         found = found._replace(note=f"{found.note}; {len(extra)} tensors beside it left out")
     return Checkpoint(path, arrays, found, renamed.weights, origin)
 

@@ -20,9 +20,19 @@ from .rename import Renamed, Rule, source_key
 
 _MOST_DROPPED = 4096  # numbers of one array: counters and buffers, never weights
 _DTYPES = (
-    "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint64", "uint32",
-    "uint16", "uint8", "bool",
-)  # fmt: skip
+    "float32",
+    "float16",
+    "bfloat16",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint64",
+    "uint32",
+    "uint16",
+    "uint8",
+    "bool",
+)
 
 
 @dataclass(frozen=True)

@@ -192,5 +192,3 @@ def _groups(pattern: str) -> tuple[list[str], str | None]:
         elif depth == 0:
             plain, text = plain and bool(_LITERAL.fullmatch(part)), text + part[-1]
     return groups, text if plain else None
-
-

@@ -74,9 +74,16 @@ def main() -> None:
         18, classes, norm="group", norm_groups=16, width=args.width, out_channels=args.width
     )
     model = FasterRCNN(
-        backbone, args.width, classes, use_fpn=True, hidden_dim=256, dropout=0.0,
-        min_size=args.size, max_size=2 * args.size, class_names=train_set.class_names,
-    )  # fmt: skip
+        backbone,
+        args.width,
+        classes,
+        use_fpn=True,
+        hidden_dim=256,
+        dropout=0.0,
+        min_size=args.size,
+        max_size=2 * args.size,
+        class_names=train_set.class_names,
+    )
     model.backbone.net.load_weights(str(weights))
     config = TrainConfig(epochs=args.epochs, batch_size=4, lr=0.02, clip=0.0, vflip=0.5, freeze=0)
     fit(model, train_set, val_set, config, args.output)

@@ -21,6 +21,11 @@ if __name__ == "__main__":
     )
     config = TrainConfig(epochs=2, batch_size=size, workers=1, warmup=2, lr=0.02, ema=0.9, clip=1.0)
     fit(
-        model, tiny.shapes(8), tiny.shapes(2, 1), config, folder, evaluate=tiny.score,
+        model,
+        tiny.shapes(8),
+        tiny.shapes(2, 1),
+        config,
+        folder,
+        evaluate=tiny.score,
         resume="resume" in sys.argv,
-    )  # fmt: skip
+    )

@@ -81,9 +81,11 @@ def compare(model: FasterRCNN, golden: Golden, image: np.ndarray) -> list[Row]:
     stages = model.backbone.net.features(batch.pixels)
     rows += [
         Row(name, sample_error(golden, name, nchw(x)), 2e-4)
-        for name, x in [*zip(("c2", "c3", "c4", "c5"), stages, strict=True),
-                        *zip(LEVELS, features, strict=True)]
-    ]  # fmt: skip
+        for name, x in [
+            *zip(("c2", "c3", "c4", "c5"), stages, strict=True),
+            *zip(LEVELS, features, strict=True),
+        ]
+    ]
     rows += rpn_rows(model, features, batch, golden)
     rows += box_rows(model, features, batch, golden)
     found = model.predict(image, **({"masks": "raw"} if isinstance(model, MaskRCNN) else {}))[0]

@@ -106,8 +106,12 @@ def one_map_shapes(kind: str) -> dict[str, tuple[int, ...]]:
 
     def conv(key: str, out: int, inputs: int, side: int) -> None:
         found[f"{key}.weight"] = (out, inputs, side, side)
-        found.update({f"{key}.norm.{part}": (out,) for part in
-                      ("weight", "bias", "running_mean", "running_var")})  # fmt: skip
+        found.update(
+            {
+                f"{key}.norm.{part}": (out,)
+                for part in ("weight", "bias", "running_mean", "running_var")
+            }
+        )
 
     conv("backbone.stem.conv1", WIDTH, 3, 7)
     inputs = WIDTH

@@ -16,11 +16,14 @@ import numpy as np
 
 GOLDENS = Path(__file__).parent / "goldens"
 GAINS = {
-    "rpn.head.cls_logits": 0.75, "rpn.head.bbox_pred": 0.5, "cls_score": 5.0,
-    "box_predictor.bbox_pred": 3.0, "mask_fcn_logits": 6.0,
+    "rpn.head.cls_logits": 0.75,
+    "rpn.head.bbox_pred": 0.5,
+    "cls_score": 5.0,
+    "box_predictor.bbox_pred": 3.0,
+    "mask_fcn_logits": 6.0,
     "kps_score_lowres": 6.0,
     "box_head.5.": 5.0,  # v2's: what its convolutions average away
-}  # fmt: skip
+}
 MOBILE = (r"body\.\d+\.block\.\d\.0\.weight", 1.08)  # what squeeze and excitation takes
 LEVEL_GAINS = (0.5, 0.8, 1.4, 3.0)  # so that every level has proposals
 TINY = 1e-5  # share of variance in the "dead" channels

@@ -10,13 +10,23 @@ import numpy as np
 from reference import noise
 
 EDGES = [  # on maps of 9 x 13
-    [0, 1, 2, 8, 7], [1, 2.3, 0.7, 11.9, 8.2],  # inside
-    [0, -3.5, -2.25, 2.1, 3.4], [1, 9.2, 6.4, 14.7, 11.6],  # over corners
-    [0, -15, -20, -6, -5], [1, 20, 2, 30, 6], [0, 5, -40, 9, -2], [1, 2, 11, 7, 30],  # outside
-    [0, 9, 8, 3, 2], [1, 8, 2, 3, 7],  # inverted
-    [0, 4.1, 3.3, 4.4, 3.5], [1, 4, 3, 4, 3], [1, 12, 8, 13, 9],  # tiny, none, one pixel
-    [0, 0, 0, 13, 9], [1, -1, -1, 14, 10], [0, -25, -31, 38, 44],  # the whole map and beyond
-]  # fmt: skip
+    [0, 1, 2, 8, 7],
+    [1, 2.3, 0.7, 11.9, 8.2],  # inside
+    [0, -3.5, -2.25, 2.1, 3.4],
+    [1, 9.2, 6.4, 14.7, 11.6],  # over corners
+    [0, -15, -20, -6, -5],
+    [1, 20, 2, 30, 6],
+    [0, 5, -40, 9, -2],
+    [1, 2, 11, 7, 30],  # outside
+    [0, 9, 8, 3, 2],
+    [1, 8, 2, 3, 7],  # inverted
+    [0, 4.1, 3.3, 4.4, 3.5],
+    [1, 4, 3, 4, 3],
+    [1, 12, 8, 13, 9],  # tiny, none, one pixel
+    [0, 0, 0, 13, 9],
+    [1, -1, -1, 14, 10],
+    [0, -25, -31, 38, 44],  # the whole map and beyond
+]
 
 
 def maps(n=2, height=9, width=13, channels=3, key="features"):
@@ -70,8 +80,10 @@ def slow_roi_pool(features, rois, bins, scale=1.0):
             columns = range(x1 + math.floor(j * w), x1 + math.ceil((j + 1) * w))
             values = [
                 features[int(image), y, x]
-                for y in rows for x in columns if 0 <= y < height and 0 <= x < width
-            ]  # fmt: skip
+                for y in rows
+                for x in columns
+                if 0 <= y < height and 0 <= x < width
+            ]
             if values:
                 out[r, i, j] = np.max(values, axis=0)
     return out

@@ -19,9 +19,14 @@ BACKBONE = ResNetFPNConfig(
 )
 Found = dict[str, np.ndarray]
 OPTIONS = {
-    "use_fpn": True, "hidden_dim": 64, "min_size": 96, "max_size": 160, "dropout": 0.0,
-    "rpn_pre_nms_top_n_test": 200, "rpn_post_nms_top_n_test": 100,
-}  # fmt: skip
+    "use_fpn": True,
+    "hidden_dim": 64,
+    "min_size": 96,
+    "max_size": 160,
+    "dropout": 0.0,
+    "rpn_pre_nms_top_n_test": 200,
+    "rpn_post_nms_top_n_test": 100,
+}
 MASK_OPTIONS = {"mask_hidden_channels": 16, "mask_num_convs": 2}
 KEYPOINT_OPTIONS = {"num_keypoints": 5, "keypoint_layers": (16, 24)}
 PHOTOS = GOLDENS / "images"

@@ -37,10 +37,14 @@ child.kill()
 
 @pytest.mark.parametrize(
     ("before", "says"),
-    [("", "64"), ("mx.zeros((3,))", "64"), ("compute()", "spawn"),
-     ("mx.eval(mx.zeros((3,)) + 1)", "spawn")],
+    [
+        ("", "64"),
+        ("mx.zeros((3,))", "64"),
+        ("compute()", "spawn"),
+        ("mx.eval(mx.zeros((3,)) + 1)", "spawn"),
+    ],
     ids=["nothing", "no evaluation", "a model", "MLX alone"],
-)  # fmt: skip
+)
 def test_a_forked_child(before, says):
     script = textwrap.dedent(SCRIPT).replace("BEFORE", before)
     command = [sys.executable, "-c", script]

@@ -31,9 +31,13 @@ backbone_net = model.backbone.net                                         # pret
 
 def test_the_code_runs() -> None:
     got: dict = {
-        "mx": mx, "nn": nn, "FasterRCNN": FasterRCNN, "FasterRCNNConfig": FasterRCNNConfig,
-        "MaskRCNN": MaskRCNN, "faster_rcnn_resnet_50_fpn": faster_rcnn_resnet_50_fpn,
-    }  # fmt: skip
+        "mx": mx,
+        "nn": nn,
+        "FasterRCNN": FasterRCNN,
+        "FasterRCNNConfig": FasterRCNNConfig,
+        "MaskRCNN": MaskRCNN,
+        "faster_rcnn_resnet_50_fpn": faster_rcnn_resnet_50_fpn,
+    }
     exec(CODE, got)
     first = got["first"]
     count = len(first["scores"])

@@ -33,11 +33,18 @@ def build(kind: str = "faster_rcnn", norm: str = "group", classes: int = 4, **op
         depth=18, width=8, out_channels=8, norm=norm, norm_groups=4, num_classes=0
     )
     detector = {
-        "use_fpn": True, "hidden_dim": 8, "dropout": 0.1, "min_size": 64, "max_size": 96,
-        "rpn_pre_nms_top_n_train": 100, "rpn_post_nms_top_n_train": 50,
-        "rpn_pre_nms_top_n_test": 100, "rpn_post_nms_top_n_test": 20,
-        "box_batch_size_per_image": 32, "rpn_batch_size_per_image": 64,
-    }  # fmt: skip
+        "use_fpn": True,
+        "hidden_dim": 8,
+        "dropout": 0.1,
+        "min_size": 64,
+        "max_size": 96,
+        "rpn_pre_nms_top_n_train": 100,
+        "rpn_post_nms_top_n_train": 50,
+        "rpn_pre_nms_top_n_test": 100,
+        "rpn_post_nms_top_n_test": 20,
+        "box_batch_size_per_image": 32,
+        "rpn_batch_size_per_image": 64,
+    }
     if kind == "mask_rcnn":
         detector |= {"mask_hidden_channels": 8, "mask_num_convs": 1}
     if kind == "keypoint_rcnn":
@@ -91,6 +98,9 @@ def train(
 
 
 if __name__ == "__main__":
-    done = train(Path(sys.argv[1]), TrainConfig(epochs=40, workers=1, warmup=2, checkpoint_steps=1),
-                 resume="resume" in sys.argv)  # fmt: skip
+    done = train(
+        Path(sys.argv[1]),
+        TrainConfig(epochs=40, workers=1, warmup=2, checkpoint_steps=1),
+        resume="resume" in sys.argv,
+    )
     sys.exit(130 if done.interrupted else 0)

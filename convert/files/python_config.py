@@ -10,12 +10,18 @@ from typing import Any, NamedTuple
 _LONGEST_TEXT, _LONGEST, _DEEPEST = 2_000_000, 10_000, 60
 _LARGEST = 1e12
 _SUMS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
-    ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
-}  # fmt: skip
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
 _SIGNS: dict[type[ast.unaryop], Callable[[Any], Any]] = {
-    ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Not: operator.not_,
-}  # fmt: skip
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Not: operator.not_,
+}
 
 
 class PythonConfig(NamedTuple):
@@ -159,9 +165,11 @@ class _Reader:
 def _computed(function: Callable[..., Any], *values: Any, plain: bool = True) -> Any:
     """A result of small numbers; two sequences may be joined."""
     numbers = all(isinstance(v, int | float) and abs(v) < _LARGEST for v in values)
-    joined = function is operator.add and len({type(v) for v in values}) == 1 and all(
-        isinstance(v, list | tuple | str) and len(v) < _LONGEST for v in values
-    )  # fmt: skip
+    joined = (
+        function is operator.add
+        and len({type(v) for v in values}) == 1
+        and all(isinstance(v, list | tuple | str) and len(v) < _LONGEST for v in values)
+    )
     if plain and not numbers and not joined:
         raise _UnknownError
     try:

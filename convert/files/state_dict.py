@@ -12,8 +12,14 @@ from mlx_rcnn.messages import listing
 from .safe_values import Opaque, describe
 
 _WRAPPERS = (
-    "model", "state_dict", "model_state_dict", "ema", "model_ema", "ema_state_dict", "module",
-)  # fmt: skip
+    "model",
+    "state_dict",
+    "model_state_dict",
+    "ema",
+    "model_ema",
+    "ema_state_dict",
+    "module",
+)
 """The names people save weights under. Where a file holds several, the first of these is read."""
 
 _PREFIXES = ("module.", "model.")

@@ -170,16 +170,27 @@ def _tensor(value: mx.array, key: str) -> bytes:
         strides.insert(0, step)
         step *= max(size, 1)
     storage = (
-        _text("storage"), _name("torch", _kind(value).storage), _text(key), _text("cpu"),
+        _text("storage"),
+        _name("torch", _kind(value).storage),
+        _text(key),
+        _text("cpu"),
         _int(value.size),
-    )  # fmt: skip
+    )
     hooks = _name("collections", "OrderedDict") + b")R"
     return b"".join(
         (
-            _name("torch._utils", "_rebuild_tensor_v2"), b"((", *storage, b"tQ", _int(0),
-            _ints(value.shape), _ints(tuple(strides)), b"\x89", hooks, b"tR",
+            _name("torch._utils", "_rebuild_tensor_v2"),
+            b"((",
+            *storage,
+            b"tQ",
+            _int(0),
+            _ints(value.shape),
+            _ints(tuple(strides)),
+            b"\x89",
+            hooks,
+            b"tR",
         )
-    )  # fmt: skip
+    )
 
 
 def _array(value: mx.array, file: IO[bytes]) -> None:

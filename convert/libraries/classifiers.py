@@ -76,8 +76,9 @@ def _rules(state: Mapping[str, mx.array]) -> tuple[str, Sequence[Rule], float]:
             return "torchvision or timm", TORCHVISION_RESNET_RULES, 1e-5
         raise ValueError(f"a ResNet with parts that ours has not: {listing(odd, 3)}")
     if "conv1.0.weight" in state:
-        raise ValueError("a ResNet with three convolutions as its stem (ResNet-D), which ours "
-                         "has not")  # fmt: skip
+        raise ValueError(
+            "a ResNet with three convolutions as its stem (ResNet-D), which ours has not"
+        )
     raise ValueError(
         "not a classifier this package knows: expected a ResNet, ResNeXt or MobileNetV3 with the "
         f"keys of torchvision, timm or transformers, got {listing(list(state), 4)}"

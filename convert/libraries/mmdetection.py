@@ -207,6 +207,9 @@ def _style(hints: Hints, groups: tuple[int, int]) -> tuple[bool, dict[str, Any],
     return style == "caffe", input_fields(order, mean, std), why
 
 
+_BOX_CONVS = r"roi_head\.bbox_head\.(?:shared_convs|cls_convs|reg_convs|conv_branch)\..*"
+_FPN_NORMS = r"neck\.(?:lateral_convs|fpn_convs)\.\d+\.(?:bn|gn)\..*"
+_OTHER_BLOCKS = r"backbone\..*\.(?:gn\d|context_block|gen_attention_block)\..*"
 _SIGNS = {
     r"bbox_head\.(?:fc_cls|shared_fcs)\..*": "an R-CNN of mmdetection 1, whose background is first",
     r"bbox_head\.retina_(?:cls|reg)\..*": "mmdetection's RetinaNet",
@@ -218,16 +221,13 @@ _SIGNS = {
     r"roi_head\.grid_head\..*": "mmdetection's Grid R-CNN",
     r"roi_head\.point_head\..*": "mmdetection's PointRend",
     r"roi_head\.shared_head\..*": "mmdetection's R-CNN on a C4 backbone",
-    r"roi_head\.bbox_head\.(?:shared_convs|cls_convs|reg_convs|conv_branch)\..*":
-        "an mmdetection R-CNN with a convolutional box head",
+    _BOX_CONVS: "an mmdetection R-CNN with a convolutional box head",
     r"rpn_head\.(?:stages|conv_loc|conv_shape)\..*": "mmdetection's Cascade or Guided RPN",
     r"rpn_head\.rpn_conv\.\d+\..*": "an mmdetection R-CNN with a deep RPN head",
-    r"neck\.(?:lateral_convs|fpn_convs)\.\d+\.(?:bn|gn)\..*":
-        "an mmdetection R-CNN with norms in its FPN",
+    _FPN_NORMS: "an mmdetection R-CNN with norms in its FPN",
     r"backbone\..*\.conv_offset\..*": "an mmdetection R-CNN with deformable convolutions",
-    r"backbone\..*\.(?:gn\d|context_block|gen_attention_block)\..*":
-        "an mmdetection R-CNN with other blocks than ResNet's",
-}  # fmt: skip
+    _OTHER_BLOCKS: "an mmdetection R-CNN with other blocks than ResNet's",
+}
 
 
 def _something_else(state: State) -> str | None:

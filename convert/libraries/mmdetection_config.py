@@ -45,8 +45,11 @@ def _places() -> tuple[tuple[str, tuple[str, ...], Reader], ...]:
         ("box_nms_thresh", both(test, "rcnn.nms.iou_threshold", "rcnn.nms.iou_thr"), _share),
         ("box_detections_per_img", both(test, "rcnn.max_per_img"), _whole),
         ("rpn_pre_nms_top_n_train", both(train, "rpn_proposal.nms_pre"), _whole),
-        ("rpn_post_nms_top_n_train",
-         both(train, "rpn_proposal.max_per_img", "rpn_proposal.max_num"), _whole),
+        (
+            "rpn_post_nms_top_n_train",
+            both(train, "rpn_proposal.max_per_img", "rpn_proposal.max_num"),
+            _whole,
+        ),
         ("rpn_fg_iou_thresh", both(train, "rpn.assigner.pos_iou_thr"), _share),
         ("rpn_bg_iou_thresh", both(train, "rpn.assigner.neg_iou_thr"), _share),
         ("rpn_batch_size_per_image", both(train, "rpn.sampler.num"), _whole),
@@ -59,13 +62,16 @@ def _places() -> tuple[tuple[str, tuple[str, ...], Reader], ...]:
         ("anchor_stride", ("model.rpn_head.anchor_generator.strides",), _wholes),
         ("anchor_offset", ("model.rpn_head.anchor_generator.center_offset",), _number),
         ("pool_size", ("model.roi_head.bbox_roi_extractor.roi_layer.output_size",), _pair),
-        ("roi_sampling_ratio",
-         ("model.roi_head.bbox_roi_extractor.roi_layer.sampling_ratio",), _count),
+        (
+            "roi_sampling_ratio",
+            ("model.roi_head.bbox_roi_extractor.roi_layer.sampling_ratio",),
+            _count,
+        ),
         ("roi_aligned", ("model.roi_head.bbox_roi_extractor.roi_layer.aligned",), _switch),
         ("roi_levels", ("model.roi_head.bbox_roi_extractor.featmap_strides",), _length),
         ("bbox_reg_weights", ("model.roi_head.bbox_head.bbox_coder.target_stds",), _inverse),
         ("size_divisible", ("model.data_preprocessor.pad_size_divisor",), _whole),
-    )  # fmt: skip
+    )
 
 
 # What must stand at a place, if anything does, for this package to compute the same.
@@ -160,8 +166,13 @@ def _sizes(values: Mapping[str, Any], differs: list[str]) -> dict[str, Any]:
 
 def _pipeline(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The steps a test image goes through, those within others after them."""
-    for place in ("test_dataloader.dataset.pipeline", "data.test.pipeline", "test_pipeline",
-                  "data.val.pipeline", "val_dataloader.dataset.pipeline"):  # fmt: skip
+    for place in (
+        "test_dataloader.dataset.pipeline",
+        "data.test.pipeline",
+        "test_pipeline",
+        "data.val.pipeline",
+        "val_dataloader.dataset.pipeline",
+    ):
         if isinstance(found := _at(values, place), list | tuple):
             return list(_steps(found))
     return []

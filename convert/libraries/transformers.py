@@ -21,9 +21,7 @@ def _unit(source: str, conv: str, norm: str) -> tuple[Rule, Rule]:
 def _stage(s: int) -> tuple[Rule, ...]:
     """Stages and layers count from 0 there, from 1 here."""
     here, there = rf"encoder\.stages\.{s}\.layers\.(\d+)", rf"layer{s + 1}.\1"
-    shortcut = _unit(
-        rf"{here}\.shortcut", f"{there}.downsample.0", f"{there}.downsample.1"
-    )  # fmt: skip
+    shortcut = _unit(rf"{here}\.shortcut", f"{there}.downsample.0", f"{there}.downsample.1")
     layers = (
         _unit(rf"{here}\.layer\.{i}", f"{there}.conv{i + 1}", f"{there}.bn{i + 1}")
         for i in range(3)

@@ -70,9 +70,10 @@ def _merge(block: list[Any], x: mx.array, coarse: mx.array) -> mx.array:
     # The shift joins the coarse map, and the product is added to it: two passes fewer.
     coarse = upsample_nearest(coarse + shift, (h, w))
     flat = mx.addmm(
-        coarse.reshape(-1, coarse.shape[-1]), x.reshape(-1, channels),
+        coarse.reshape(-1, coarse.shape[-1]),
+        x.reshape(-1, channels),
         weight.reshape(-1, channels).T,
-    )  # fmt: skip
+    )
     return flat.reshape(n, h, w, -1)
 
 
@@ -89,10 +90,10 @@ class _WithFPN(nn.Module):
         self.fpn = FeaturePyramidNetwork(
             tuple(self.net.stage_channels[i - first] for i in returned),
             out_channels,
-            None if kind is None else lambda c: make_norm(
-                kind, c, config.norm_eps, config.norm_groups
-            ),
-        )  # fmt: skip
+            None
+            if kind is None
+            else lambda c: make_norm(kind, c, config.norm_eps, config.norm_groups),
+        )
 
     def __call__(self, x: mx.array) -> list[mx.array]:
         """(N, H, W, 3) network input -> pyramid levels, finest first."""

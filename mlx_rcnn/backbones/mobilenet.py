@@ -185,9 +185,11 @@ class MobileNetV3(nn.Module):
         if num_classes:
             hidden = divisible(HIDDEN[variant] // divider * width)
             self.classifier = [
-                Linear(last, hidden, std=0.01), nn.Hardswish(), nn.Dropout(dropout),
+                Linear(last, hidden, std=0.01),
+                nn.Hardswish(),
+                nn.Dropout(dropout),
                 Linear(hidden, num_classes, std=0.01),
-            ]  # fmt: skip
+            ]
 
     def features(self, x: mx.array) -> list[mx.array]:
         """The outputs of the first block of each of the six stages.

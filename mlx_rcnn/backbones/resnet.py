@@ -125,14 +125,20 @@ def residual_stage(
 
 
 def block_options(
-    norm: str, norm_eps: float, norm_groups: int, stride_in_1x1: bool, groups: int,
+    norm: str,
+    norm_eps: float,
+    norm_groups: int,
+    stride_in_1x1: bool,
+    groups: int,
     width_per_group: int,
-) -> BlockOptions:  # fmt: skip
+) -> BlockOptions:
     """The options of blocks out of a config's fields, see :class:`ResNet`."""
     return BlockOptions(
         lambda dims: make_norm(norm, dims, norm_eps, norm_groups),
-        stride_in_1x1, groups, width_per_group,
-    )  # fmt: skip
+        stride_in_1x1,
+        groups,
+        width_per_group,
+    )
 
 
 class ResNet(nn.Module):

@@ -38,5 +38,3 @@ def find(source: str | os.PathLike[str]) -> Path:
         f"no model {name!r}: expected a directory written by mlx_rcnn.save, a checkpoint file, a "
         f"repository of the Hugging Face Hub (owner/name), or one of {', '.join(PUBLISHED)}"
     )
-
-

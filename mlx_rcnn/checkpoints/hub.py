@@ -84,8 +84,10 @@ def _call(name: str, function: Any, *args: Any, **kwargs: Any) -> Any:
     """Call the client and turn its errors, of several libraries, into one line."""
     errors = _client().errors
     absent = (
-        errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError,
-    )  # fmt: skip
+        errors.RepositoryNotFoundError,
+        errors.RevisionNotFoundError,
+        errors.EntryNotFoundError,
+    )
     try:
         return function(*args, **kwargs)
     except errors.LocalEntryNotFoundError as error:

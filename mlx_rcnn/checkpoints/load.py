@@ -229,5 +229,3 @@ def build_model(
             return cls(made)
     except OverflowError as error:  # MLX's, of a shape past 32 bits
         raise ValueError(f"the model would have arrays too large to exist: {error}") from error
-
-

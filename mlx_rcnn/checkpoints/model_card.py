@@ -38,15 +38,24 @@ def model_card(model: FasterRCNN, command: str, repository: str | None = None) -
         head["base_model"] = f"{origin.library}/{known.title}" if origin else known.title
         head["datasets"] = ["coco"]
     lines = ["---", *_yaml(head), "---", "", f"# {_title(model, known)}", ""]
-    lines += [f"{type(model).__name__} for [mlx_rcnn](https://pypi.org/project/mlx-rcnn/), "
-              f"{model.config.num_classes} classes with the background. "
-              f"Source: {model.source or 'trained with mlx_rcnn'}.", ""]  # fmt: skip
+    lines += [
+        f"{type(model).__name__} for [mlx_rcnn](https://pypi.org/project/mlx-rcnn/), "
+        f"{model.config.num_classes} classes with the background. "
+        f"Source: {model.source or 'trained with mlx_rcnn'}.",
+        "",
+    ]
     if known and known.box is not None:
         ap = [f"box AP {known.box}", *([f"{second} AP {known.other}"] if known.other else [])]
         lines += [f"Published accuracy of the source on COCO val2017: {', '.join(ap)}.", ""]
-    lines += ["```python", "import mlx_rcnn", "",
-              f'model = mlx_rcnn.load("{repository or "path/of/this/directory"}")',
-              'print(model.predict("photo.jpg")[0])', "```", ""]  # fmt: skip
+    lines += [
+        "```python",
+        "import mlx_rcnn",
+        "",
+        f'model = mlx_rcnn.load("{repository or "path/of/this/directory"}")',
+        'print(model.predict("photo.jpg")[0])',
+        "```",
+        "",
+    ]
     lines += ["Made with:", "", "```", command, "```", "", "## Licence", ""]
     if terms:
         lines += [f"{terms.text} Source: {terms.address}."]

@@ -25,7 +25,6 @@ from .preflight import check_writable, make_folders, set_device
 _DEFECTS_SHOWN = 10
 
 
-
 def run(args: argparse.Namespace) -> int:
     """Measure ``args.model`` on ``args.data`` and print the metrics.
 
@@ -120,8 +119,9 @@ def _score(args: argparse.Namespace, collected: Any, kept: Path) -> dict[str, An
     except Exception as error:  # of an evaluator that is not ours
         raise CommandError(
             f"{args.metric}'s metrics failed: {type(error).__name__}: {one_line(error)}; the "
-            f"detections are kept: --predictions {kept} scores them without predicting again", 1
-        ) from error  # fmt: skip
+            f"detections are kept: --predictions {kept} scores them without predicting again",
+            1,
+        ) from error
 
 
 def _score_again(args: argparse.Namespace) -> int:
@@ -147,10 +147,15 @@ def _dataset(args: argparse.Namespace, masks: bool | None = None) -> DetectionDa
     wanted = None if args.metric == "coco" else False  # masks and keypoints, if there are any
     try:
         return open_dataset(
-            args.data, args.format, args.split, None, wanted if masks is None else masks,
+            args.data,
+            args.format,
+            args.split,
+            None,
+            wanted if masks is None else masks,
             keypoints=wanted,
-            images=args.images, strict=args.strict,
-        )  # fmt: skip
+            images=args.images,
+            strict=args.strict,
+        )
     except (OSError, ValueError) as error:
         raise CommandError(one_line(error)) from error
 

@@ -69,9 +69,15 @@ def _run(args: argparse.Namespace) -> int:
         _check_classes(folder, train_set.class_names)
     try:
         summary = fit(
-            model, train_set, val_set, config, folder, resume=args.resume,
-            overwrite=args.overwrite, allow_overlap=args.allow_overlap,
-        )  # fmt: skip
+            model,
+            train_set,
+            val_set,
+            config,
+            folder,
+            resume=args.resume,
+            overwrite=args.overwrite,
+            allow_overlap=args.allow_overlap,
+        )
     except (FloatingPointError, OSError) as error:
         raise CommandError(one_line(error), 1) from error
     except (ValueError, TypeError) as error:
@@ -163,9 +169,11 @@ def _data(args: argparse.Namespace, model: Any, config: TrainConfig) -> tuple[An
     from ..data import open_dataset, report
 
     options = {
-        "masks": model.needs_masks, "keypoints": model.needs_keypoints, "strict": args.strict,
+        "masks": model.needs_masks,
+        "keypoints": model.needs_keypoints,
+        "strict": args.strict,
         "images": args.images,
-    }  # fmt: skip
+    }
     for name, path, split in (
         ("--split", args.data, args.split),
         ("--val-split", args.val_data or args.data, args.val_split),

@@ -5,13 +5,21 @@ from __future__ import annotations
 # What torchvision's builders set besides the backbone.
 V1 = {"norm": "frozen", "norm_eps": 0.0, "dropout": 0.0}
 V2 = {
-    "fpn_norm": "batch", "rpn_conv_depth": 2, "box_head_convs": 4, "box_head_norm": "batch",
+    "fpn_norm": "batch",
+    "rpn_conv_depth": 2,
+    "box_head_convs": 4,
+    "box_head_norm": "batch",
     "dropout": 0.0,
-}  # fmt: skip
+}
 MOBILENET = {
-    "anchor_sizes": (32, 64, 128, 256, 512), "rpn_score_thresh": 0.05, "dropout": 0.0,
-}  # fmt: skip
+    "anchor_sizes": (32, 64, 128, 256, 512),
+    "rpn_score_thresh": 0.05,
+    "dropout": 0.0,
+}
 MOBILENET_320 = {
-    **MOBILENET, "min_size": 320, "max_size": 640, "rpn_pre_nms_top_n_test": 150,
+    **MOBILENET,
+    "min_size": 320,
+    "max_size": 640,
+    "rpn_pre_nms_top_n_test": 150,
     "rpn_post_nms_top_n_test": 150,
-}  # fmt: skip
+}

@@ -15,14 +15,24 @@ from .backbone import MobileNetFPNConfig, ResNetConfig, ResNetFPNConfig
 from .detector import FasterRCNNConfig, KeypointRCNNConfig, MaskRCNNConfig
 
 _CONFIGS = (
-    FasterRCNNConfig, MaskRCNNConfig, KeypointRCNNConfig,
-    ResNetFPNConfig, ResNetConfig, MobileNetFPNConfig,
-)  # fmt: skip
+    FasterRCNNConfig,
+    MaskRCNNConfig,
+    KeypointRCNNConfig,
+    ResNetFPNConfig,
+    ResNetConfig,
+    MobileNetFPNConfig,
+)
 _OPTIONS = ("dtype", "style", "state")  # of load, and flags of their own
 _SWITCHES = {
-    "true": True, "yes": True, "on": True, "1": True,
-    "false": False, "no": False, "off": False, "0": False,
-}  # fmt: skip
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
 _SHOWN = 80  # characters of a value in an error
 
 

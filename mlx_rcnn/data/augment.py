@@ -53,8 +53,12 @@ class HorizontalFlip:
         ValueError: a ``p`` that is no probability; when called, keypoints without names.
     """
 
-    def __init__(self, p: float = 0.5, keypoint_names: Sequence[str] | None = None,
-                 pairs: Sequence[str] | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        p: float = 0.5,
+        keypoint_names: Sequence[str] | None = None,
+        pairs: Sequence[str] | None = None,
+    ) -> None:
         self.p = _probability(p)
         self.named = keypoint_names is not None
         self.partners = mirror_partners(keypoint_names, pairs) if keypoint_names else None
@@ -175,8 +179,12 @@ class ColourJitter:
         saturation: float = 0.5,
         hue: float = 0.05,
     ) -> None:
-        for name, value in (("brightness", brightness), ("contrast", contrast),
-                            ("saturation", saturation), ("hue", 2 * hue)):  # fmt: skip
+        for name, value in (
+            ("brightness", brightness),
+            ("contrast", contrast),
+            ("saturation", saturation),
+            ("hue", 2 * hue),
+        ):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name}: expected 0 to {0.5 if name == 'hue' else 1}")
         self.brightness, self.contrast = brightness, contrast

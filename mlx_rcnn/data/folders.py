@@ -34,8 +34,12 @@ def _without_upload(name: str) -> str:
 
 # As written first; each of the others is tried for what the ones before it do not find.
 _SPELLINGS: tuple[Callable[[str], str], ...] = (
-    str, _slashes, _decoded, _bare, _without_upload,
-)  # fmt: skip
+    str,
+    _slashes,
+    _decoded,
+    _bare,
+    _without_upload,
+)
 
 
 def find_images(path: Path, names: Sequence[str], given: Path | None) -> dict[str, Path]:

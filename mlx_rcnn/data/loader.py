@@ -78,9 +78,12 @@ class Loader:
         max_unreadable: float = 0.1,
     ) -> None:
         for name, value, least in (
-            ("batch_size", batch_size, 1), ("world_size", world_size, 1), ("workers", workers, 0),
-            ("prefetch", prefetch, 1), ("seed", seed, 0),
-        ):  # fmt: skip
+            ("batch_size", batch_size, 1),
+            ("world_size", world_size, 1),
+            ("workers", workers, 0),
+            ("prefetch", prefetch, 1),
+            ("seed", seed, 0),
+        ):
             if value < least:
                 raise ValueError(f"{name}={value}: expected at least {least}")
         if not 0 <= rank < world_size:
@@ -183,7 +186,6 @@ class Loader:
         rng = np.random.default_rng([_AUGMENT, self.seed, epoch, index])
         image, target = self.augment(sample.image, sample.target, rng)
         return sample._replace(image=image, target=target)
-
 
     def _readable(self, index: int) -> tuple[Sample, int]:
         """The image, or the next one that can be read: every machine's batches stay as large."""

@@ -72,9 +72,13 @@ def evaluate_coco(
     """
     load_evaluator()  # before the work, not after
     collected = collect(
-        model, dataset, batch_size=batch_size, score_thresh=score_thresh, progress=progress,
+        model,
+        dataset,
+        batch_size=batch_size,
+        score_thresh=score_thresh,
+        progress=progress,
         max_unreadable=max_unreadable,
-    )  # fmt: skip
+    )
     return coco_metrics(collected, keypoint_sigmas)
 
 
@@ -122,8 +126,10 @@ def coco_metrics(
     if collected.keypoints is not None:
         sigmas = _sigmas(keypoint_sigmas, collected.keypoints)
         points = [_json_keypoints(e) for e in collected.truth if "keypoints" in e]
-        marked = [{k: v for k, v in e.items() if k not in ("bbox", "segmentation")}
-                  for e in collected.found]
+        marked = [
+            {k: v for k, v in e.items() if k not in ("bbox", "segmentation")}
+            for e in collected.found
+        ]
         _add(result, classes, "keypoints", *_score(collected, points, marked, "keypoints", sigmas))
     counts = count_objects(collected)
     names = collected.class_names

@@ -137,9 +137,13 @@ def _add(
 
 
 def add_truth(
-    out: Collected, dataset: Any, i: int, size: tuple[int, int], own_id: int | str,
+    out: Collected,
+    dataset: Any,
+    i: int,
+    size: tuple[int, int],
+    own_id: int | str,
     target: Any = None,
-) -> int:  # fmt: skip
+) -> int:
     """Add an image and its ground truth.
 
     Args:

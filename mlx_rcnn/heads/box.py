@@ -25,9 +25,12 @@ class TwoMLPHead(nn.Module):
         self.fc7 = Linear(hidden_dim, hidden_dim)
 
     def __call__(
-        self, x: mx.array, dropout: float = 0.0, key: mx.array | None = None,
+        self,
+        x: mx.array,
+        dropout: float = 0.0,
+        key: mx.array | None = None,
         valid: mx.array | None = None,
-    ) -> mx.array:  # fmt: skip
+    ) -> mx.array:
         """(R, ph, pw, C) -> (R, hidden_dim).
 
         Args:
@@ -58,9 +61,13 @@ class FastRCNNConvFCHead(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, pool_size: tuple[int, int], num_convs: int, hidden_dim: int,
+        self,
+        in_channels: int,
+        pool_size: tuple[int, int],
+        num_convs: int,
+        hidden_dim: int,
         norm: str | None = None,
-    ):  # fmt: skip
+    ):
         super().__init__()
         self.convs = [
             Conv2d(in_channels, in_channels, 3, padding=1, bias=norm is None)
@@ -71,9 +78,12 @@ class FastRCNNConvFCHead(nn.Module):
         self.fc = Linear(pool_size[0] * pool_size[1] * in_channels, hidden_dim)
 
     def __call__(
-        self, x: mx.array, dropout: float = 0.0, key: mx.array | None = None,
+        self,
+        x: mx.array,
+        dropout: float = 0.0,
+        key: mx.array | None = None,
         valid: mx.array | None = None,
-    ) -> mx.array:  # fmt: skip
+    ) -> mx.array:
         """(R, ph, pw, C) -> (R, hidden_dim).
 
         Args:
@@ -127,9 +137,12 @@ class RoIHeads(EvaluatedModule):
             hidden = self.box_head.out_channels
         elif config.box_head_convs:
             self.box_head = FastRCNNConvFCHead(
-                config.feat_channels, config.pool_size, config.box_head_convs, hidden,
+                config.feat_channels,
+                config.pool_size,
+                config.box_head_convs,
+                hidden,
                 config.box_head_norm,
-            )  # fmt: skip
+            )
         else:
             self.box_head = TwoMLPHead(height * width * config.feat_channels, hidden)
         self.box_predictor = FastRCNNPredictor(

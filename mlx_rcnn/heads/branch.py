@@ -50,9 +50,12 @@ class Branch:
         raise NotImplementedError
 
     def loss(
-        self, stage: Stage, rois: SampledRoIs, targets: Targets,
+        self,
+        stage: Stage,
+        rois: SampledRoIs,
+        targets: Targets,
         group: mx.distributed.Group | None,
-    ) -> mx.array:  # fmt: skip
+    ) -> mx.array:
         """The loss over the positives of a batch.
 
         Args:
@@ -67,9 +70,13 @@ class Branch:
         raise NotImplementedError
 
     def add_results(
-        self, stage: Stage, detections: Detections, batch: Batch, results: Sequence[Result],
+        self,
+        stage: Stage,
+        detections: Detections,
+        batch: Batch,
+        results: Sequence[Result],
         options: Mapping[str, Any],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Add what it finds to the result of each image.
 
         Args:

@@ -61,9 +61,13 @@ def detection_rule(
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:
         raise ValueError(f"top_k={most!r}: expected a positive integer")
     return DetectionRule(
-        float(score), float(overlap), most, config.bbox_reg_weights, config.box_min_size,
+        float(score),
+        float(overlap),
+        most,
+        config.bbox_reg_weights,
+        config.box_min_size,
         config.bbox_clamp_both,
-    )  # fmt: skip
+    )
 
 
 def select_detections(

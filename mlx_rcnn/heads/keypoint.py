@@ -134,9 +134,12 @@ class KeypointBranch(Branch):
         return in_pieces(rois, ROIS_AT_ONCE, run)
 
     def loss(
-        self, stage: Stage, rois: SampledRoIs, targets: Targets,
+        self,
+        stage: Stage,
+        rois: SampledRoIs,
+        targets: Targets,
         group: mx.distributed.Group | None,
-    ) -> mx.array:  # fmt: skip
+    ) -> mx.array:
         """See :meth:`Branch.loss`."""
         assert targets.keypoints is not None
         most = rows_with_positives(rois)
@@ -149,9 +152,13 @@ class KeypointBranch(Branch):
         return keypoint_loss(logits, cells, valid & positive[:, None], group)
 
     def add_results(
-        self, stage: Stage, detections: Detections, batch: Batch, results: Sequence[Result],
+        self,
+        stage: Stage,
+        detections: Detections,
+        batch: Batch,
+        results: Sequence[Result],
         options: Mapping[str, Any],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Add ``keypoints`` and ``keypoints_scores``."""
         chosen = valid_rois(detections)
         count = stage.heads.keypoint_predictor.num_keypoints

@@ -132,9 +132,12 @@ class MaskBranch(Branch):
         )
 
     def outputs(
-        self, stage: Stage, rois: mx.array, labels: mx.array | None = None,
+        self,
+        stage: Stage,
+        rois: mx.array,
+        labels: mx.array | None = None,
         valid: mx.array | None = None,
-    ) -> mx.array:  # fmt: skip
+    ) -> mx.array:
         """Mask logits (R, 28, 28, C) of RoIs (R, 5), or (R, 28, 28) of one label each."""
         heads, config = stage.heads, stage.config
 
@@ -152,9 +155,12 @@ class MaskBranch(Branch):
         return in_pieces(rois, rois.shape[0] if whole else ROIS_AT_ONCE, run)
 
     def loss(
-        self, stage: Stage, rois: SampledRoIs, targets: Targets,
+        self,
+        stage: Stage,
+        rois: SampledRoIs,
+        targets: Targets,
         group: mx.distributed.Group | None,
-    ) -> mx.array:  # fmt: skip
+    ) -> mx.array:
         """See :meth:`Branch.loss`."""
         assert targets.masks is not None
         most = rows_with_positives(rois)
@@ -167,9 +173,13 @@ class MaskBranch(Branch):
         return mask_loss(logits, mx.stop_gradient(wanted), positive, group)
 
     def add_results(
-        self, stage: Stage, detections: Detections, batch: Batch, results: Sequence[Result],
+        self,
+        stage: Stage,
+        detections: Detections,
+        batch: Batch,
+        results: Sequence[Result],
         options: Mapping[str, Any],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Add ``masks``, pasted into the image or, with ``masks="raw"``, as they are."""
         found = self._probabilities(stage, detections)
         first = 0

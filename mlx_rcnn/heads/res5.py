@@ -31,9 +31,13 @@ class Res5Head(nn.Module):
                 f"res5_head=True: expected a ResNetConfig with last_stage=3, got {config!r}"
             )
         options = block_options(
-            config.norm, config.norm_eps, config.norm_groups, config.stride_in_1x1, config.groups,
+            config.norm,
+            config.norm_eps,
+            config.norm_groups,
+            config.stride_in_1x1,
+            config.groups,
             config.width_per_group,
-        )  # fmt: skip
+        )
         self.layer4 = residual_stage(config.depth, 4, config.width, options)
         self.out_channels = 2 * config.channels
 
@@ -44,9 +48,12 @@ class Res5Head(nn.Module):
         return x
 
     def __call__(
-        self, x: mx.array, dropout: float = 0.0, key: mx.array | None = None,
+        self,
+        x: mx.array,
+        dropout: float = 0.0,
+        key: mx.array | None = None,
         valid: mx.array | None = None,
-    ) -> mx.array:  # fmt: skip
+    ) -> mx.array:
         """(R, s, s, c) -> (R, 2c).
 
         Args:

@@ -50,13 +50,20 @@ def sample_rois(
         candidates = mx.concatenate([proposals.boxes[i], targets.boxes[i]])
         exists = mx.concatenate([proposals.valid[i], targets.valid[i]])
         matched = match(
-            targets.boxes[i], targets.valid[i], candidates, config.box_fg_iou_thresh,
-            config.box_bg_iou_thresh, allow_low_quality=False,
-        )  # fmt: skip
+            targets.boxes[i],
+            targets.valid[i],
+            candidates,
+            config.box_fg_iou_thresh,
+            config.box_bg_iou_thresh,
+            allow_low_quality=False,
+        )
         chosen = sample(
-            exists & (matched >= 0), exists & (matched == BELOW),
-            config.box_batch_size_per_image, config.box_positive_fraction, k,
-        )  # fmt: skip
+            exists & (matched >= 0),
+            exists & (matched == BELOW),
+            config.box_batch_size_per_image,
+            config.box_positive_fraction,
+            k,
+        )
         boxes, row = candidates[chosen.rows], mx.maximum(matched[chosen.rows], 0)
         safe = mx.where(chosen.valid[:, None], boxes, mx.array([0.0, 0.0, 1.0, 1.0]))
         target = mx.where(chosen.positive[:, None], targets.boxes[i][row], safe)

@@ -12,9 +12,12 @@ from ..structures import BUCKET, Batch, Targets
 
 
 def prepare_targets(
-    targets: Sequence[Mapping[str, Any]], batch: Batch, num_classes: int, masks: bool = False,
+    targets: Sequence[Mapping[str, Any]],
+    batch: Batch,
+    num_classes: int,
+    masks: bool = False,
     num_keypoints: int | None = None,
-) -> Targets:  # fmt: skip
+) -> Targets:
     """Check targets, scale them to the network input, and pad them to one length.
 
     Crowd regions (``iscrowd``) are left out, as in torchvision's training reference.
@@ -86,9 +89,13 @@ def _nearest(length: int, size: int, padded: int) -> np.ndarray:
 
 
 def _check(
-    i: int, target: Mapping[str, Any], size: Sequence[int], num_classes: int, masks: bool,
+    i: int,
+    target: Mapping[str, Any],
+    size: Sequence[int],
+    num_classes: int,
+    masks: bool,
     num_keypoints: int | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Boxes (G, 4), labels (G,), masks (G, H, W), keypoints (G, K, 3) of image ``i``, no crowds."""
     wanted = {"masks": masks, "keypoints": num_keypoints is not None}
     needed = ["boxes", "labels", *(name for name, is_wanted in wanted.items() if is_wanted)]

@@ -126,9 +126,7 @@ def _mobilenet_fpn(
     num_classes: int, backbone_num_classes: int, options: dict[str, Any]
 ) -> FasterRCNN:
     fixed = {"variant": "large", "num_classes": backbone_num_classes}
-    return _fpn(
-        FasterRCNN, MobileNetFPNConfig, fixed, num_classes, {"norm": "frozen", **options}
-    )  # fmt: skip
+    return _fpn(FasterRCNN, MobileNetFPNConfig, fixed, num_classes, {"norm": "frozen", **options})
 
 
 def fasterrcnn_mobilenet_v3_large_fpn(

@@ -64,8 +64,11 @@ class MapSizes:
         """
         small, large = (self((side, side)) for side in PROBES)
         grown = PROBES[1] - PROBES[0]
-        if any(b <= a for one, other in zip(small, large, strict=True)
-               for a, b in zip(one, other, strict=True)):  # fmt: skip
+        if any(
+            b <= a
+            for one, other in zip(small, large, strict=True)
+            for a, b in zip(one, other, strict=True)
+        ):
             raise ValueError(
                 f"the backbone's maps are {list(small)} for an input of {PROBES[0]} pixels and "
                 f"{list(large)} for {PROBES[1]}: expected them to grow; set anchor_stride"

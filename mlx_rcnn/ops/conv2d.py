@@ -9,9 +9,13 @@ import mlx.core as mx
 
 
 def conv2d(
-    x: mx.array, weight: mx.array, stride: int = 1, padding: int = 0, groups: int = 1,
+    x: mx.array,
+    weight: mx.array,
+    stride: int = 1,
+    padding: int = 0,
+    groups: int = 1,
     dilation: int = 1,
-) -> mx.array:  # fmt: skip
+) -> mx.array:
     """2-D convolution, as ``mlx.core.conv2d`` and equal to it.
 
     MLX's CPU backend takes the input's gradient of a strided convolution with a loop over single

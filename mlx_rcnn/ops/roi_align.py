@@ -182,9 +182,15 @@ def _taps(
 
 
 def _average(
-    pixels: mx.array, base: mx.array, limit: mx.array, start: mx.array, extent: mx.array,
-    grid: mx.array, bins: tuple[int, int], most: Sequence[int],
-) -> mx.array:  # fmt: skip
+    pixels: mx.array,
+    base: mx.array,
+    limit: mx.array,
+    start: mx.array,
+    extent: mx.array,
+    grid: mx.array,
+    bins: tuple[int, int],
+    most: Sequence[int],
+) -> mx.array:
     """RoIAlign of RoIs with at most ``most`` = (x, y) samples a bin -> (R, ph, pw, C)."""
     step = max(1, INDEX_BYTES // (8 * bins[0] * bins[1] * 4 * most[0] * most[1]))
     if base.shape[0] > step:  # indices and weights are bounded too, one slice after the other

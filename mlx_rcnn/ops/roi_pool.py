@@ -56,9 +56,14 @@ def roi_pool(
 
 
 def _maximum(
-    pixels: mx.array, base: mx.array, limit: mx.array, spans: list[tuple[mx.array, ...]],
-    rows: mx.array, bins: tuple[int, int], most: Sequence[int],
-) -> mx.array:  # fmt: skip
+    pixels: mx.array,
+    base: mx.array,
+    limit: mx.array,
+    spans: list[tuple[mx.array, ...]],
+    rows: mx.array,
+    bins: tuple[int, int],
+    most: Sequence[int],
+) -> mx.array:
     """RoIPool of RoIs whose bins span at most ``most`` = (x, y) pixels -> (R, ph, pw, C)."""
     index, inside = [], []
     for axis in (0, 1):

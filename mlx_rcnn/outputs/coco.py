@@ -91,5 +91,3 @@ def write_results(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
     with replacing(path) as part, open(part, "w", encoding="utf-8") as file:
         lines = ",\n".join(json.dumps(entry) for entry in entries)
         file.write(f"[\n{lines}\n]\n" if entries else "[]\n")
-
-

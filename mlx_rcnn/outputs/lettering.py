@@ -16,11 +16,24 @@ OWN_FONT = Path(__file__).parent / "fonts" / "DejaVuSans-subset.ttf"
 
 # Of many scripts first, so that few files are opened.
 _USUAL = (
-    "PingFang.ttc", "Hiragino Sans GB.ttc", "AppleSDGothicNeo.ttc", "Arial Unicode.ttf",
-    "GeezaPro.ttc", "msyh.ttc", "YuGothR.ttc", "malgun.ttf", "Nirmala.ttf", "arial.ttf",
-    "NotoSansCJK-Regular.ttc", "wqy-zenhei.ttc", "wqy-microhei.ttc", "DroidSansFallbackFull.ttf",
-    "DejaVuSans.ttf", "FreeSans.ttf", "NotoSans-Regular.ttf",
-)  # fmt: skip
+    "PingFang.ttc",
+    "Hiragino Sans GB.ttc",
+    "AppleSDGothicNeo.ttc",
+    "Arial Unicode.ttf",
+    "GeezaPro.ttc",
+    "msyh.ttc",
+    "YuGothR.ttc",
+    "malgun.ttf",
+    "Nirmala.ttf",
+    "arial.ttf",
+    "NotoSansCJK-Regular.ttc",
+    "wqy-zenhei.ttc",
+    "wqy-microhei.ttc",
+    "DroidSansFallbackFull.ttf",
+    "DejaVuSans.ttf",
+    "FreeSans.ttf",
+    "NotoSans-Regular.ttf",
+)
 _FOLDERS = {
     "darwin": ("/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts"),
     "win32": ("C:/Windows/Fonts", "~/AppData/Local/Microsoft/Windows/Fonts"),

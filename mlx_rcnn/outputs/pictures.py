@@ -13,8 +13,17 @@ _JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 # Sources that lost nothing to compression keep that in their picture; photos become JPEG.
 _LOSSLESS_SUFFIXES = (
-    ".bmp", ".gif", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff",
-)  # fmt: skip
+    ".bmp",
+    ".gif",
+    ".pbm",
+    ".pgm",
+    ".png",
+    ".pnm",
+    ".ppm",
+    ".tga",
+    ".tif",
+    ".tiff",
+)
 
 
 def picture_paths(sources: Sequence[Path], folder: Path) -> list[Path]:

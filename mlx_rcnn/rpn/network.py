@@ -99,9 +99,13 @@ def proposal_rule(config: FasterRCNNConfig, training: bool = False) -> ProposalR
         else (config.rpn_pre_nms_top_n_test, config.rpn_post_nms_top_n_test)
     )
     return ProposalRule(
-        *most, config.rpn_nms_thresh, config.rpn_score_thresh, config.rpn_min_size,
-        config.rpn_ranking, config.bbox_clamp_both,
-    )  # fmt: skip
+        *most,
+        config.rpn_nms_thresh,
+        config.rpn_score_thresh,
+        config.rpn_min_size,
+        config.rpn_ranking,
+        config.bbox_clamp_both,
+    )
 
 
 class RegionProposalNetwork(nn.Module):
@@ -174,9 +178,11 @@ def select_proposals(
         mx.stack(v, axis=1) for v in (boxes, scores, ranks, valid)
     )
     keep, exact = nms_mask(
-        box.reshape(images * levels, most, 4), ok.reshape(images * levels, most), rule.nms_thresh,
+        box.reshape(images * levels, most, 4),
+        ok.reshape(images * levels, most),
+        rule.nms_thresh,
         rounds=rounds,
-    )  # fmt: skip
+    )
     keep = keep.reshape(images, levels * most)
     score, rank = (v.reshape(images, levels * most) for v in (score, rank))
     best = sort_scores(mx.where(keep, rank, -mx.inf))[:, : rule.post_nms_top_n]
@@ -189,9 +195,12 @@ def select_proposals(
 
 
 def rpn_losses(
-    outputs: RPNOutputs, targets: Targets, config: FasterRCNNConfig, key: mx.array,
+    outputs: RPNOutputs,
+    targets: Targets,
+    config: FasterRCNNConfig,
+    key: mx.array,
     group: mx.distributed.Group | None = None,
-) -> tuple[mx.array, mx.array]:  # fmt: skip
+) -> tuple[mx.array, mx.array]:
     """Objectness and box regression losses of a batch (Faster R-CNN, equation 1).
 
     As torchvision's ``RegionProposalNetwork``: both are sums over the sampled anchors of the batch,
@@ -214,13 +223,20 @@ def rpn_losses(
     for i, k in enumerate(mx.random.split(key, logits.shape[0])):
         anchors = every if every.ndim == 2 else every[i]
         matched = match(
-            targets.boxes[i], targets.valid[i], anchors, config.rpn_fg_iou_thresh,
-            config.rpn_bg_iou_thresh, allow_low_quality=True,
-        )  # fmt: skip
+            targets.boxes[i],
+            targets.valid[i],
+            anchors,
+            config.rpn_fg_iou_thresh,
+            config.rpn_bg_iou_thresh,
+            allow_low_quality=True,
+        )
         chosen = sample(
-            matched >= 0, matched == BELOW, config.rpn_batch_size_per_image,
-            config.rpn_positive_fraction, k,
-        )  # fmt: skip
+            matched >= 0,
+            matched == BELOW,
+            config.rpn_batch_size_per_image,
+            config.rpn_positive_fraction,
+            k,
+        )
         positive, anchor = chosen.positive[:, None], anchors[chosen.rows]
         error = binary_cross_entropy(logits[i][chosen.rows], positive[:, 0].astype(mx.float32))
         classification = classification + mx.sum(mx.where(chosen.valid, error, 0.0))

@@ -217,8 +217,10 @@ def load_checkpoint(folder: Path, trainer: TrainStep) -> Progress:
     state = _read(source / STATE_FILE)
     own = _part(state, "model.")
     if bool(own) != bool(trainer.config.ema):
-        raise ValueError(f"{source}: with an average of the weights {bool(own)}, expected "
-                         f"{bool(trainer.config.ema)}")  # fmt: skip
+        raise ValueError(
+            f"{source}: with an average of the weights {bool(own)}, expected "
+            f"{bool(trainer.config.ema)}"
+        )
     set_optimizer_arrays(trainer.optimizer, _part(state, "optimizer."))
     assign(trainer.model, own or weights, str(source))
     trainer.average = weights if own else {}

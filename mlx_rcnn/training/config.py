@@ -77,15 +77,17 @@ class TrainConfig:
         64, "padded sides are multiples of it: few sizes, whose memory is used again"
     )
     freeze: int | None = _field(
-        None, "backbone stages that do not learn, from the stem, 0 to 5 of a ResNet, to 6 of a "
-        "MobileNetV3 (default: all but 3, or 0 for an untrained model)"
-    )  # fmt: skip
+        None,
+        "backbone stages that do not learn, from the stem, 0 to 5 of a ResNet, to 6 of a "
+        "MobileNetV3 (default: all but 3, or 0 for an untrained model)",
+    )
     hflip: float = _field(0.5, "chance that an image is mirrored")
     vflip: float = _field(0.0, "chance that an image is turned upside down")
     scale_jitter: tuple[float, ...] | None = _field(
-        None, "LOW,HIGH: scale an image by a factor between, then crop or fill it to its own size "
-        "(default: none; 0.1,2 is large-scale jitter)"
-    )  # fmt: skip
+        None,
+        "LOW,HIGH: scale an image by a factor between, then crop or fill it to its own size "
+        "(default: none; 0.1,2 is large-scale jitter)",
+    )
     colour_jitter: float = _field(
         0.0, "strength of random brightness, contrast, saturation and hue; 1 is SSD's"
     )
@@ -94,9 +96,10 @@ class TrainConfig:
     checkpoint_steps: int = _field(0, "steps between checkpoints, 0 for one an epoch")
     cache_limit: float = _field(2.0, "GB of freed memory that MLX may keep")
     metric: str | None = _field(
-        None, "decides which checkpoint is the best, such as AP50 (default: keypoints_AP for a "
-        "Keypoint R-CNN, segm_AP for a Mask R-CNN, else AP)"
-    )  # fmt: skip
+        None,
+        "decides which checkpoint is the best, such as AP50 (default: keypoints_AP for a "
+        "Keypoint R-CNN, segm_AP for a Mask R-CNN, else AP)",
+    )
     val_fraction: float = _field(
         0.0, "share of the training images, drawn by the seed, that is kept for validation"
     )

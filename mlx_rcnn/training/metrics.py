@@ -76,8 +76,7 @@ def check_metric(name: str | None, known: Iterable[str]) -> None:
 
 def coco_names(model: Any) -> list[str]:
     """The metrics that COCO's evaluation gives of a model of this kind."""
-    boxes = ["AP", "AP50", "AP75", "APs", "APm", "APl",
-             "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]  # fmt: skip
+    boxes = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
     names = list(boxes)
     if model.needs_masks:
         names += [f"segm_{name}" for name in boxes]
@@ -163,8 +162,10 @@ def draw_curves(metrics: Metrics) -> bool:
         if known:
             scores.plot(*zip(*known, strict=True), marker="o", label=name)
     for axes, title, label in (
-        (losses, "losses", "step"), (rate, "learning rate", "step"), (scores, "validation", "epoch")
-    ):  # fmt: skip
+        (losses, "losses", "step"),
+        (rate, "learning rate", "step"),
+        (scores, "validation", "epoch"),
+    ):
         axes.set(title=title, xlabel=label)
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
@@ -181,5 +182,3 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     start = np.maximum(end - 20, 0)
     means: np.ndarray = (sums[end] - sums[start]) / (end - start)
     return means
-
-

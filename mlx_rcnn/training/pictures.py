@@ -46,9 +46,13 @@ def contact_sheet(
         [found] = model.predict(image)
         height, width = image.shape[:2]
         picture = draw_detections(
-            image, found, class_names, score_thresh=SHOWN_SCORE,
-            scale=readable_scale(width, height), **skeleton_style(model),
-        )  # fmt: skip
+            image,
+            found,
+            class_names,
+            score_thresh=SHOWN_SCORE,
+            scale=readable_scale(width, height),
+            **skeleton_style(model),
+        )
         picture.thumbnail((TILE - 4, TILE - 4))
         sheet.paste(picture, (place % columns * TILE + 2, place // columns * TILE + 2))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -46,8 +46,9 @@ def check_folder(folder: Path, resume: bool = False, overwrite: bool = False) ->
         )
     # What a run leaves that was killed before its first checkpoint is no run.
     if found & {LAST, BEST, NONFINITE} and not overwrite:
-        raise FileExistsError(f"{folder} holds another run: resume it, overwrite it, or name "
-                              "another folder")  # fmt: skip
+        raise FileExistsError(
+            f"{folder} holds another run: resume it, overwrite it, or name another folder"
+        )
 
 
 def clear_folder(folder: Path) -> None:

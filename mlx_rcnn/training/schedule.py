@@ -54,9 +54,14 @@ def cosine_factor(step: int, total: int, warmup: int) -> float:
 
 
 def learning_rate(
-    step: int, total: int, base: float, schedule: str, warmup: int,
-    drops: Sequence[float], drop_factor: float,
-) -> float:  # fmt: skip
+    step: int,
+    total: int,
+    base: float,
+    schedule: str,
+    warmup: int,
+    drops: Sequence[float],
+    drop_factor: float,
+) -> float:
     """The learning rate of one step.
 
     Args:

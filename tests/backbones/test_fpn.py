@@ -51,10 +51,13 @@ def test_odd_sizes_are_torchvisions():
 @pytest.mark.parametrize(
     "sizes",
     [
-        SIZES, [(8, 12), (4, 6), (2, 3)], [(5, 3), (3, 2), (2, 1)], [(1, 1)] * 3,
+        SIZES,
+        [(8, 12), (4, 6), (2, 3)],
+        [(5, 3), (3, 2), (2, 1)],
+        [(1, 1)] * 3,
         [(9, 8), (2, 2), (1, 1)],  # stages left out
     ],
-)  # fmt: skip
+)
 def test_oracle(sizes):
     fpn, features = build(), maps(1, sizes)
     for got, expected in zip(fpn(features), slow_fpn(fpn, features), strict=True):
@@ -99,11 +102,15 @@ def test_structure():
     fpn = FeaturePyramidNetwork((64, 128), 32)
     shapes = {k: v.shape for k, v in tree_flatten(fpn.parameters())}
     assert shapes == {
-        "inner_blocks.0.0.weight": (32, 1, 1, 64), "inner_blocks.0.0.bias": (32,),
-        "inner_blocks.1.0.weight": (32, 1, 1, 128), "inner_blocks.1.0.bias": (32,),
-        "layer_blocks.0.0.weight": (32, 3, 3, 32), "layer_blocks.0.0.bias": (32,),
-        "layer_blocks.1.0.weight": (32, 3, 3, 32), "layer_blocks.1.0.bias": (32,),
-    }  # fmt: skip
+        "inner_blocks.0.0.weight": (32, 1, 1, 64),
+        "inner_blocks.0.0.bias": (32,),
+        "inner_blocks.1.0.weight": (32, 1, 1, 128),
+        "inner_blocks.1.0.bias": (32,),
+        "layer_blocks.0.0.weight": (32, 3, 3, 32),
+        "layer_blocks.0.0.bias": (32,),
+        "layer_blocks.1.0.weight": (32, 3, 3, 32),
+        "layer_blocks.1.0.bias": (32,),
+    }
     # kaiming_uniform_(a=1): variance 1 / inputs, with 9 inputs a channel in a 3x3 kernel
     for block, inputs in ((fpn.inner_blocks[0], 64), (fpn.layer_blocks[1], 32 * 9)):
         assert mx.std(block[0].weight).item() == pytest.approx(inputs**-0.5, rel=0.1)

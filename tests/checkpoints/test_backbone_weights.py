@@ -92,9 +92,10 @@ def test_the_classifier_is_optional(folder: Path) -> None:
     model = detector(7)
     mine = np.array(model.backbone.net.fc.weight)
     with pytest.raises(
-        ValueError, match="has 20 classes, and the model's backbone.net 7: build the model with "
+        ValueError,
+        match="has 20 classes, and the model's backbone.net 7: build the model with "
         "backbone_num_classes=20, or 0 to leave the classifier out, or pass classifier=False",
-    ):  # fmt: skip
+    ):
         load_backbone(model, path)
     with pytest.raises(ValueError, match="has no classifier, .* 7: .* backbone_num_classes=0 or"):
         load_backbone(model, headless)

@@ -30,9 +30,13 @@ def client(folder: Path, server: ThreadingHTTPServer, code: str, **more: str) ->
     kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     own = {"HF_ENDPOINT": server.url, "HF_HOME": str(folder / "hf"), "HF_HUB_DISABLE_XET": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env={**kept, **own, **more}, text=True,
-        capture_output=True, timeout=120,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**kept, **own, **more},
+        text=True,
+        capture_output=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -55,8 +59,14 @@ def test_load_by_repository(server, saved: Path, folder: Path) -> None:
     config = json.loads((saved / "config.json").read_text()) | {"box_score_thresh": 0.25}
     server.files["someone/cells", OLDER, "config.json"] = json.dumps(config).encode()
     server.files["someone/text", COMMIT, "README.md"] = b"no model"
-    names = ["someone/cells", f"someone/cells@{COMMIT}", "someone/cells@v1",
-             "someone/cells@v9", "someone/nothing", "someone/text"]  # fmt: skip
+    names = [
+        "someone/cells",
+        f"someone/cells@{COMMIT}",
+        "someone/cells@v1",
+        "someone/cells@v9",
+        "someone/nothing",
+        "someone/text",
+    ]
     out = client(folder, server, LOADS.format(names=names)).splitlines()
     assert out[:3] == ["5 0.05", "5 0.05", "5 0.25"]
     assert out[3].startswith("FileNotFoundError no 'someone/cells@v9' here, and the Hub says:")
@@ -115,9 +125,22 @@ def test_the_missing_client_is_named(saved: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("owner/name", True), ("a.b/c-d_e", True), ("owner/name@v1.0", True), ("o/n@a/b", True),
-     ("name", False), ("a/b/c", False), ("../b", False), ("./b", False), ("a/..", False),
-     ("/a/b", False), ("a/b ", False), ("", False), ("a/", False), ("a/b@", False)],
-)  # fmt: skip
+    [
+        ("owner/name", True),
+        ("a.b/c-d_e", True),
+        ("owner/name@v1.0", True),
+        ("o/n@a/b", True),
+        ("name", False),
+        ("a/b/c", False),
+        ("../b", False),
+        ("./b", False),
+        ("a/..", False),
+        ("/a/b", False),
+        ("a/b ", False),
+        ("", False),
+        ("a/", False),
+        ("a/b@", False),
+    ],
+)
 def test_names_of_repositories(name: str, expected: bool) -> None:
     assert looks_like_repository(name) is expected

@@ -23,9 +23,15 @@ from mlx_rcnn.files import replacing
 
 # The functions that change the disk, by the names they are called by.
 STEPS = (
-    "pathlib.Path.write_text", "mlx.core.save_safetensors", "os.fsync", "os.replace", "os.unlink",
-    "pathlib.Path.unlink", "pathlib.Path.rmdir", "pathlib.Path.mkdir",
-)  # fmt: skip
+    "pathlib.Path.write_text",
+    "mlx.core.save_safetensors",
+    "os.fsync",
+    "os.replace",
+    "os.unlink",
+    "pathlib.Path.unlink",
+    "pathlib.Path.rmdir",
+    "pathlib.Path.mkdir",
+)
 
 
 class Killed(BaseException):

@@ -66,9 +66,7 @@ def test_names_of_2019_give_the_same_model(
         assert a == b and mx.array_equal(x, y)
 
 
-def test_frozen_norms_and_their_epsilon(
-    folder: Path, small_state: Callable[[str], State]
-) -> None:
+def test_frozen_norms_and_their_epsilon(folder: Path, small_state: Callable[[str], State]) -> None:
     model = mlx_rcnn.load(put(folder, small_state("faster_rcnn")))
     norm = model.backbone.net.bn1
     # A ResNet-18, which torchvision has not published: tests/convert/libraries/test_torchvision.py

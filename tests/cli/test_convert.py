@@ -59,9 +59,10 @@ STYLES: dict[str, Callable[[State], State]] = {
     "batch": with_counts,
     "2019": lambda state: {old_name(key): value for key, value in state.items()},
     "float16": lambda state: {key: v.astype(mx.float16) for key, v in state.items()},
-    "bfloat16": lambda state: {key: v.astype(mx.bfloat16) for key, v in with_counts(state).items()
-                               if v.dtype != mx.int64},
-}  # fmt: skip
+    "bfloat16": lambda state: {
+        key: v.astype(mx.bfloat16) for key, v in with_counts(state).items() if v.dtype != mx.int64
+    },
+}
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -165,8 +166,12 @@ def test_names_of_classes(here: Path, small_state, capsys) -> None:
     assert "--num-classes 4: s.pth has 5 classes" in refused(
         capsys, "s.pth", "m", "--num-classes", "4"
     )
-    for text, what in (("a\nb", "2 names, expected 4, or 5"), ("[1, 2]", "a list of names"),
-                       ('["a"', "Expecting"), ("", "0 names")):  # fmt: skip
+    for text, what in (
+        ("a\nb", "2 names, expected 4, or 5"),
+        ("[1, 2]", "a list of names"),
+        ('["a"', "Expecting"),
+        ("", "0 names"),
+    ):
         Path("wrong").write_text(text)
         assert what in refused(capsys, "s.pth", "m", "--classes", "wrong")
     assert "No such file" in refused(capsys, "s.pth", "m", "--classes", "absent")
@@ -253,8 +258,15 @@ def test_every_architecture_can_be_forced(name: str) -> None:
     checkpoint = Checkpoint(Path("f.pth"), state, found, renamed.weights, origin)
     model = from_checkpoint(as_architecture(checkpoint, name))
     assert type(model) is type(built) and name in model.source
-    for field in ("min_size", "max_size", "anchor_sizes", "rpn_score_thresh", "box_score_thresh",
-                  "rpn_post_nms_top_n_test", "num_classes"):  # fmt: skip
+    for field in (
+        "min_size",
+        "max_size",
+        "anchor_sizes",
+        "rpn_score_thresh",
+        "box_score_thresh",
+        "rpn_post_nms_top_n_test",
+        "num_classes",
+    ):
         assert getattr(model.config, field) == getattr(built.config, field)
     assert model.class_names is None
 

@@ -86,8 +86,11 @@ def test_coco(model, capsys):
     entries = json.loads(Path("out/found.json").read_text())
     # The data's own ids: image 4 comes before 9; the cat is 3, the dog 17.
     assert [(e["image_id"], e["category_id"]) for e in entries] == [
-        (4, 3), (4, 17), (9, 3), (9, 17),
-    ]  # fmt: skip
+        (4, 3),
+        (4, 17),
+        (9, 3),
+        (9, 17),
+    ]
     assert entries[0]["bbox"] == [10, 20, 40, 40]
 
 

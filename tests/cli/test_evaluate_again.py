@@ -80,22 +80,31 @@ def test_a_failure_of_the_metrics_keeps_them(
         assert main([*common, "--model", str(saved)]) == 1
     (kept,) = temporary.iterdir()
     error = capsys.readouterr().err
-    assert f"coco's metrics failed: MemoryError: MemoryError; the detections are kept: "\
+    assert (
+        f"coco's metrics failed: MemoryError: MemoryError; the detections are kept: "
         f"--predictions {kept} scores them" in error
+    )
     assert main([*common, "--predictions", str(kept)]) == 0
     assert kept.exists()
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("nothing", "is not JSON"), ("{}", "holds a dict, expected a list"),
-     ("[3]", "entry 0 is a int"),
-     ('[{"image_id": 1}]', "entry 0 has no category_id"),
-     ('[{"image_id": 77, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1}]',
-      "entry 0: image_id 77 is not in the data"),
-     ('[{"image_id": 9, "category_id": 999, "bbox": [1, 2, 3, 4], "score": 1}]',
-      "entry 0: category_id 999 is not in the data")],
-)  # fmt: skip
+    [
+        ("nothing", "is not JSON"),
+        ("{}", "holds a dict, expected a list"),
+        ("[3]", "entry 0 is a int"),
+        ('[{"image_id": 1}]', "entry 0 has no category_id"),
+        (
+            '[{"image_id": 77, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1}]',
+            "entry 0: image_id 77 is not in the data",
+        ),
+        (
+            '[{"image_id": 9, "category_id": 999, "bbox": [1, 2, 3, 4], "score": 1}]',
+            "entry 0: category_id 999 is not in the data",
+        ),
+    ],
+)
 def test_files_of_others_are_refused(data, tmp_path, content, said, capsys) -> None:
     file = tmp_path / "x.json"
     file.write_text(content)

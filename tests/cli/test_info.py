@@ -26,9 +26,16 @@ class Backbone(nn.Module):
 @pytest.fixture
 def tiny_model():
     return MaskRCNN(
-        Backbone(), feat_channels=8, num_classes=5, hidden_dim=16, mask_hidden_channels=8,
-        anchor_sizes=(32,), min_size=64, max_size=96, class_names=NAMES,
-    )  # fmt: skip
+        Backbone(),
+        feat_channels=8,
+        num_classes=5,
+        hidden_dim=16,
+        mask_hidden_channels=8,
+        anchor_sizes=(32,),
+        min_size=64,
+        max_size=96,
+        class_names=NAMES,
+    )
 
 
 def test_info_counts_every_number_once(tiny_model):
@@ -59,9 +66,13 @@ def test_info_prints_it_all(tiny_model, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("chip", "off", "said"),
-    [("applegpu_g13s", False, "in float32"), ("applegpu_g17g", False, "in TF32: MLX_ENABLE_TF32=0"),
-     ("applegpu_g17g", True, "in float32 (MLX_ENABLE_TF32=0)"), ("sm_90", False, "in TF32")],
-)  # fmt: skip
+    [
+        ("applegpu_g13s", False, "in float32"),
+        ("applegpu_g17g", False, "in TF32: MLX_ENABLE_TF32=0"),
+        ("applegpu_g17g", True, "in float32 (MLX_ENABLE_TF32=0)"),
+        ("sm_90", False, "in TF32"),
+    ],
+)
 def test_info_says_where_products_are_rounded(chip, off, said, monkeypatch):
     """GPUs that multiply in TF32, emulated: Apple's from the M5 on, and NVIDIA's."""
     monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))

@@ -101,8 +101,12 @@ def test_predict_one_image(work, model, capsys):
     lines = out.splitlines()
     assert lines[0].split() == ["image", "size", "detections", "score", ">=", "0.5", "classes"]
     assert re.split("  +", lines[1]) == [
-        "photos/a.jpg", "320x240", "3", "2", "person 1, traffic light 1",
-    ]  # fmt: skip
+        "photos/a.jpg",
+        "320x240",
+        "3",
+        "2",
+        "person 1, traffic light 1",
+    ]
     assert re.search(r"^1 image, 3 detections; images per second: [\d.]+ model, [\d.]+", out, re.M)
     assert sorted(os.listdir("predictions")) == ["a.jpg", "detections.json"]
     assert np.asarray(Image.open("predictions/a.jpg")).shape == (240, 320, 3)
@@ -243,8 +247,12 @@ def test_sources_are_never_overwritten(work, model):
     assert predict("photos", "--out", "photos") == 0
     assert Path("photos/a.jpg").read_bytes() == before
     assert sorted(os.listdir("photos")) == [
-        "a.jpg", "a_2.jpg", "b.png", "b_2.png", "detections.json",
-    ]  # fmt: skip
+        "a.jpg",
+        "a_2.jpg",
+        "b.png",
+        "b_2.png",
+        "detections.json",
+    ]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")

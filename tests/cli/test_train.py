@@ -83,9 +83,11 @@ def test_a_backbone_from_a_classifier(tmp_path: Path, train, monkeypatch):
 
 
 SEVERAL = {
-    "drops": (0.5, 0.75), "min_size": (320, 480), "scale_jitter": (0.5, 2.0),
+    "drops": (0.5, 0.75),
+    "min_size": (320, 480),
+    "scale_jitter": (0.5, 2.0),
     "keypoint_pairs": ("left:right", "near:far"),
-}  # fmt: skip
+}
 
 
 def test_every_setting_is_a_flag_without_a_default_of_its_own():
@@ -112,8 +114,9 @@ def test_a_run_resumed_and_refused(tmp_path: Path, train):
     assert mlx_rcnn.load(run / "last").config.box_nms_thresh == 0.4
     refused(
         train("--resume", "--set", "box_nms_thresh=0.5", model=None),
-        "the run in", "has box_nms_thresh=0.4, got 0.5",
-    )  # fmt: skip
+        "the run in",
+        "has box_nms_thresh=0.4, got 0.5",
+    )
     assert mlx_rcnn.load(run / "best").class_names == tiny.shapes().class_names
     refused(train(*FAST), "--output", "holds another run", "--resume, --overwrite")
     code, out, _ = train("--resume", *setting, model=None)
@@ -205,12 +208,11 @@ def test_keypoints_are_trained_when_the_model_has_them(tmp_path: Path, data: Pat
 
 
 def test_a_failure_under_way_is_one_line_and_code_1(tmp_path: Path, train, monkeypatch):
-    from mlx_rcnn.training import trainer
 
     def full(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(trainer, "write_checkpoint", full)
+    monkeypatch.setattr("mlx_rcnn.training.run.write_checkpoint", full)
     code, _, errors = train(*FAST)
     assert code == 1 and "No space left on device" in errors.splitlines()[-1]
     assert "Traceback" not in errors

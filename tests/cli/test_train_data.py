@@ -141,9 +141,13 @@ def test_nan_is_no_score(tmp_path, scores):
     left, data = iter(scores), tiny.shapes(2)
     config = TrainConfig(epochs=3, batch_size=2, workers=1)
     done = fit(
-        tiny.build(), data, tiny.shapes(1, seed=5), config, tmp_path / "run",
+        tiny.build(),
+        data,
+        tiny.shapes(1, seed=5),
+        config,
+        tmp_path / "run",
         evaluate=lambda *_: {"AP": next(left)},
-    )  # fmt: skip
+    )
     best = json.loads((tmp_path / "run/best/training.json").read_text())["step"]
     assert best == (3 if scores[0] != scores[0] else 1)
     assert done.best == (None if scores[0] != scores[0] else 0.5)

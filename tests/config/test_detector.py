@@ -40,16 +40,32 @@ def mask(**options):
 # Field, value, error, what the message says beside the field and the value. A count is wrong when
 # it is not a whole number or less than 1, a fraction when it is not a number in [0, 1].
 COUNTS = [
-    "feat_channels", "roi_levels", "rpn_conv_depth", "hidden_dim", "max_size", "size_divisible",
-    "rpn_pre_nms_top_n_train", "rpn_pre_nms_top_n_test", "rpn_post_nms_top_n_train",
-    "rpn_post_nms_top_n_test", "rpn_batch_size_per_image", "box_detections_per_img",
+    "feat_channels",
+    "roi_levels",
+    "rpn_conv_depth",
+    "hidden_dim",
+    "max_size",
+    "size_divisible",
+    "rpn_pre_nms_top_n_train",
+    "rpn_pre_nms_top_n_test",
+    "rpn_post_nms_top_n_train",
+    "rpn_post_nms_top_n_test",
+    "rpn_batch_size_per_image",
+    "box_detections_per_img",
     "box_batch_size_per_image",
-]  # fmt: skip
+]
 FRACTIONS = [
-    "rpn_nms_thresh", "rpn_fg_iou_thresh", "rpn_bg_iou_thresh", "rpn_positive_fraction",
-    "rpn_score_thresh", "box_score_thresh", "box_nms_thresh", "box_fg_iou_thresh",
-    "box_bg_iou_thresh", "box_positive_fraction",
-]  # fmt: skip
+    "rpn_nms_thresh",
+    "rpn_fg_iou_thresh",
+    "rpn_bg_iou_thresh",
+    "rpn_positive_fraction",
+    "rpn_score_thresh",
+    "box_score_thresh",
+    "box_nms_thresh",
+    "box_fg_iou_thresh",
+    "box_bg_iou_thresh",
+    "box_positive_fraction",
+]
 MASK_COUNTS = ["mask_hidden_channels", "mask_out_size"]
 
 
@@ -103,7 +119,7 @@ RULES = [
     ("bbox_reg_weights", (10.0, 10.0, 5.0, 0.0), ValueError, "expected positive numbers, got 0"),
     ("channel_order", "grb", ValueError, "expected one of .*'rgb', 'bgr'"),
     ("resize_rule", "pil", ValueError, "expected one of .*'torch', 'pillow', 'opencv'"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "value", "error", "rule"), RULES)
@@ -191,10 +207,19 @@ def test_class_names_are_one_a_class():
 
 def test_values_at_the_edge_of_a_rule():
     config = faster(
-        roi_sampling_ratio=-1, dropout=0, rpn_min_size=0, box_min_size=0, box_score_thresh=0,
-        box_nms_thresh=1, num_classes=2, box_detections_per_img=1, min_size=(480, 800),
-        aspect_ratios=[1], anchor_sizes=[[32.5], [64]], anchor_stride=(4, 8),
-    )  # fmt: skip
+        roi_sampling_ratio=-1,
+        dropout=0,
+        rpn_min_size=0,
+        box_min_size=0,
+        box_score_thresh=0,
+        box_nms_thresh=1,
+        num_classes=2,
+        box_detections_per_img=1,
+        min_size=(480, 800),
+        aspect_ratios=[1],
+        anchor_sizes=[[32.5], [64]],
+        anchor_stride=(4, 8),
+    )
     assert config.num_classes == 2 and config.anchor_sizes == ((32.5,), (64,))
     assert ResNetFPNConfig(norm_eps=0, num_classes=0, returned_layers=[4]).returned_layers == (4,)
     assert mask(mask_pool_size=[7, 7], mask_out_size=14).mask_pool_size == (7, 7)
@@ -203,36 +228,71 @@ def test_values_at_the_edge_of_a_rule():
 def test_defaults_are_torchvisions():
     config = faster()
     expected = {
-        "min_size": 800, "max_size": 1333, "image_mean": (0.485, 0.456, 0.406),
-        "image_std": (0.229, 0.224, 0.225), "rpn_pre_nms_top_n_train": 2000,
-        "rpn_pre_nms_top_n_test": 1000, "rpn_post_nms_top_n_train": 2000,
-        "rpn_post_nms_top_n_test": 1000, "rpn_nms_thresh": 0.7, "rpn_fg_iou_thresh": 0.7,
-        "rpn_bg_iou_thresh": 0.3, "rpn_batch_size_per_image": 256, "rpn_positive_fraction": 0.5,
-        "rpn_score_thresh": 0.0, "box_score_thresh": 0.05, "box_nms_thresh": 0.5,
-        "box_detections_per_img": 100, "box_fg_iou_thresh": 0.5, "box_bg_iou_thresh": 0.5,
-        "box_batch_size_per_image": 512, "box_positive_fraction": 0.25,
+        "min_size": 800,
+        "max_size": 1333,
+        "image_mean": (0.485, 0.456, 0.406),
+        "image_std": (0.229, 0.224, 0.225),
+        "rpn_pre_nms_top_n_train": 2000,
+        "rpn_pre_nms_top_n_test": 1000,
+        "rpn_post_nms_top_n_train": 2000,
+        "rpn_post_nms_top_n_test": 1000,
+        "rpn_nms_thresh": 0.7,
+        "rpn_fg_iou_thresh": 0.7,
+        "rpn_bg_iou_thresh": 0.3,
+        "rpn_batch_size_per_image": 256,
+        "rpn_positive_fraction": 0.5,
+        "rpn_score_thresh": 0.0,
+        "box_score_thresh": 0.05,
+        "box_nms_thresh": 0.5,
+        "box_detections_per_img": 100,
+        "box_fg_iou_thresh": 0.5,
+        "box_bg_iou_thresh": 0.5,
+        "box_batch_size_per_image": 512,
+        "box_positive_fraction": 0.25,
         "bbox_reg_weights": (10.0, 10.0, 5.0, 5.0),
         # what torchvision fixes in its code
-        "rpn_min_size": 1e-3, "box_min_size": 1e-2, "size_divisible": 32, "roi_sampling_ratio": 2,
-        "roi_aligned": False, "anchor_rounding": True, "anchor_offset": 0.0, "roi_levels": 4,
-        "aspect_ratios": (0.5, 1.0, 2.0), "pool_size": (7, 7), "class_agnostic_bbox": False,
-        "channel_order": "rgb", "resize_rule": "torch", "bbox_clamp_both": False,
-        "rpn_ranking": "torchvision", "clip_results": False,
+        "rpn_min_size": 1e-3,
+        "box_min_size": 1e-2,
+        "size_divisible": 32,
+        "roi_sampling_ratio": 2,
+        "roi_aligned": False,
+        "anchor_rounding": True,
+        "anchor_offset": 0.0,
+        "roi_levels": 4,
+        "aspect_ratios": (0.5, 1.0, 2.0),
+        "pool_size": (7, 7),
+        "class_agnostic_bbox": False,
+        "channel_order": "rgb",
+        "resize_rule": "torch",
+        "bbox_clamp_both": False,
+        "rpn_ranking": "torchvision",
+        "clip_results": False,
         # this package's
-        "use_fpn": False, "anchor_sizes": None, "anchor_stride": None, "stride_rule": "exact",
+        "use_fpn": False,
+        "anchor_sizes": None,
+        "anchor_stride": None,
+        "stride_rule": "exact",
         "hidden_dim": 4096,
-        "dropout": 0.5, "class_names": None, "res5_head": False, "rpn_conv_depth": 1,
-        "box_head_convs": 0, "box_head_norm": None,
-    }  # fmt: skip
+        "dropout": 0.5,
+        "class_names": None,
+        "res5_head": False,
+        "rpn_conv_depth": 1,
+        "box_head_convs": 0,
+        "box_head_norm": None,
+    }
     given = {"backbone", "feat_channels", "num_classes"}
     assert set(expected) | given == {f.name for f in fields(config)}
     assert {name: getattr(config, name) for name in expected} == expected
     extra = {f.name for f in fields(MaskRCNNConfig)} - {f.name for f in fields(config)}
     values = {name: getattr(mask(), name) for name in extra}
     assert values == {
-        "mask_pool_size": (14, 14), "mask_hidden_channels": 256, "mask_out_size": 28,
-        "mask_num_convs": 4, "mask_paste_rule": "torchvision", "mask_head_norm": None,
-    }  # fmt: skip
+        "mask_pool_size": (14, 14),
+        "mask_hidden_channels": 256,
+        "mask_out_size": 28,
+        "mask_num_convs": 4,
+        "mask_paste_rule": "torchvision",
+        "mask_head_norm": None,
+    }
     assert {name: getattr(mask(), name) for name in expected} == expected
 
 
@@ -248,9 +308,13 @@ def test_a_config_is_frozen_hashable_and_equal_by_value():
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("box_nms_threshold", "box_nms_thresh"), ("hidden_dims", "hidden_dim"),
-     ("anchor_size", "anchor_sizes"), ("rpn_nms_tresh", "rpn_nms_thresh")],
-)  # fmt: skip
+    [
+        ("box_nms_threshold", "box_nms_thresh"),
+        ("hidden_dims", "hidden_dim"),
+        ("anchor_size", "anchor_sizes"),
+        ("rpn_nms_tresh", "rpn_nms_thresh"),
+    ],
+)
 def test_an_unknown_field_suggests_the_nearest(name, near):
     calls = [
         lambda: make_config(FasterRCNNConfig, Tiny(), 4, 3, {name: 1}),
@@ -284,7 +348,11 @@ def test_make_config():
         make_config(FasterRCNNConfig, "net", 0, 3, {})
     with pytest.raises(ValueError, match="hidden_dim=0"):
         make_config(FasterRCNNConfig, config, None, None, {"hidden_dim": 0})
-    for given, missing in (((4, None), "num_classes"), ((None, 3), "feat_channels"), ((None, None), "feat_channels and num_classes")):  # fmt: skip # noqa: E501
+    for given, missing in (
+        ((4, None), "num_classes"),
+        ((None, 3), "feat_channels"),
+        ((None, None), "feat_channels and num_classes"),
+    ):  # noqa: E501
         with pytest.raises(TypeError, match=f"FasterRCNNConfig: missing {missing}$"):
             make_config(FasterRCNNConfig, "net", *given, {})
     with pytest.raises(TypeError, match="got a FasterRCNNConfig, expected a MaskRCNNConfig"):
@@ -294,9 +362,12 @@ def test_make_config():
 @pytest.mark.parametrize("build", [faster, mask])
 def test_json_round_trip(build):
     config = build(
-        backbone=Tiny(), anchor_sizes=((32,), (64,)), class_names=("background", "a", "b"),
-        min_size=(640, 800), anchor_stride=(4, 8),
-    )  # fmt: skip
+        backbone=Tiny(),
+        anchor_sizes=((32,), (64,)),
+        class_names=("background", "a", "b"),
+        min_size=(640, 800),
+        anchor_stride=(4, 8),
+    )
     values = json.loads(json.dumps(to_json(config)))
     assert values.pop("backbone") is None
     assert type(config)(config.backbone, **values) == config

@@ -12,12 +12,17 @@ from mlx_rcnn.convert.layouts import LAYOUTS
 
 POOL = (2, 3)
 SHAPES = {
-    "same": (5, 3), "conv": (2, 3, 4, 5), "deconv": (2, 3, 4, 5), "flat": (4, 12),
+    "same": (5, 3),
+    "conv": (2, 3, 4, 5),
+    "deconv": (2, 3, 4, 5),
+    "flat": (4, 12),
     "linear": (5, 3, 1, 1),
-    "cls_background_last": (4, 3), "reg_background_last": (12, 3),
+    "cls_background_last": (4, 3),
+    "reg_background_last": (12, 3),
     "mask_without_background": (3, 4, 1, 1),
-    "anchors_sizes_first": (15, 4, 1, 1), "anchor_boxes_sizes_first": (60, 4, 1, 1),
-}  # fmt: skip
+    "anchors_sizes_first": (15, 4, 1, 1),
+    "anchor_boxes_sizes_first": (60, 4, 1, 1),
+}
 
 
 def numbers(*shape: int) -> mx.array:
@@ -47,8 +52,12 @@ def test_back_again_is_the_same(name: str, dtype: mx.Dtype) -> None:
 def test_bits_stay(bits: list[int]) -> None:
     """NaN payloads, infinities, negative zeros and denormals."""
     value = mx.array(np.array(bits, np.uint32).view(np.float32))
-    for name, shape in (("conv", (1, 2, 2, 2)), ("cls_background_last", (4, 2)),
-                        ("reg_background_last", (8,)), ("flat", (1, 8))):  # fmt: skip
+    for name, shape in (
+        ("conv", (1, 2, 2, 2)),
+        ("cls_background_last", (4, 2)),
+        ("reg_background_last", (8,)),
+        ("flat", (1, 8)),
+    ):
         layout, pool = LAYOUTS[name], (2, 2)
         back = layout.backward(layout.forward(value.reshape(shape), pool), pool)
         assert np.array(back).reshape(-1).view(np.uint32).tolist() == bits
@@ -73,10 +82,16 @@ def test_class_agnostic_boxes_stay() -> None:
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("cls_background_last", (1, 3)), ("cls_background_last", ()), ("reg_background_last", (6, 2)),
-     ("reg_background_last", (0, 2)), ("mask_without_background", (0, 2, 1, 1)), ("flat", (3,)),
-     ("flat", (3, 7))],
-)  # fmt: skip
+    [
+        ("cls_background_last", (1, 3)),
+        ("cls_background_last", ()),
+        ("reg_background_last", (6, 2)),
+        ("reg_background_last", (0, 2)),
+        ("mask_without_background", (0, 2, 1, 1)),
+        ("flat", (3,)),
+        ("flat", (3, 7)),
+    ],
+)
 def test_shapes_that_cannot_be(name: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="has shape .*expected"):
         LAYOUTS[name].forward(mx.zeros(shape), POOL)

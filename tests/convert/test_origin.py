@@ -56,11 +56,21 @@ GOOD = {"library": "torchvision", "file": "f", "dropped": {}, "spelling": {}}
 
 @pytest.mark.parametrize(
     "wrong",
-    [3, [], {}, {**GOOD, "more": 1}, {**GOOD, "library": 1}, {**GOOD, "spelling": {"a": 1}},
-     {**GOOD, "spelling": 3}, {**GOOD, "dropped": {"eval": {"a": 1}}}, {**GOOD, "dropped": [1]},
-     {**GOOD, "dropped": {"int64": {"a": "1"}}}, {**GOOD, "dropped": {"int64": 1}},
-     {**GOOD, "dropped": {"int64": {"a": [[1], [2, 3]]}}}],
-)  # fmt: skip
+    [
+        3,
+        [],
+        {},
+        {**GOOD, "more": 1},
+        {**GOOD, "library": 1},
+        {**GOOD, "spelling": {"a": 1}},
+        {**GOOD, "spelling": 3},
+        {**GOOD, "dropped": {"eval": {"a": 1}}},
+        {**GOOD, "dropped": [1]},
+        {**GOOD, "dropped": {"int64": {"a": "1"}}},
+        {**GOOD, "dropped": {"int64": 1}},
+        {**GOOD, "dropped": {"int64": {"a": [[1], [2, 3]]}}},
+    ],
+)
 def test_damaged_records(wrong: object) -> None:
     with pytest.raises(ValueError, match="origin is no record of a checkpoint"):
         from_json(wrong)

@@ -113,9 +113,12 @@ def test_nothing_gives_nothing() -> None:
 
 def test_back_is_the_inverse() -> None:
     source = {
-        "body.a.weight": numbers(2, 3, 4, 5), "body.bias": numbers(2),
-        "up.weight": numbers(2, 3, 4, 5), "fc.weight": numbers(2, 12), "fc.bias": numbers(2),
-    }  # fmt: skip
+        "body.a.weight": numbers(2, 3, 4, 5),
+        "body.bias": numbers(2),
+        "up.weight": numbers(2, 3, 4, 5),
+        "fc.weight": numbers(2, 12),
+        "fc.bias": numbers(2),
+    }
     out = rename(source, RULES, (2, 3))
     back = rename_back(out.weights, RULES, (2, 3))
     assert back.keys() == source.keys()
@@ -162,9 +165,14 @@ def test_a_key_that_an_earlier_rule_takes_does_not_lead_back() -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "complaint"),
-    [(r"a(b(c))", "not nested"), (r"a(b)?c", "not repeated"), (r"a.*b", "needs export"),
-     (r"a(?:b|c)", "needs export"), (r"a\d", "needs export")],
-)  # fmt: skip
+    [
+        (r"a(b(c))", "not nested"),
+        (r"a(b)?c", "not repeated"),
+        (r"a.*b", "needs export"),
+        (r"a(?:b|c)", "needs export"),
+        (r"a\d", "needs export"),
+    ],
+)
 def test_rules_that_cannot_be_read_backwards(pattern: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         rename_back({"x": numbers(1)}, (Rule(pattern, "x"),))

@@ -18,10 +18,14 @@ from mlx_rcnn.convert.files.torch_writer import save_torch_file
 
 IMAGE = np.random.default_rng(2).integers(0, 256, (70, 90, 3), np.uint8)
 UNUSUAL = {
-    "class_names": ("__background__", "a", "b", "c"), "box_score_thresh": 0.2, "min_size": 72,
-    "rpn_nms_thresh": 0.6, "anchor_sizes": (16, 48), "aspect_ratios": (0.5, 2.0),
+    "class_names": ("__background__", "a", "b", "c"),
+    "box_score_thresh": 0.2,
+    "min_size": 72,
+    "rpn_nms_thresh": 0.6,
+    "anchor_sizes": (16, 48),
+    "aspect_ratios": (0.5, 2.0),
     "image_mean": (0.4, 0.5, 0.6),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", ["faster_rcnn", "mask_rcnn", "keypoint_rcnn"])
@@ -46,8 +50,9 @@ def test_a_file_of_other_tensors_is_passed_over_and_said(tmp_path: Path) -> None
     for name, classes in (("a", 3), ("b", 5)):
         model = tiny.build(classes=classes, norm="frozen", box_score_thresh=0.3)
         mlx_rcnn.save(model, tmp_path / name)
-        main(["convert", str(tmp_path / name), str(tmp_path / f"{name}.pth"), "--to",
-              "torchvision"])  # fmt: skip
+        main(
+            ["convert", str(tmp_path / name), str(tmp_path / f"{name}.pth"), "--to", "torchvision"]
+        )
     beside = tmp_path / "a.pth.json"
     assert mlx_rcnn.load(tmp_path / "a.pth").config.box_score_thresh == 0.3
     beside.write_bytes((tmp_path / "b.pth.json").read_bytes())

@@ -23,24 +23,68 @@ from mlx_rcnn.outputs.draw import draw_detections
 
 ODD = st.sampled_from(
     [
-        None, "", "1", "x", 1.0, 0, 1, -1, 2, True, [], [[]], {}, float("nan"), float("inf"), 1e8,
-        1e300, [1, 2, 3, 4], [[10, 20, 30, 30]], [[1, 2, 3, 4, 5]], [10, 20, 50, 20, 50, 60],
-        [[10, 20, float("nan"), 20, 50, 60]], [[10, 20, None, 20, 50, 60]], ["a"], [True], [None],
-        [[[10, 20], [50, 20], [50, 60]]], [[10, 20, 1e8, 20, 50, 60]], [{"x": 1}], [0, 0, 0.5, 0.5],
-        {"size": [80, 100], "counts": [100, 50, 7850]}, {"size": [80, 100], "counts": "abc"},
-        [{"size": [80, 100], "counts": [100, 50, 7850]}], {"size": [9, 9], "counts": [81]},
-        [5, 5, 2] * 3, [None, None, 0, 5, 5, 2, 5, 5, 9], ["5", "6", "7", "8"], [5, 5, 1e8, 1e8],
-        {"size": None, "counts": []}, {"counts": [1]}, "a\\b.jpg", "%20.jpg", "\0", "é" * 300,
+        None,
+        "",
+        "1",
+        "x",
+        1.0,
+        0,
+        1,
+        -1,
+        2,
+        True,
+        [],
+        [[]],
+        {},
+        float("nan"),
+        float("inf"),
+        1e8,
+        1e300,
+        [1, 2, 3, 4],
+        [[10, 20, 30, 30]],
+        [[1, 2, 3, 4, 5]],
+        [10, 20, 50, 20, 50, 60],
+        [[10, 20, float("nan"), 20, 50, 60]],
+        [[10, 20, None, 20, 50, 60]],
+        ["a"],
+        [True],
+        [None],
+        [[[10, 20], [50, 20], [50, 60]]],
+        [[10, 20, 1e8, 20, 50, 60]],
+        [{"x": 1}],
+        [0, 0, 0.5, 0.5],
+        {"size": [80, 100], "counts": [100, 50, 7850]},
+        {"size": [80, 100], "counts": "abc"},
+        [{"size": [80, 100], "counts": [100, 50, 7850]}],
+        {"size": [9, 9], "counts": [81]},
+        [5, 5, 2] * 3,
+        [None, None, 0, 5, 5, 2, 5, 5, 9],
+        ["5", "6", "7", "8"],
+        [5, 5, 1e8, 1e8],
+        {"size": None, "counts": []},
+        {"counts": [1]},
+        "a\\b.jpg",
+        "%20.jpg",
+        "\0",
+        "é" * 300,
     ]
-)  # fmt: skip
+)
 PLACES = {
     "images": ("id", "file_name", "width", "height"),
     "annotations": (
-        "id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation", "keypoints",
-        "num_keypoints", "difficult",
+        "id",
+        "image_id",
+        "category_id",
+        "bbox",
+        "area",
+        "iscrowd",
+        "segmentation",
+        "keypoints",
+        "num_keypoints",
+        "difficult",
     ),
     "categories": ("id", "name", "supercategory", "keypoints", "skeleton"),
-}  # fmt: skip
+}
 FAULTS = st.lists(
     st.sampled_from([(part, key) for part, keys in PLACES.items() for key in keys]).flatmap(
         lambda place: st.tuples(st.just(place), st.integers(0, 3), ODD)
@@ -169,12 +213,20 @@ VOC = {
     "name": st.sampled_from(["cat", "Cat", "", " ", "N/A", "é", "c at"]),
     "size": st.sampled_from([None, (80, 100), (0, 0), ("x", "y"), ("inf", 5), ("80.0", "100.0")]),
     "text": st.sampled_from(
-        [b"", b"a\r\nb\r\n", b"\xef\xbb\xbfa\n", b"x\\y\\a.jpg\r\nodd.jpg\r\n", b"a 1\nodd -1\n",
-         b"gone\n", "a\nb".encode("utf-16"), b"\xff\x00"]
+        [
+            b"",
+            b"a\r\nb\r\n",
+            b"\xef\xbb\xbfa\n",
+            b"x\\y\\a.jpg\r\nodd.jpg\r\n",
+            b"a 1\nodd -1\n",
+            b"gone\n",
+            "a\nb".encode("utf-16"),
+            b"\xff\x00",
+        ]
     ),
     "split": st.sampled_from([None, "train", "val", "test"]),
     "picture": PICTURES,
-}  # fmt: skip
+}
 pytestmark = pytest.mark.filterwarnings("ignore:.*taken as 12 bits")
 LOOSE = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
 

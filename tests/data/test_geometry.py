@@ -67,6 +67,7 @@ def test_pad():
     assert (padded[40:] == (1, 2, 3)).all() and (padded[:, 60:] == (1, 2, 3)).all()
     agree(padded, kept)
 
+
 def pointed(*points):
     """An image of 40 x 60 and one object with these keypoints."""
     image, target = drawn([(5, 5, 30, 30)])

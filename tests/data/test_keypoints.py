@@ -180,8 +180,13 @@ def test_mirror_partners():
     assert mirror_partners(COCO_KEYPOINTS) == [0, *swapped]
     assert mirror_partners(["leftEye", "Eye-Left", "rightEye", "Eye-Right"]) == [2, 3, 0, 1]
     assert mirror_partners(["L_Paw", "R_Paw", "l knee", "r knee"]) == [1, 0, 3, 2]
-    for names in (["RShoulder", "LShoulder"], ["rightshoulder", "leftshoulder"],
-                  ["LF_elbow", "RF_elbow"], ["ear.L", "ear.R"], ["L ear", "R ear"]):  # fmt: skip
+    for names in (
+        ["RShoulder", "LShoulder"],
+        ["rightshoulder", "leftshoulder"],
+        ["LF_elbow", "RF_elbow"],
+        ["ear.L", "ear.R"],
+        ["L ear", "R ear"],
+    ):
         assert mirror_partners(names) == [1, 0]
     assert mirror_partners(["lip", "ring", "upright", "rear", "collar"]) == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match="left_ear name a side .*--keypoint-pairs"):

@@ -64,10 +64,16 @@ def boxes_dataset(tmp_path, boxes, extra=()):
     content = coco_content()
     del content["images"][0]
     content["annotations"] = [
-        {"id": i, "image_id": 4, "category_id": 3, "bbox": list(box), "area": box[2] * box[3],
-         "iscrowd": 0}
+        {
+            "id": i,
+            "image_id": 4,
+            "category_id": 3,
+            "bbox": list(box),
+            "area": box[2] * box[3],
+            "iscrowd": 0,
+        }
         for i, box in enumerate(boxes)
-    ] + list(extra)  # fmt: skip
+    ] + list(extra)
     return open_dataset(make_coco(tmp_path, content))
 
 
@@ -100,16 +106,28 @@ def test_half_found_by_hand(tmp_path):
 
 
 def test_crowds_and_boxes_that_training_drops(tmp_path):
-    crowd = {"id": 90, "image_id": 4, "category_id": 3, "bbox": [40, 0, 40, 40], "area": 1600,
-             "iscrowd": 1}  # fmt: skip
+    crowd = {
+        "id": 90,
+        "image_id": 4,
+        "category_id": 3,
+        "bbox": [40, 0, 40, 40],
+        "area": 1600,
+        "iscrowd": 1,
+    }
     data = boxes_dataset(tmp_path, [(0, 0, 10, 10)], [crowd])
     # Two detections within the crowd are neither right nor wrong.
     rows = (41, 1, 60, 20, 0.99, 1), (50, 5, 70, 30, 0.98, 1), (0, 0, 10, 10, 0.5, 1)
     result = evaluate(data, [found(*rows)])
     assert result["AP"] == pytest.approx(1) and result["objects"] == 1
     # A box without area is dropped and named: pycocotools would count it as never found.
-    empty = {"id": 91, "image_id": 4, "category_id": 3, "bbox": [5, 5, 0, 3], "area": 0,
-             "iscrowd": 0}  # fmt: skip
+    empty = {
+        "id": 91,
+        "image_id": 4,
+        "category_id": 3,
+        "bbox": [5, 5, 0, 3],
+        "area": 0,
+        "iscrowd": 0,
+    }
     data = boxes_dataset(tmp_path, [(0, 0, 10, 10)], [empty])
     result = evaluate(data, [found((0, 0, 10, 10, 0.5, 1))])
     assert result["AP50"] == pytest.approx(1) and result["objects"] == 1

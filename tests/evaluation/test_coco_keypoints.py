@@ -59,9 +59,11 @@ def test_similarity_by_hand(tmp_path):
 
     def score(distance, **options):
         found = {
-            "boxes": data[0].target["boxes"], "labels": np.array([1]), "scores": np.array([0.9]),
+            "boxes": data[0].target["boxes"],
+            "labels": np.array([1]),
+            "scores": np.array([0.9]),
             "keypoints": np.array([places], np.float32) + [[distance, 0, 0], [0, 0, 0]],
-        }  # fmt: skip
+        }
         return evaluate(data, [found], **options)["keypoints_AP"]
 
     # exp(-d^2 / (2 * 400 * (2 * 0.05)^2)) = exp(-d^2 / 8): 0.7548 for d = 1.5 passes the thresholds
@@ -132,9 +134,11 @@ def test_only_where_both_sides_have_them(tmp_path):
 
 def test_nothing_found_and_nothing_there(tmp_path):
     empty = {
-        "boxes": np.zeros((0, 4)), "scores": np.zeros(0), "labels": np.zeros(0, int),
+        "boxes": np.zeros((0, 4)),
+        "scores": np.zeros(0),
+        "labels": np.zeros(0, int),
         "keypoints": np.zeros((0, 5, 3)),
-    }  # fmt: skip
+    }
     data = ShapesDataset(2, (32, 32), keypoints=True)
     assert evaluate(data, [empty] * 2)["keypoints_AP"] == 0
     content = coco_content()

@@ -99,8 +99,11 @@ def test_pixels_are_counted_inclusively():
 
 
 def test_difficult_objects_do_not_count():
-    truth = [entry((0, 0, 9, 9), difficult=1), entry((50, 0, 59, 9)),
-             entry((70, 0, 79, 9)) | {"iscrowd": 1}]  # fmt: skip
+    truth = [
+        entry((0, 0, 9, 9), difficult=1),
+        entry((50, 0, 59, 9)),
+        entry((70, 0, 79, 9)) | {"iscrowd": 1},
+    ]
     rows = [entry((0, 0, 9, 9), 0.9), entry((0, 0, 9, 8), 0.8), entry((50, 0, 59, 9), 0.7)]
     hits, objects = match(truth, [*rows, entry((70, 0, 79, 9), 0.6)])
     assert objects == 1 and hits.tolist() == [True]

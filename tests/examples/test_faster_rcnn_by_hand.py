@@ -18,9 +18,11 @@ from small import photo, recipe_state
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/faster_rcnn_by_hand.py"
 SIZES = {"min_size": 128, "max_size": 192}
 ALL = {
-    "rpn_batch_size_per_image": 100_000, "box_batch_size_per_image": 5_000, "dropout": 0.0,
+    "rpn_batch_size_per_image": 100_000,
+    "box_batch_size_per_image": 5_000,
+    "dropout": 0.0,
     "box_positive_fraction": 0.5,
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

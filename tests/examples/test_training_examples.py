@@ -62,5 +62,6 @@ def test_the_detector_of_the_demo(tmp_path: Path, voc: Path):
     assert "test: AP " in done.stdout
     assert (model / "model.safetensors").stat().st_size < 6e6
     assert {str(v.dtype) for v in mx.load(str(model / "model.safetensors")).values()} == {
-        "mlx.core.float16", "mlx.core.float32"
-    }  # fmt: skip
+        "mlx.core.float16",
+        "mlx.core.float32",
+    }

@@ -19,10 +19,19 @@ import numpy as np
 HERE = Path(__file__).parent
 POSITIONS = 400
 WHOLE = (
-    "orig_hw", "resized_hw", "orig_rgb_sha256", "resized_rgb_sha256", "net_input_stride",
-    "proposal_boxes", "proposal_boxes_pre200", "det_boxes", "det_boxes_input", "det_scores",
-    "det_classes", "mask_areas",
-)  # fmt: skip
+    "orig_hw",
+    "resized_hw",
+    "orig_rgb_sha256",
+    "resized_rgb_sha256",
+    "net_input_stride",
+    "proposal_boxes",
+    "proposal_boxes_pre200",
+    "det_boxes",
+    "det_boxes_input",
+    "det_scores",
+    "det_classes",
+    "mask_areas",
+)
 
 
 def crop(path: Path) -> dict[str, np.ndarray]:
@@ -49,8 +58,10 @@ def main(folder: Path) -> None:
         np.savez_compressed(HERE / units, **dict(np.load(folder / units)))
         lines = (folder / f"keys_{library}_mask.txt").read_text().splitlines()
         rows = (line.split("\t") for line in lines)
-        text = [f"{key} {'x'.join(n.strip() for n in shape[1:-1].split(',') if n.strip())}"
-                for key, shape, _ in rows]  # fmt: skip
+        text = [
+            f"{key} {'x'.join(n.strip() for n in shape[1:-1].split(',') if n.strip())}"
+            for key, shape, _ in rows
+        ]
         (HERE / f"keys_{library}_mask.txt").write_text("\n".join(text) + "\n")
 
 

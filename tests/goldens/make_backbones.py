@@ -43,8 +43,9 @@ def networks():
         )
     yield "timm_resnext50_32x4d", timm.create_model("resnext50_32x4d", num_classes=20)
     for depth, kind, sizes in (
-        (18, "basic", [64, 128, 256, 512]), (50, "bottleneck", [256, 512, 1024, 2048]),
-    ):  # fmt: skip
+        (18, "basic", [64, 128, 256, 512]),
+        (50, "bottleneck", [256, 512, 1024, 2048]),
+    ):
         blocks = [2, 2, 2, 2] if depth == 18 else [3, 4, 6, 3]
         config = ResNetConfig(layer_type=kind, depths=blocks, hidden_sizes=sizes, num_labels=20)
         yield f"transformers_resnet{depth}", ResNetForImageClassification(config)
@@ -56,8 +57,10 @@ def main() -> None:
     image = torch.from_numpy(noise(*IMAGE))
     out = {}
     for name, network in networks():
-        state = {k: torch.from_numpy(fill_alive(k, tuple(v.shape))) for k, v in
-                 network.state_dict().items()}  # fmt: skip
+        state = {
+            k: torch.from_numpy(fill_alive(k, tuple(v.shape)))
+            for k, v in network.state_dict().items()
+        }
         network.load_state_dict(state)
         found = network.eval()(image)
         out[name] = getattr(found, "logits", found)[0].numpy()

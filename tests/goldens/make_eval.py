@@ -23,8 +23,19 @@ HERE = Path(__file__).parent
 SIZES = {7: (90, 120), 12: (120, 90), 40: (64, 64), 41: (100, 150), 99: (80, 80), 100: (50, 60)}
 CATEGORIES = {3: "cat", 18: "dog", 25: "never seen", 90: "bird"}
 STATS = (
-    "AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl",
-)  # fmt: skip
+    "AP",
+    "AP50",
+    "AP75",
+    "APs",
+    "APm",
+    "APl",
+    "AR1",
+    "AR10",
+    "AR100",
+    "ARs",
+    "ARm",
+    "ARl",
+)
 
 
 def blob(rng, height, width):

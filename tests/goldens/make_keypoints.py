@@ -36,10 +36,19 @@ LAYERS = (32, 48, 32)
 FEW = {"rpn_pre_nms_top_n_train": 40, "rpn_post_nms_top_n_train": 40}  # no near ties among them
 SIZES = {"min_size": 96, "max_size": 160}
 ROIS = (  # a fraction of a pixel, whole cells, thin, large, reaching out, of no area
-    (3, 4, 3.2, 4.1), (0, 0, 1, 1), (2, 3, 34, 35), (10.5, 7.25, 33.1, 91.9), (5, 5, 6.5, 300),
-    (0, 0, 400, 2.5), (7, 7, 7, 7), (-20, -10, 60.5, 44), (0.3, 0.2, 199.7, 150.9),
-    (100, 50, 128, 78), (1, 1, 113, 113), (30, 20, 31.01, 21.01),
-)  # fmt: skip
+    (3, 4, 3.2, 4.1),
+    (0, 0, 1, 1),
+    (2, 3, 34, 35),
+    (10.5, 7.25, 33.1, 91.9),
+    (5, 5, 6.5, 300),
+    (0, 0, 400, 2.5),
+    (7, 7, 7, 7),
+    (-20, -10, 60.5, 44),
+    (0.3, 0.2, 199.7, 150.9),
+    (100, 50, 128, 78),
+    (1, 1, 113, 113),
+    (30, 20, 31.01, 21.01),
+)
 
 
 def build(weights=fill, **options) -> nn.Module:
@@ -73,9 +82,11 @@ def decode(rng: np.random.Generator) -> dict[str, np.ndarray]:
     maps[2, 0], maps[2, 0, 9, 9], maps[2, 0, 30, 4] = 0, 1, 1
     found, scores = roi_heads.heatmaps_to_keypoints(torch.from_numpy(maps), torch.from_numpy(rois))
     return {
-        "maps": np.float16(maps.transpose(0, 2, 3, 1)), "rois": rois,
-        "keypoints": found.numpy(), "scores": scores.numpy(),
-    }  # fmt: skip
+        "maps": np.float16(maps.transpose(0, 2, 3, 1)),
+        "rois": rois,
+        "keypoints": found.numpy(),
+        "scores": scores.numpy(),
+    }
 
 
 def target_cells(rng: np.random.Generator) -> dict[str, np.ndarray]:

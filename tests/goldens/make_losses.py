@@ -25,18 +25,27 @@ from recipe import fill_alive  # noqa: E402
 HERE = Path(__file__).parent
 NAMES = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn")
 OPTIONS = {
-    "min_size": 160, "max_size": 260, "rpn_batch_size_per_image": 100_000,
-    "box_batch_size_per_image": 5000, "rpn_positive_fraction": 0.5, "box_positive_fraction": 0.5,
-    "rpn_pre_nms_top_n_train": 300, "rpn_post_nms_top_n_train": 300,
-}  # fmt: skip
+    "min_size": 160,
+    "max_size": 260,
+    "rpn_batch_size_per_image": 100_000,
+    "box_batch_size_per_image": 5000,
+    "rpn_positive_fraction": 0.5,
+    "box_positive_fraction": 0.5,
+    "rpn_pre_nms_top_n_train": 300,
+    "rpn_post_nms_top_n_train": 300,
+}
 PHOTOS = ("deck", "stop")
 BOXES = {  # the first is large, the last a pixel wide
     "deck": [
-        [20, 30, 300, 200], [5.5, 8.25, 60, 90], [150, 90, 230, 180], [160, 95, 235, 188],
-        [250.4, 10.1, 329.9, 70.7], [100, 100, 101, 101],
+        [20, 30, 300, 200],
+        [5.5, 8.25, 60, 90],
+        [150, 90, 230, 180],
+        [160, 95, 235, 188],
+        [250.4, 10.1, 329.9, 70.7],
+        [100, 100, 101, 101],
     ],
     "stop": [[10, 12, 170, 150], [60, 160, 120.5, 269], [0, 0, 180, 270]],
-}  # fmt: skip
+}
 LABELS = {"deck": [1, 44, 62, 62, 3, 90], "stop": [13, 1, 3]}
 POSITIONS = 80
 

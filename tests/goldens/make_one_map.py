@@ -117,10 +117,13 @@ def run(kind: str, image: np.ndarray) -> dict[str, np.ndarray]:
             key = f"roi_heads.box_head.fc{i}"
             hidden = F.relu(F.linear(hidden, state[f"{key}.weight"], state[f"{key}.bias"]))
     scores, moves = (
-        F.linear(hidden, state[f"roi_heads.box_predictor.{part}.weight"],
-                 state[f"roi_heads.box_predictor.{part}.bias"])
+        F.linear(
+            hidden,
+            state[f"roi_heads.box_predictor.{part}.weight"],
+            state[f"roi_heads.box_predictor.{part}.bias"],
+        )
         for part in ("cls_score", "bbox_pred")
-    )  # fmt: skip
+    )
     out |= {"proposals": proposals, "cls_logits": scores[:50], "box_deltas": moves[:50]}
     boxes = decode(moves.reshape(-1, CLASSES, 4), proposals[:, None], (10, 10, 5, 5), size)
     chance = scores.softmax(dim=1)[:, :-1]

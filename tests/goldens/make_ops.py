@@ -59,13 +59,27 @@ ROIS = [  # image, x1, y1, x2, y2 in pixels of the input; the maps have half its
     [0, 0.0, 0.0, 26.0, 18.0],  # the whole map
 ]
 LEVEL_SIDES = [  # width, height
-    (112, 112), (224, 224), (448, 448), (111.9999, 112), (223.999, 224), (447.99, 448),
-    (56, 224), (112, 448), (896, 224), (1, 1), (5, 9), (600, 500), (896, 896), (449, 448),
-]  # fmt: skip
+    (112, 112),
+    (224, 224),
+    (448, 448),
+    (111.9999, 112),
+    (223.999, 224),
+    (447.99, 448),
+    (56, 224),
+    (112, 448),
+    (896, 224),
+    (1, 1),
+    (5, 9),
+    (600, 500),
+    (896, 896),
+    (449, 448),
+]
 RPN_MAPS = [(5, 7), (3, 4), (2, 2)]
 RPN_CASES = {  # before, after suppression, its threshold, least score
-    "a": (30, 25, 0.5, 0.0), "b": (1000, 1000, 0.7, 0.0), "c": (20, 1000, 0.7, 0.45),
-}  # fmt: skip
+    "a": (30, 25, 0.5, 0.0),
+    "b": (1000, 1000, 0.7, 0.0),
+    "c": (20, 1000, 0.7, 0.45),
+}
 DETECTION_CASES = {"a": (0.05, 0.5, 100), "b": (0.05, 0.3, 7), "c": (0.4, 0.7, 100)}
 FPN_MAPS = {"0": (2, 8, 13, 18), "1": (2, 12, 7, 9), "2": (2, 16, 4, 5)}
 
@@ -183,9 +197,11 @@ def make_rpn() -> Arrays:
     regression = torch.from_numpy(RNG.normal(0, 0.25, flat.shape).astype(np.float32))
     sizes = [(40, 50), (33, 56)]
     out.update(
-        rpn_anchors=anchors, rpn_objectness=objectness.view(2, -1).numpy(),
-        rpn_regression=regression.view(2, -1, 4).numpy(), rpn_sizes=np.array(sizes, np.float32),
-    )  # fmt: skip
+        rpn_anchors=anchors,
+        rpn_objectness=objectness.view(2, -1).numpy(),
+        rpn_regression=regression.view(2, -1, 4).numpy(),
+        rpn_sizes=np.array(sizes, np.float32),
+    )
     for case, (pre, post, overlap, score) in RPN_CASES.items():
         top = {"training": pre, "testing": pre}, {"training": post, "testing": post}
         rpn = RegionProposalNetwork(None, None, 0.7, 0.3, 256, 0.5, *top, overlap, score).eval()
@@ -208,9 +224,11 @@ def make_detections() -> Arrays:
     for case, (score, overlap, top_k) in DETECTION_CASES.items():
         heads = RoIHeads(None, None, None, 0.5, 0.5, 512, 0.25, None, score, overlap, top_k)
         found = heads.postprocess_detections(
-            torch.from_numpy(logits), torch.from_numpy(deltas),
-            list(torch.from_numpy(proposals).split(counts)), sizes,
-        )  # fmt: skip
+            torch.from_numpy(logits),
+            torch.from_numpy(deltas),
+            list(torch.from_numpy(proposals).split(counts)),
+            sizes,
+        )
         for name, values in zip(("boxes", "scores", "labels"), found, strict=True):
             for i in (0, 1):
                 out[f"det_{name}_{case}_{i}"] = values[i].numpy()

@@ -80,9 +80,12 @@ def resized_sizes() -> np.ndarray:
     for h, w in np.exp(random.uniform(math.log(40), math.log(3000), (300, 2))).astype(int).tolist():
         scale = min(800 / min(h, w), 1333 / max(h, w))
         thin = torch.nn.functional.interpolate(  # as in GeneralizedRCNNTransform
-            torch.zeros(1, 1, h, w), scale_factor=scale, mode="bilinear",
-            recompute_scale_factor=True, align_corners=False,
-        )  # fmt: skip
+            torch.zeros(1, 1, h, w),
+            scale_factor=scale,
+            mode="bilinear",
+            recompute_scale_factor=True,
+            align_corners=False,
+        )
         rows.append((h, w, *thin.shape[2:]))
     return np.array(rows, np.int32)
 

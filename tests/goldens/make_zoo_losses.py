@@ -26,26 +26,39 @@ CASES = (
 )
 KEYS = {
     "fasterrcnn_mobilenet_v3_large_fpn": (
-        "backbone.body.0.0.weight", "backbone.body.4.block.1.0.weight",
-        "backbone.body.13.block.2.fc1.weight", "backbone.body.16.0.weight",
-        "backbone.body.16.1.weight", "backbone.fpn.inner_blocks.1.0.weight",
-        "rpn.head.cls_logits.weight", "roi_heads.box_head.fc6.weight",
+        "backbone.body.0.0.weight",
+        "backbone.body.4.block.1.0.weight",
+        "backbone.body.13.block.2.fc1.weight",
+        "backbone.body.16.0.weight",
+        "backbone.body.16.1.weight",
+        "backbone.fpn.inner_blocks.1.0.weight",
+        "rpn.head.cls_logits.weight",
+        "roi_heads.box_head.fc6.weight",
         "roi_heads.box_predictor.bbox_pred.weight",
     ),
     "maskrcnn_resnet50_fpn_v2": (
-        "backbone.body.conv1.weight", "backbone.body.layer4.2.bn3.weight",
-        "backbone.fpn.inner_blocks.1.0.weight", "backbone.fpn.layer_blocks.0.1.weight",
-        "rpn.head.conv.1.0.weight", "rpn.head.bbox_pred.weight",
-        "roi_heads.box_head.0.0.weight", "roi_heads.box_head.3.1.bias",
-        "roi_heads.box_head.5.weight", "roi_heads.mask_head.0.0.weight",
-        "roi_heads.mask_head.3.1.weight", "roi_heads.mask_predictor.mask_fcn_logits.weight",
+        "backbone.body.conv1.weight",
+        "backbone.body.layer4.2.bn3.weight",
+        "backbone.fpn.inner_blocks.1.0.weight",
+        "backbone.fpn.layer_blocks.0.1.weight",
+        "rpn.head.conv.1.0.weight",
+        "rpn.head.bbox_pred.weight",
+        "roi_heads.box_head.0.0.weight",
+        "roi_heads.box_head.3.1.bias",
+        "roi_heads.box_head.5.weight",
+        "roi_heads.mask_head.0.0.weight",
+        "roi_heads.mask_head.3.1.weight",
+        "roi_heads.mask_predictor.mask_fcn_logits.weight",
     ),
-}  # fmt: skip
+}
 STATISTICS = (
-    "backbone.body.16.1.running_var", "backbone.body.4.block.1.1.running_mean",
-    "backbone.body.layer4.2.bn3.running_var", "backbone.fpn.layer_blocks.3.1.running_mean",
-    "roi_heads.box_head.3.1.running_var", "roi_heads.mask_head.3.1.running_var",
-)  # fmt: skip
+    "backbone.body.16.1.running_var",
+    "backbone.body.4.block.1.1.running_mean",
+    "backbone.body.layer4.2.bn3.running_var",
+    "backbone.fpn.layer_blocks.3.1.running_mean",
+    "roi_heads.box_head.3.1.running_var",
+    "roi_heads.mask_head.3.1.running_var",
+)
 
 
 def set_up(name: str, mode: str) -> nn.Module:

@@ -22,8 +22,11 @@ def test_mlp_flattens_rows_then_columns_then_channels():
     assert head(mx.zeros((0, 2, 3, 4))).shape == (0, 5)
     shapes = {k: v.shape for k, v in tree_flatten(head.parameters())}
     assert shapes == {
-        "fc6.weight": (5, 24), "fc6.bias": (5,), "fc7.weight": (5, 5), "fc7.bias": (5,),
-    }  # fmt: skip
+        "fc6.weight": (5, 24),
+        "fc6.bias": (5,),
+        "fc7.weight": (5, 5),
+        "fc7.bias": (5,),
+    }
 
 
 def test_dropout():

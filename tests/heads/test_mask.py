@@ -80,15 +80,20 @@ def test_no_rois():
 
 def test_structure():
     assert shapes_of(MaskRCNNHeads(16, 8, 3)) == {
-        "convs.0.weight": (8, 3, 3, 16), "convs.0.bias": (8,),
-        "convs.1.weight": (8, 3, 3, 8), "convs.1.bias": (8,),
-        "convs.2.weight": (8, 3, 3, 8), "convs.2.bias": (8,),
-    }  # fmt: skip
+        "convs.0.weight": (8, 3, 3, 16),
+        "convs.0.bias": (8,),
+        "convs.1.weight": (8, 3, 3, 8),
+        "convs.1.bias": (8,),
+        "convs.2.weight": (8, 3, 3, 8),
+        "convs.2.bias": (8,),
+    }
     assert len(MaskRCNNHeads(16, 8).convs) == 4
     assert shapes_of(MaskRCNNPredictor(8, 6, 3)) == {
-        "conv5_mask.weight": (6, 2, 2, 8), "conv5_mask.bias": (6,),
-        "mask_fcn_logits.weight": (3, 1, 1, 6), "mask_fcn_logits.bias": (3,),
-    }  # fmt: skip
+        "conv5_mask.weight": (6, 2, 2, 8),
+        "conv5_mask.bias": (6,),
+        "mask_fcn_logits.weight": (3, 1, 1, 6),
+        "mask_fcn_logits.bias": (3,),
+    }
     # torchvision initialises all of them by fan out, which is sqrt(2 / (outputs * kernel area)),
     # and of a transposed kernel takes the inputs for the outputs
     mx.random.seed(0)

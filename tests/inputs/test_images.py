@@ -190,9 +190,14 @@ def test_other_float_dtypes_become_float32():
 
 @pytest.mark.parametrize(
     ("low", "high", "cure"),
-    [(0, 12, "divide by 255"), (0, 255, "divide by 255"), (-1, 1, "undo the normalisation"),
-     (-2.1, 2.6, "undo the normalisation"), (0, 4095, "divide by the largest")],
-)  # fmt: skip
+    [
+        (0, 12, "divide by 255"),
+        (0, 255, "divide by 255"),
+        (-1, 1, "undo the normalisation"),
+        (-2.1, 2.6, "undo the normalisation"),
+        (0, 4095, "divide by the largest"),
+    ],
+)
 def test_floats_outside_0_to_1_are_refused(low, high, cure):
     floats = np.linspace(low, high, 60, dtype=np.float32).reshape(4, 5, 3)
     match = rf"from {low:g} to {high:g}: expected floats in \[0, 1\]; {cure}"

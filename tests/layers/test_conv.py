@@ -34,10 +34,19 @@ def slow_max_pool(x):
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "groups"),
     [
-        (1, 1, 0, 1), (1, 2, 0, 1), (1, 3, 0, 1), (1, 2, 0, 2), (1, 1, 1, 1), (3, 1, 1, 1),
-        (3, 2, 1, 1), (3, 2, 1, 2), (3, 1, 0, 4), (7, 2, 3, 1), (5, 1, 2, 1),
+        (1, 1, 0, 1),
+        (1, 2, 0, 1),
+        (1, 3, 0, 1),
+        (1, 2, 0, 2),
+        (1, 1, 1, 1),
+        (3, 1, 1, 1),
+        (3, 2, 1, 1),
+        (3, 2, 1, 2),
+        (3, 1, 0, 4),
+        (7, 2, 3, 1),
+        (5, 1, 2, 1),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("bias", [True, False])
 def test_convolution_oracle(kernel, stride, padding, groups, bias):
     layer = filled(Conv2d(4, 8, kernel, stride, padding, groups, bias))

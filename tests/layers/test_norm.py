@@ -178,9 +178,10 @@ def test_conv_norm_is_conv_then_norm(kind, training, kernel):
     x, residual = mx.array(noise("x", 2, 7, 8, 4)), mx.array(noise("residual", 2, 4, 4, 6))
     plain = np.array(norm(conv(x)))
     cases = [
-        ({"relu": False}, plain), ({}, np.maximum(plain, 0)),
+        ({"relu": False}, plain),
+        ({}, np.maximum(plain, 0)),
         ({"residual": residual}, np.maximum(plain + np.array(residual), 0)),
-    ]  # fmt: skip
+    ]
     for options, expected in cases:
         other = build()  # its statistics have not moved
         weight = np.array(other[0].weight)

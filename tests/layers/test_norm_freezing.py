@@ -25,11 +25,17 @@ def test_frozen_never_trains():
     x = mx.array(noise("x", 2, 4, 4, 3) + 5)
     expected, before = np.array(norm(x)), {k: np.array(norm[k]) for k in PARAMETERS}
     for change in (
-        lambda m: m, lambda m: m.unfreeze(), lambda m: m.train(), lambda m: m.freeze(),
-        lambda m: m.unfreeze(keys=["weight", "running_var"]), lambda m: m.train().unfreeze(),
-        lambda m: m.freeze(keys="bias").unfreeze(keys="bias"), lambda m: m.eval().unfreeze(),
-        lambda m: m.unfreeze(strict=True), lambda m: m.unfreeze(recurse=False),
-    ):  # fmt: skip
+        lambda m: m,
+        lambda m: m.unfreeze(),
+        lambda m: m.train(),
+        lambda m: m.freeze(),
+        lambda m: m.unfreeze(keys=["weight", "running_var"]),
+        lambda m: m.train().unfreeze(),
+        lambda m: m.freeze(keys="bias").unfreeze(keys="bias"),
+        lambda m: m.eval().unfreeze(),
+        lambda m: m.unfreeze(strict=True),
+        lambda m: m.unfreeze(recurse=False),
+    ):
         change(norm)
         assert trainable(norm) == []
         assert sorted(norm.parameters()) == PARAMETERS  # but they are saved and loaded
@@ -73,12 +79,19 @@ class Net(nn.Module):
 def test_freezing_through_a_network():
     net = Net()
     everything = [
-        "conv.weight", "norms.0.bias", "norms.0.weight", "norms.2.bias", "norms.2.weight",
-    ]  # fmt: skip
+        "conv.weight",
+        "norms.0.bias",
+        "norms.0.weight",
+        "norms.2.bias",
+        "norms.2.weight",
+    ]
     for change in (
-        lambda: net, net.unfreeze, net.train, lambda: net.freeze() and net.unfreeze(),
+        lambda: net,
+        net.unfreeze,
+        net.train,
+        lambda: net.freeze() and net.unfreeze(),
         lambda: net.freeze(keys="weight") and net.unfreeze(keys=["weight"]),
-    ):  # fmt: skip
+    ):
         change()
         assert trainable(net) == everything
     net.apply_to_modules(lambda _, m: m.unfreeze(recurse=False))

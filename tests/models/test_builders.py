@@ -66,9 +66,16 @@ def test_zoo(name: str) -> None:
 
 def test_config_goes_to_backbone_and_detector() -> None:
     model = mlx_rcnn.mask_rcnn_resnet_50_fpn(
-        3, 7, norm="group", norm_groups=16, out_channels=64, hidden_dim=32, min_size=256,
-        mask_hidden_channels=48, box_score_thresh=0.5,
-    )  # fmt: skip
+        3,
+        7,
+        norm="group",
+        norm_groups=16,
+        out_channels=64,
+        hidden_dim=32,
+        min_size=256,
+        mask_hidden_channels=48,
+        box_score_thresh=0.5,
+    )
     assert isinstance(model.backbone.net.bn1, GroupNorm)
     assert model.backbone.net.fc.weight.shape == (7, 2048)
     assert model.config.feat_channels == 64

@@ -114,8 +114,10 @@ def test_thresholds(model: FasterRCNN) -> None:
 def test_nothing_found(model: FasterRCNN) -> None:
     for found in model.predict([photo(), SQUARE[0]], score_thresh=1.0):
         assert {key: value.shape for key, value in found.items()} == {
-            "boxes": (0, 4), "scores": (0,), "labels": (0,)
-        }  # fmt: skip
+            "boxes": (0, 4),
+            "scores": (0,),
+            "labels": (0,),
+        }
         check(found, 220, 330, classes=5)
 
 
@@ -255,17 +257,25 @@ def test_batch_rows() -> None:
 
 @pytest.mark.parametrize(
     ("part", "value"),
-    [("backbone.fpn", np.nan), ("backbone.fpn", np.inf), ("rpn.head", np.nan),
-     ("roi_heads.box_predictor", np.nan), ("roi_heads.box_predictor", np.inf)],
-)  # fmt: skip
+    [
+        ("backbone.fpn", np.nan),
+        ("backbone.fpn", np.inf),
+        ("rpn.head", np.nan),
+        ("roi_heads.box_predictor", np.nan),
+        ("roi_heads.box_predictor", np.inf),
+    ],
+)
 def test_weights_that_are_not_finite_are_named(
     fresh_model: Callable[..., FasterRCNN], part: str, value: float
 ) -> None:
     """They would find nothing, without a word."""
     model = fresh_model("faster_rcnn")
     names = [k for k, _ in tree_flatten(model.parameters()) if k.startswith(part)]
-    (name,) = [n for n in names if n.endswith(("inner_blocks.0.0.bias", "cls_logits.bias",
-                                               "cls_score.bias"))]  # fmt: skip
+    (name,) = [
+        n
+        for n in names
+        if n.endswith(("inner_blocks.0.0.bias", "cls_logits.bias", "cls_score.bias"))
+    ]
     weights = dict(tree_flatten(model.parameters()))
     weights[name] = mx.full(weights[name].shape, value)
     model.load_weights(list(weights.items()))
@@ -284,9 +294,11 @@ def test_overflow_of_a_narrow_type_is_said(fresh_model: Callable[..., FasterRCNN
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_runs_in_float32_on_a_cpu(
-    dtype: str, folder: Path, fresh_model: Callable[..., FasterRCNN],
+    dtype: str,
+    folder: Path,
+    fresh_model: Callable[..., FasterRCNN],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """It is faster there; on a GPU the stored type runs, and what was asked for runs anywhere."""
     cast_weights(model := fresh_model("faster_rcnn"), dtype)
     mlx_rcnn.save(model, folder / "m")

@@ -25,10 +25,13 @@ KINDS = ("faster_rcnn", "mask_rcnn")
 PARTS = ("rpn_cls_loss", "rpn_reg_loss", "roi_cls_loss", "roi_reg_loss")
 IMAGES = [photo()[:100, :140], photo("stop.jpg")[:130, :90]]
 EVERYTHING = {  # sampled: nothing random is left
-    "rpn_batch_size_per_image": 100_000, "box_batch_size_per_image": 5000,
-    "rpn_positive_fraction": 0.5, "box_positive_fraction": 0.5,
-    "rpn_pre_nms_top_n_train": 40, "rpn_post_nms_top_n_train": 40,
-}  # fmt: skip
+    "rpn_batch_size_per_image": 100_000,
+    "box_batch_size_per_image": 5000,
+    "rpn_positive_fraction": 0.5,
+    "box_positive_fraction": 0.5,
+    "rpn_pre_nms_top_n_train": 40,
+    "rpn_post_nms_top_n_train": 40,
+}
 FEW = {**EVERYTHING, "rpn_batch_size_per_image": 32, "box_batch_size_per_image": 16}
 
 
@@ -252,11 +255,16 @@ def test_gradients_against_differences(
     _, gradients = gradients_of(model, IMAGES, SOME)
     values = dict(tree_flatten(model.parameters()))
     names = [
-        "backbone.net.layer2.0.conv1.weight", "backbone.fpn.layer_blocks.1.0.weight",
-        "rpn.head.cls_logits.weight", "rpn.head.bbox_pred.bias", "roi_heads.box_head.fc6.weight",
-        "roi_heads.box_predictor.cls_score.weight", "roi_heads.box_predictor.bbox_pred.bias",
-        "roi_heads.mask_head.convs.0.weight", "roi_heads.mask_predictor.mask_fcn_logits.weight",
-    ]  # fmt: skip
+        "backbone.net.layer2.0.conv1.weight",
+        "backbone.fpn.layer_blocks.1.0.weight",
+        "rpn.head.cls_logits.weight",
+        "rpn.head.bbox_pred.bias",
+        "roi_heads.box_head.fc6.weight",
+        "roi_heads.box_predictor.cls_score.weight",
+        "roi_heads.box_predictor.bbox_pred.bias",
+        "roi_heads.mask_head.convs.0.weight",
+        "roi_heads.mask_predictor.mask_fcn_logits.weight",
+    ]
     for name in names:
         size = mx.linalg.norm(gradients[name]).item()
         assert size > 1e-4, name

@@ -179,11 +179,18 @@ def test_small_images_are_no_special_case(tmp_path: Path) -> None:
     mx.random.seed(0)
     train, val = ShapesDataset(400, (80, 80), seed=1), ShapesDataset(100, (80, 80), seed=2)
     model = FasterRCNN(
-        ResNetFPNConfig(depth=18, width=16, out_channels=32, norm="group", norm_groups=8,
-                        num_classes=0),
-        32, len(train.class_names), use_fpn=True, hidden_dim=128, dropout=0.0, min_size=80,
-        max_size=80, class_names=train.class_names,
-    )  # fmt: skip
+        ResNetFPNConfig(
+            depth=18, width=16, out_channels=32, norm="group", norm_groups=8, num_classes=0
+        ),
+        32,
+        len(train.class_names),
+        use_fpn=True,
+        hidden_dim=128,
+        dropout=0.0,
+        min_size=80,
+        max_size=80,
+        class_names=train.class_names,
+    )
     config = TrainConfig(epochs=6, batch_size=4, lr=0.02, warmup=20, clip=10.0)
     fit(model, train, None, config, tmp_path / "run")
     assert evaluate_coco(mlx_rcnn.load(tmp_path / "run/last"), val)["AP50"] > 0.33

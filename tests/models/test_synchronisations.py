@@ -13,10 +13,23 @@ from mlx_rcnn.models import steps
 from small import photo
 
 READS = (
-    "item", "tolist", "__array__", "__buffer__", "__dlpack__", "__bool__", "__int__", "__float__",
-    "__index__", "__complex__", "__repr__", "__str__", "__format__", "__bytes__", "__reduce__",
+    "item",
+    "tolist",
+    "__array__",
+    "__buffer__",
+    "__dlpack__",
+    "__bool__",
+    "__int__",
+    "__float__",
+    "__index__",
+    "__complex__",
+    "__repr__",
+    "__str__",
+    "__format__",
+    "__bytes__",
+    "__reduce__",
     "__getstate__",
-)  # fmt: skip
+)
 
 
 class Counter:

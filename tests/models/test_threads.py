@@ -17,8 +17,9 @@ from mlx_rcnn import FasterRCNN, FastRCNNPredictor
 from mlx_rcnn.heads import MaskRCNNPredictor
 from small import near, same
 
-IMAGES = [np.random.default_rng(i).integers(0, 256, (70, 60 + 20 * i, 3), np.uint8)
-          for i in range(4)]  # fmt: skip
+IMAGES = [
+    np.random.default_rng(i).integers(0, 256, (70, 60 + 20 * i, 3), np.uint8) for i in range(4)
+]
 
 
 def elsewhere(function: Callable[[], Any]) -> Any:

@@ -75,8 +75,16 @@ def test_iou_by_hand():
     a = [[0, 0, 2, 2]]
     # One cell of overlap: 1 / (4 + 4 - 1). Itself. Inside: 1 / 4. Touching in a side, in a corner.
     # Apart in x only and in both (two negative sides must not make a positive area). No area.
-    b = [[1, 1, 3, 3], [0, 0, 2, 2], [0.5, 0.5, 1.5, 1.5], [2, 0, 4, 2], [2, 2, 4, 4],
-         [5, 0, 6, 2], [5, 5, 8, 8], [1, 1, 1, 1]]  # fmt: skip
+    b = [
+        [1, 1, 3, 3],
+        [0, 0, 2, 2],
+        [0.5, 0.5, 1.5, 1.5],
+        [2, 0, 4, 2],
+        [2, 2, 4, 4],
+        [5, 0, 6, 2],
+        [5, 5, 8, 8],
+        [1, 1, 1, 1],
+    ]
     expected = [[1 / 7, 1, 0.25, 0, 0, 0, 0, 0]]
     np.testing.assert_allclose(call(box_iou, a, b), expected, rtol=1e-6)
     # Width x2 - x1 without + 1: two of the eight columns are shared, 2 / 8; with it 3 / 9
@@ -293,9 +301,11 @@ def test_shapes_are_checked_by_name():
             with pytest.raises(ValueError, match=r"boxes: expected shape \(\.\.\., 4\), got"):
                 function(value)
     for function, names in (
-        (box_iou, ("boxes1", "boxes2")), (generalized_box_iou, ("boxes1", "boxes2")),
-        (encode_boxes, ("boxes", "anchors")), (decode_boxes, ("deltas", "anchors")),
-    ):  # fmt: skip
+        (box_iou, ("boxes1", "boxes2")),
+        (generalized_box_iou, ("boxes1", "boxes2")),
+        (encode_boxes, ("boxes", "anchors")),
+        (decode_boxes, ("deltas", "anchors")),
+    ):
         with pytest.raises(ValueError, match=rf"^{names[0]}: .*\(3, 5\)"):
             function(bad, good)
         with pytest.raises(ValueError, match=rf"^{names[1]}: .*\(3, 5\)"):

@@ -47,11 +47,19 @@ def test_by_hand() -> None:
 
 @pytest.mark.parametrize("size", [5, 14, 28])
 def test_oracle(size: int) -> None:
-    boxes = np.array([
-        [0, 0, 34, 21], [3.3, 2.7, 19.9, 20.2], [10, 5, 11, 6], [4.1, 4.2, 4.3, 4.4],  # inside
-        [-3, -2, 36, 23], [30, 18, 60, 25], [33.5, 20.5, 34, 21],  # over the border
-        [-30, -20, -5, -3], [50, 2, 60, 9],  # outside
-    ])  # fmt: skip
+    boxes = np.array(
+        [
+            [0, 0, 34, 21],
+            [3.3, 2.7, 19.9, 20.2],
+            [10, 5, 11, 6],
+            [4.1, 4.2, 4.3, 4.4],  # inside
+            [-3, -2, 36, 23],
+            [30, 18, 60, 25],
+            [33.5, 20.5, 34, 21],  # over the border
+            [-30, -20, -5, -3],
+            [50, 2, 60, 9],  # outside
+        ]
+    )
     index = np.arange(len(boxes)) % 3
     expected = slow_crop(random_masks(), index, boxes, size)
     np.testing.assert_allclose(run(random_masks(), index, boxes, size), expected, atol=2e-5)
@@ -71,10 +79,21 @@ sixteenths = st.integers(-100, 500).map(lambda v: v / 16 + 0.003)
 def test_oracle_of_anything(shape, places, size) -> None:
     """Boxes no longer than the mask, wherever they are; never of a whole number of pixels."""
     masks = random_masks(2, *shape)
-    boxes = np.array([
-        [x, y, x + min(w / 8 + 0.017, shape[1] - 0.01), y + min(h / 8 + 0.017, shape[0] - 0.01)]
-        for x, y, w, h in places
-    ]).reshape(-1, 4).astype(np.float32)  # fmt: skip
+    boxes = (
+        np.array(
+            [
+                [
+                    x,
+                    y,
+                    x + min(w / 8 + 0.017, shape[1] - 0.01),
+                    y + min(h / 8 + 0.017, shape[0] - 0.01),
+                ]
+                for x, y, w, h in places
+            ]
+        )
+        .reshape(-1, 4)
+        .astype(np.float32)
+    )
     index = np.arange(len(boxes)) % 2
     expected = slow_crop(masks, index, boxes, size)
     np.testing.assert_allclose(run(masks, index, boxes, size), expected, atol=1e-4)

@@ -24,9 +24,16 @@ def test_boxes_of_any_dtype(dtype: mx.Dtype) -> None:
     """Corners that every dtype holds exactly; their areas overflow the small ones."""
     rows = np.array([[0, 0, 120, 120], [100, 64, 126, 120], [4, 8, 12, 100]], np.float32)
     narrow, wide = mx.array(rows).astype(dtype), mx.array(rows)
-    for op in (ops.box_area, lambda b: ops.box_iou(b, b), lambda b: ops.generalized_box_iou(b, b),
-               ops.xyxy_to_xywh, ops.xyxy_to_cxcywh, lambda b: ops.clip_boxes(b, (50, 60)),
-               lambda b: ops.encode_boxes(b, b), lambda b: ops.decode_boxes(b * 0, b)):  # fmt: skip
+    for op in (
+        ops.box_area,
+        lambda b: ops.box_iou(b, b),
+        lambda b: ops.generalized_box_iou(b, b),
+        ops.xyxy_to_xywh,
+        ops.xyxy_to_cxcywh,
+        lambda b: ops.clip_boxes(b, (50, 60)),
+        lambda b: ops.encode_boxes(b, b),
+        lambda b: ops.decode_boxes(b * 0, b),
+    ):
         found = op(narrow)
         assert found.dtype == mx.float32
         np.testing.assert_array_equal(np.array(found), np.array(op(wide)))

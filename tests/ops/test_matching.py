@@ -47,8 +47,14 @@ def test_match_by_hand() -> None:
     # Against (0, 0, 10, 10): itself 1; half of it 0.5; (0, 0, 10, 20) is 100 / 200 = 0.5;
     # shifted by 5: 50 / 150 = 1/3; (0, 0, 4, 10): 0.4; far away 0.
     target = [[0, 0, 10, 10]]
-    boxes = [[0, 0, 10, 10], [0, 0, 5, 10], [0, 0, 10, 20], [5, 0, 15, 10], [0, 0, 4, 10],
-             [50, 50, 60, 60]]  # fmt: skip
+    boxes = [
+        [0, 0, 10, 10],
+        [0, 0, 5, 10],
+        [0, 0, 10, 20],
+        [5, 0, 15, 10],
+        [0, 0, 4, 10],
+        [50, 50, 60, 60],
+    ]
     expected = [0, BETWEEN, BETWEEN, BELOW, BETWEEN, BELOW]
     assert run(target, [True], boxes, 0.7, 0.4, True) == expected
     # A threshold is reached by equality: 0.5 is a match, and not below 0.5
@@ -67,8 +73,9 @@ def test_a_rescued_box_goes_to_the_target_it_overlaps_most() -> None:
     boxes = [[0, 0, 10, 9], [0, 0, 10, 7]]
     np.testing.assert_allclose(
         np.array(box_iou(mx.array(targets, mx.float32), mx.array(boxes, mx.float32))),
-        [[7 / 9, 1], [0.1, 0]], rtol=1e-6,
-    )  # fmt: skip
+        [[7 / 9, 1], [0.1, 0]],
+        rtol=1e-6,
+    )
     assert run(targets, [True, True], boxes, 0.9, 0.85, True) == [0, 0]
     assert run(targets, [True, True], boxes, 0.9, 0.85, False) == [BELOW, 0]
     # With the better target taken out, target 1

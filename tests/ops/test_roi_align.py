@@ -145,8 +145,9 @@ def test_gradient(ratio, aligned):
     gradient = np.array(mx.grad(total)(mx.array(features)))
     expected = numeric_gradient(
         lambda f: (slow_roi_align(f, rois, (2, 3), 1.0, ratio, aligned) * weight).sum(),
-        features, step=1.0,  # the average is linear
-    )  # fmt: skip
+        features,
+        step=1.0,  # the average is linear
+    )
     np.testing.assert_allclose(gradient, expected, atol=2e-5)
     assert np.abs(expected).max() > 0.1
 
@@ -191,8 +192,14 @@ def test_half_precision(dtype):
 
 def test_what_is_no_box_reads_nothing_astray():
     ones = mx.ones((2, 4, 4, 1))
-    bad = [[0, NAN, 0, 3, 3], [0, 0, 0, INF, 3], [0, -INF, 0, 3, 3], [1, 1e30, 1e30, 2e30, 2e30],
-           [1, -1e30, -1e30, 1e30, 1e30], [0, NAN, NAN, NAN, NAN]]  # fmt: skip
+    bad = [
+        [0, NAN, 0, 3, 3],
+        [0, 0, 0, INF, 3],
+        [0, -INF, 0, 3, 3],
+        [1, 1e30, 1e30, 2e30, 2e30],
+        [1, -1e30, -1e30, 1e30, 1e30],
+        [0, NAN, NAN, NAN, NAN],
+    ]
     good = [1, 0, 0, 3, 3]
     result = np.array(roi_align(ones, mx.array([*bad, good]), 2, 1.0, 2))
     assert np.isin(result, (0, 1)).all() and (result[-1] == 1).all()

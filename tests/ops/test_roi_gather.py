@@ -81,8 +81,9 @@ def test_gradient_of_levels():
     for i, gradient in enumerate(gradients):
         expected = numeric_gradient(
             lambda f, i=i: slow_roi_align(f, rois[i : i + 1], (2, 2), 0.25 / 2**i, 2).sum(),
-            features[i], step=1.0,
-        )  # fmt: skip
+            features[i],
+            step=1.0,
+        )
         np.testing.assert_allclose(np.array(gradient), expected, atol=2e-5)
 
 
@@ -121,9 +122,10 @@ def test_no_rois():
     for dtype in (mx.float32, mx.bfloat16):
         features, none = mx.zeros((2, 5, 6, 3), dtype=dtype), mx.zeros((0, 5))
         results = [
-            roi_align(features, none, (2, 4)), roi_pool(features, none, (2, 4)),
+            roi_align(features, none, (2, 4)),
+            roi_pool(features, none, (2, 4)),
             multiscale_roi_align([features, features], none, (2, 4), [0.5, 0.25]),
-        ]  # fmt: skip
+        ]
         for result in results:
             assert result.shape == (0, 2, 4, 3) and result.dtype == dtype
 

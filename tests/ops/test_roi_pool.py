@@ -38,11 +38,12 @@ def test_by_hand():
     st.tuples(st.integers(1, 6), st.integers(1, 6)),
     st.lists(
         st.tuples(st.integers(0, 1), *[st.integers(-32, 64).map(lambda v: v / 4)] * 4),
-        min_size=1, max_size=4,
+        min_size=1,
+        max_size=4,
     ),
     st.tuples(st.integers(1, 7), st.integers(1, 7)),
     st.sampled_from([1.0, 0.5]),
-)  # fmt: skip
+)
 def test_oracle(seed, size, rois, bins, scale):
     features = maps(2, *size, 2, key=f"pool {seed}") - 5
     expected = slow_roi_pool(features, rois, bins, scale)
@@ -114,7 +115,13 @@ def test_half_precision(dtype):
 
 
 def test_what_is_no_box_reads_nothing_astray():
-    bad = [[0, NAN, 0, 3, 3], [0, 0, 0, INF, 3], [0, -INF, 0, 3, 3], [1, 1e30, 1e30, 2e30, 2e30],
-           [1, -1e30, -1e30, 1e30, 1e30], [0, NAN, NAN, NAN, NAN]]  # fmt: skip
+    bad = [
+        [0, NAN, 0, 3, 3],
+        [0, 0, 0, INF, 3],
+        [0, -INF, 0, 3, 3],
+        [1, 1e30, 1e30, 2e30, 2e30],
+        [1, -1e30, -1e30, 1e30, 1e30],
+        [0, NAN, NAN, NAN, NAN],
+    ]
     result = np.array(roi_pool(mx.ones((2, 4, 4, 1)), mx.array([*bad, [1, 0, 0, 3, 3]]), 2))
     assert np.isin(result, (0, 1)).all() and (result[-1] == 1).all()

@@ -25,8 +25,15 @@ def test_picture_paths():
     sources = ["a/x.jpg", "b/x.jpg", "c/X.JPG", "x.png", "y.tif", "z.webp", "w.jpeg", "x_2.jpg"]
     names = [p.name for p in picture_paths([Path(s) for s in sources], Path("out"))]
     assert names == [
-        "x.jpg", "x_2.jpg", "X_3.jpg", "x.png", "y.png", "z.jpg", "w.jpeg", "x_2_2.jpg",
-    ]  # fmt: skip
+        "x.jpg",
+        "x_2.jpg",
+        "X_3.jpg",
+        "x.png",
+        "y.png",
+        "z.jpg",
+        "w.jpeg",
+        "x_2_2.jpg",
+    ]
 
 
 def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
@@ -49,8 +56,12 @@ def test_coco_annotations():
     }
     first, second = coco_annotations(target)
     assert first == {
-        "category_id": 3, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0, "difficult": 0,
-    }  # fmt: skip
+        "category_id": 3,
+        "bbox": [1, 2, 3, 4],
+        "area": 12,
+        "iscrowd": 0,
+        "difficult": 0,
+    }
     assert second["difficult"] == 1 and second["area"] == 200
     first = coco_annotations({**target, "masks": masks, "iscrowd": np.array([1, 0])})[0]
     assert first["area"] == 9 and first["iscrowd"] == 1
@@ -72,9 +83,13 @@ def test_coco_results_with_keypoints():
     }
     (entry,) = coco_results(prediction, 7)
     assert entry == {
-        "image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5,
-        "keypoints": [1.2346, 2, 1, 3, 4.5, 1], "keypoints_scores": [7.25, -0.5],
-    }  # fmt: skip
+        "image_id": 7,
+        "category_id": 1,
+        "bbox": [1, 2, 3, 4],
+        "score": 0.5,
+        "keypoints": [1.2346, 2, 1, 3, 4.5, 1],
+        "keypoints_scores": [7.25, -0.5],
+    }
     assert json.loads(json.dumps(entry)) == entry  # numbers of JSON, not of NumPy
     (shifted,) = coco_results(prediction, 7, keypoint_offset=0.5)
     assert shifted == {**entry, "keypoints": [0.7346, 1.5, 1, 2.5, 4, 1]}

@@ -18,9 +18,11 @@ def drawn(points, scores=None, size=(200, 200), box=BOX, **options):
     """A picture of one detection with these keypoints (x, y), far from its box's lines."""
     points = np.array([[(x, y, 1) for x, y in points]], np.float32)
     prediction = {
-        "boxes": np.array([box], np.float32), "scores": np.array([0.9]), "labels": np.array([1]),
+        "boxes": np.array([box], np.float32),
+        "scores": np.array([0.9]),
+        "labels": np.array([1]),
         "keypoints": points,
-    }  # fmt: skip
+    }
     if scores is not None:
         prediction["keypoints_scores"] = np.array([scores], np.float32)
     image = np.full((size[1], size[0], 3), GREY, np.uint8)
@@ -103,9 +105,10 @@ def test_style_of_a_model(small_model):
     model = small_model("keypoint_rcnn")
     assert skeleton_style(model) == {"skeleton": None, "keypoint_thresh": 2.0}
     fake = types.SimpleNamespace(
-        needs_keypoints=True, keypoint_skeleton=((0, 1),),
+        needs_keypoints=True,
+        keypoint_skeleton=((0, 1),),
         config=types.SimpleNamespace(keypoint_score="probability"),
-    )  # fmt: skip
+    )
     assert skeleton_style(fake) == {"skeleton": ((0, 1),), "keypoint_thresh": 0.05}
 
 

@@ -87,9 +87,11 @@ def test_the_image_is_the_goldens() -> None:
 
 
 MUTATIONS = {
-    "resize_rule": ("pillow", "opencv"), "anchor_offset": (0.0, 0.5), "roi_aligned": (True, False),
+    "resize_rule": ("pillow", "opencv"),
+    "anchor_offset": (0.0, 0.5),
+    "roi_aligned": (True, False),
     "roi_sampling_ratio": (0, 2),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("field", MUTATIONS)

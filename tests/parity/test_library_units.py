@@ -78,9 +78,13 @@ def test_encode(library: str) -> None:
 def test_roi_align(library: str, size: int) -> None:
     want, rule = units(library), config(library)
     ours = roi_align(
-        mx.array(want["feat"].transpose(0, 2, 3, 1)), mx.array(want["rois"]), size, 0.25,
-        rule.roi_sampling_ratio, rule.roi_aligned,
-    )  # fmt: skip
+        mx.array(want["feat"].transpose(0, 2, 3, 1)),
+        mx.array(want["rois"]),
+        size,
+        0.25,
+        rule.roi_sampling_ratio,
+        rule.roi_aligned,
+    )
     np.testing.assert_allclose(
         np.array(ours).transpose(0, 3, 1, 2), want[f"roi_align_{size}"], atol=2e-6
     )

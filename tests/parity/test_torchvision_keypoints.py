@@ -44,9 +44,17 @@ def model(weights=fill) -> KeypointRCNN:
         depth=18, num_classes=0, norm="frozen", norm_eps=0.0, out_channels=32
     )
     built = KeypointRCNN(
-        backbone, 32, 2, use_fpn=True, hidden_dim=64, dropout=0.0, min_size=96, max_size=160,
-        num_keypoints=5, keypoint_layers=(32, 48, 32),
-    )  # fmt: skip
+        backbone,
+        32,
+        2,
+        use_fpn=True,
+        hidden_dim=64,
+        dropout=0.0,
+        min_size=96,
+        max_size=160,
+        num_keypoints=5,
+        keypoint_layers=(32, 48, 32),
+    )
     assign(built, rename(recipe_state(built, weights), RULES).weights, "the recipe")
     return built.eval()
 

@@ -23,14 +23,22 @@ from small import photo, to_torch
 GOLDEN = np.load(GOLDENS / "losses.npz")
 NAMES = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn")
 OPTIONS = {  # as make_losses.py
-    "min_size": 160, "max_size": 260, "rpn_batch_size_per_image": 100_000,
-    "box_batch_size_per_image": 5000, "rpn_positive_fraction": 0.5, "box_positive_fraction": 0.5,
-    "rpn_pre_nms_top_n_train": 300, "rpn_post_nms_top_n_train": 300,
-}  # fmt: skip
+    "min_size": 160,
+    "max_size": 260,
+    "rpn_batch_size_per_image": 100_000,
+    "box_batch_size_per_image": 5000,
+    "rpn_positive_fraction": 0.5,
+    "box_positive_fraction": 0.5,
+    "rpn_pre_nms_top_n_train": 300,
+    "rpn_post_nms_top_n_train": 300,
+}
 LOSSES = {
-    "rpn_cls_loss": "loss_objectness", "rpn_reg_loss": "loss_rpn_box_reg",
-    "roi_cls_loss": "loss_classifier", "roi_reg_loss": "loss_box_reg", "mask_loss": "loss_mask",
-}  # fmt: skip
+    "rpn_cls_loss": "loss_objectness",
+    "rpn_reg_loss": "loss_rpn_box_reg",
+    "roi_cls_loss": "loss_classifier",
+    "roi_reg_loss": "loss_box_reg",
+    "mask_loss": "loss_mask",
+}
 NORMS = ("bn1", "bn2", "bn3", "downsample.1")  # frozen
 
 

@@ -62,8 +62,11 @@ def run(model: nn.Module) -> tuple[dict[str, mx.array], dict[str, mx.array]]:
 def test_losses_and_gradients(name: str, mode: str) -> None:
     model = build(name, mode)
     losses, gradients = run(model)
-    golden = {k.removeprefix(f"{name}/{mode}/"): GOLDEN[k] for k in GOLDEN.files
-              if k.startswith(f"{name}/{mode}/")}  # fmt: skip
+    golden = {
+        k.removeprefix(f"{name}/{mode}/"): GOLDEN[k]
+        for k in GOLDEN.files
+        if k.startswith(f"{name}/{mode}/")
+    }
     expected = {ours: float(golden[theirs]) for ours, theirs in LOSSES.items() if theirs in golden}
     assert set(losses) == {*expected, "total_loss"}
     for key, value in expected.items():
@@ -108,8 +111,13 @@ def test_batch_norm_over_rois_takes_those_that_count(monkeypatch: pytest.MonkeyP
         ).train()
         losses, gradients = run(model)
         heads = model.roi_heads
-        found.append((losses["total_loss"], heads.box_head.norms[0].running_var,
-                      heads.mask_head.norms[0].running_var,
-                      gradients["roi_heads.box_head.convs.0.weight"]))  # fmt: skip
+        found.append(
+            (
+                losses["total_loss"],
+                heads.box_head.norms[0].running_var,
+                heads.mask_head.norms[0].running_var,
+                gradients["roi_heads.box_head.convs.0.weight"],
+            )
+        )
     for few, many in zip(*found, strict=True):
         np.testing.assert_allclose(np.array(many), np.array(few), rtol=1e-4, atol=1e-6)

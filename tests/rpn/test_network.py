@@ -24,8 +24,10 @@ GOLDEN = np.load(Path(__file__).parents[1] / "goldens" / "ops_torchvision.npz")
 MAPS = [(5, 7), (3, 4), (2, 2)]
 COUNTS = [3 * h * w for h, w in MAPS]
 CASES = {  # before, after suppression, its threshold, least score
-    "a": (30, 25, 0.5, 0.0), "b": (1000, 1000, 0.7, 0.0), "c": (20, 1000, 0.7, 0.45),
-}  # fmt: skip
+    "a": (30, 25, 0.5, 0.0),
+    "b": (1000, 1000, 0.7, 0.0),
+    "c": (20, 1000, 0.7, 0.45),
+}
 
 
 def build_head(channels=8, anchors=3, depth=1):
@@ -118,11 +120,15 @@ def test_head_structure():
     head = RPNHead(16, 9, 2)
     shapes = {k: v.shape for k, v in tree_flatten(head.parameters())}
     assert shapes == {
-        "conv.0.0.weight": (16, 3, 3, 16), "conv.0.0.bias": (16,),
-        "conv.1.0.weight": (16, 3, 3, 16), "conv.1.0.bias": (16,),
-        "cls_logits.weight": (9, 1, 1, 16), "cls_logits.bias": (9,),
-        "bbox_pred.weight": (36, 1, 1, 16), "bbox_pred.bias": (36,),
-    }  # fmt: skip
+        "conv.0.0.weight": (16, 3, 3, 16),
+        "conv.0.0.bias": (16,),
+        "conv.1.0.weight": (16, 3, 3, 16),
+        "conv.1.0.bias": (16,),
+        "cls_logits.weight": (9, 1, 1, 16),
+        "cls_logits.bias": (9,),
+        "bbox_pred.weight": (36, 1, 1, 16),
+        "bbox_pred.bias": (36,),
+    }
     mx.random.seed(0)
     head = RPNHead(64, 9)
     for layer in (head.conv[0][0], head.cls_logits, head.bbox_pred):
@@ -200,9 +206,15 @@ def test_proposals_oracle(seed, counts, pre, post, overlap, score_thresh, min_si
     boxes, scores = rows_of(result, 0)
     first = [[np.array(v)[0] for v in kind] for kind in levels[:2]]
     expected = slow_proposals(
-        *first, [np.array(v) for v in levels[2]], (40, 60),
-        pre, post, overlap, score_thresh, min_size,
-    )  # fmt: skip
+        *first,
+        [np.array(v) for v in levels[2]],
+        (40, 60),
+        pre,
+        post,
+        overlap,
+        score_thresh,
+        min_size,
+    )
     np.testing.assert_allclose(scores, expected[1], rtol=1e-5)
     np.testing.assert_allclose(boxes, expected[0], atol=1e-3)
     most = min(pre, max(counts)) * len(counts)
@@ -214,9 +226,15 @@ def test_batch_equals_singles():
     together = proposals_of(*levels, sizes, 30, 25, 0.5, rounds=100)
     for i in (0, 1):
         single = proposals_of(
-            [v[i : i + 1] for v in levels[0]], [v[i : i + 1] for v in levels[1]], levels[2],
-            sizes[i : i + 1], 30, 25, 0.5, rounds=100,
-        )  # fmt: skip
+            [v[i : i + 1] for v in levels[0]],
+            [v[i : i + 1] for v in levels[1]],
+            levels[2],
+            sizes[i : i + 1],
+            30,
+            25,
+            0.5,
+            rounds=100,
+        )
         for got, expected in zip(rows_of(single, 0), rows_of(together, i), strict=True):
             np.testing.assert_allclose(got, expected, atol=1e-5)
     # Each image is cut to its own size
@@ -280,10 +298,19 @@ def test_too_few_rounds_are_reported():
 def test_network_wires_its_config():
     """Head, anchors and selection, with every field of the config at another value."""
     config = FasterRCNNConfig(
-        None, 8, 5, use_fpn=True, anchor_sizes=((6, 8), (12, 16), (24, 32)),
-        aspect_ratios=(0.5, 2.0), anchor_stride=(8, 16, 32), anchor_rounding=False,
-        anchor_offset=0.5, rpn_nms_thresh=0.4, rpn_score_thresh=0.7, rpn_min_size=4.0,
-    )  # fmt: skip
+        None,
+        8,
+        5,
+        use_fpn=True,
+        anchor_sizes=((6, 8), (12, 16), (24, 32)),
+        aspect_ratios=(0.5, 2.0),
+        anchor_stride=(8, 16, 32),
+        anchor_rounding=False,
+        anchor_offset=0.5,
+        rpn_nms_thresh=0.4,
+        rpn_score_thresh=0.7,
+        rpn_min_size=4.0,
+    )
     rpn = RegionProposalNetwork(config)
     rpn.head = build_head(anchors=4)
     features, sizes = maps(), mx.array([[38.0, 50], [33, 56]])
@@ -297,9 +324,16 @@ def test_network_wires_its_config():
     assert (anchors[2][0, 0] + anchors[2][0, 2]).item() == 32  # centre at half a stride
     for i in (0, 1):
         expected = slow_proposals(
-            [np.array(v[i]) for v in logits], [np.array(v[i]) for v in deltas],
-            [np.array(v) for v in anchors], tuple(sizes[i].tolist()), 40, 30, 0.4, 0.7, 4.0,
-        )  # fmt: skip
+            [np.array(v[i]) for v in logits],
+            [np.array(v[i]) for v in deltas],
+            [np.array(v) for v in anchors],
+            tuple(sizes[i].tolist()),
+            40,
+            30,
+            0.4,
+            0.7,
+            4.0,
+        )
         boxes, scores = rows_of(result, i)
         assert len(boxes) > 5
         np.testing.assert_allclose(scores, expected[1], atol=1e-5)

@@ -72,8 +72,10 @@ def test_links_lead_to_models(tmp_path: Path):
         same(expected, {k: np.array(v) for k, v in tree_flatten(loaded.parameters())})
     assert not os.path.isabs(os.readlink(tmp_path / LAST))  # the folder may be moved
     assert sorted(p.name for p in (tmp_path / BEST).iterdir()) == [
-        "config.json", "model.safetensors", "training.json"
-    ]  # fmt: skip
+        "config.json",
+        "model.safetensors",
+        "training.json",
+    ]
 
 
 def test_old_checkpoints_go(tmp_path: Path):
@@ -85,9 +87,11 @@ def test_old_checkpoints_go(tmp_path: Path):
     (tmp_path / "checkpoints" / ".part-1-step-00000003").mkdir()
     save_checkpoint(tmp_path, take, at(3))
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [
-        "best-00000001.2" if (tmp_path / "checkpoints/best-00000001.2").exists()
-        else "best-00000001", "step-00000003"
-    ]  # fmt: skip
+        "best-00000001.2"
+        if (tmp_path / "checkpoints/best-00000001.2").exists()
+        else "best-00000001",
+        "step-00000003",
+    ]
     assert read_progress(tmp_path).step == 3 and read_progress(tmp_path, BEST).step == 1
 
 

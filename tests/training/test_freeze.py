@@ -106,9 +106,17 @@ def test_batch_norms_of_frozen_stages_follow_the_batch():
 # network and 0, 1, 2, 4, 9, 12 of the small one.
 @pytest.mark.parametrize(
     ("variant", "count", "first"),
-    [("large", 0, 17), ("large", 1, 16), ("large", 3, 7), ("large", 5, 2), ("large", 6, 0),
-     ("small", 2, 9), ("small", 3, 4), ("small", 5, 1)],
-)  # fmt: skip
+    [
+        ("large", 0, 17),
+        ("large", 1, 16),
+        ("large", 3, 7),
+        ("large", 5, 2),
+        ("large", 6, 0),
+        ("small", 2, 9),
+        ("small", 3, 4),
+        ("small", 5, 1),
+    ],
+)
 def test_stages_of_mobilenet(variant, count, first):
     net = MobileNetFPNConfig(variant, 10, width=0.5, norm="batch", out_channels=8)
     model = FasterRCNN(net, 8, 3, use_fpn=True, hidden_dim=8)
@@ -125,8 +133,17 @@ def test_stages_of_mobilenet(variant, count, first):
 
 def test_norms_of_the_heads_learn_and_follow():
     backbone = ResNetFPNConfig(18, 0, width=8, out_channels=8, norm="frozen", fpn_norm="batch")
-    model = FasterRCNN(backbone, 8, 3, use_fpn=True, hidden_dim=8, box_head_convs=1,
-                       box_head_norm="batch", dropout=0.0, min_size=64)  # fmt: skip
+    model = FasterRCNN(
+        backbone,
+        8,
+        3,
+        use_fpn=True,
+        hidden_dim=8,
+        box_head_convs=1,
+        box_head_norm="batch",
+        dropout=0.0,
+        min_size=64,
+    )
     model.train()
     set_trainable(model, 0)
     keys = ("backbone.fpn.layer_blocks.0.1", "roi_heads.box_head.norms.0")

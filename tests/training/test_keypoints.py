@@ -29,10 +29,20 @@ def test_a_few_images_by_heart(tmp_path: Path):
         depth=18, width=16, out_channels=32, norm="group", norm_groups=8, num_classes=0
     )
     model = KeypointRCNN(
-        backbone, 32, 4, use_fpn=True, hidden_dim=64, dropout=0.0, min_size=64, max_size=64,
-        num_keypoints=5, keypoint_layers=(32, 32), box_batch_size_per_image=32,
-        rpn_post_nms_top_n_train=100, rpn_post_nms_top_n_test=50,
-    )  # fmt: skip
+        backbone,
+        32,
+        4,
+        use_fpn=True,
+        hidden_dim=64,
+        dropout=0.0,
+        min_size=64,
+        max_size=64,
+        num_keypoints=5,
+        keypoint_layers=(32, 32),
+        box_batch_size_per_image=32,
+        rpn_post_nms_top_n_train=100,
+        rpn_post_nms_top_n_test=50,
+    )
     config = TrainConfig(
         epochs=120, batch_size=4, lr=0.003, optimizer="adamw", hflip=0.5, warmup=10, workers=1
     )

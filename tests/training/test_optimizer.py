@@ -93,8 +93,12 @@ def test_not_a_number_is_seen_in_the_norm():
 def test_moving_average():
     model = nn.BatchNorm(1)
     model.freeze(keys=["running_mean", "running_var"])
-    average = {"weight": mx.array([3.0]), "bias": mx.array([1.0]),
-               "running_mean": mx.array([9.0]), "running_var": mx.array([9.0])}  # fmt: skip
+    average = {
+        "weight": mx.array([3.0]),
+        "bias": mx.array([1.0]),
+        "running_mean": mx.array([9.0]),
+        "running_var": mx.array([9.0]),
+    }
     average = moving_average(average, model, 0.75)
     # 0.75 * 3 + 0.25 * 1 = 2.5 and 0.75 * 1 + 0.25 * 0; statistics are taken as they are.
     assert average["weight"].item() == 2.5 and average["bias"].item() == 0.75

@@ -22,11 +22,20 @@ def test_eight_pictures_by_heart(tmp_path: Path) -> None:
         depth=18, width=16, out_channels=32, norm="group", norm_groups=8, num_classes=0
     )
     model = MaskRCNN(
-        backbone, 32, len(pictures.class_names), use_fpn=True, hidden_dim=128, dropout=0.0,
-        mask_hidden_channels=32, mask_num_convs=2, min_size=128, max_size=160,
-        rpn_post_nms_top_n_train=200, box_batch_size_per_image=64,
+        backbone,
+        32,
+        len(pictures.class_names),
+        use_fpn=True,
+        hidden_dim=128,
+        dropout=0.0,
+        mask_hidden_channels=32,
+        mask_num_convs=2,
+        min_size=128,
+        max_size=160,
+        rpn_post_nms_top_n_train=200,
+        box_batch_size_per_image=64,
         class_names=pictures.class_names,
-    )  # fmt: skip
+    )
     config = TrainConfig(
         epochs=125, batch_size=4, lr=0.02, warmup=20, schedule="cosine", clip=10.0, hflip=0.0
     )

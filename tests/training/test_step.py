@@ -86,8 +86,13 @@ def test_half_precision_keeps_the_weights_float32(norm):
     get_loss = model.get_loss
 
     def watched(*args, **options):
-        used.append({v.dtype for k, v in tree_flatten(model.parameters()) if "bn" not in k
-                     and "downsample.1" not in k})  # fmt: skip
+        used.append(
+            {
+                v.dtype
+                for k, v in tree_flatten(model.parameters())
+                if "bn" not in k and "downsample.1" not in k
+            }
+        )
         return get_loss(*args, **options)
 
     object.__setattr__(model, "get_loss", watched)
@@ -102,8 +107,9 @@ def test_half_precision_keeps_the_weights_float32(norm):
     other = exact([batch], 0, 0.01)
     assert result.losses["total_loss"] == pytest.approx(other.losses["total_loss"], rel=0.05)
     moved = arrays(take)["backbone.net.layer1.0.conv1.weight"]
-    start = np.array(dict(tree_flatten(tiny.build(norm=norm).parameters()))[
-        "backbone.net.layer1.0.conv1.weight"])  # fmt: skip
+    start = np.array(
+        dict(tree_flatten(tiny.build(norm=norm).parameters()))["backbone.net.layer1.0.conv1.weight"]
+    )
     assert 0 < np.abs(moved - start).max() < 0.05
     if norm == "batch":  # running statistics go on
         assert arrays(take)["backbone.net.bn1.running_mean"].any()

@@ -24,6 +24,8 @@ from mlx_rcnn.training import TrainConfig, trainer
 from mlx_rcnn.training import metrics as report
 from mlx_rcnn.training.checkpoint import LAST, read_progress
 from mlx_rcnn.training.metrics import Metrics
+from mlx_rcnn.training.new_heads import set_classes
+from mlx_rcnn.training.step import TrainStep
 
 SCRIPT = Path(tiny.__file__)
 
@@ -45,7 +47,7 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
 
 def stop_after(monkeypatch, count: int, error: type[BaseException]) -> None:
     """Have the run die once so many steps are taken."""
-    take, left = trainer.TrainStep.__call__, [count]
+    take, left = TrainStep.__call__, [count]
 
     def counted(self, *args):
         if not left[0]:
@@ -53,7 +55,7 @@ def stop_after(monkeypatch, count: int, error: type[BaseException]) -> None:
         left[0] -= 1
         return take(self, *args)
 
-    monkeypatch.setattr(trainer.TrainStep, "__call__", counted)
+    monkeypatch.setattr(TrainStep, "__call__", counted)
 
 
 class Dead(Exception):  # noqa: N818
@@ -81,12 +83,15 @@ def test_what_a_run_leaves(tmp_path: Path):
     assert model.class_names == ("__background__", "circle", "square", "triangle")
 
 
-@pytest.mark.parametrize(("kind", "options"), [
-    ("faster_rcnn", {}),
-    ("keypoint_rcnn", {}),
-    ("faster_rcnn", {"ema": 0.9, "optimizer": "adamw", "schedule": "cosine"}),
-    ("faster_rcnn", {"dtype": "bfloat16", "vflip": 0.5, "accumulate": 2, "batch_size": 1}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("faster_rcnn", {}),
+        ("keypoint_rcnn", {}),
+        ("faster_rcnn", {"ema": 0.9, "optimizer": "adamw", "schedule": "cosine"}),
+        ("faster_rcnn", {"dtype": "bfloat16", "vflip": 0.5, "accumulate": 2, "batch_size": 1}),
+    ],
+)
 def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, monkeypatch, kind, options):
     config = replace(tiny.CONFIG, **options)
     tiny.train(tmp_path / "whole", config, kind)
@@ -136,8 +141,10 @@ def test_a_run_that_is_over_may_be_made_longer(tmp_path: Path):
 def start(folder: Path, *args: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), str(folder), *args],
-        cwd=SCRIPT.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        cwd=SCRIPT.parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
 
 
 def wait_for_step(folder: Path, process: subprocess.Popen[bytes], step: int) -> None:
@@ -189,14 +196,14 @@ def test_interrupted(tmp_path: Path, number):
 
 def test_loss_that_is_not_finite_names_the_images(tmp_path: Path, monkeypatch):
     model = tiny.build()
-    real = trainer.TrainStep.__call__
+    real = TrainStep.__call__
 
     def poisoned(self, batches, step, *args):
         if step == 4:
             tiny.poison(model, batches[0].images)
         return real(self, batches, step, *args)
 
-    monkeypatch.setattr(trainer.TrainStep, "__call__", poisoned)
+    monkeypatch.setattr(TrainStep, "__call__", poisoned)
     with pytest.raises(FloatingPointError, match=r"step 4: not finite: rpn_cls_loss.*shapes"):
         trainer.fit(model, tiny.shapes(), None, tiny.CONFIG, tmp_path)
     found = json.loads((tmp_path / "nonfinite/batch.json").read_text())
@@ -278,14 +285,15 @@ def test_heads_and_freezing(tmp_path: Path):
     assert model.roi_heads.mask_predictor.mask_fcn_logits.weight.shape[0] == 4
     assert model.config.min_size == (48, 64)
     moved = {
-        k.split(".")[0] for k, v in tree_flatten(model.backbone.net.parameters())
+        k.split(".")[0]
+        for k, v in tree_flatten(model.backbone.net.parameters())
         if (np.array(v) != before[k]).any()
-    }  # fmt: skip
+    }
     assert moved == {"layer2", "layer3", "layer4"}
     assert read_progress(tmp_path).config["freeze"] == 2
     # Classes that fit already keep their predictors.
     weight = np.array(model.roi_heads.box_predictor.cls_score.weight)
-    assert not trainer.prepare_model.__globals__["set_classes"](model, tiny.shapes().class_names)
+    assert not set_classes(model, tiny.shapes().class_names)
     np.testing.assert_array_equal(model.roi_heads.box_predictor.cls_score.weight, weight)
 
 

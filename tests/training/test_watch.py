@@ -49,9 +49,12 @@ def run(tmp_path: Path, how: str, failing: int) -> tuple[list[int], list[str], f
 @pytest.mark.parametrize("failing", [0, 1])
 @pytest.mark.parametrize(
     ("how", "said"),
-    [("raises", "failed: no such luck: at all"), ("exits", "failed: told to"),
-     ("is killed", "is gone: its process was killed, or the connection is lost")],
-)  # fmt: skip
+    [
+        ("raises", "failed: no such luck: at all"),
+        ("exits", "failed: told to"),
+        ("is killed", "is gone: its process was killed, or the connection is lost"),
+    ],
+)
 def test_the_other_ends_with_the_message(tmp_path, how: str, said: str, failing: int) -> None:
     codes, errors, waited = run(tmp_path, how, failing)
     other = 1 - failing

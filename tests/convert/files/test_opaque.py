@@ -117,7 +117,7 @@ def test_nothing_is_imported_or_made(tmp_path: Path) -> None:
         (call("builtins", "int", text("1")), "a call of builtins.int"),
         (name("builtins", "dict") + NEW, "NEWOBJ"),
     ],
-)  # fmt: skip
+)
 def test_what_is_more_than_an_object_is_refused(tmp_path: Path, piece: bytes, match: str) -> None:
     path = put(tmp_path, archive(entries(w=GOOD, x=piece)))
     fails(path, match, UnsafeCheckpointError)
@@ -151,9 +151,16 @@ def test_default_dicts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "meta",
-    [None, 3, {"CLASSES": 3}, {"CLASSES": (1, 2)}, {"CLASSES": ()}, {"dataset_meta": 4},
-     {"cfg": Opaque("x.Y"), "CLASSES": Opaque("x.Y")}],
-)  # fmt: skip
+    [
+        None,
+        3,
+        {"CLASSES": 3},
+        {"CLASSES": (1, 2)},
+        {"CLASSES": ()},
+        {"dataset_meta": 4},
+        {"cfg": Opaque("x.Y"), "CLASSES": Opaque("x.Y")},
+    ],
+)
 def test_hints_need_the_right_types(meta: Any) -> None:
     hints = hints_of({"meta": meta}, "x.pth")
     assert hints.class_names is None and hints.config == ""

@@ -45,8 +45,20 @@ def fails(path: Path, match: str = ".") -> None:
 
 
 def test_every_dtype_of_mlx(tmp_path: Path) -> None:
-    kinds = [mx.float32, mx.float16, mx.bfloat16, mx.int64, mx.int32, mx.int16, mx.int8,
-             mx.uint64, mx.uint32, mx.uint16, mx.uint8, mx.bool_]  # fmt: skip
+    kinds = [
+        mx.float32,
+        mx.float16,
+        mx.bfloat16,
+        mx.int64,
+        mx.int32,
+        mx.int16,
+        mx.int8,
+        mx.uint64,
+        mx.uint32,
+        mx.uint16,
+        mx.uint8,
+        mx.bool_,
+    ]
     arrays = {str(k): mx.arange(6).reshape(2, 3).astype(k) for k in kinds}
     arrays["scalar"], arrays["none"] = mx.array(7), mx.zeros((0, 4))
     path = tmp_path / "f.safetensors"

@@ -49,9 +49,17 @@ def test_torch_file_reads_back(tmp_path: Path) -> None:
 )
 def test_what_may_stand_around(tmp_path: Path, save, load, name: str) -> None:
     around = {
-        "__author__": "é", "epoch": 300, "small": 255, "low": -1, "huge": 2**70, "lr": -1.5e-300,
-        "n": None, "t": True, "f": False, "e": {},
-    }  # fmt: skip
+        "__author__": "é",
+        "epoch": 300,
+        "small": 255,
+        "low": -1,
+        "huge": 2**70,
+        "lr": -1.5e-300,
+        "n": None,
+        "t": True,
+        "f": False,
+        "e": {},
+    }
     save({"model": STATE, **around}, tmp_path / name)
     got = load(tmp_path / name)
     equal(got.pop("model"), STATE)
@@ -90,14 +98,17 @@ def test_only_tensors_are_named(tmp_path: Path) -> None:
     named = {arg for op, arg, _ in pickletools.genops(data) if op.name == "GLOBAL"}
     kinds = ("Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
     assert named == {
-        "torch._utils _rebuild_tensor_v2", "collections OrderedDict",
+        "torch._utils _rebuild_tensor_v2",
+        "collections OrderedDict",
         *(f"torch {kind}Storage" for kind in kinds),
-    }  # fmt: skip
+    }
     save_pickle_file(STATE, tmp_path / "f.pkl")
     ops = pickletools.genops((tmp_path / "f.pkl").read_bytes())
     assert {arg for op, arg, _ in ops if op.name == "GLOBAL"} == {
-        "numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype",
-    }  # fmt: skip
+        "numpy.core.multiarray _reconstruct",
+        "numpy ndarray",
+        "numpy dtype",
+    }
 
 
 def test_equal_weights_give_equal_files(tmp_path: Path) -> None:
@@ -108,9 +119,14 @@ def test_equal_weights_give_equal_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "what"),
-    [({"a": [1]}, "a list"), ({1: mx.array(1)}, "the key 1"), ({"a": object()}, "an? object"),
-     ({"a": mx.array(1, mx.uint32)}, "uint32"), ({"a": np.zeros(2)}, "ndarray")],
-)  # fmt: skip
+    [
+        ({"a": [1]}, "a list"),
+        ({1: mx.array(1)}, "the key 1"),
+        ({"a": object()}, "an? object"),
+        ({"a": mx.array(1, mx.uint32)}, "uint32"),
+        ({"a": np.zeros(2)}, "ndarray"),
+    ],
+)
 def test_what_is_refused(tmp_path: Path, content: dict, what: str) -> None:
     for save in (save_torch_file, save_pickle_file):
         with pytest.raises(TypeError, match=f"cannot write .*{what}"):

@@ -63,14 +63,24 @@ def test_a_config_of_3() -> None:
     assert found.mask_pool_size == 10
     assert found.fields == {
         "anchor_sizes": ((16, 24), (32, 48), (64, 96), (128, 192), (256, 384)),
-        "aspect_ratios": (0.5, 2.0), "anchor_stride": (4, 8, 16, 32, 64),
-        "pool_size": (7, 7), "roi_sampling_ratio": 2, "roi_levels": 4,
-        "bbox_reg_weights": (20.0, 20.0, 10.0, 10.0), "size_divisible": 16,
-        "rpn_fg_iou_thresh": 0.8, "rpn_batch_size_per_image": 64,
-        "rpn_pre_nms_top_n_test": 300, "rpn_post_nms_top_n_test": 200, "rpn_nms_thresh": 0.6,
-        "box_score_thresh": 0.02, "box_nms_thresh": 0.4, "box_detections_per_img": 7,
-        "min_size": 480, "max_size": 640,
-    }  # fmt: skip
+        "aspect_ratios": (0.5, 2.0),
+        "anchor_stride": (4, 8, 16, 32, 64),
+        "pool_size": (7, 7),
+        "roi_sampling_ratio": 2,
+        "roi_levels": 4,
+        "bbox_reg_weights": (20.0, 20.0, 10.0, 10.0),
+        "size_divisible": 16,
+        "rpn_fg_iou_thresh": 0.8,
+        "rpn_batch_size_per_image": 64,
+        "rpn_pre_nms_top_n_test": 300,
+        "rpn_post_nms_top_n_test": 200,
+        "rpn_nms_thresh": 0.6,
+        "box_score_thresh": 0.02,
+        "box_nms_thresh": 0.4,
+        "box_detections_per_img": 7,
+        "min_size": 480,
+        "max_size": 640,
+    }
 
 
 def test_a_config_of_2() -> None:
@@ -99,8 +109,9 @@ def file(path: Any, meta: dict[str, Any], kind: type[FasterRCNN] = FasterRCNN, *
 
 def test_a_file_is_built_as_its_config_says(folder) -> None:
     two = {"anchor_sizes": (16, 24), "aspect_ratios": (0.5, 2.0)}
-    path = file(folder / "x.pth", {"cfg": THREE}, MaskRCNN, **two, mask_pool_size=(10, 10),
-                mask_out_size=20)  # fmt: skip
+    path = file(
+        folder / "x.pth", {"cfg": THREE}, MaskRCNN, **two, mask_pool_size=(10, 10), mask_out_size=20
+    )
     model = mlx_rcnn.load(path, box_nms_thresh=0.3)
     config = model.config
     assert config.anchor_sizes[1] == (32, 48) and config.mask_pool_size == (10, 10)

@@ -24,11 +24,17 @@ NAMES = {"detectron2": detectron2, "mmdet": mmdetection}
 libraries = pytest.mark.parametrize("library", NAMES)
 kinds = pytest.mark.parametrize("kind", ["faster", "mask"])
 HEADS = {
-    "detectron2": ("roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred",
-                   "roi_heads.mask_head.predictor"),
-    "mmdet": ("roi_head.bbox_head.fc_cls", "roi_head.bbox_head.fc_reg",
-              "roi_head.mask_head.conv_logits"),
-}  # fmt: skip
+    "detectron2": (
+        "roi_heads.box_predictor.cls_score",
+        "roi_heads.box_predictor.bbox_pred",
+        "roi_heads.mask_head.predictor",
+    ),
+    "mmdet": (
+        "roi_head.bbox_head.fc_cls",
+        "roi_head.bbox_head.fc_reg",
+        "roi_head.mask_head.conv_logits",
+    ),
+}
 
 
 def published(library: str, kind: str) -> State:
@@ -171,8 +177,11 @@ def test_resnext(library: str, per_group: int) -> None:
 def test_detectron2_reads_the_constants_of_old_files() -> None:
     state = their_state(small(), detectron2)
     assert detectron2.recognise(state).detector["channel_order"] == "bgr"
-    cell = [[-22.627417, -11.313708, 22.627417, 11.313708], [-16, -16, 16, 16],
-            [-11.313708, -22.627417, 11.313708, 22.627417]]  # fmt: skip
+    cell = [
+        [-22.627417, -11.313708, 22.627417, 11.313708],
+        [-16, -16, 16, 16],
+        [-11.313708, -22.627417, 11.313708, 22.627417],
+    ]
     state |= {
         f"proposal_generator.anchor_generator.cell_anchors.{i}": mx.array(cell) * 2**i
         for i in range(5)
@@ -313,8 +322,9 @@ def test_relatives_are_named_in_one_line(library: str, key: str) -> None:
 def test_parts_alone_are_named(library: str) -> None:
     state = published(library, "faster")
     rpn, roi = {
-        "detectron2": ("proposal_generator.", "roi_heads."), "mmdet": ("rpn_head.", "roi_head.")
-    }[library]  # fmt: skip
+        "detectron2": ("proposal_generator.", "roi_heads."),
+        "mmdet": ("rpn_head.", "roi_head."),
+    }[library]
     with pytest.raises(ValueError, match="RPN without a detector"):
         recognise({k: v for k, v in state.items() if not k.startswith(roi)})
     with pytest.raises(ValueError, match="Fast R-CNN, which needs proposals"):
@@ -336,9 +346,14 @@ KEYPOINT_BODY = {"depth": 18, "num_classes": 0, "norm": "frozen", "width": 8, "o
 @pytest.mark.parametrize(("classes", "count"), [(2, 17), (3, 17), (2, 5)])
 def test_keypoint_models_of_detectron2(classes: int, count: int) -> None:
     ours = KeypointRCNN(
-        ResNetFPNConfig(**KEYPOINT_BODY), 8, classes, use_fpn=True, hidden_dim=16,
-        num_keypoints=count, keypoint_layers=(16, 24),
-    )  # fmt: skip
+        ResNetFPNConfig(**KEYPOINT_BODY),
+        8,
+        classes,
+        use_fpn=True,
+        hidden_dim=16,
+        num_keypoints=count,
+        keypoint_layers=(16, 24),
+    )
     state = their_state(ours, detectron2)
     assert state["roi_heads.keypoint_head.conv_fcn2.weight"].shape == (24, 16, 3, 3)
     assert state["roi_heads.keypoint_head.score_lowres.weight"].shape == (24, count, 4, 4)

@@ -151,10 +151,17 @@ def test_every_misshaped_key_is_refused(small_state: Callable[[str], State], kin
 
 @pytest.mark.parametrize(
     "key",
-    ["extra", "backbone.body.layer5.0.conv1.weight", "backbone.fpn.extra_blocks.p6.weight",
-     "backbone.fpn.layer_blocks.4.0.weight", "rpn.head.conv.1.weight",
-     "roi_heads.box_predictor.other.weight", "backbone.body.fc.weight", "rpn.head.cls_logits.x"],
-)  # fmt: skip
+    [
+        "extra",
+        "backbone.body.layer5.0.conv1.weight",
+        "backbone.fpn.extra_blocks.p6.weight",
+        "backbone.fpn.layer_blocks.4.0.weight",
+        "rpn.head.conv.1.weight",
+        "roi_heads.box_predictor.other.weight",
+        "backbone.body.fc.weight",
+        "rpn.head.cls_logits.x",
+    ],
+)
 def test_extra_keys_are_named(small_state: Callable[[str], State], key: str) -> None:
     state = {**small_state("faster_rcnn"), key: mx.zeros((2, 2))}
     with pytest.raises(ValueError, match="(no rule for|unexpected)") as caught:
@@ -171,7 +178,7 @@ def test_extra_keys_are_named(small_state: Callable[[str], State], key: str) -> 
         (("model.0.conv.weight", "model.1.conv.weight"), "not a Faster, Mask or Key.*'model.0"),
         (("backbone.body.conv1.weight",), "not a Faster, Mask or Keypoint R-CNN"),
     ],
-)  # fmt: skip
+)
 def test_other_networks_are_named(keys: tuple[str, ...], name: str) -> None:
     with pytest.raises(ValueError, match=name) as caught:
         recognise({key: mx.zeros((2, 2)) for key in keys})
