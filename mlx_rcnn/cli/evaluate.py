@@ -40,27 +40,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CommandError: an argument or data that cannot work, or results that cannot be written.
     """
-    results = Path(args.json) if args.json else None
-    if results is not None:
-        if results.is_dir():
-            raise CommandError(f"--json {results} is a folder: expected a file")
-        check_writable(results.parent)
-    set_device(args.device)
-    if args.metric == "coco":
-        try:
-            load_evaluator()
-        except ImportError as error:
-            raise CommandError(str(error)) from error
+    results = _prepare(args)
     if args.predictions:
         return _score_again(args)
-    dataset, problem = _opened(args)
-    if results is not None and dataset is not None:
-        _check_not_data(args, results, dataset)
-    model = load_model(args.model, args.dtype, model_settings(args))
-    if not getattr(model, "needs_masks", True) and (dataset is None or dataset.masks):
-        dataset = _dataset(args, masks=False)  # boxes count, whatever the masks are like
-    if dataset is None:
-        raise problem or CommandError(f"{args.data} cannot be opened")
+    model, dataset = _opened(args, results)
     difference = _difference(model.class_names, dataset.class_names)
     dataset = _with_classes_of(model, dataset)
     if args.metric == "coco" and getattr(model, "needs_keypoints", False):
@@ -82,15 +65,40 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _opened(args: argparse.Namespace) -> tuple[DetectionDataset | None, CommandError | None]:
-    """The data; or why not, where a model without masks may make nothing of it."""
+def _prepare(args: argparse.Namespace) -> Path | None:
+    """What needs neither data nor model; the results file asked for, if one was."""
+    results = Path(args.json) if args.json else None
+    if results is not None:
+        if results.is_dir():
+            raise CommandError(f"--json {results} is a folder: expected a file")
+        check_writable(results.parent)
+    set_device(args.device)
+    if args.metric == "coco":
+        try:
+            load_evaluator()
+        except ImportError as error:
+            raise CommandError(str(error)) from error
+    return results
+
+
+def _opened(args: argparse.Namespace, results: Path | None) -> tuple[Any, DetectionDataset]:
+    """The model, and the data with the masks it needs; the data is opened first."""
+    dataset, problem = None, None
     try:
-        return _dataset(args), None
+        dataset = _dataset(args)
     except CommandError as error:
         if not args.strict or args.metric != "coco":
             raise
         _dataset(args, masks=False)  # its own defects are an error for every model
-        return None, error
+        problem = error  # of masks or keypoints, of which a model of boxes makes nothing
+    if results is not None and dataset is not None:
+        _check_not_data(args, results, dataset)
+    model = load_model(args.model, args.dtype, model_settings(args))
+    if not getattr(model, "needs_masks", True) and (dataset is None or dataset.masks):
+        dataset = _dataset(args, masks=False)
+    if dataset is None:
+        raise problem or CommandError(f"{args.data} cannot be opened")
+    return model, dataset
 
 
 @contextmanager

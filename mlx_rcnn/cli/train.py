@@ -126,6 +126,11 @@ def _model(args: argparse.Namespace, folder: Path, config: TrainConfig) -> Any:
         return load_model(str(folder / LAST))
     if args.model not in BUILDERS:
         return load_model(args.model, given=given)
+    return _built(args, config, given)
+
+
+def _built(args: argparse.Namespace, config: TrainConfig, given: dict[str, Any]) -> Any:
+    """An untrained model, perhaps on a classifier's weights."""
     if of_files := [name for name in _OF_FILES if name in given]:
         raise CommandError(f"{of_files[0]} goes with a model that is loaded, not with a builder")
     mx.random.seed(config.seed)

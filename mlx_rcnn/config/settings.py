@@ -109,14 +109,20 @@ def _read(name: str, text: str, types: tuple[Any, ...]) -> Any:
         return text
     if any(get_args(kind)[0] is str for kind in sequences):
         return tuple(_unquoted(part.strip()) for part in text.strip("()[]").split(","))
+    value = _number_or_row(text, types, sequences)
+    if value is None:
+        raise wrong
+    return value
+
+
+def _number_or_row(text: str, types: tuple[Any, ...], sequences: list[Any]) -> Any:
+    """A number, or a tuple of them; ``None`` if the text is neither."""
     try:
         value = _frozen(ast.literal_eval(text))
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        raise wrong from None
-    for kind in (int, float, *sequences):
-        if kind in types and (fit := _fit(value, kind)) is not None:
-            return fit
-    raise wrong
+        return None
+    fits = (_fit(value, kind) for kind in (int, float, *sequences) if kind in types)
+    return next((fit for fit in fits if fit is not None), None)
 
 
 def _fit(value: Any, kind: Any) -> Any:

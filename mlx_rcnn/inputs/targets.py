@@ -113,16 +113,9 @@ def _check(
     if len(crowd) != len(boxes):
         raise ValueError(f"targets[{i}]: {len(boxes)} boxes, but {len(crowd)} iscrowd")
     height, width = size
-    for j, ((x1, y1, x2, y2), label) in enumerate(
-        zip(boxes.tolist(), labels.tolist(), strict=True)
-    ):
-        where, box = f"targets[{i}], box {j}", (x1, y1, x2, y2)
-        if not np.isfinite(box).all():
-            raise ValueError(f"{where}: {box} is not finite")
-        if x2 <= x1 or y2 <= y1:
-            raise ValueError(f"{where}: {box} has no area, expected x1 < x2 and y1 < y2")
-        if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
-            raise ValueError(f"{where}: {box} lies outside the image of {width} x {height} pixels")
+    for j, (box, label) in enumerate(zip(boxes.tolist(), labels.tolist(), strict=True)):
+        where = f"targets[{i}], box {j}"
+        _check_box(where, tuple(box), height, width)
         if not 1 <= label < num_classes or label != int(label):
             raise ValueError(f"{where}: label {label}, expected an integer in 1..{num_classes - 1}")
     pasted = np.zeros((len(boxes), 0, 0), np.uint8)
@@ -132,6 +125,16 @@ def _check(
     if num_keypoints is not None:
         joints = _check_keypoints(i, target["keypoints"], len(boxes), num_keypoints)
     return boxes[~crowd], labels[~crowd].astype(np.int32), pasted[~crowd], joints[~crowd]
+
+
+def _check_box(where: str, box: tuple[float, ...], height: int, width: int) -> None:
+    x1, y1, x2, y2 = box
+    if not np.isfinite(box).all():
+        raise ValueError(f"{where}: {box} is not finite")
+    if x2 <= x1 or y2 <= y1:
+        raise ValueError(f"{where}: {box} has no area, expected x1 < x2 and y1 < y2")
+    if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+        raise ValueError(f"{where}: {box} lies outside the image of {width} x {height} pixels")
 
 
 def _check_masks(i: int, masks: Any, shape: tuple[int, int, int]) -> np.ndarray:

@@ -125,29 +125,35 @@ class TrainConfig:
         values = value if kind.startswith("tuple") else (value,)
         if not isinstance(values, tuple) or not values:
             raise TypeError(f"{name}={value!r}: expected one number or more")
-        low, high = LIMITS.get(name, (1, None))
         for item in values:
-            if "str" in kind and name not in CHOICES:
-                if not isinstance(item, str) or not item:
-                    raise TypeError(f"{name}={item!r}: expected a name")
-                continue
-            if kind == "str":
-                if item not in CHOICES[name]:
-                    raise ValueError(f"{name}={item!r}: expected one of {CHOICES[name]}")
-                continue
-            whole = "int" in kind
-            if isinstance(item, bool) or not isinstance(item, int if whole else int | float):
-                expected = "a whole number" if whole else "a number"
-                raise TypeError(f"{name}={item!r}: expected {expected}")
-            if not math.isfinite(item) or item < low or (high is not None and item > high):
-                rule = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
-                raise ValueError(f"{name}={item!r}: expected a number {rule}")
+            if "str" in kind:
+                _check_text(name, item)
+            else:
+                _check_number(name, item, whole="int" in kind)
         if name == "scale_jitter" and (len(value) != 2 or not 0 < value[0] <= value[1]):
             raise ValueError(f"scale_jitter={value!r}: expected two factors, 0 < low <= high")
         if name == "val_fraction" and value == 1:
             raise ValueError("val_fraction=1: expected a share below 1")
         if name == "ema" and value == 1:
             raise ValueError("ema=1: expected a number below 1, as the average would never move")
+
+
+def _check_text(name: str, item: Any) -> None:
+    if name in CHOICES:
+        if item not in CHOICES[name]:
+            raise ValueError(f"{name}={item!r}: expected one of {CHOICES[name]}")
+    elif not isinstance(item, str) or not item:
+        raise TypeError(f"{name}={item!r}: expected a name")
+
+
+def _check_number(name: str, item: Any, whole: bool) -> None:
+    low, high = LIMITS.get(name, (1, None))
+    if isinstance(item, bool) or not isinstance(item, int if whole else int | float):
+        expected = "a whole number" if whole else "a number"
+        raise TypeError(f"{name}={item!r}: expected {expected}")
+    if not math.isfinite(item) or item < low or (high is not None and item > high):
+        rule = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
+        raise ValueError(f"{name}={item!r}: expected a number {rule}")
 
 
 def _kind(item: Any) -> str:
