@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .flags import add_class_names, add_execution, add_model, fraction
+from .flags import add_class_names, add_data, add_execution, add_model, fraction
 
 
 def add_evaluate(commands: Any) -> None:
@@ -23,9 +23,7 @@ def add_evaluate(commands: Any) -> None:
         "category_id are the data's own (VOC: the image's name, and the model's label).",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--data", required=True, metavar="PATH", help="folder in VOC layout, or COCO JSON file"
-    )
+    add_data(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     add_model(parser, what)
     what.add_argument(
@@ -42,20 +40,9 @@ def add_evaluate(commands: Any) -> None:
 
 def _add_data(group: Any) -> None:
     group.add_argument(
-        "--format", choices=("voc", "coco"), help="of the data (default: recognised)"
-    )
-    group.add_argument(
         "--split",
         metavar="NAME",
         help="the split, such as test (default: all of a VOC folder, the only JSON file of COCO)",
-    )
-    group.add_argument(
-        "--images",
-        metavar="DIR",
-        help="folder that file_name in COCO JSON counts from (default: looked for beside it)",
-    )
-    group.add_argument(
-        "--strict", action="store_true", help="defects in the data are an error (default: left out)"
     )
     group.add_argument(
         "--max-unreadable",

@@ -29,6 +29,28 @@ def add_model(parser: Any, choice: Any = None) -> None:
     add_settings(parser)
 
 
+def add_data(parser: Any) -> None:
+    """Add ``--data``, ``--format``, ``--images`` and ``--strict``.
+
+    Args:
+        parser: of a subcommand.
+    """
+    parser.add_argument(
+        "--data", required=True, metavar="PATH", help="folder in VOC layout, or COCO JSON file"
+    )
+    parser.add_argument(
+        "--format", choices=("voc", "coco"), help="of the data (default: recognised)"
+    )
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        help="folder that file_name in COCO JSON counts from (default: looked for beside it)",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="defects in the data are an error (default: left out)"
+    )
+
+
 def add_settings(parser: Any) -> None:
     """Add the flags that say how a model is read: ``--set``, ``--state`` and ``--style``.
 

@@ -8,7 +8,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from ..training.config import CHOICES, TrainConfig, flag
-from .flags import MODEL_HELP, add_settings
+from .flags import MODEL_HELP, add_data, add_settings
 
 
 def add_train(commands: Any) -> None:
@@ -27,17 +27,7 @@ def add_train(commands: Any) -> None:
         "commands. On several machines: mlx.launch ... mlx_rcnn train ...",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--data", required=True, metavar="PATH", help="folder in VOC layout, or COCO JSON file"
-    )
-    parser.add_argument(
-        "--format", choices=("voc", "coco"), help="of the data (default: recognised)"
-    )
-    parser.add_argument(
-        "--images",
-        metavar="DIR",
-        help="folder that file_name in COCO JSON counts from (default: looked for beside it)",
-    )
+    add_data(parser)
     parser.add_argument(
         "--split",
         metavar="NAME",
@@ -46,9 +36,6 @@ def add_train(commands: Any) -> None:
     parser.add_argument("--val-data", metavar="PATH", help="evaluated each epoch (default: --data)")
     parser.add_argument(
         "--val-split", metavar="NAME", help="evaluated each epoch (default: val, if there)"
-    )
-    parser.add_argument(
-        "--strict", action="store_true", help="defects in the data are an error (default: dropped)"
     )
     parser.add_argument(
         "--allow-overlap",

@@ -11,6 +11,11 @@ from ..layers import Conv2d, EvaluatedModule, Linear, conv_norm, make_norm
 from .res5 import Res5Head
 
 
+def _dropped(x: mx.array, share: float, key: mx.array) -> mx.array:
+    """Without a share of the units; the others make up for them."""
+    return x * mx.random.bernoulli(1 - share, x.shape, key=key) / (1 - share)
+
+
 class TwoMLPHead(nn.Module):
     """Two linear layers with ReLU over the flattened RoI features.
 
@@ -44,7 +49,7 @@ class TwoMLPHead(nn.Module):
         for layer, k in zip((self.fc6, self.fc7), keys, strict=True):
             x = mx.maximum(layer(x), 0)
             if k is not None:
-                x = x * mx.random.bernoulli(1 - dropout, x.shape, key=k) / (1 - dropout)
+                x = _dropped(x, dropout, k)
         return x
 
 
@@ -97,7 +102,7 @@ class FastRCNNConvFCHead(nn.Module):
             x = conv_norm(x, conv, norm, valid=valid)
         x = mx.maximum(self.fc(x.flatten(1)), 0)
         if dropout and key is not None:
-            x = x * mx.random.bernoulli(1 - dropout, x.shape, key=key) / (1 - dropout)
+            x = _dropped(x, dropout, key)
         return x
 
 

@@ -15,7 +15,7 @@ from ..ops import heatmaps_to_keypoints, keypoint_probabilities
 from ..ops.losses import cross_entropy, normaliser
 from ..structures import Batch, Detections, Targets
 from .branch import Branch, Result, Stage
-from .rois import batch_rows, in_pieces, rows_of_targets, rows_with_positives, valid_rois
+from .rois import in_pieces, positives, rows_of_targets, valid_rois
 from .sampling import SampledRoIs
 
 # A 3x3 convolution of 512 channels on 14x14 unfolds to 3.6 MB a RoI.
@@ -142,8 +142,7 @@ class KeypointBranch(Branch):
     ) -> mx.array:
         """See :meth:`Branch.loss`."""
         assert targets.keypoints is not None
-        most = rows_with_positives(rois)
-        flat, positive = batch_rows(rois.boxes[:, :most]), rois.positive[:, :most].reshape(-1)
+        most, flat, positive = positives(rois)
         logits = self.outputs(stage, flat)
         row = rows_of_targets(rois, most, targets.keypoints.shape[1])
         keypoints = targets.keypoints.reshape(-1, *targets.keypoints.shape[2:])[row]

@@ -14,7 +14,7 @@ from ..ops import crop_masks, paste_masks
 from ..ops.losses import binary_cross_entropy, normaliser
 from ..structures import Batch, Detections, Targets
 from .branch import Branch, Result, Stage
-from .rois import batch_rows, in_pieces, rows_of_targets, rows_with_positives, valid_rois
+from .rois import in_pieces, positives, rows_of_targets, valid_rois
 from .sampling import SampledRoIs
 
 MASK_THRESH = 0.5
@@ -163,10 +163,8 @@ class MaskBranch(Branch):
     ) -> mx.array:
         """See :meth:`Branch.loss`."""
         assert targets.masks is not None
-        most = rows_with_positives(rois)
-        flat = batch_rows(rois.boxes[:, :most])
-        labels, positive = rois.labels[:, :most].reshape(-1), rois.positive[:, :most].reshape(-1)
-        logits = self.outputs(stage, flat, labels, positive)
+        most, flat, positive = positives(rois)
+        logits = self.outputs(stage, flat, rois.labels[:, :most].reshape(-1), positive)
         masks = targets.masks.reshape(-1, *targets.masks.shape[2:])
         row = rows_of_targets(rois, most, targets.masks.shape[1])
         wanted = crop_masks(masks, row, flat[:, 1:], logits.shape[1])

@@ -36,6 +36,12 @@ def rows_with_positives(rois: SampledRoIs) -> int:
     return min(max(-(-most // BUCKET) * BUCKET, BUCKET), rois.labels.shape[1])
 
 
+def positives(rois: SampledRoIs) -> tuple[int, mx.array, mx.array]:
+    """What a branch trains on: rows an image, RoIs (R, 5) of these, and which are positive (R,)."""
+    most = rows_with_positives(rois)
+    return most, batch_rows(rois.boxes[:, :most]), rois.positive[:, :most].reshape(-1)
+
+
 def rows_of_targets(rois: SampledRoIs, count: int, targets: int) -> mx.array:
     """Where the targets of the first ``count`` RoIs of each image stand in one flat list.
 
