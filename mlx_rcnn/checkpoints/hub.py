@@ -7,6 +7,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..messages import one_line
+
 _REPOSITORY = re.compile(r"(?![\d.-]+/)[\w.-]+/[\w.-]+(@[\w./-]+)?")
 FILES = ("config.json", "model.safetensors")
 """Of a model directory, as ``mlx_rcnn.save`` writes it."""
@@ -92,13 +94,10 @@ def _call(name: str, function: Any, *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
     except errors.LocalEntryNotFoundError as error:
         raise FileNotFoundError(
-            f"no {name!r} here or in the Hub's cache, and the Hub cannot be reached: {_line(error)}"
+            f"no {name!r} here or in the Hub's cache, and the Hub cannot be reached: "
+            f"{one_line(error)}"
         ) from error
     except absent as error:
-        raise FileNotFoundError(f"no {name!r} here, and the Hub says: {_line(error)}") from error
+        raise FileNotFoundError(f"no {name!r} here, and the Hub says: {one_line(error)}") from error
     except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name!r} on the Hugging Face Hub: {_line(error)}") from error
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{name!r} on the Hugging Face Hub: {one_line(error)}") from error

@@ -30,7 +30,6 @@ class DetectorSettings(TypedDict, total=False):
 
     backbone: Any
     feat_channels: int
-    num_classes: int
     use_fpn: bool
     anchor_sizes: tuple[Any, ...] | None
     aspect_ratios: tuple[float, ...]
@@ -96,7 +95,6 @@ class MaskSettings(DetectorSettings, total=False):
 class KeypointSettings(DetectorSettings, total=False):
     """Fields of :class:`~mlx_rcnn.KeypointRCNNConfig`."""
 
-    num_keypoints: int
     keypoint_pool_size: tuple[int, int]
     keypoint_layers: tuple[int, ...]
     keypoint_score: str
@@ -105,8 +103,15 @@ class KeypointSettings(DetectorSettings, total=False):
     keypoint_skeleton: tuple[tuple[int, int], ...] | None
 
 
-class Settings(MaskSettings, KeypointSettings, BackboneSettings, total=False):
+class BuildSettings(MaskSettings, KeypointSettings, BackboneSettings, total=False):
+    """Any field of a detector's config or of its backbone's, but those a builder names itself."""
+
+
+class Settings(BuildSettings, total=False):
     """Any field of a detector's config or of its backbone's."""
+
+    num_classes: int
+    num_keypoints: int
 
 
 class LoadSettings(Settings, total=False):

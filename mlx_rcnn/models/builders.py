@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config.backbone import MobileNetFPNConfig, ResNetFPNConfig
 from ..config.categories import COCO_KEYPOINTS, COCO_SKELETON
@@ -12,11 +13,20 @@ from .faster_rcnn import FasterRCNN
 from .keypoint_rcnn import KeypointRCNN
 from .mask_rcnn import MaskRCNN
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..config.keywords import BuildSettings
+
 M = TypeVar("M", bound=FasterRCNN)
 
 
 def _fpn(
-    model: type[M], body: type[Any], fixed: dict[str, Any], num_classes: int, config: dict[str, Any]
+    model: type[M],
+    body: type[Any],
+    fixed: dict[str, Any],
+    num_classes: int,
+    config: Mapping[str, object],
 ) -> M:
     """Split ``config`` between the backbone and the detector, and build both."""
     own = {f.name for f in fields(body)} - {"depth", "variant", "num_classes"}
@@ -28,14 +38,18 @@ def _fpn(
 
 
 def _resnet_fpn(
-    model: type[M], depth: int, num_classes: int, backbone_num_classes: int, config: dict[str, Any]
+    model: type[M],
+    depth: int,
+    num_classes: int,
+    backbone_num_classes: int,
+    config: Mapping[str, object],
 ) -> M:
     fixed = {"depth": depth, "num_classes": backbone_num_classes}
     return _fpn(model, ResNetFPNConfig, fixed, num_classes, config)
 
 
 def faster_rcnn_resnet_50_fpn(
-    num_classes: int = 21, backbone_num_classes: int = 1000, **config: Any
+    num_classes: int = 21, backbone_num_classes: int = 1000, **config: Unpack[BuildSettings]
 ) -> FasterRCNN:
     """Faster R-CNN, ResNet-50 and FPN, untrained; 21 classes are VOC's 20 and the background.
 
@@ -51,28 +65,28 @@ def faster_rcnn_resnet_50_fpn(
 
 
 def faster_rcnn_resnet_101_fpn(
-    num_classes: int = 21, backbone_num_classes: int = 1000, **config: Any
+    num_classes: int = 21, backbone_num_classes: int = 1000, **config: Unpack[BuildSettings]
 ) -> FasterRCNN:
     """As :func:`faster_rcnn_resnet_50_fpn` with ResNet-101."""
     return _resnet_fpn(FasterRCNN, 101, num_classes, backbone_num_classes, config)
 
 
 def mask_rcnn_resnet_50_fpn(
-    num_classes: int = 21, backbone_num_classes: int = 1000, **config: Any
+    num_classes: int = 21, backbone_num_classes: int = 1000, **config: Unpack[BuildSettings]
 ) -> MaskRCNN:
     """Mask R-CNN, ResNet-50 and FPN, untrained; arguments as :func:`faster_rcnn_resnet_50_fpn`."""
     return _resnet_fpn(MaskRCNN, 50, num_classes, backbone_num_classes, config)
 
 
 def mask_rcnn_resnet_101_fpn(
-    num_classes: int = 21, backbone_num_classes: int = 1000, **config: Any
+    num_classes: int = 21, backbone_num_classes: int = 1000, **config: Unpack[BuildSettings]
 ) -> MaskRCNN:
     """As :func:`mask_rcnn_resnet_50_fpn` with ResNet-101."""
     return _resnet_fpn(MaskRCNN, 101, num_classes, backbone_num_classes, config)
 
 
 def fasterrcnn_resnet50_fpn(
-    num_classes: int = 91, backbone_num_classes: int = 0, **config: Any
+    num_classes: int = 91, backbone_num_classes: int = 0, **config: Unpack[BuildSettings]
 ) -> FasterRCNN:
     """Torchvision's ``fasterrcnn_resnet50_fpn`` as published, without weights.
 
@@ -89,14 +103,14 @@ def fasterrcnn_resnet50_fpn(
 
 
 def maskrcnn_resnet50_fpn(
-    num_classes: int = 91, backbone_num_classes: int = 0, **config: Any
+    num_classes: int = 91, backbone_num_classes: int = 0, **config: Unpack[BuildSettings]
 ) -> MaskRCNN:
     """Torchvision's ``maskrcnn_resnet50_fpn`` as published; see :func:`fasterrcnn_resnet50_fpn`."""
     return _resnet_fpn(MaskRCNN, 50, num_classes, backbone_num_classes, {**V1, **config})
 
 
 def fasterrcnn_resnet50_fpn_v2(
-    num_classes: int = 91, backbone_num_classes: int = 0, **config: Any
+    num_classes: int = 91, backbone_num_classes: int = 0, **config: Unpack[BuildSettings]
 ) -> FasterRCNN:
     """Torchvision's ``fasterrcnn_resnet50_fpn_v2``, without weights (Li et al., 2021).
 
@@ -115,7 +129,7 @@ def fasterrcnn_resnet50_fpn_v2(
 
 
 def maskrcnn_resnet50_fpn_v2(
-    num_classes: int = 91, backbone_num_classes: int = 0, **config: Any
+    num_classes: int = 91, backbone_num_classes: int = 0, **config: Unpack[BuildSettings]
 ) -> MaskRCNN:
     """Torchvision's ``maskrcnn_resnet50_fpn_v2``: :func:`fasterrcnn_resnet50_fpn_v2` and masks."""
     options = {**V2, "mask_head_norm": "batch", **config}
@@ -130,7 +144,7 @@ def _mobilenet_fpn(
 
 
 def fasterrcnn_mobilenet_v3_large_fpn(
-    num_classes: int = 91, backbone_num_classes: int = 0, **config: Any
+    num_classes: int = 91, backbone_num_classes: int = 0, **config: Unpack[BuildSettings]
 ) -> FasterRCNN:
     """Torchvision's ``fasterrcnn_mobilenet_v3_large_fpn`` as published, without weights.
 
@@ -149,7 +163,7 @@ def fasterrcnn_mobilenet_v3_large_fpn(
 
 
 def fasterrcnn_mobilenet_v3_large_320_fpn(
-    num_classes: int = 91, backbone_num_classes: int = 0, **config: Any
+    num_classes: int = 91, backbone_num_classes: int = 0, **config: Unpack[BuildSettings]
 ) -> FasterRCNN:
     """As :func:`fasterrcnn_mobilenet_v3_large_fpn` for images of 320 to 640 pixels, 150 proposals.
 
@@ -159,7 +173,10 @@ def fasterrcnn_mobilenet_v3_large_320_fpn(
 
 
 def keypointrcnn_resnet50_fpn(
-    num_classes: int = 2, num_keypoints: int = 17, backbone_num_classes: int = 0, **config: Any
+    num_classes: int = 2,
+    num_keypoints: int = 17,
+    backbone_num_classes: int = 0,
+    **config: Unpack[BuildSettings],
 ) -> KeypointRCNN:
     """Torchvision's ``keypointrcnn_resnet50_fpn`` as published, without weights.
 
