@@ -1,6 +1,7 @@
 """How far apart the pixels of a feature map are, as anchors and RoIs see it.
 
-``stride_rule="exact"`` takes the backbone's own strides, whatever the input's size and padding.
+``stride_rule="exact"`` takes the backbone's own strides, whatever the input's size and padding;
+a backbone that has none (its maps are of one size) is left to the other rule.
 ``"torchvision"`` does as torchvision: anchors stand padded input // map size apart, and RoIs are
 pooled at the power of two nearest to map height / unpadded height, both of the whole batch. For
 some sizes neither is the true stride, but its checkpoints were trained with those numbers.
@@ -56,27 +57,25 @@ class MapSizes:
             self._known[size] = tuple(self._shapes(size))
         return self._known[size]
 
-    def strides(self) -> tuple[tuple[float, float], ...]:
+    def strides(self) -> tuple[tuple[float, float], ...] | None:
         """The backbone's own: how much an input must grow for its map to grow by one pixel.
 
-        Raises:
-            ValueError: its maps do not grow with its input.
+        Returns:
+            (down, right) of each map; ``None`` if its maps do not grow with its input, or it takes
+            inputs of one size only.
         """
-        small, large = (self((side, side)) for side in PROBES)
+        try:
+            small, large = (self((side, side)) for side in PROBES)
+        except Exception:  # whatever a user's own backbone says of a size it does not take
+            return None
+        rise = [
+            (high - low, right - left)
+            for (low, left), (high, right) in zip(small, large, strict=True)
+        ]
+        if any(step <= 0 for both in rise for step in both):
+            return None
         grown = PROBES[1] - PROBES[0]
-        if any(
-            b <= a
-            for one, other in zip(small, large, strict=True)
-            for a, b in zip(one, other, strict=True)
-        ):
-            raise ValueError(
-                f"the backbone's maps are {list(small)} for an input of {PROBES[0]} pixels and "
-                f"{list(large)} for {PROBES[1]}: expected them to grow; set anchor_stride"
-            )
-        return tuple(
-            (grown / (h - low), grown / (w - left))
-            for (low, left), (h, w) in zip(small, large, strict=True)
-        )
+        return tuple((grown / down, grown / right) for down, right in rise)
 
 
 def batch_strides(
@@ -136,7 +135,7 @@ def image_strides(
 def _fixed(
     config: FasterRCNNConfig, known: MapSizes, levels: int
 ) -> tuple[tuple[float, float], ...] | None:
-    """Strides that depend on no input; ``None`` under torchvision's rule."""
+    """Strides that depend on no input; ``None`` under torchvision's rule, or if there are none."""
     stride = config.anchor_stride
     if stride is None:
         return known.strides() if config.stride_rule == "exact" else None

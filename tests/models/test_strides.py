@@ -21,6 +21,7 @@ from mlx_rcnn.training import TrainConfig, fit
 from small import photo, torch_state, untrained
 
 RULES = ("exact", "torchvision")
+ONE = (np.array([[64, 64]]),)
 BODY = ResNetFPNConfig(depth=18, width=8, num_classes=0, out_channels=8)
 
 
@@ -155,17 +156,24 @@ def test_a_new_backbone_has_its_own_strides() -> None:
     assert model.map_sizes.strides()[0] == pytest.approx((12, 6), rel=0.05)
 
 
-def test_maps_of_one_size_have_no_stride() -> None:
+@pytest.mark.parametrize("picky", [False, True])
+def test_maps_of_one_size_have_no_stride(picky: bool) -> None:
+    """Nor have backbones that take one size only: theirs come from the input at hand."""
+
     class Pooled(nn.Module):
         def __call__(self, x: mx.array) -> list[mx.array]:
-            return [mx.zeros((x.shape[0], 7, 7, 8))]
+            if picky and x.shape[1:3] != (64, 64):
+                raise RuntimeError("64 x 64 pixels, please")
+            return [mx.zeros((x.shape[0], 8, 8, 8))]
 
     model = FasterRCNN(Pooled(), 8, 3, use_fpn=True, hidden_dim=8, min_size=64, max_size=64)
-    with pytest.raises(ValueError, match="expected them to grow; set anchor_stride"):
-        model.predict(photo())
-    set_by_hand = FasterRCNN(model.backbone, 8, 3, use_fpn=True, hidden_dim=8, anchor_stride=9)
-    assert set_by_hand.map_sizes is not None
-    assert len(set_by_hand.predict(photo())) == 1
+    square = np.zeros((64, 64, 3), np.uint8)
+    assert model.map_sizes.strides() is None
+    assert len(model.predict(square)) == 1
+    strides = model.strides([mx.zeros((1, 8, 8, 8))], Batch(mx.zeros((1, 64, 64, 3)), *ONE, *ONE))
+    assert strides.anchors == [((8, 8),)] and strides.scales == [(1 / 8,)]
+    losses = model.get_loss([square], [{"boxes": [[3, 3, 40, 40]], "labels": [1]}])
+    assert np.isfinite(losses["total_loss"].item())
 
 
 def test_an_unknown_rule_is_refused() -> None:
