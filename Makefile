@@ -1,6 +1,7 @@
 # `make demo` and `make test` each go from a bare macOS (Apple silicon) or Linux machine to a result.
 # Variables: PYTHON=python3.12 picks the interpreter, EXTRAS=test,cuda what is installed,
-# ARGS="tests/ops -x" what pytest gets.
+# ARGS="tests/ops -x" what pytest gets, WORKERS=1 how many processes run tests (default: 2 to 4,
+# as there are cores).
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,6 +11,8 @@ TYPED := build/typed
 # On Linux mlx has no backend of its own, so one is installed beside it.
 EXTRAS ?= $(shell [ "$$(uname -s)" = Linux ] && echo cpu,test || echo test)
 ARGS ?=
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+WORKERS ?= $(shell [ $(CORES) -lt 2 ] && echo 1 || { [ $(CORES) -gt 4 ] && echo 4 || echo $(CORES); })
 
 # A pyenv shim exists for every version pyenv has and fails for those that are not selected, so a
 # candidate counts only when it runs, is recent enough, can make an environment with pip, and is
@@ -48,7 +51,8 @@ demo: $(STAMP)
 test: $(STAMP)
 	@$(WITH_OPENBLAS); \
 	[ "$$(uname -s)" != Linux ] || echo "OpenBLAS: $${blas:-not found, convolutions will be slow (Debian: apt-get install libopenblas0-pthread)} $$OPENBLAS_CORETYPE"; \
-	$(BIN)/python -m pytest $(ARGS)
+	[ $(WORKERS) = 1 ] || export OPENBLAS_NUM_THREADS=1; \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-all: override ARGS := -m "" $(ARGS)
 test-all: test

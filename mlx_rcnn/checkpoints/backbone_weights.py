@@ -6,13 +6,10 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
-
-from mlx_rcnn.convert.checkpoint import read_state
-from mlx_rcnn.convert.libraries.classifiers import Classifier, read_classifier
 
 from ..backbones import MobileNetV3, ResNet
 from ..layers import BatchNorm, GroupNorm
@@ -22,6 +19,9 @@ from .weights import assign, flat_parameters
 
 TOP = ("fc.", "classifier.")  # the layers that detection does not use
 FILES = ("model.safetensors", "pytorch_model.bin")
+
+if TYPE_CHECKING:
+    from mlx_rcnn.convert.libraries.classifiers import Classifier
 
 
 def load_backbone(
@@ -57,6 +57,9 @@ def load_backbone(
     """
     body, net = _find(model)
     path = _find_file(source)
+    from mlx_rcnn.convert.checkpoint import read_state
+    from mlx_rcnn.convert.libraries.classifiers import read_classifier
+
     try:
         found = read_classifier(read_state(path)[0])
     except ValueError as error:

@@ -30,7 +30,7 @@ def add_evaluate(commands: Any) -> None:
         "--predictions",
         metavar="FILE",
         help="score the detections of a COCO results file, such as an earlier --json, in place of "
-        "a model's",
+        "a model's (default: none)",
     )
     add_class_names(parser)
     _add_data(parser.add_argument_group("what to measure on"))

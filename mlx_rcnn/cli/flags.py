@@ -25,7 +25,10 @@ def add_model(parser: Any, choice: Any = None) -> None:
             ``--model`` is required.
     """
     where = parser if choice is None else choice
-    where.add_argument("--model", required=choice is None, metavar="MODEL", help=MODEL_HELP)
+    other = "" if choice is None else " (default: none)"
+    where.add_argument(
+        "--model", required=choice is None, metavar="MODEL", help=f"{MODEL_HELP}{other}"
+    )
     add_settings(parser)
 
 
