@@ -15,6 +15,7 @@ import pytest
 
 import tiny
 from mlx_rcnn import load
+from mlx_rcnn.training import watch
 from mlx_rcnn.training.checkpoint import LAST
 
 SCRIPT = Path(tiny.__file__).with_name("failing_run.py")
@@ -83,3 +84,25 @@ def test_in_the_middle_of_a_step(tmp_path, how: str, failing: int) -> None:
     assert codes[1 - failing] == 1 and waited < SECONDS
     assert f"machine {failing} of 2" in errors[1 - failing].strip().splitlines()[-1]
     assert load(tmp_path / "run" / LAST).class_names is not None
+
+
+class Group:
+    """Two machines, of which this is the first or the second."""
+
+    def __init__(self, rank: int):
+        self.rank, self.size = (lambda: rank), (lambda: 2)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_who_cannot_reach_the_first_goes_on_unwatched(
+    rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = socket.create_server(("127.0.0.1", 0))
+    address = closed.getsockname()
+    closed.close()
+    monkeypatch.setattr(watch, "_agree", lambda group, listener: (address, 7))
+    monkeypatch.setattr(watch, "PATIENCE", 0.3)
+    done = False
+    with pytest.warns(UserWarning, match="may wait for ever"), watch.watched(Group(rank)):
+        done = True
+    assert done
