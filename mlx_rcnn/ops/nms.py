@@ -162,6 +162,8 @@ def sort_scores(scores: mx.array) -> mx.array:
         (..., n): int32.
     """
     scores = scores.astype(mx.float32)
+    if scores.shape[-1] == 0:  # MLX 0.32.2 divides by zero when it sorts nothing on a CPU
+        return mx.zeros(scores.shape, dtype=mx.int32)
     scores = mx.where(mx.isnan(scores), -mx.inf, scores + 0.0)  # + 0.0 turns -0.0 into 0.0
     bits = mx.view(scores, mx.int32)
     rising = mx.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # integer order = float order
@@ -182,6 +184,8 @@ def top_scores(scores: mx.array, k: int) -> mx.array:
     Returns:
         (..., k): int32.
     """
+    if k == 0:  # see sort_scores
+        return mx.zeros((*scores.shape[:-1], 0), dtype=mx.int32)
     if k < scores.shape[-1]:  # partition first: a full sort of a fine level costs ten times more
         clean = mx.where(mx.isnan(scores), -mx.inf, scores)
         chosen = mx.sort(mx.argpartition(-clean, k - 1, axis=-1)[..., :k], axis=-1)
