@@ -62,12 +62,3 @@ def test_a_tag_that_is_not_the_version_or_has_no_heading_is_refused(checkout: Pa
     with pytest.raises(SystemExit, match="expected a heading"):
         release.release(checkout, URL, f"v{mlx_rcnn.__version__}")
     assert (checkout / "README.md").read_bytes() == before
-
-
-def test_oldest_libraries_are_those_the_package_allows() -> None:
-    pinned = re.findall(r"^(\w+)==([\d.]+)$", (ROOT / ".github/oldest.txt").read_text(), re.M)
-    project = (ROOT / "pyproject.toml").read_text()
-    for name, version in pinned:
-        (lower,) = re.findall(rf'^    "{name}>=([\d.]+)"', project, re.MULTILINE)
-        assert version == lower or version == f"{lower}.0"
-    assert {name for name, _ in pinned} == {"mlx", "numpy", "pillow", "tqdm"}
