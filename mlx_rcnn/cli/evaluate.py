@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -69,6 +69,8 @@ def _prepare(args: argparse.Namespace) -> Path | None:
     """What needs neither data nor model; the results file asked for, if one was."""
     results = Path(args.json) if args.json else None
     if results is not None:
+        if args.predictions:
+            raise CommandError("--json goes with --model: --predictions is such a file already")
         if results.is_dir():
             raise CommandError(f"--json {results} is a folder: expected a file")
         check_writable(results.parent)
@@ -114,9 +116,14 @@ def kept_until_scored(results: Path | None) -> Iterator[Path]:
     if results is not None:
         yield results
         return
-    kept = Path(tempfile.gettempdir()) / f"mlx_rcnn-detections-{os.getpid()}.json"
-    yield kept
-    kept.unlink(missing_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="mlx_rcnn-"))  # nobody else's to write in
+    kept, done = folder / "detections.json", False
+    try:
+        yield kept
+        done = True
+    finally:
+        if done or not kept.exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _score(args: argparse.Namespace, collected: Any, kept: Path) -> dict[str, Any]:

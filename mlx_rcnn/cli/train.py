@@ -54,8 +54,11 @@ def run(args: argparse.Namespace) -> int:
         CommandError: an argument or data that cannot work (code 2), or a training that failed
             (code 1).
     """
-    with watched(mx.distributed.init()):  # before anything that may fail on one machine alone
-        return _run(args)
+    try:
+        with watched(mx.distributed.init()):  # before anything that may fail on one machine alone
+            return _run(args)
+    except ConnectionError as error:
+        raise CommandError(one_line(error), 1) from error
 
 
 def _run(args: argparse.Namespace) -> int:

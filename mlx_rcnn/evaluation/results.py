@@ -78,14 +78,20 @@ def _entry(
         raise ValueError(f"{where} is a {type(entry).__name__}, expected a detection")
     if lacking := [k for k in ("image_id", "category_id", "bbox", "score") if k not in entry]:
         raise ValueError(f"{where} has no {lacking[0]}: expected detections as COCO has them")
-    image, label = images.get(_key(entry["image_id"])), labels.get(entry["category_id"])
+    category = entry["category_id"]
+    image = images.get(_key(entry["image_id"]))
+    label = labels.get(category) if isinstance(category, int) else None
     if image is None or label is None:
         name = "image_id" if image is None else "category_id"
         raise ValueError(f"{where}: {name} {entry[name]!r} is not in the data: is it of another?")
-    for name, values, count in (("bbox", entry["bbox"], 4), ("score", [entry["score"]], 1)):
+    rows = {"bbox": entry["bbox"], "score": [entry["score"]]}
+    if "keypoints" in entry:
+        rows["keypoints"] = entry["keypoints"]
+    for name, values in rows.items():
+        count = {"bbox": 4, "score": 1}.get(name)
         if not (
             isinstance(values, list)
-            and len(values) == count
+            and count in (None, len(values))
             and all(_is_number(value) for value in values)
         ):
             raise ValueError(f"{where}: {name} {entry[name]!r}, expected finite numbers")

@@ -205,7 +205,9 @@ class TwoStageDetector(Steps):
         if key is None:
             key = mx.random.randint(0, 2**31 - 1, (2,)).astype(mx.uint32)
         size_key, rpn_key, roi_key, dropout_key = mx.random.split(key, 4)
-        padding = replace(config, size_divisible=size_divisible or config.size_divisible)
+        padding = config
+        if size_divisible is not None:
+            padding = replace(config, size_divisible=size_divisible)
         given = load_images(images)
         batch = preprocess(given, padding, draw_sizes(given, config, size_key))
         points = self.roi_heads.keypoint_predictor.num_keypoints if self.needs_keypoints else None

@@ -78,7 +78,7 @@ def test_a_failure_of_the_metrics_keeps_them(
     with monkeypatch.context() as patch:
         patch.setattr("mlx_rcnn.cli.evaluate.coco_metrics", fails)
         assert main([*common, "--model", str(saved)]) == 1
-    (kept,) = temporary.iterdir()
+    (kept,) = temporary.glob("*/detections.json")
     error = capsys.readouterr().err
     assert (
         f"coco's metrics failed: MemoryError: MemoryError; the detections are kept: "
@@ -103,6 +103,19 @@ def test_a_failure_of_the_metrics_keeps_them(
             '[{"image_id": 9, "category_id": 999, "bbox": [1, 2, 3, 4], "score": 1}]',
             "entry 0: category_id 999 is not in the data",
         ),
+        (
+            '[{"image_id": 9, "category_id": [17], "bbox": [1, 2, 3, 4], "score": 1}]',
+            "entry 0: category_id [17] is not in the data",
+        ),
+        (
+            '[{"image_id": 9, "category_id": 17, "bbox": [1, 2, NaN, 4], "score": 1}]',
+            "entry 0: bbox [1, 2, nan, 4], expected finite numbers",
+        ),
+        (
+            '[{"image_id": 9, "category_id": 17, "bbox": [1, 2, 3, 4], "score": 1,'
+            ' "keypoints": null}]',
+            "entry 0: keypoints None, expected finite numbers",
+        ),
     ],
 )
 def test_files_of_others_are_refused(data, tmp_path, content, said, capsys) -> None:
@@ -116,3 +129,18 @@ def test_files_of_others_are_refused(data, tmp_path, content, said, capsys) -> N
 def test_one_of_model_and_predictions(data, saved, capsys) -> None:
     assert main(["evaluate", "--data", str(data)]) == 2
     assert "one of the arguments --model --predictions is required" in capsys.readouterr().err
+
+
+def test_an_evaluation_that_stops_early_leaves_nothing(data, saved, temporary, monkeypatch) -> None:
+    def stops(*args, **options):
+        raise ValueError("no")
+
+    monkeypatch.setattr("mlx_rcnn.cli.evaluate.collect", stops)
+    assert main(["evaluate", "--data", str(data), "--model", saved]) == 1
+    assert list(temporary.iterdir()) == []
+
+
+def test_json_and_predictions_exclude_each_other(data, tmp_path, capsys) -> None:
+    common = ["evaluate", "--data", str(data), "--predictions", "x.json"]
+    assert main([*common, "--json", str(tmp_path / "y.json")]) == 2
+    assert "--json goes with --model" in capsys.readouterr().err

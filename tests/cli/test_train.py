@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -216,3 +217,15 @@ def test_a_failure_under_way_is_one_line_and_code_1(tmp_path: Path, train, monke
     code, _, errors = train(*FAST)
     assert code == 1 and "No space left on device" in errors.splitlines()[-1]
     assert "Traceback" not in errors
+
+
+def test_another_machines_failure_is_one_line(monkeypatch, capsys):
+    @contextmanager
+    def fails(group):
+        raise ConnectionError("machine 1 of 2 failed: x.jpg; machine 0 stops with it")
+        yield
+
+    monkeypatch.setattr("mlx_rcnn.cli.train.watched", fails)
+    assert main(["train", "--data", "x", "--model", "y"]) == 1
+    error = capsys.readouterr().err
+    assert error == "mlx_rcnn: error: machine 1 of 2 failed: x.jpg; machine 0 stops with it\n"

@@ -293,3 +293,8 @@ def test_padding_to_other_multiples(fresh_model: Models, kind: str) -> None:
     assert wide != plain
     found = model.get_loss(IMAGES, goals, key=mx.random.key(0), size_divisible=96)
     assert {name: value.item() for name, value in found.items()} == wide
+
+
+def test_padding_to_a_multiple_of_nothing_is_refused(fresh_model: Models) -> None:
+    with pytest.raises(ValueError, match="size_divisible=0"):
+        fresh_model("faster_rcnn").get_loss(IMAGES, SOME, size_divisible=0)
