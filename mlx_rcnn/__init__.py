@@ -1,4 +1,4 @@
-"""Faster, Mask and Keypoint R-CNN on Apple's MLX, with the weights people already have."""
+"""Faster, Mask, Keypoint and Cascade R-CNN on Apple's MLX, with the weights people already have."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,14 +7,31 @@ from .checkpoints.backbone_weights import load_backbone
 from .checkpoints.load import load
 from .checkpoints.save import save
 from .config.backbone import MobileNetFPNConfig, ResNetConfig, ResNetFPNConfig
-from .config.detector import FasterRCNNConfig, KeypointRCNNConfig, MaskRCNNConfig
+from .config.detector import (
+    CascadeMaskRCNNConfig,
+    CascadeRCNNConfig,
+    FasterRCNNConfig,
+    FastRCNNConfig,
+    KeypointRCNNConfig,
+    MaskRCNNConfig,
+    ProposalNetworkConfig,
+)
 from .heads import FastRCNNPredictor, KeypointRCNNPredictor, MaskRCNNPredictor
 from .inputs.images import load_image
 from .memory import reuse_large_blocks
 from .models import (
+    CascadeMaskRCNN,
+    CascadeRCNN,
     FasterRCNN,
+    FastRCNN,
     KeypointRCNN,
     MaskRCNN,
+    ProposalNetwork,
+    cascade_mask_rcnn_resnet_50_fpn,
+    cascade_mask_rcnn_resnet_101_fpn,
+    cascade_rcnn_resnet_50_fpn,
+    cascade_rcnn_resnet_101_fpn,
+    fast_rcnn_resnet_50_fpn,
     faster_rcnn_resnet_50_fpn,
     faster_rcnn_resnet_101_fpn,
     fasterrcnn_mobilenet_v3_large_320_fpn,
@@ -35,6 +52,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CascadeMaskRCNN",
+    "CascadeMaskRCNNConfig",
+    "CascadeRCNN",
+    "CascadeRCNNConfig",
+    "FastRCNN",
+    "FastRCNNConfig",
     "FastRCNNPredictor",
     "FasterRCNN",
     "FasterRCNNConfig",
@@ -45,9 +68,16 @@ __all__ = [
     "MaskRCNNConfig",
     "MaskRCNNPredictor",
     "MobileNetFPNConfig",
+    "ProposalNetwork",
+    "ProposalNetworkConfig",
     "ResNetConfig",
     "ResNetFPNConfig",
+    "cascade_mask_rcnn_resnet_50_fpn",
+    "cascade_mask_rcnn_resnet_101_fpn",
+    "cascade_rcnn_resnet_50_fpn",
+    "cascade_rcnn_resnet_101_fpn",
     "draw_detections",
+    "fast_rcnn_resnet_50_fpn",
     "faster_rcnn_resnet_50_fpn",
     "faster_rcnn_resnet_101_fpn",
     "fasterrcnn_mobilenet_v3_large_320_fpn",

@@ -1,4 +1,4 @@
-"""detectron2's R-CNNs: which model a state dict belongs to.
+"""detectron2's R-CNNs and proposal networks: which model a state dict belongs to.
 
 Numerics: BGR in 0..255 less MSRA's means, Pillow's resize, the stride of MSRA's ResNets in the
 first 1x1, anchors that are not rounded, RoIAlign aligned with adaptive sampling, background last.
@@ -15,6 +15,7 @@ from mlx_rcnn.messages import listing
 
 from .architecture import NO_HINTS, Hints, Recognised
 from .detectron2_rules import ONE_MAP_RULES, RULES
+from .kinds import Kind, fields_of, kind_of
 from .shapes import (
     ALIGNED,
     IMAGENET_STD,
@@ -24,6 +25,7 @@ from .shapes import (
     UNIT_STD,
     State,
     architecture,
+    box_stages,
     check_anchors,
     check_needed,
     input_fields,
@@ -55,8 +57,17 @@ ONE_MAP = {
     "rpn_post_nms_top_n_train": 2000,
 }
 
-_KIND = "Faster, Mask or Keypoint R-CNN (ResNet) of detectron2"
-_RPN, _BOX = "proposal_generator.rpn_head.objectness_logits.weight", "roi_heads.box_predictor."
+# What a cascade of detectron2 does besides.
+CASCADE = {
+    "cascade_scores": "probability",
+    "cascade_resample": False,
+    "cascade_grad_scale": 1 / 3,
+    "rpn_post_nms_top_n_train": 2000,
+}
+
+_KIND = "Fast, Faster, Mask, Keypoint or Cascade R-CNN or RPN (ResNet) of detectron2"
+_RPN_HEAD = "proposal_generator.rpn_head."
+_RPN, _BOX = f"{_RPN_HEAD}objectness_logits.weight", "roi_heads.box_predictor."
 _MASK, _KEYPOINT = "roi_heads.mask_head.", "roi_heads.keypoint_head."
 
 
@@ -81,28 +92,20 @@ def recognise(state: State, hints: Hints = NO_HINTS) -> Recognised:
     """
     if other := _something_else(state):
         raise ValueError(f"this is {other}; expected a {_KIND}")
-    branch, name = "faster_rcnn", "Faster R-CNN"
-    if any(key.startswith(_MASK) for key in state):
-        branch, name = "mask_rcnn", "Mask R-CNN"
-    elif any(key.startswith(_KEYPOINT) for key in state):
-        branch, name = "keypoint_rcnn", "Keypoint R-CNN"
     pyramid = any(key.startswith("backbone.fpn_") for key in state)
     c4 = any(key.startswith("roi_heads.res5.") for key in state)
-    check_needed(state, _needed(branch, pyramid, c4), _KIND)
+    kind = _kind_of(state, hints)
+    check_needed(state, _needed(kind, pyramid, c4), _KIND)
     body = "backbone.bottom_up." if pyramid else "backbone."
-    stages = [f"{body}res{i}." for i in range(2, 5)] + ["roi_heads.res5." if c4 else f"{body}res5."]
+    stages = [f"{body}res{i}." for i in range(2, 6)]
+    if c4 or not any(key.startswith(stages[3]) for key in state):
+        stages = stages[:3] + (["roi_heads.res5."] if c4 else [])
     depth = resnet_depth(state, stages)
     widths = resnet_widths(state, f"{body}stem.conv1.weight", stages[0], depth)
-    classes = int(state[f"{_BOX}cls_score.weight"].shape[0])
     normalisation, why = _normalisation(state, widths["groups"] > 1)
-    detector = {
-        **DETECTOR,
-        **normalisation,
-        **_layout(state, pyramid, c4, hints),
-        "num_classes": classes,
-        "class_agnostic_bbox": state[f"{_BOX}bbox_pred.weight"].shape[0] == 4,
-        **_branch(state, branch, classes, c4),
-    }
+    detector = {**DETECTOR, **normalisation, **_maps(state, kind, pyramid, c4)}
+    detector |= _rpn_fields(state, hints, detector) if kind.proposes else {}
+    detector |= _heads(state, kind, c4, hints, detector) if kind.detects else {}
     # MSRA's ResNets stride in the first 1x1; Caffe2's ResNeXt and what torch trained do not.
     first = widths["groups"] == 1 and detector["channel_order"] == "bgr"
     backbone: dict[str, Any] = {"depth": depth, "num_classes": 0, **widths, "norm": "frozen"}
@@ -110,58 +113,105 @@ def recognise(state: State, hints: Hints = NO_HINTS) -> Recognised:
     if pyramid:
         backbone |= {"type": "resnet_fpn", "out_channels": detector["feat_channels"]}
     else:
-        backbone |= {"type": "resnet", "last_stage": 3 if c4 else 4, "dilated": not c4}
-    top = "and FPN" if pyramid else "C4" if c4 else "DC5"
+        last = len([stage for stage in stages if stage.startswith(body)])
+        backbone |= {"type": "resnet", "last_stage": last, "dilated": last == 4}
+    top = "and FPN" if pyramid else "DC5" if backbone["last_stage"] == 4 else "C4"
+    classes = f"{detector['num_classes'] - 1} classes" if kind.detects else "objects of any class"
     note = (
-        f"detectron2 {name}, {architecture(depth, widths)} {top}, {classes - 1} classes "
+        f"detectron2 {kind.name}, {architecture(depth, widths)} {top}, {classes} "
         f"({why}; stride in the {'1x1' if first else '3x3'}, which keys do not tell: give "
         f"stride_in_1x1={not first} if it was trained so)"
     )
     rules = RULES if pyramid else ONE_MAP_RULES
-    return Recognised("detectron2", branch, backbone, detector, rules, note)
+    detector = fields_of(kind.model, detector)
+    return Recognised("detectron2", kind.model, backbone, detector, rules, note)
 
 
-def _needed(branch: str, pyramid: bool, c4: bool) -> dict[str, int]:
+def _kind_of(state: State, hints: Hints) -> Kind:
+    """Which of the models it is, by the parts there are."""
+    stages = box_stages(state, _BOX, hints, {})
+    first = "" if stages is None else "0."
+    return kind_of(
+        "detectron2",
+        proposes=any(key.startswith(_RPN_HEAD) for key in state),
+        detects=f"{_BOX}{first}cls_score.weight" in state
+        or any(key.startswith("roi_heads.box_") for key in state),
+        masks=any(key.startswith(_MASK) for key in state),
+        keypoints=any(key.startswith(_KEYPOINT) for key in state),
+        stages=stages,
+    )
+
+
+def _needed(kind: Kind, pyramid: bool, c4: bool) -> dict[str, int]:
     """The keys that what was recognised must have, and their numbers of axes."""
     stem = "backbone.bottom_up.stem" if pyramid else "backbone.stem"
-    needed = {f"{stem}.conv1.weight": 4, _RPN: 4}
-    needed |= {f"{_BOX}cls_score.weight": 2, f"{_BOX}bbox_pred.weight": 2}
+    needed = {f"{stem}.conv1.weight": 4}
     if pyramid:
         needed["backbone.fpn_output2.weight"] = 4
-    if not c4:
-        needed |= {f"roi_heads.box_head.fc{i}.weight": 2 for i in (1, 2)}
-    if branch == "mask_rcnn":
+    if kind.proposes:
+        needed[_RPN] = 4
+    for stage in kind.prefixes if kind.detects else ():
+        needed |= {f"{_BOX}{stage}{name}.weight": 2 for name in ("cls_score", "bbox_pred")}
+        if not c4:
+            needed |= {f"roi_heads.box_head.{stage}fc{i}.weight": 2 for i in (1, 2)}
+    if kind.masks:
         needed |= {f"{_MASK}{name}.weight": 4 for name in ("deconv", "predictor")}
-    if branch == "keypoint_rcnn":
+    if kind.keypoints:
         needed |= {f"{_KEYPOINT}{name}.weight": 4 for name in ("conv_fcn1", "score_lowres")}
     return needed
 
 
-def _layout(state: State, pyramid: bool, c4: bool, hints: Hints) -> dict[str, Any]:
-    """Fields of the maps, the anchors on them and the box head."""
-    channels = int(state[_RPN].shape[1])
-    fields: dict[str, Any] = {"use_fpn": True, "anchor_stride": PYRAMID_STRIDES}
-    fields = fields if pyramid else dict(ONE_MAP)
-    fields |= {"feat_channels": channels, **_anchors(state)}
+def _maps(state: State, kind: Kind, pyramid: bool, c4: bool) -> dict[str, Any]:
+    """Fields of the maps."""
+    if not pyramid:
+        channels = state[_RPN].shape[1] if kind.proposes else _channels(state, c4)
+        return {**ONE_MAP, "feat_channels": int(channels)}
+    channels = int(state["backbone.fpn_output2.weight"].shape[0])
+    return {"use_fpn": True, "anchor_stride": PYRAMID_STRIDES, "feat_channels": channels}
+
+
+def _channels(state: State, c4: bool) -> int:
+    """Of the one map, which a Fast R-CNN has no network over that would tell."""
+    block = f"backbone.res{4 if c4 else 5}.0."
+    last = next((k for k in (f"{block}conv3.weight", f"{block}conv2.weight") if k in state), None)
+    return 0 if last is None else int(state[last].shape[0])
+
+
+def _rpn_fields(state: State, hints: Hints, known: dict[str, Any]) -> dict[str, Any]:
+    """Fields of the anchors."""
+    found = _anchors(state)
+    fields = {**known, **found}
     ratios = hints.field(fields, "aspect_ratios", RATIOS)
     if len(ratios) != 3:
         raise ValueError(f"aspect_ratios={ratios!r}: expected three of a model of detectron2")
     check_anchors(state, _RPN, hints, fields)
+    return found
+
+
+def _heads(
+    state: State, kind: Kind, c4: bool, hints: Hints, known: dict[str, Any]
+) -> dict[str, Any]:
+    """Fields of the box heads and of the branch."""
+    stage = kind.prefixes[0]
+    classes = int(state[f"{_BOX}{stage}cls_score.weight"].shape[0])
+    agnostic = state[f"{_BOX}{stage}bbox_pred.weight"].shape[0] == 4
+    fields: dict[str, Any] = {"num_classes": classes, "class_agnostic_bbox": agnostic}
+    fields |= CASCADE if kind.stages else {}
+    fields |= _branch(state, kind, classes, c4)
     if c4:
         return {**fields, "res5_head": True, "pool_size": (14, 14)}
-    pool = hints.field({}, "pool_size")
-    pool = pool_size(state, "roi_heads.box_head.fc1.weight", channels, pool)
-    hidden = int(state["roi_heads.box_head.fc1.weight"].shape[0])
-    return {**fields, "hidden_dim": hidden, "pool_size": pool}
+    first = f"roi_heads.box_head.{stage}fc1.weight"
+    pool = pool_size(state, first, known["feat_channels"], hints.field({}, "pool_size"))
+    return {**fields, "hidden_dim": int(state[first].shape[0]), "pool_size": pool}
 
 
-def _branch(state: State, branch: str, classes: int, c4: bool) -> dict[str, Any]:
+def _branch(state: State, kind: Kind, classes: int, c4: bool) -> dict[str, Any]:
     """Fields of the mask or keypoint branch."""
-    if branch == "mask_rcnn":
+    if kind.masks:
         convs = rf"{re.escape(_MASK)}mask_fcn(\d+)\."
         keys = (f"{_MASK}deconv.weight", f"{_MASK}predictor.weight")
         return {**mask_fields(state, classes, convs, *keys), "mask_out_size": 14 if c4 else 28}
-    if branch == "keypoint_rcnn":
+    if kind.keypoints:
         pattern = r"roi_heads\.keypoint_head\.conv_fcn(\d+)\.weight"
         return {
             "min_size": 800,
@@ -205,26 +255,25 @@ def _anchors(state: State) -> dict[str, Any]:
 
 
 _SIGNS = {
+    r".*\.conv2_offset\..*": "a detectron2 R-CNN with deformable convolutions, such as "
+    "cascade_mask_rcnn_X_152_32x8d_FPN_IN5k_gn_dconv",
     r"head\.(?:cls_subnet|cls_score)\..*": "detectron2's RetinaNet",
     r"sem_seg_head\..*": "detectron2's semantic or panoptic segmentation",
-    r"roi_heads\.box_(?:head|predictor)\.\d+\..*": "detectron2's Cascade R-CNN",
     r"roi_heads\.mask_(?:point_head|coarse_head)\..*": "detectron2's PointRend",
     r"roi_heads\.mask_head\.(?:point_head|coarse_head)\..*": "detectron2's PointRend",
     r"roi_heads\.densepose_head\..*": "detectron2's DensePose",
     r"proposal_generator\.(?:fcos|centernet)_head\..*": "an FCOS or CenterNet on detectron2",
-    r"roi_heads\.box_head\.conv\d+\..*": "a detectron2 R-CNN with a convolutional box head",
+    r"roi_heads\.box_head\.(?:\d\.)?conv\d+\..*": "a detectron2 R-CNN with a convolutional "
+    "box head",
     r"proposal_generator\.rpn_head\.conv\.conv\d\..*": "a detectron2 R-CNN with a deep RPN head",
     r"backbone\.fpn_\w+\d\.norm\..*": "a detectron2 R-CNN with norms in its FPN",
-    r".*\.conv2_offset\..*": "a detectron2 R-CNN with deformable convolutions",
     r"stem\.conv1\..*": "a detectron2 backbone without a detector",
 }
 
 
 def _something_else(state: State) -> str | None:
     """Networks people confuse with ours, by keys only they have."""
-    if other := other_network(
-        state, _SIGNS, "detectron2", "proposal_generator.rpn_head.", "roi_heads."
-    ):
+    if other := other_network(state, _SIGNS):
         return other
     if all(any(k.startswith(branch) for k in state) for branch in (_MASK, _KEYPOINT)):
         return "a detectron2 R-CNN with masks and keypoints"

@@ -59,13 +59,25 @@ _RPN = (
     ),
 )
 
+# A cascade has a box head a stage, whose number stands behind `box_head.` and `box_predictor.`.
+_STAGE = r"((?:\d\.)?)"
+_PREDICTOR = rf"roi_heads\.box_predictor\.{_STAGE}"
+
 _HEADS = (
     # flattened (C, h, w) there, (h, w, C) here
-    Rule(r"roi_heads\.box_head\.fc1\.weight", "roi_heads.box_head.fc6.weight", "flat"),
-    Rule(r"roi_heads\.box_head\.fc1\.bias", "roi_heads.box_head.fc6.bias"),
-    Rule(r"roi_heads\.box_head\.fc2\.(weight|bias)", r"roi_heads.box_head.fc7.\1"),
-    Rule(r"(roi_heads\.box_predictor\.cls_score\.(?:weight|bias))", r"\1", "cls_background_last"),
-    Rule(r"(roi_heads\.box_predictor\.bbox_pred\.(?:weight|bias))", r"\1", "reg_background_last"),
+    Rule(rf"roi_heads\.box_head\.{_STAGE}fc1\.weight", r"roi_heads.box_head.\1fc6.weight", "flat"),
+    Rule(rf"roi_heads\.box_head\.{_STAGE}fc1\.bias", r"roi_heads.box_head.\1fc6.bias"),
+    Rule(rf"roi_heads\.box_head\.{_STAGE}fc2\.(weight|bias)", r"roi_heads.box_head.\1fc7.\2"),
+    Rule(
+        rf"{_PREDICTOR}cls_score\.(weight|bias)",
+        r"roi_heads.box_predictor.\1cls_score.\2",
+        "cls_background_last",
+    ),
+    Rule(
+        rf"{_PREDICTOR}bbox_pred\.(weight|bias)",
+        r"roi_heads.box_predictor.\1bbox_pred.\2",
+        "reg_background_last",
+    ),
     *(  # counted from 1 there
         Rule(
             rf"roi_heads\.{theirs}{i + 1}\.(weight|bias)",

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..rename import Rule
 from .architecture import NO_HINTS, Hints, Recognised
+from .kinds import Kind, fields_of, kind_of
 from .mmdetection_config import MmdetConfig, read_mmdet_config
 from .shapes import (
     ALIGNED,
@@ -21,6 +22,7 @@ from .shapes import (
     UNIT_STD,
     State,
     architecture,
+    box_stages,
     check_anchors,
     check_needed,
     input_fields,
@@ -38,6 +40,10 @@ DETECTOR = {
     "bbox_clamp_both": True,
 }
 
+# A cascade has heads a stage, whose number stands behind `bbox_head.` and `mask_head.`.
+_STAGE = r"((?:\d\.)?)"
+_BOX, _MASK = rf"roi_head\.bbox_head\.{_STAGE}", rf"roi_head\.mask_head\.{_STAGE}"
+
 RULES = (
     Rule(r".*\.num_batches_tracked", None),
     # the body has torchvision's names
@@ -54,49 +60,48 @@ RULES = (
     Rule(r"rpn_head\.rpn_cls\.(weight|bias)", r"rpn.head.cls_logits.\1", "conv"),
     Rule(r"rpn_head\.rpn_reg\.(weight|bias)", r"rpn.head.bbox_pred.\1", "conv"),
     # flattened (C, h, w) there, (h, w, C) here
-    Rule(r"roi_head\.bbox_head\.shared_fcs\.0\.weight", "roi_heads.box_head.fc6.weight", "flat"),
-    Rule(r"roi_head\.bbox_head\.shared_fcs\.0\.bias", "roi_heads.box_head.fc6.bias"),
-    Rule(r"roi_head\.bbox_head\.shared_fcs\.1\.(weight|bias)", r"roi_heads.box_head.fc7.\1"),
+    Rule(rf"{_BOX}shared_fcs\.0\.weight", r"roi_heads.box_head.\1fc6.weight", "flat"),
+    Rule(rf"{_BOX}shared_fcs\.0\.bias", r"roi_heads.box_head.\1fc6.bias"),
+    Rule(rf"{_BOX}shared_fcs\.1\.(weight|bias)", r"roi_heads.box_head.\1fc7.\2"),
     Rule(
-        r"roi_head\.bbox_head\.fc_cls\.(weight|bias)",
-        r"roi_heads.box_predictor.cls_score.\1",
+        rf"{_BOX}fc_cls\.(weight|bias)",
+        r"roi_heads.box_predictor.\1cls_score.\2",
         "cls_background_last",
     ),
     Rule(
-        r"roi_head\.bbox_head\.fc_reg\.(weight|bias)",
-        r"roi_heads.box_predictor.bbox_pred.\1",
+        rf"{_BOX}fc_reg\.(weight|bias)",
+        r"roi_heads.box_predictor.\1bbox_pred.\2",
         "reg_background_last",
     ),
     Rule(
-        r"roi_head\.mask_head\.convs\.(\d+)\.conv\.(weight|bias)",
-        r"roi_heads.mask_head.convs.\1.\2",
+        rf"{_MASK}convs\.(\d+)\.conv\.(weight|bias)",
+        r"roi_heads.mask_head.\1convs.\2.\3",
         "conv",
     ),
     Rule(
-        r"roi_head\.mask_head\.upsample\.(weight|bias)",
-        r"roi_heads.mask_predictor.conv5_mask.\1",
+        rf"{_MASK}upsample\.(weight|bias)",
+        r"roi_heads.mask_predictor.\1conv5_mask.\2",
         "deconv",
     ),
     Rule(
-        r"roi_head\.mask_head\.conv_logits\.(weight|bias)",
-        r"roi_heads.mask_predictor.mask_fcn_logits.\1",
+        rf"{_MASK}conv_logits\.(weight|bias)",
+        r"roi_heads.mask_predictor.\1mask_fcn_logits.\2",
         "mask_without_background",
     ),
 )
 
-_KIND = "Faster or Mask R-CNN (ResNet and FPN) of mmdetection 2 or 3"
-_NEEDED = {
-    "backbone.conv1.weight": 4,
-    "neck.fpn_convs.0.conv.weight": 4,
-    "rpn_head.rpn_cls.weight": 4,
-    "roi_head.bbox_head.shared_fcs.0.weight": 2,
-    "roi_head.bbox_head.shared_fcs.1.weight": 2,
-    "roi_head.bbox_head.fc_cls.weight": 2,
-    "roi_head.bbox_head.fc_reg.weight": 2,
-}
-_NEEDED_FOR_MASKS = {
-    "roi_head.mask_head.upsample.weight": 4,
-    "roi_head.mask_head.conv_logits.weight": 4,
+_KIND = "Fast, Faster, Mask or Cascade R-CNN or RPN (ResNet and FPN) of mmdetection 2 or 3"
+_RPN_HEAD, _BOX_HEAD, _MASK_HEAD = "rpn_head.", "roi_head.bbox_head.", "roi_head.mask_head."
+_RPN = f"{_RPN_HEAD}rpn_cls.weight"
+_BOX_LAYERS = ("shared_fcs.0", "shared_fcs.1", "fc_cls", "fc_reg")
+# What a cascade of mmdetection does besides.
+CASCADE = {
+    "cascade_scores": "logit",
+    "cascade_loss_weights": (1.0, 0.5, 0.25),
+    "box_reg_loss": "smooth_l1",
+    "box_smooth_l1_beta": 1.0,
+    "rpn_reg_loss": "smooth_l1",
+    "rpn_post_nms_top_n_train": 2000,
 }
 STYLES = ("pytorch", "caffe")
 
@@ -125,43 +130,80 @@ def recognise(state: State, hints: Hints = NO_HINTS) -> Recognised:
     """
     if other := _something_else(state):
         raise ValueError(f"this is {other}; expected a {_KIND}")
-    mask = any(key.startswith("roi_head.mask_head.") for key in state)
-    check_needed(state, {**_NEEDED, **(_NEEDED_FOR_MASKS if mask else {})}, _KIND)
+    hints = hints._replace(mmdet=hints.mmdet or read_mmdet_config(hints.config))
+    config = hints.mmdet or MmdetConfig({})
+    kind = _kind_of(state, hints, config)
+    check_needed(state, _needed(kind), _KIND)
     depth = resnet_depth(state, [f"backbone.layer{i}." for i in range(1, 5)])
     widths = resnet_widths(state, "backbone.conv1.weight", "backbone.layer1.", depth)
     channels = int(state["neck.fpn_convs.0.conv.weight"].shape[0])
-    first = "roi_head.bbox_head.shared_fcs.0.weight"
-    hints = hints._replace(mmdet=hints.mmdet or read_mmdet_config(hints.config))
-    config = hints.mmdet or MmdetConfig({})
-    pool = pool_size(state, first, channels, hints.field(config.fields, "pool_size"))
-    classes = int(state["roi_head.bbox_head.fc_cls.weight"].shape[0])
-    check_anchors(state, "rpn_head.rpn_cls.weight", hints, config.fields)
+    if kind.proposes:
+        check_anchors(state, _RPN, hints, config.fields)
     stride_in_1x1, normalisation, why = _style(hints, (widths["groups"], widths["width_per_group"]))
     detector: dict[str, Any] = {
         **DETECTOR,
         **normalisation,
         "feat_channels": channels,
-        "num_classes": classes,
         "use_fpn": True,
         "anchor_stride": PYRAMID_STRIDES,
+        **(CASCADE if kind.stages else {}),
         **config.fields,
-        "hidden_dim": int(state["roi_head.bbox_head.shared_fcs.0.weight"].shape[0]),
-        "pool_size": pool,
-        "class_agnostic_bbox": state["roi_head.bbox_head.fc_reg.weight"].shape[0] == 4,
     }
-    if mask:
-        detector |= _mask_fields(state, classes, config)
+    detector |= _heads(state, kind, hints, config, channels) if kind.detects else {}
     backbone: dict[str, Any] = {"type": "resnet_fpn", "depth": depth, "num_classes": 0, **widths}
     # Trained with norm_eval: batch norm whose statistics stay fixed.
     backbone |= {"out_channels": channels, "norm": "frozen", "norm_eps": 1e-5}
     backbone["stride_in_1x1"] = stride_in_1x1
-    model = "Mask R-CNN" if mask else "Faster R-CNN"
+    classes = f"{detector['num_classes'] - 1} classes" if kind.detects else "objects of any class"
     note = (
-        f"mmdetection {model}, {architecture(depth, widths)} and FPN, {classes - 1} classes "
+        f"mmdetection {kind.name}, {architecture(depth, widths)} and FPN, {classes} "
         f"({why}; {_told(hints)})"
     )
-    kind = "mask_rcnn" if mask else "faster_rcnn"
-    return Recognised("mmdetection", kind, backbone, detector, RULES, note)
+    detector = fields_of(kind.model, detector)
+    return Recognised("mmdetection", kind.model, backbone, detector, RULES, note)
+
+
+def _kind_of(state: State, hints: Hints, config: MmdetConfig) -> Kind:
+    """Which of the models it is, by the parts there are."""
+    return kind_of(
+        "mmdetection",
+        proposes=any(key.startswith(_RPN_HEAD) for key in state),
+        detects=any(key.startswith("roi_head.") for key in state),
+        masks=any(key.startswith(_MASK_HEAD) for key in state),
+        keypoints=False,
+        stages=box_stages(state, _BOX_HEAD, hints, config.fields),
+    )
+
+
+def _needed(kind: Kind) -> dict[str, int]:
+    """The keys that what was recognised must have, and their numbers of axes."""
+    needed = {"backbone.conv1.weight": 4, "neck.fpn_convs.0.conv.weight": 4}
+    if kind.proposes:
+        needed[_RPN] = 4
+    for stage in kind.prefixes if kind.detects else ():
+        needed |= {f"{_BOX_HEAD}{stage}{layer}.weight": 2 for layer in _BOX_LAYERS}
+        if kind.masks:
+            layers = ("upsample", "conv_logits")
+            needed |= {f"{_MASK_HEAD}{stage}{layer}.weight": 4 for layer in layers}
+    return needed
+
+
+def _heads(
+    state: State, kind: Kind, hints: Hints, config: MmdetConfig, channels: int
+) -> dict[str, Any]:
+    """Fields of the box heads and of the masks."""
+    box = f"{_BOX_HEAD}{kind.prefixes[0]}"
+    first, classes = f"{box}shared_fcs.0.weight", int(state[f"{box}fc_cls.weight"].shape[0])
+    fields: dict[str, Any] = {
+        "num_classes": classes,
+        "hidden_dim": int(state[first].shape[0]),
+        "pool_size": pool_size(state, first, channels, hints.field(config.fields, "pool_size")),
+        "class_agnostic_bbox": state[f"{box}fc_reg.weight"].shape[0] == 4,
+    }
+    if kind.masks:
+        masks = _mask_fields(state, classes, config, f"{_MASK_HEAD}{kind.prefixes[0]}")
+        fields |= {**masks, "cascade_mask_heads": kind.stages is not None}
+    return fields
 
 
 def _told(hints: Hints) -> str:
@@ -176,8 +218,7 @@ def _told(hints: Hints) -> str:
     return text
 
 
-def _mask_fields(state: State, classes: int, config: MmdetConfig) -> dict[str, Any]:
-    head = "roi_head.mask_head."
+def _mask_fields(state: State, classes: int, config: MmdetConfig, head: str) -> dict[str, Any]:
     keys = (f"{head}upsample.weight", f"{head}conv_logits.weight")
     fields = mask_fields(state, classes, rf"{re.escape(head)}convs\.(\d+)\.", *keys)
     side = config.mask_pool_size
@@ -207,7 +248,7 @@ def _style(hints: Hints, groups: tuple[int, int]) -> tuple[bool, dict[str, Any],
     return style == "caffe", input_fields(order, mean, std), why
 
 
-_BOX_CONVS = r"roi_head\.bbox_head\.(?:shared_convs|cls_convs|reg_convs|conv_branch)\..*"
+_BOX_CONVS = r"roi_head\.bbox_head\.(?:\d\.)?(?:shared_convs|cls_convs|reg_convs|conv_branch)\..*"
 _FPN_NORMS = r"neck\.(?:lateral_convs|fpn_convs)\.\d+\.(?:bn|gn)\..*"
 _OTHER_BLOCKS = r"backbone\..*\.(?:gn\d|context_block|gen_attention_block)\..*"
 _SIGNS = {
@@ -215,7 +256,6 @@ _SIGNS = {
     r"bbox_head\.retina_(?:cls|reg)\..*": "mmdetection's RetinaNet",
     r"bbox_head\..*": "a one-stage detector of mmdetection",
     r"panoptic_\w*head\..*|semantic_head\..*": "mmdetection's panoptic or semantic segmentation",
-    r"roi_head\.(?:bbox|mask)_head\.\d+\..*": "mmdetection's Cascade R-CNN",
     r"roi_head\.semantic_head\..*": "mmdetection's Hybrid Task Cascade",
     r"roi_head\.mask_iou_head\..*": "mmdetection's Mask Scoring R-CNN",
     r"roi_head\.grid_head\..*": "mmdetection's Grid R-CNN",
@@ -232,4 +272,4 @@ _SIGNS = {
 
 def _something_else(state: State) -> str | None:
     """Networks people confuse with ours, by keys only they have."""
-    return other_network(state, _SIGNS, "mmdetection", "rpn_head.", "roi_head.")
+    return other_network(state, _SIGNS)

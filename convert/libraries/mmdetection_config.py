@@ -120,7 +120,7 @@ def read_mmdet_config(text: str) -> MmdetConfig | None:
                 else:
                     fields[name] = value
                 break
-    fields |= _anchor_sizes(values) | _sizes(values, differs)
+    fields |= _anchor_sizes(values) | _sizes(values, differs) | _stages(values)
     for place, allowed in _EXPECTED:
         found = _at(values, place)
         flat = found if isinstance(found, list | tuple) else [found]
@@ -136,8 +136,29 @@ def read_mmdet_config(text: str) -> MmdetConfig | None:
 
 def _at(values: Any, place: str) -> Any:
     for name in place.split("."):
+        if isinstance(values, list | tuple) and values and isinstance(values[0], Mapping):
+            values = values[0]  # of a cascade's stages the first: see _stages for what differs
         values = values.get(name) if isinstance(values, Mapping) else None
     return values
+
+
+def _stages(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cascade's stages differ in: their IoUs, coders and weights."""
+    heads = _at(values, "model.roi_head.bbox_head")
+    if not isinstance(heads, list | tuple):
+        return {}
+    fields: dict[str, Any] = {}
+    weights = [_inverse(_at(head, "bbox_coder.target_stds")) for head in heads]
+    if all(row is not None for row in weights):
+        fields["cascade_reg_weights"] = tuple(weights)
+    rules = _at(values, "model.train_cfg.rcnn") or _at(values, "train_cfg.rcnn")
+    if isinstance(rules, list | tuple) and len(rules) == len(heads):
+        ious = [_share(_at(rule, "assigner.pos_iou_thr")) for rule in rules]
+        if None not in ious:
+            fields["cascade_ious"] = tuple(ious)
+    if loss := _numbers(_at(values, "model.roi_head.stage_loss_weights")):
+        fields["cascade_loss_weights"] = loss
+    return fields
 
 
 def _anchor_sizes(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,8 @@ def with_names(found: Recognised, hints: Hints) -> Recognised:
         ``found`` with ``class_names``, ``keypoint_names`` and ``keypoint_skeleton`` where they are
         known; where their number might be COCO's and nothing says so, the note does.
     """
+    if "num_classes" not in found.detector:  # a proposal network finds objects of any class
+        return found
     count = found.detector["num_classes"]
     coco, listed = coco_names(count), hints.class_names
     points = found.detector.get("num_keypoints")
@@ -50,8 +52,7 @@ def with_names(found: Recognised, hints: Hints) -> Recognised:
 
 def may_be_coco(found: Recognised) -> bool:
     """Whether the numbers of classes and keypoints are those of models trained on COCO."""
-    points = found.detector.get("num_keypoints")
-    known = coco_names(found.detector["num_classes"]) is not None
-    if points is not None:
-        return known and points == len(COCO_KEYPOINTS)
-    return known and found.detector["num_classes"] > 2
+    points, classes = (found.detector.get(k) for k in ("num_keypoints", "num_classes"))
+    if classes is None or coco_names(classes) is None:
+        return False
+    return bool(classes > 2 if points is None else points == len(COCO_KEYPOINTS))

@@ -33,6 +33,8 @@ ALIGNED: dict[str, Any] = {
     "rpn_post_nms_top_n_train": 1000,
     "rpn_min_size": 0.0,
     "box_min_size": 0.0,
+    "rpn_reg_loss": "l1",
+    "box_reg_loss": "l1",
 }
 RATIOS = (0.5, 1.0, 2.0)
 PYRAMID_STRIDES = (4, 8, 16, 32, 64)
@@ -60,17 +62,12 @@ def input_fields(order: str, mean: Sequence[float], std: Sequence[float]) -> dic
     }
 
 
-def other_network(
-    state: State, signs: Mapping[str, str], library: str, rpn: str, roi: str
-) -> str | None:
+def other_network(state: State, signs: Mapping[str, str]) -> str | None:
     """Networks people confuse with a library's R-CNNs.
 
     Args:
         state: arrays by the library's keys.
         signs: by patterns of keys only they have.
-        library: its name.
-        rpn: what the keys of an RPN start with.
-        roi: what those of the heads do.
 
     Returns:
         What it is, or ``None``.
@@ -78,12 +75,43 @@ def other_network(
     for pattern, name in signs.items():
         if any(re.fullmatch(pattern, key) for key in state):
             return name
-    has_rpn, has_roi = (any(key.startswith(start) for key in state) for start in (rpn, roi))
-    if has_rpn and not has_roi:
-        return f"{library}'s RPN without a detector"
-    if has_roi and not has_rpn:
-        return f"{library}'s Fast R-CNN, which needs proposals from elsewhere"
     return None
+
+
+def box_stages(state: State, head: str, hints: Hints, fields: Mapping[str, Any]) -> int | None:
+    """How many box heads a cascade has, told by the number behind ``head``.
+
+    Args:
+        state: arrays by the library's keys.
+        head: what the keys of a box head start with.
+        hints: the field ``cascade_ious`` of the caller.
+        fields: of the config, as far as they are known.
+
+    Returns:
+        ``None`` if the one box head has no number.
+
+    Raises:
+        ValueError: one is missing, or there are other than three and nothing says what IoUs they
+            are for.
+    """
+    pattern = re.compile(re.escape(head) + r"(\d)\.")
+    found = sorted({int(m[1]) for key in state if (m := pattern.match(key))})
+    if not found:
+        return None
+    if lacking := sorted(set(range(found[-1] + 1)) - set(found)):
+        raise ValueError(
+            f"a cascade with box heads {listing([str(k) for k in found])}: missing {head}"
+            f"{lacking[0]}"
+        )
+    ious = hints.field(fields, "cascade_ious")
+    expected = 3 if ious is None else len(ious)
+    if len(found) != expected:
+        why = cure(["cascade_ious", "cascade_reg_weights"]) if ious is None else ""
+        raise ValueError(
+            f"a cascade of {len(found)} box heads, {head}0 to {found[-1]}: expected {expected}; is "
+            f"a stage missing?{why}"
+        )
+    return len(found)
 
 
 def mask_fields(
@@ -146,7 +174,7 @@ def resnet_depth(state: State, stages: Sequence[str]) -> int:
 
     Args:
         state: arrays by the library's keys.
-        stages: what the keys of each of the four stages start with.
+        stages: what the keys of each of the four stages, or of the first three, start with.
 
     Returns:
         18, 34, 50, 101 or 152.
@@ -157,7 +185,8 @@ def resnet_depth(state: State, stages: Sequence[str]) -> int:
     found = [{m[1] for k in state if (m := re.match(re.escape(s) + r"(\d+)\.", k))} for s in stages]
     blocks = tuple(len(numbers) for numbers in found)
     bottleneck = any(re.match(re.escape(s) + r"\d+\.conv3\.", key) for key in state for s in stages)
-    depth = _DEPTHS.get((blocks, bottleneck))
+    depths = {(known[: len(stages)], deep): d for (known, deep), d in _DEPTHS.items()}
+    depth = depths.get((blocks, bottleneck))
     if depth is None:
         raise ValueError(
             f"no ResNet has stages of {list(blocks)} blocks: the checkpoint is incomplete, or of "

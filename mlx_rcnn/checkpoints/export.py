@@ -15,7 +15,7 @@ from mlx_rcnn.convert.rename import rename_back, source_key
 from .. import models
 from ..config.detector import to_json
 from ..layers import BatchNorm, weights_to_come
-from ..models import FasterRCNN
+from ..models import Detector
 
 _VARIANCE, _COUNTER = "running_var", "num_batches_tracked"
 _CLASSIFIER = re.compile(
@@ -23,7 +23,7 @@ _CLASSIFIER = re.compile(
 )  # pretrained with, no part of a detector
 
 
-def export_state(model: FasterRCNN, library: str) -> dict[str, mx.array]:
+def export_state(model: Detector, library: str) -> dict[str, mx.array]:
     """A model's weights by another library's keys, in its layout.
 
     A model that came from a checkpoint of that library gives that checkpoint's state dict again,
@@ -42,7 +42,7 @@ def export_state(model: FasterRCNN, library: str) -> dict[str, mx.array]:
     """
     rules = rules_of(library, model.config.use_fpn)
     try:
-        state = rename_back(_weights(model), rules, model.config.pool_size)
+        state = rename_back(_weights(model), rules, getattr(model.config, "pool_size", (7, 7)))
     except ValueError as error:
         raise ValueError(f"{library} cannot express this model: {error}") from error
     counters = {}
@@ -69,7 +69,7 @@ def _counters_in_place(state: dict[str, mx.array]) -> dict[str, mx.array]:
     return ordered
 
 
-def settings(model: FasterRCNN, library: str) -> list[str]:
+def settings(model: Detector, library: str) -> list[str]:
     """What to write in the other library for the model to compute what it does here.
 
     Args:
@@ -84,13 +84,13 @@ def settings(model: FasterRCNN, library: str) -> list[str]:
     return _detectron2_settings(model) if library == "detectron2" else []
 
 
-def _weights(model: FasterRCNN) -> dict[str, mx.array]:
+def _weights(model: Detector) -> dict[str, mx.array]:
     """The detector's arrays by name, without the backbone's classifier."""
     found: Any = tree_flatten(model.parameters())
     return {k: v for k, v in found if not _CLASSIFIER.match(k)}
 
 
-def _fields(model: FasterRCNN) -> dict[str, Any]:
+def _fields(model: Detector) -> dict[str, Any]:
     """The fields of a model's config and of its backbone's, by name."""
     body: Any = getattr(model.backbone, "config", None)
     fields = asdict(body) if is_dataclass(body) and not isinstance(body, type) else {}
@@ -105,10 +105,10 @@ _SAME_OR_SAID = re.compile(
 )
 
 
-def _torchvision_settings(model: FasterRCNN) -> list[str]:
+def _torchvision_settings(model: Detector) -> list[str]:
     """The builder whose parameters and settings are nearest, and what it must be given."""
     shapes = {k: v.shape for k, v in _weights(model).items()}
-    classes = model.roi_heads.box_predictor.cls_score.weight.shape[0]
+    classes = model.num_classes
     ours, found = _fields(model), []
     for name in models.__all__:
         if re.match(r"(faster|mask|keypoint)rcnn_", name):
@@ -135,13 +135,11 @@ def _torchvision_settings(model: FasterRCNN) -> list[str]:
     return lines + [f"differs: the builder has no {setting}" for setting in apart]
 
 
-def _detectron2_settings(model: FasterRCNN) -> list[str]:
+def _detectron2_settings(model: Detector) -> list[str]:
     """Keys and values of detectron2's config."""
     ours = _fields(model)
-    classes = model.roi_heads.box_predictor.cls_score.weight.shape[0]
     bgr = ours["channel_order"] == "bgr"
     norms = {"frozen": "FrozenBN", "batch": "BN", "group": "GN"}
-    sizes = ours["anchor_sizes"] or [[32], [64], [128], [256], [512]]
     least = ours["min_size"] if isinstance(ours["min_size"], int) else ours["min_size"][-1]
     values = {
         "INPUT.FORMAT": "BGR" if bgr else "RGB",
@@ -155,12 +153,38 @@ def _detectron2_settings(model: FasterRCNN) -> list[str]:
         "MODEL.RESNETS.STRIDE_IN_1X1": ours.get("backbone.stride_in_1x1"),
         "MODEL.RESNETS.NUM_GROUPS": ours.get("backbone.groups"),
         "MODEL.RESNETS.WIDTH_PER_GROUP": ours.get("backbone.width_per_group"),
-        "MODEL.ANCHOR_GENERATOR.SIZES": sizes,
+    }
+    values |= _rpn_values(ours) | _box_values(ours, model.num_classes)
+    lines = [f"{key}: {_yaml(value)}" for key, value in values.items() if value is not None]
+    eps = ours.get("backbone.norm_eps", 1e-5)
+    differs = (
+        (eps != 1e-5, f"norms have epsilon {eps:g} here, 1e-05 in detectron2"),
+        (
+            ours.get("anchor_rounding"),
+            "anchors are rounded to whole pixels here, not there",
+        ),
+        (ours["resize_rule"] != "pillow", f"images are resized as by {ours['resize_rule']} here"),
+    )
+    return lines + [f"differs: {what}" for wrong, what in differs if wrong]
+
+
+def _rpn_values(ours: dict[str, Any]) -> dict[str, Any]:
+    if "anchor_sizes" not in ours:
+        return {"MODEL.PROPOSAL_GENERATOR.NAME": "PrecomputedProposals"}
+    return {
+        "MODEL.ANCHOR_GENERATOR.SIZES": ours["anchor_sizes"] or [[32], [64], [128], [256], [512]],
         "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [ours["aspect_ratios"]],
         "MODEL.ANCHOR_GENERATOR.OFFSET": ours["anchor_offset"],
         "MODEL.RPN.NMS_THRESH": ours["rpn_nms_thresh"],
         "MODEL.RPN.PRE_NMS_TOPK_TEST": ours["rpn_pre_nms_top_n_test"],
         "MODEL.RPN.POST_NMS_TOPK_TEST": ours["rpn_post_nms_top_n_test"],
+    }
+
+
+def _box_values(ours: dict[str, Any], classes: int) -> dict[str, Any]:
+    if "pool_size" not in ours:
+        return {"MODEL.META_ARCHITECTURE": "ProposalNetwork"}
+    values = {
         "MODEL.ROI_HEADS.NUM_CLASSES": classes - 1,
         "MODEL.ROI_HEADS.SCORE_THRESH_TEST": ours["box_score_thresh"],
         "MODEL.ROI_HEADS.NMS_THRESH_TEST": ours["box_nms_thresh"],
@@ -171,14 +195,13 @@ def _detectron2_settings(model: FasterRCNN) -> list[str]:
         "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": ours["class_agnostic_bbox"],
         "TEST.DETECTIONS_PER_IMAGE": ours["box_detections_per_img"],
     }
-    lines = [f"{key}: {_yaml(value)}" for key, value in values.items() if value is not None]
-    eps = ours.get("backbone.norm_eps", 1e-5)
-    differs = (
-        (eps != 1e-5, f"norms have epsilon {eps:g} here, 1e-05 in detectron2"),
-        (ours["anchor_rounding"], "anchors are rounded to whole pixels here, not in detectron2"),
-        (ours["resize_rule"] != "pillow", f"images are resized as by {ours['resize_rule']} here"),
-    )
-    return lines + [f"differs: {what}" for wrong, what in differs if wrong]
+    if "cascade_ious" in ours:
+        values |= {
+            "MODEL.ROI_HEADS.NAME": "CascadeROIHeads",
+            "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": ours["cascade_ious"],
+            "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": ours["cascade_reg_weights"],
+        }
+    return values
 
 
 def _pixels(values: Any, bgr: bool) -> list[float]:

@@ -21,7 +21,15 @@ from ..config.detector import make_config
 from ..config.settings import cure, fields_named
 from ..layers import weights_to_come
 from ..messages import nearest
-from ..models import FasterRCNN, KeypointRCNN, MaskRCNN
+from ..models import (
+    CascadeMaskRCNN,
+    CascadeRCNN,
+    FasterRCNN,
+    FastRCNN,
+    KeypointRCNN,
+    MaskRCNN,
+    ProposalNetwork,
+)
 from ..processes import check_process
 from .directory import ID, NEEDED, WEIGHTS_FILE, read_model
 from .find import find
@@ -35,12 +43,28 @@ if TYPE_CHECKING:
     from ..config.keywords import LoadSettings, Settings
 
 FORMAT_VERSION = 1
-Detector: TypeAlias = FasterRCNN | MaskRCNN | KeypointRCNN
+Loaded: TypeAlias = (
+    FasterRCNN
+    | MaskRCNN
+    | KeypointRCNN
+    | CascadeRCNN
+    | CascadeMaskRCNN
+    | FastRCNN
+    | ProposalNetwork
+)
 """What is loaded: which of them, the file says."""
-MODELS = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN, "keypoint_rcnn": KeypointRCNN}
+MODELS: dict[str, type[Any]] = {
+    "faster_rcnn": FasterRCNN,
+    "mask_rcnn": MaskRCNN,
+    "keypoint_rcnn": KeypointRCNN,
+    "cascade_rcnn": CascadeRCNN,
+    "cascade_mask_rcnn": CascadeMaskRCNN,
+    "fast_rcnn": FastRCNN,
+    "proposal_network": ProposalNetwork,
+}
 
 
-def load(source: str | os.PathLike[str], **overrides: Unpack[LoadSettings]) -> Detector:
+def load(source: str | os.PathLike[str], **overrides: Unpack[LoadSettings]) -> Loaded:
     """Load a model, ready to predict.
 
     Args:
@@ -94,7 +118,7 @@ def load(source: str | os.PathLike[str], **overrides: Unpack[LoadSettings]) -> D
     return model
 
 
-def _load_directory(directory: Path, overrides: Mapping[str, Any]) -> Detector:
+def _load_directory(directory: Path, overrides: Mapping[str, Any]) -> Loaded:
     from mlx_rcnn.convert.origin import from_json
 
     content, file, weights = read_model(directory)
@@ -152,12 +176,13 @@ def _check_counts(config: Mapping[str, Any], arrays: int) -> None:
             raise ValueError(f"{name}={value}: expected at most the {arrays} arrays of the weights")
 
 
-def _check_levels(model: FasterRCNN) -> None:
+def _check_levels(model: Loaded) -> None:
     """Refuse anchors for other levels than the pyramid's, which the first image would find."""
     layers = getattr(getattr(model.backbone, "config", None), "returned_layers", None)
     if layers is None or not model.config.use_fpn:
         return
-    sizes, stride = model.config.anchor_sizes, model.config.anchor_stride
+    sizes = getattr(model.config, "anchor_sizes", None)
+    stride = model.config.anchor_stride
     nested = sizes if any(isinstance(size, tuple) for size in sizes or ()) else None
     for name, value in (("anchor_sizes", nested), ("anchor_stride", stride)):
         if isinstance(value, tuple) and len(value) != len(layers) + 1:
@@ -166,7 +191,7 @@ def _check_levels(model: FasterRCNN) -> None:
             )
 
 
-def from_checkpoint(checkpoint: Checkpoint, **overrides: Unpack[Settings]) -> Detector:
+def from_checkpoint(checkpoint: Checkpoint, **overrides: Unpack[Settings]) -> Loaded:
     """Build the model a checkpoint was recognised as and fill it, in training mode.
 
     Args:
@@ -197,7 +222,7 @@ def build_model(
     backbone: dict[str, Any] | None,
     config: Mapping[str, Any],
     overrides: Mapping[str, Any],
-) -> Detector:
+) -> Loaded:
     """Build a model from config fields, ``overrides`` divided between backbone and detector."""
     cls, options = MODELS[kind], dict(overrides)
     body: Any = options.pop("backbone", None)
@@ -230,6 +255,7 @@ def build_model(
     try:
         made = make_config(cls.config_class, body, None, None, {**config, **options})
         with weights_to_come():
-            return cls(made)
+            model: Loaded = cls(made)
+            return model
     except OverflowError as error:  # MLX's, of a shape past 32 bits
         raise ValueError(f"the model would have arrays too large to exist: {error}") from error

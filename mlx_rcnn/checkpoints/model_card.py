@@ -6,11 +6,11 @@ from typing import Any
 
 from mlx_rcnn.convert.published import Known, known_weights
 
-from ..models import FasterRCNN
+from ..models import Detector
 from .published import TERMS
 
 
-def model_card(model: FasterRCNN, command: str, repository: str | None = None) -> str:
+def model_card(model: Detector, command: str, repository: str | None = None) -> str:
     """The README.md of a model directory, as the Hub reads it.
 
     Args:
@@ -70,7 +70,7 @@ def model_card(model: FasterRCNN, command: str, repository: str | None = None) -
     return "\n".join(lines) + "\n"
 
 
-def _title(model: FasterRCNN, known: Known | None) -> str:
+def _title(model: Detector, known: Known | None) -> str:
     return known.title if known else type(model).__name__
 
 

@@ -11,14 +11,15 @@ import mlx.core as mx
 
 from ..backbones import backbone_type
 from ..config.detector import to_json
+from ..heads.box import predictors_of
 from ..messages import listing
-from ..models import FasterRCNN
+from ..models import Detector
 from .directory import write_model
 from .load import FORMAT_VERSION, MODELS, build_model
 from .weights import flat_parameters
 
 
-def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
+def save(model: Detector, directory: str | os.PathLike[str]) -> None:
     """Write a model to a directory, from which :func:`load` gives the same one bit for bit.
 
     Stopped at any moment, or on a full disk, the directory holds the old model or the new one, as
@@ -44,7 +45,7 @@ def save(model: FasterRCNN, directory: str | os.PathLike[str]) -> None:
     write_model(directory, description(model, kind), flat_parameters(model))
 
 
-def description(model: FasterRCNN, kind: str) -> dict[str, Any]:
+def description(model: Detector, kind: str) -> dict[str, Any]:
     """What config.json holds: the model's config, with the sizes its heads have by now.
 
     Args:
@@ -58,16 +59,20 @@ def description(model: FasterRCNN, kind: str) -> dict[str, Any]:
     Raises:
         TypeError, ValueError: as :func:`save`.
     """
-    config, heads = to_json(model.config), model.roi_heads
+    config = to_json(model.config)
     own = backbone_type(model.backbone)
     backbone = {"type": own, **asdict(model.backbone.config)} if own else None
     try:
-        config["num_classes"] = heads.box_predictor.cls_score.out_features
-        config["class_agnostic_bbox"] = heads.box_predictor.bbox_pred.out_features == 4
-        if kind == "mask_rcnn":
-            config["mask_hidden_channels"] = heads.mask_predictor.conv5_mask.out_channels
-        if kind == "keypoint_rcnn":
-            config["num_keypoints"] = heads.keypoint_predictor.num_keypoints
+        if kind != "proposal_network":
+            predictor = predictors_of(model.roi_heads)[0]
+            config["num_classes"] = predictor.cls_score.out_features
+            config["class_agnostic_bbox"] = predictor.bbox_pred.out_features == 4
+        if model.needs_masks:
+            masks = model.roi_heads.mask_predictor
+            first = masks[0] if isinstance(masks, list) else masks
+            config["mask_hidden_channels"] = first.conv5_mask.out_channels
+        if model.needs_keypoints:
+            config["num_keypoints"] = model.roi_heads.keypoint_predictor.num_keypoints
             config["keypoint_names"] = model.keypoint_names
             config["keypoint_skeleton"] = model.keypoint_skeleton
     except AttributeError as error:

@@ -23,9 +23,11 @@ _DECIDED_BY = {
     r"rpn\.head\.conv\.": ("rpn_conv_depth",),
     r"backbone\.fpn\.": ("returned_layers", "fpn_norm"),
     r"backbone\.": ("norm",),
-    r"roi_heads\.box_head\.fc6?\.": ("pool_size",),
+    r"roi_heads\.box_head\.(?:\d\.)?fc6?\.": ("pool_size",),
+    r"roi_heads\.box_(?:head|predictor)\.\d\.": ("cascade_ious",),
     r"roi_heads\.box_head\.": ("box_head_convs", "box_head_norm"),
     r"roi_heads\.box_predictor\.": ("class_agnostic_bbox",),
+    r"roi_heads\.mask_(?:head|predictor)\.\d\.": ("cascade_mask_heads",),
     r"roi_heads\.mask_head\.": ("mask_num_convs", "mask_head_norm"),
     r"roi_heads\.keypoint_head\.": ("keypoint_layers",),
 }

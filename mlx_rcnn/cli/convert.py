@@ -28,7 +28,7 @@ from ..config.detector import to_json
 from ..files import flush, replacing
 from ..layers import weights_to_come
 from ..messages import one_line
-from ..models import FasterRCNN
+from ..models import Detector
 from .convert_flags import SUFFIXES
 from .errors import CommandError
 from .flags import model_settings
@@ -114,7 +114,7 @@ def _check(args: argparse.Namespace, dest: Path) -> None:
 
 def _model(
     args: argparse.Namespace, given: Mapping[str, Any]
-) -> tuple[FasterRCNN, Checkpoint | None]:
+) -> tuple[Detector, Checkpoint | None]:
     """The model of a source and, if it is another library's, the checkpoint."""
     try:
         path = find(args.source)
@@ -156,7 +156,7 @@ def as_architecture(checkpoint: Checkpoint, name: str) -> Checkpoint:
     return checkpoint._replace(found=forced)
 
 
-def _write(args: argparse.Namespace, model: FasterRCNN, dest: Path) -> None:
+def _write(args: argparse.Namespace, model: Detector, dest: Path) -> None:
     """Write all of it under other names, then rename: what counts in one step, copies after it."""
     if args.to == "mlx":
         card = model_card(model, _command(args), args.upload_repo)
@@ -195,7 +195,7 @@ def _write_checkpoint(library: str, tensors: dict[str, Any], part: Path, text: s
         save_torch_file({name: tensors} | author, part, {NOTE: text})
 
 
-def _settings(model: FasterRCNN, tensors: dict[str, Any]) -> str:
+def _settings(model: Detector, tensors: dict[str, Any]) -> str:
     """What the tensors cannot say; the classifier of the backbone is not among them."""
     kind = next(kind for kind, cls in MODELS.items() if type(model) is cls)
     own = description(model, kind)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..messages import one_line
 
 if TYPE_CHECKING:
-    from ..models import FasterRCNN
+    from ..models import Detector
 
 
 class CommandError(Exception):
@@ -26,7 +26,7 @@ class CommandError(Exception):
 
 def load_model(
     source: str, dtype: str | None = None, given: Mapping[str, Any] | None = None
-) -> FasterRCNN:
+) -> Detector:
     """Load a model for a subcommand.
 
     Args:

@@ -15,13 +15,13 @@ from ..checkpoints.export import export_state
 from ..checkpoints.load import from_checkpoint, load
 from ..checkpoints.weights import flat_parameters
 from ..messages import listing, one_line
-from ..models import FasterRCNN
+from ..models import Detector
 
 _SHORT_SIDE, _LONG_SIDE = 320, 480  # of the test image as the network sees it, to be quick
 _BITS = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32, 8: mx.uint64}
 
 
-def verify(dest: Path, model: FasterRCNN, source: Checkpoint | None, to: str) -> bool:
+def verify(dest: Path, model: Detector, source: Checkpoint | None, to: str) -> bool:
     """Read what was written, compare it with the source, and print what was found.
 
     Args:
@@ -41,7 +41,7 @@ def verify(dest: Path, model: FasterRCNN, source: Checkpoint | None, to: str) ->
         return False
 
 
-def _verify(dest: Path, model: FasterRCNN, source: Checkpoint | None, to: str) -> bool:
+def _verify(dest: Path, model: Detector, source: Checkpoint | None, to: str) -> bool:
     if to == "mlx":
         again = load(dest)
         library = source.found.library if source else None
@@ -91,7 +91,7 @@ def _change(a: mx.array, b: mx.array) -> float:
     return float(mx.abs(wide - other).max() / mx.maximum(mx.abs(wide).max(), 1e-30))
 
 
-def _predict(model: FasterRCNN, again: FasterRCNN, to: str) -> bool:
+def _predict(model: Detector, again: Detector, to: str) -> bool:
     """Run an image through both."""
     results = []
     for one in (model, again):

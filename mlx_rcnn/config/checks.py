@@ -121,6 +121,44 @@ class Names:
             )
 
 
+@dataclass(frozen=True)
+class Rows:
+    """A sequence of rows of ``length`` positive numbers."""
+
+    length: int
+
+    def check(self, config: Any, name: str) -> None:
+        """See :class:`Rule`."""
+        value = getattr(config, name)
+        if not isinstance(value, tuple) or not all(
+            isinstance(row, tuple) and len(row) == self.length for row in value
+        ):
+            raise ValueError(f"{name}={value!r}: expected rows of {self.length} numbers")
+        check_sizes(config, name)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """A number in [0, 1], or one a class: the field ``count`` less one, for the background."""
+
+    count: str
+
+    def check(self, config: Any, name: str) -> None:
+        """See :class:`Rule`."""
+        value, classes = getattr(config, name), getattr(config, self.count) - 1
+        if not isinstance(value, tuple):
+            check_number(config, name, 0.0, 1.0)
+            return
+        check_row(config, name)
+        if len(value) != classes:
+            raise ValueError(
+                f"{name} has {len(value)} entries: expected one number, or {classes}, one a class "
+                "without the background"
+            )
+        if not all(0 <= v <= 1 for v in value):
+            raise ValueError(f"{name}={value!r}: expected numbers in [0, 1]")
+
+
 SWITCH, SHARE = Choice((True, False)), Number(0.0, 1.0)
 NORM, NORM_OR_NONE = Choice(NORMS), Choice((None, *NORMS))
 

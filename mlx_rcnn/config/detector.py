@@ -1,16 +1,16 @@
-"""Configuration: frozen dataclasses, every default written once.
+"""The configs of the models: frozen dataclasses, every default written once.
 
-The field names and defaults are torchvision's. Where detectron2 and mmdetection differ from it in a
-way that changes numbers, the difference is a field too, with torchvision's behaviour as default.
+What models share stands in ``network`` (maps and input), ``proposals`` and ``boxes``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 from ..messages import nearest
+from .boxes import BoxStage, FastRCNNConfig
 from .checks import (
     NORM_OR_NONE,
     SHARE,
@@ -19,144 +19,35 @@ from .checks import (
     Names,
     Number,
     Row,
+    Rows,
     Sizes,
     Whole,
-    check_fields,
     setting,
 )
+from .network import STRIDE_RULES, DetectorConfig
+from .proposals import ProposalNetworkConfig, ProposingConfig
 
-T = TypeVar("T", bound="FasterRCNNConfig")
-STRIDE_RULES = ("exact", "torchvision")
+T = TypeVar("T", bound=DetectorConfig)
+
+__all__ = [
+    "STRIDE_RULES",
+    "BoxStage",
+    "CascadeMaskRCNNConfig",
+    "CascadeRCNNConfig",
+    "DetectorConfig",
+    "FastRCNNConfig",
+    "FasterRCNNConfig",
+    "KeypointRCNNConfig",
+    "MaskRCNNConfig",
+    "ProposalNetworkConfig",
+    "make_config",
+    "to_json",
+]
 
 
 @dataclass(frozen=True)
-class FasterRCNNConfig:
-    """Everything a Faster R-CNN is built from. Sizes are pixels of the network input.
-
-    Args:
-        backbone: an ``mlx.nn.Module`` that maps (N, H, W, 3) to one (N, h, w, C) map or, finest
-            first, a list of such maps; or a config of one, such as
-            :class:`~mlx_rcnn.ResNetFPNConfig`.
-        feat_channels (int): C, the channels of every map the backbone returns.
-        num_classes (int): classes with the background, which is class 0.
-        use_fpn (bool): the backbone returns a list of maps. Default: ``False``.
-        anchor_sizes: square roots of the anchors' areas. A flat tuple puts all its sizes on every
-            level, a tuple of tuples has one entry a level. ``None`` means (128, 256, 512) on one
-            map and one size a level, 32, 64, 128, 256, 512, on a pyramid.
-        aspect_ratios (tuple of float): height / width. Default: ``(0.5, 1.0, 2.0)``.
-        anchor_stride: pixels between anchors, one number or one a level, and the inverse of the
-            scales RoIs are pooled at; ``None`` infers it by ``stride_rule``.
-        stride_rule (str): ``"exact"``, the backbone's own strides, or ``"torchvision"``, as it
-            infers them from the sizes of the padded input and its maps, for checkpoints trained
-            with that. Default: ``"exact"``.
-        anchor_rounding (bool): round the cell anchors to whole pixels (torchvision).
-        anchor_offset (float): shift of the anchor grid, in strides. Default: ``0``.
-        pool_size ((int, int)): RoIAlign's output for the box head. Default: ``(7, 7)``.
-        roi_levels (int): how many of the finest maps RoIs are pooled from. Default: ``4``, and of a
-            pyramid of this package at most the maps it is fed with.
-        roi_sampling_ratio (int): RoIAlign samples a bin and axis; 0 is adaptive. Default: ``2``.
-        roi_aligned (bool): RoIAlign's half-pixel correction (detectron2). Default: ``False``.
-        rpn_conv_depth (int): 3x3 convolutions of the RPN head. Default: ``1``.
-        box_head_convs (int): 3x3 convolutions of the box head, which then has one linear layer; 0
-            leaves it two linear layers alone. Default: ``0``.
-        box_head_norm (str): ``"batch"``, ``"frozen"`` or ``"group"`` after each of those, or
-            ``None`` for biases instead. Default: ``None``.
-        res5_head (bool): the box head is the fourth stage of the ResNet, averaged, in place of
-            convolutions and linear layers; for a backbone of three stages (detectron2's C4).
-            Default: ``False``.
-        hidden_dim (int): units of the box head's linear layers. Default: ``4096``.
-        dropout (float): after each linear layer, in ``get_loss`` only. Default: ``0.5``.
-        class_agnostic_bbox (bool): one box regression for all classes. Default: ``False``.
-        bbox_clamp_both (bool): clamp regressed log sizes from below too (mmdetection). Default:
-            ``False``, from above only.
-        rpn_ranking (str): what proposals are ranked by within a level and, after suppression, over
-            all of them: ``"torchvision"`` the logit and its sigmoid, ``"detectron2"`` the logit,
-            ``"mmdetection"`` the sigmoid. They part where float32 sigmoids of unequal logits tie.
-        clip_results (bool): clip the final boxes to the image given and leave out those without a
-            width or height (detectron2). Default: ``False``.
-        min_size (int): the short side is resized to this (several: training draws one of them,
-            prediction takes the last).
-        max_size (int): ... unless the long side would exceed this.
-        image_mean, image_std: of RGB in [0, 1]. Default: ImageNet's.
-        channel_order (str): ``"rgb"`` or ``"bgr"``, what the network was trained on.
-        resize_rule (str): ``"torch"``, ``"pillow"`` or ``"opencv"``: whose bilinear resize.
-        size_divisible (int): batches are padded to a multiple of this. Default: ``32``.
-        class_names: one name a class, the background's first. Default: none.
-
-    The other fields are torchvision's, described at ``torchvision.models.detection.FasterRCNN``;
-    ``rpn_min_size`` and ``box_min_size`` are the smallest sides it keeps at the two stages. A
-    proposal always needs a width and a height, whatever ``rpn_min_size``; a detection does not.
-    """
-
-    backbone: Any
-    feat_channels: int = setting(rule=Whole())
-    num_classes: int = setting(rule=Whole(2))
-    use_fpn: bool = setting(False, SWITCH)
-    anchor_sizes: tuple[Any, ...] | None = setting(None, Sizes(Row(nested=True), none=True))
-    aspect_ratios: tuple[float, ...] = setting((0.5, 1.0, 2.0), Sizes(Row()))
-    anchor_stride: int | tuple[int, ...] | None = setting(None, Sizes(whole=True, none=True))
-    stride_rule: str = setting("exact", Choice(STRIDE_RULES))
-    anchor_rounding: bool = setting(True, SWITCH)
-    anchor_offset: float = setting(0.0, Number(-float("inf")))
-    pool_size: tuple[int, int] = setting((7, 7), Sizes(Row(2), whole=True))
-    roi_levels: int = setting(4, Whole())
-    roi_sampling_ratio: int = setting(2, Whole(-1))
-    roi_aligned: bool = setting(False, SWITCH)
-    rpn_conv_depth: int = setting(1, Whole())
-    box_head_convs: int = setting(0, Whole(0))
-    box_head_norm: str | None = setting(None, NORM_OR_NONE)
-    res5_head: bool = setting(False, SWITCH)
-    hidden_dim: int = setting(4096, Whole())
-    dropout: float = setting(0.5, Number())
-    class_agnostic_bbox: bool = setting(False, SWITCH)
-    bbox_clamp_both: bool = setting(False, SWITCH)
-    # transform
-    min_size: int | tuple[int, ...] = setting(800, Sizes(Row(), lone=True))
-    max_size: int = setting(1333, Whole())
-    image_mean: tuple[float, float, float] = setting((0.485, 0.456, 0.406), Row(3))
-    image_std: tuple[float, float, float] = setting((0.229, 0.224, 0.225), Sizes(Row(3)))
-    channel_order: str = setting("rgb", Choice(("rgb", "bgr")))
-    resize_rule: str = setting("torch", Choice(("torch", "pillow", "opencv")))
-    size_divisible: int = setting(32, Whole(high=1024))
-    # region proposal network
-    rpn_pre_nms_top_n_train: int = setting(2000, Whole())
-    rpn_pre_nms_top_n_test: int = setting(1000, Whole())
-    rpn_post_nms_top_n_train: int = setting(2000, Whole())
-    rpn_post_nms_top_n_test: int = setting(1000, Whole())
-    rpn_nms_thresh: float = setting(0.7, SHARE)
-    rpn_fg_iou_thresh: float = setting(0.7, SHARE)
-    rpn_bg_iou_thresh: float = setting(0.3, SHARE)
-    rpn_batch_size_per_image: int = setting(256, Whole())
-    rpn_positive_fraction: float = setting(0.5, SHARE)
-    rpn_score_thresh: float = setting(0.0, SHARE)
-    rpn_min_size: float = setting(1e-3, Number())
-    rpn_ranking: str = setting("torchvision", Choice(("torchvision", "detectron2", "mmdetection")))
-    # box head
-    box_score_thresh: float = setting(0.05, SHARE)
-    box_nms_thresh: float = setting(0.5, SHARE)
-    box_detections_per_img: int = setting(100, Whole())
-    box_fg_iou_thresh: float = setting(0.5, SHARE)
-    box_bg_iou_thresh: float = setting(0.5, SHARE)
-    box_batch_size_per_image: int = setting(512, Whole())
-    box_positive_fraction: float = setting(0.25, SHARE)
-    bbox_reg_weights: tuple[float, float, float, float] = setting(
-        (10.0, 10.0, 5.0, 5.0), Sizes(Row(4))
-    )
-    box_min_size: float = setting(1e-2, Number())
-    clip_results: bool = setting(False, SWITCH)
-    class_names: tuple[str, ...] | None = setting(
-        None, Names("num_classes", ", the background's name first")
-    )
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.dropout >= 1:
-            raise ValueError(f"dropout={self.dropout!r}: expected a number in [0, 1)")
-        if self.rpn_bg_iou_thresh > self.rpn_fg_iou_thresh:
-            raise ValueError(
-                f"rpn_bg_iou_thresh={self.rpn_bg_iou_thresh!r}: expected at most rpn_fg_iou_thresh="
-                f"{self.rpn_fg_iou_thresh!r}"
-            )
+class FasterRCNNConfig(FastRCNNConfig, ProposingConfig):
+    """A Fast R-CNN whose proposals are a network's: the fields of both."""
 
 
 @dataclass(frozen=True)
@@ -239,6 +130,86 @@ class KeypointRCNNConfig(FasterRCNNConfig):
                 )
 
 
+@dataclass(frozen=True)
+class CascadeRCNNConfig(FasterRCNNConfig):
+    """A Faster R-CNN whose box head stands several times, each over the boxes of the one before.
+
+    The defaults are the paper's (Cai and Vasconcelos, 2018) and detectron2's.
+
+    Args:
+        class_agnostic_bbox (bool): one box regression for all classes. Default: ``True``.
+        cascade_ious (tuple of float): from which IoU an RoI is positive, one a stage, not falling.
+            Default: ``(0.5, 0.6, 0.7)``.
+        cascade_reg_weights: ``bbox_reg_weights`` of each stage, whose own field does not count.
+            Default: ``(10, 10, 5, 5), (20, 20, 10, 10), (30, 30, 15, 15)``.
+        cascade_loss_weights (tuple of float): of each stage's losses. Default: 1 for all;
+            mmdetection has 1, 0.5, 0.25.
+        cascade_scores (str): what is averaged over the stages for a detection's score:
+            ``"probability"`` (detectron2) or ``"logit"`` (mmdetection). Default:
+            ``"probability"``.
+        cascade_resample (bool): each later stage trains on a new sample of its boxes and the
+            targets' (the paper, mmdetection), not on all of its boxes (detectron2). Default:
+            ``True``.
+        cascade_grad_scale (float): of the gradient from each box head into the pooled features.
+            Default: ``1``; detectron2 has one over the number of stages.
+    """
+
+    class_agnostic_bbox: bool = setting(True, SWITCH)
+    cascade_ious: tuple[float, ...] = setting((0.5, 0.6, 0.7), Row())
+    cascade_reg_weights: tuple[tuple[float, ...], ...] = setting(
+        ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0)), Rows(4)
+    )
+    cascade_loss_weights: tuple[float, ...] = setting((1.0, 1.0, 1.0), Row())
+    cascade_scores: str = setting("probability", Choice(("probability", "logit")))
+    cascade_resample: bool = setting(True, SWITCH)
+    cascade_grad_scale: float = setting(1.0, SHARE)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ious, stages = self.cascade_ious, len(self.cascade_ious)
+        if not ious or any(not 0 < iou <= 1 for iou in ious) or list(ious) != sorted(ious):
+            raise ValueError(
+                f"cascade_ious={ious!r}: expected numbers in (0, 1], one a stage, none below the "
+                "one before"
+            )
+        for name in ("cascade_reg_weights", "cascade_loss_weights"):
+            value = getattr(self, name)
+            if len(value) != stages:
+                raise ValueError(
+                    f"{name}={value!r}: expected {stages} entries, one a stage, as cascade_ious="
+                    f"{ious!r} has"
+                )
+        if any(weight < 0 for weight in self.cascade_loss_weights):
+            raise ValueError(
+                f"cascade_loss_weights={self.cascade_loss_weights!r}: expected none below 0"
+            )
+        if self.res5_head:
+            raise ValueError(
+                "res5_head=True: expected False, a cascade's box heads have own layers"
+            )
+
+    @property
+    def box_stages(self) -> tuple[BoxStage, ...]:
+        """See :attr:`FastRCNNConfig.box_stages`."""
+        rows = zip(
+            self.cascade_ious, self.cascade_reg_weights, self.cascade_loss_weights, strict=True
+        )
+        return tuple(BoxStage(iou, iou, weights, loss) for iou, weights, loss in rows)
+
+
+@dataclass(frozen=True)
+class CascadeMaskRCNNConfig(CascadeRCNNConfig, MaskRCNNConfig):
+    """A cascade with a mask branch.
+
+    Args:
+        cascade_mask_heads (bool): a mask head a stage, each trained on the boxes of its own, their
+            probabilities averaged (mmdetection); else one, on those of the first (detectron2).
+            Default: ``False``.
+    """
+
+    cascade_mask_heads: bool = setting(False, SWITCH)
+
+
 def make_config(
     cls: type[T], backbone: Any, feat_channels: Any, num_classes: Any, options: Mapping[str, Any]
 ) -> T:
@@ -264,20 +235,21 @@ def make_config(
     for name in options:
         if name not in known:
             raise TypeError(f"{cls.__name__} has no field {name!r}{nearest(name, known)}")
-    if isinstance(backbone, cls):
+    if type(backbone) is cls:
         return replace(backbone, **options)
-    if isinstance(backbone, FasterRCNNConfig):
+    if isinstance(backbone, DetectorConfig):
         raise TypeError(f"got a {type(backbone).__name__}, expected a {cls.__name__}")
     # The level a pyramid subsamples from its last is for proposals alone, as in torchvision.
     returned = getattr(getattr(backbone, "config", backbone), "returned_layers", None)
     if "roi_levels" in known and isinstance(returned, tuple):
         options.setdefault("roi_levels", min(len(returned), 4))
-    missing = [name for name in given if name not in options]
+    needed = [f.name for f in fields(cls) if f.default is MISSING and f.name in given]
+    missing = [name for name in needed if name not in options]
     if missing:
         raise TypeError(f"{cls.__name__}: missing {' and '.join(missing)}")
     return cls(backbone=backbone, **options)
 
 
-def to_json(config: FasterRCNNConfig) -> dict[str, Any]:
+def to_json(config: DetectorConfig) -> dict[str, Any]:
     """The config as JSON-ready values, the backbone (a module or config) left out."""
     return asdict(replace(config, backbone=None))

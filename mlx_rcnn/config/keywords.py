@@ -45,6 +45,7 @@ class DetectorSettings(TypedDict, total=False):
     box_head_convs: int
     box_head_norm: str | None
     res5_head: bool
+    roi_pooling: str
     hidden_dim: int
     dropout: float
     class_agnostic_bbox: bool
@@ -68,7 +69,9 @@ class DetectorSettings(TypedDict, total=False):
     rpn_score_thresh: float
     rpn_min_size: float
     rpn_ranking: str
-    box_score_thresh: float
+    rpn_reg_loss: str
+    rpn_smooth_l1_beta: float
+    box_score_thresh: float | tuple[float, ...]
     box_nms_thresh: float
     box_detections_per_img: int
     box_fg_iou_thresh: float
@@ -77,6 +80,11 @@ class DetectorSettings(TypedDict, total=False):
     box_positive_fraction: float
     bbox_reg_weights: tuple[float, float, float, float]
     box_min_size: float
+    box_nms_kind: str
+    box_nms_sigma: float
+    box_nms_agnostic: bool
+    box_reg_loss: str
+    box_smooth_l1_beta: float
     clip_results: bool
     class_names: tuple[str, ...] | str | None
 
@@ -103,7 +111,19 @@ class KeypointSettings(DetectorSettings, total=False):
     keypoint_skeleton: tuple[tuple[int, int], ...] | None
 
 
-class BuildSettings(MaskSettings, KeypointSettings, BackboneSettings, total=False):
+class CascadeSettings(DetectorSettings, total=False):
+    """Fields of :class:`~mlx_rcnn.CascadeMaskRCNNConfig` beside those of a Mask R-CNN."""
+
+    cascade_ious: tuple[float, ...]
+    cascade_reg_weights: tuple[tuple[float, ...], ...]
+    cascade_loss_weights: tuple[float, ...]
+    cascade_scores: str
+    cascade_resample: bool
+    cascade_grad_scale: float
+    cascade_mask_heads: bool
+
+
+class BuildSettings(MaskSettings, KeypointSettings, CascadeSettings, BackboneSettings, total=False):
     """Any field of a detector's config or of its backbone's, but those a builder names itself."""
 
 

@@ -12,12 +12,24 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ..messages import nearest
 from .backbone import MobileNetFPNConfig, ResNetConfig, ResNetFPNConfig
-from .detector import FasterRCNNConfig, KeypointRCNNConfig, MaskRCNNConfig
+from .detector import (
+    CascadeMaskRCNNConfig,
+    CascadeRCNNConfig,
+    FasterRCNNConfig,
+    FastRCNNConfig,
+    KeypointRCNNConfig,
+    MaskRCNNConfig,
+    ProposalNetworkConfig,
+)
 
 _CONFIGS = (
     FasterRCNNConfig,
     MaskRCNNConfig,
     KeypointRCNNConfig,
+    FastRCNNConfig,
+    CascadeRCNNConfig,
+    CascadeMaskRCNNConfig,
+    ProposalNetworkConfig,
     ResNetFPNConfig,
     ResNetConfig,
     MobileNetFPNConfig,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mlx.core as mx
 import mlx.nn as nn
 
 from .. import moved
-from ..config.detector import FasterRCNNConfig
+from ..config.detector import CascadeRCNNConfig, FastRCNNConfig
 from ..layers import Conv2d, EvaluatedModule, Linear, conv_norm, make_norm
 from .res5 import Res5Head
 
@@ -125,34 +127,56 @@ class FastRCNNPredictor(nn.Module):
         return self.cls_score(x).astype(mx.float32), self.bbox_pred(x).astype(mx.float32)
 
 
+def make_box_head(config: FastRCNNConfig) -> tuple[nn.Module, FastRCNNPredictor]:
+    """A box head and its predictor, untrained.
+
+    Args:
+        config: their sizes.
+    """
+    height, width = config.pool_size
+    hidden = config.hidden_dim
+    head: nn.Module
+    if config.res5_head:
+        head = Res5Head(config.backbone)
+        hidden = head.out_channels
+    elif config.box_head_convs:
+        head = FastRCNNConvFCHead(
+            config.feat_channels,
+            config.pool_size,
+            config.box_head_convs,
+            hidden,
+            config.box_head_norm,
+        )
+    else:
+        head = TwoMLPHead(height * width * config.feat_channels, hidden)
+    return head, FastRCNNPredictor(hidden, config.num_classes, config.class_agnostic_bbox)
+
+
 class RoIHeads(EvaluatedModule):
     """The heads over RoI features, under torchvision's attribute names.
 
+    Of a config with several box stages, ``box_head`` and ``box_predictor`` are lists of them.
+
     Args:
-        config (FasterRCNNConfig): sizes of the box head.
+        config (FastRCNNConfig): sizes of the box head.
     """
 
-    def __init__(self, config: FasterRCNNConfig):
+    box_head: Any
+    box_predictor: Any
+
+    def __init__(self, config: FastRCNNConfig):
         super().__init__()
-        height, width = config.pool_size
-        hidden = config.hidden_dim
-        self.box_head: nn.Module
-        if config.res5_head:
-            self.box_head = Res5Head(config.backbone)
-            hidden = self.box_head.out_channels
-        elif config.box_head_convs:
-            self.box_head = FastRCNNConvFCHead(
-                config.feat_channels,
-                config.pool_size,
-                config.box_head_convs,
-                hidden,
-                config.box_head_norm,
-            )
-        else:
-            self.box_head = TwoMLPHead(height * width * config.feat_channels, hidden)
-        self.box_predictor = FastRCNNPredictor(
-            hidden, config.num_classes, config.class_agnostic_bbox
-        )
+        made = [make_box_head(config) for _ in config.box_stages]
+        heads, predictors = (list(parts) for parts in zip(*made, strict=True))
+        several = isinstance(config, CascadeRCNNConfig)
+        self.box_head = heads if several else heads[0]
+        self.box_predictor = predictors if several else predictors[0]
+
+
+def predictors_of(heads: Any) -> list[Any]:
+    """The box predictors of a model's ``roi_heads``, one a box stage."""
+    found = heads.box_predictor
+    return list(found) if isinstance(found, list) else [found]
 
 
 __getattr__ = moved.names(__name__)

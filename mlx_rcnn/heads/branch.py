@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -25,6 +26,13 @@ class Stage(NamedTuple):
     heads: Any
     config: Any
     pool: Callable[[mx.array, tuple[int, int]], mx.array]
+
+    def of(self, k: int) -> Stage:
+        """With the parts of the k-th box stage in place of lists of parts, one a stage."""
+        parts = {
+            name: part[k] if isinstance(part, list) else part for name, part in self.heads.items()
+        }
+        return self._replace(heads=SimpleNamespace(**parts))
 
 
 class Branch:
@@ -52,7 +60,7 @@ class Branch:
     def loss(
         self,
         stage: Stage,
-        rois: SampledRoIs,
+        rois: Sequence[SampledRoIs],
         targets: Targets,
         group: mx.distributed.Group | None,
     ) -> mx.array:
@@ -60,7 +68,7 @@ class Branch:
 
         Args:
             stage: of the batch.
-            rois: sampled for the box head.
+            rois: sampled for each box stage, of which there is one but in a cascade.
             targets: in pixels of the network input.
             group: of the machines that share a batch.
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from ..config.detector import FasterRCNNConfig
+from ..config.boxes import FastRCNNConfig
 from ..ops import clip_boxes, decode_boxes, nms_mask
 from ..ops.nms import sort_scores, top_scores
+from ..ops.soft_nms import soft_nms
 from ..structures import Detections, Proposals
 
 CANDIDATES = 1024  # (proposal, class) pairs the suppression looks at, at first
@@ -18,25 +20,31 @@ class DetectionRule(NamedTuple):
     """Which (proposal, class) pairs become detections.
 
     Args:
-        score_thresh: scores must be greater.
+        score_thresh: scores must be greater; one number, or one a class 1..C-1.
         nms_thresh: IoU above which the worse detection of a class goes.
         top_k: detections kept of each image, D.
         reg_weights: factors of the deltas. Default: ``(10, 10, 5, 5)``.
         min_size: least width and height. Default: ``1e-2``.
         clamp_both: clamp regressed log sizes from below too. Default: ``False``.
+        nms_kind: ``"hard"``, or ``"linear"`` or ``"gaussian"`` of Soft-NMS. Default: ``"hard"``.
+        nms_sigma: of ``"gaussian"``. Default: ``0.5``.
+        agnostic: whether classes suppress each other. Default: ``False``.
     """
 
-    score_thresh: float
+    score_thresh: float | tuple[float, ...]
     nms_thresh: float
     top_k: int
     reg_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)
     min_size: float = 1e-2
     clamp_both: bool = False
+    nms_kind: str = "hard"
+    nms_sigma: float = 0.5
+    agnostic: bool = False
 
 
 def detection_rule(
-    config: FasterRCNNConfig,
-    score_thresh: float | None = None,
+    config: FastRCNNConfig,
+    score_thresh: float | Sequence[float] | None = None,
     nms_thresh: float | None = None,
     top_k: int | None = None,
 ) -> DetectionRule:
@@ -50,23 +58,33 @@ def detection_rule(
         The rule.
 
     Raises:
-        ValueError: a threshold outside [0, 1], or a ``top_k`` that is no positive integer.
+        ValueError: a threshold outside [0, 1], thresholds of another number of classes, or a
+            ``top_k`` that is no positive integer.
     """
-    score = config.box_score_thresh if score_thresh is None else score_thresh
+    score: Any = config.box_score_thresh if score_thresh is None else score_thresh
     overlap = config.box_nms_thresh if nms_thresh is None else nms_thresh
     most = config.box_detections_per_img if top_k is None else top_k
-    for name, value in (("score_thresh", score), ("nms_thresh", overlap)):
+    each = [score] if isinstance(score, int | float) else list(score)
+    if not isinstance(score, int | float) and len(each) != config.num_classes - 1:
+        raise ValueError(
+            f"score_thresh has {len(each)} entries: expected one number, or "
+            f"{config.num_classes - 1}, one a class without the background"
+        )
+    for name, value in [("nms_thresh", overlap), *(("score_thresh", v) for v in each)]:
         if not 0 <= value <= 1:
             raise ValueError(f"{name}={value!r}: expected a number in [0, 1]")
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:
         raise ValueError(f"top_k={most!r}: expected a positive integer")
     return DetectionRule(
-        float(score),
+        float(each[0]) if len(set(each)) == 1 else tuple(map(float, each)),
         float(overlap),
         most,
-        config.bbox_reg_weights,
+        config.box_stages[-1].reg_weights,
         config.box_min_size,
         config.bbox_clamp_both,
+        config.box_nms_kind,
+        config.box_nms_sigma,
+        config.box_nms_agnostic,
     )
 
 
@@ -98,8 +116,9 @@ def select_detections(
         The detections, boxes in pixels of the network input.
     """
     images, count, classes = cls_logits.shape
+    least = mx.array(rule.score_thresh)  # () or (C - 1,)
     scores = mx.softmax(cls_logits.astype(mx.float32), axis=-1)[..., 1:]
-    passing = proposals.valid[..., None] & (scores > rule.score_thresh)
+    passing = proposals.valid[..., None] & (scores > least)
     scores = mx.where(passing, scores, -1.0).reshape(images, -1)  # (N, P * (C - 1))
     candidates = min(candidates, scores.shape[1])
     pair = top_scores(scores, candidates)  # (N, K)
@@ -114,15 +133,65 @@ def select_detections(
         clip_below=rule.clamp_both,
     )
     boxes = clip_boxes(boxes, sizes)
-    valid = mx.all(boxes[..., 2:] - boxes[..., :2] >= rule.min_size, axis=-1)
-    valid &= score > rule.score_thresh
-    keep, settled = nms_mask(boxes, valid, rule.nms_thresh, label, rounds)
-    enough = (mx.sum(keep, axis=1) >= rule.top_k) | (mx.sum(passing, axis=(1, 2)) <= candidates)
-    best = sort_scores(mx.where(keep, score, -1.0))[:, : rule.top_k]
+    valid = mx.all(boxes[..., 2:] - boxes[..., :2] >= rule.min_size, axis=-1) & (score > 0)
+    all_there = mx.sum(passing, axis=(1, 2)) <= candidates
+    suppress = _dropping if rule.nms_kind == "hard" else _lowering
+    found, exact = suppress(boxes, score, label, valid, rule, all_there, rounds)
+    best, score, keep = found
+    least = least[mx.take_along_axis(label, best, axis=1) - 1] if least.ndim else least
     return Detections(
         mx.take_along_axis(boxes, best[..., None], axis=1),
-        mx.take_along_axis(score, best, axis=1),
+        score,
         mx.take_along_axis(label, best, axis=1),
-        mx.take_along_axis(keep, best, axis=1),
-        settled & mx.all(enough),
+        keep & (score > least),
+        exact,
     )
+
+
+class _Best(NamedTuple):
+    """Rows (N, D) of the candidates by falling score, those scores, and which count."""
+
+    rows: mx.array
+    scores: mx.array
+    keep: mx.array
+
+
+def _dropping(
+    boxes: mx.array,
+    score: mx.array,
+    label: mx.array,
+    valid: mx.array,
+    rule: DetectionRule,
+    all_there: mx.array,
+    rounds: int | None,
+) -> tuple[_Best, mx.array]:
+    """Suppression proper of K candidates an image, and whether it is exact."""
+    labels = None if rule.agnostic else label
+    keep, settled = nms_mask(boxes, valid, rule.nms_thresh, labels, rounds)
+    enough = (mx.sum(keep, axis=1) >= rule.top_k) | all_there
+    best = sort_scores(mx.where(keep, score, -1.0))[:, : rule.top_k]
+    score, keep = (mx.take_along_axis(v, best, axis=1) for v in (score, keep))
+    return _Best(best, score, keep), settled & mx.all(enough)
+
+
+def _lowering(
+    boxes: mx.array,
+    score: mx.array,
+    label: mx.array,
+    valid: mx.array,
+    rule: DetectionRule,
+    all_there: mx.array,
+    rounds: int | None,
+) -> tuple[_Best, mx.array]:
+    """Soft-NMS; a candidate left out cannot matter while all picks are better than the last one."""
+    best, final = soft_nms(
+        boxes,
+        mx.where(valid, score, -1.0),
+        rule.top_k,
+        rule.nms_kind,
+        rule.nms_thresh,
+        rule.nms_sigma,
+        None if rule.agnostic else label,
+    )
+    enough = (final[:, -1] >= score[:, -1]) | all_there
+    return _Best(best, final, final > 0), mx.all(enough)

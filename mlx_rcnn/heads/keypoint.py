@@ -136,15 +136,15 @@ class KeypointBranch(Branch):
     def loss(
         self,
         stage: Stage,
-        rois: SampledRoIs,
+        rois: Sequence[SampledRoIs],
         targets: Targets,
         group: mx.distributed.Group | None,
     ) -> mx.array:
         """See :meth:`Branch.loss`."""
         assert targets.keypoints is not None
-        most, flat, positive = positives(rois)
+        most, flat, positive = positives(rois[0])
         logits = self.outputs(stage, flat)
-        row = rows_of_targets(rois, most, targets.keypoints.shape[1])
+        row = rows_of_targets(rois[0], most, targets.keypoints.shape[1])
         keypoints = targets.keypoints.reshape(-1, *targets.keypoints.shape[2:])[row]
         safe = mx.where(positive[:, None], flat[:, 1:], mx.array([0.0, 0.0, 1.0, 1.0]))
         cells, valid = keypoint_targets(keypoints, safe, logits.shape[1])

@@ -157,11 +157,21 @@ class MaskBranch(Branch):
     def loss(
         self,
         stage: Stage,
-        rois: SampledRoIs,
+        rois: Sequence[SampledRoIs],
         targets: Targets,
         group: mx.distributed.Group | None,
     ) -> mx.array:
         """See :meth:`Branch.loss`."""
+        return self.loss_of(stage, rois[0], targets, group)
+
+    def loss_of(
+        self,
+        stage: Stage,
+        rois: SampledRoIs,
+        targets: Targets,
+        group: mx.distributed.Group | None,
+    ) -> mx.array:
+        """The loss over the positives of one box stage."""
         assert targets.masks is not None
         most, flat, positive = positives(rois)
         logits = self.outputs(stage, flat, rois.labels[:, :most].reshape(-1), positive)
@@ -196,5 +206,8 @@ class MaskBranch(Branch):
         side, chosen = stage.config.mask_out_size, valid_rois(detections)
         if chosen is None:
             return np.zeros((0, side, side), np.float32)
-        rois, labels = chosen
-        return np.array(mx.sigmoid(self.outputs(stage, rois, labels)))
+        return np.array(self.probabilities(stage, *chosen))
+
+    def probabilities(self, stage: Stage, rois: mx.array, labels: mx.array) -> mx.array:
+        """Masks (R, 28, 28) in [0, 1] of RoIs (R, 5), each for its label (R,)."""
+        return mx.sigmoid(self.outputs(stage, rois, labels))

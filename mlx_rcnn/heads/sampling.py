@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from ..config.detector import FasterRCNNConfig
+from ..config.boxes import BoxStage, FastRCNNConfig
 from ..ops import encode_boxes
-from ..ops.losses import cross_entropy, normaliser, smooth_l1
+from ..ops.losses import SMOOTH_L1_BETA, box_regression_error, cross_entropy, normaliser
 from ..ops.matching import BELOW, match, sample
 from ..structures import Proposals, Targets
 
@@ -17,19 +17,25 @@ class SampledRoIs(NamedTuple):
     """Proposals to learn from, S an image, positives first.
 
     ``boxes`` (N, S, 4); ``labels`` (N, S), 0 for background; ``matched`` (N, S), the target's row;
-    ``goals`` (N, S, 4), regression targets; ``positive`` and ``valid`` (N, S).
+    ``regression_targets`` (N, S, 4); ``positive`` and ``valid`` (N, S); ``appended`` (N, S): it is
+    a target's own box.
     """
 
     boxes: mx.array
     labels: mx.array
     matched: mx.array
-    goals: mx.array
+    regression_targets: mx.array
     positive: mx.array
     valid: mx.array
+    appended: mx.array
 
 
 def sample_rois(
-    proposals: Proposals, targets: Targets, config: FasterRCNNConfig, key: mx.array
+    proposals: Proposals,
+    targets: Targets,
+    config: FastRCNNConfig,
+    key: mx.array,
+    stage: BoxStage | None = None,
 ) -> SampledRoIs:
     """Match proposals, and the targets' own boxes, to the targets, and draw a balanced sample.
 
@@ -38,13 +44,14 @@ def sample_rois(
     Args:
         proposals: of the network, taken as given.
         targets: in pixels of the network input.
-        config: the fields ``box_*_iou_thresh``, ``box_batch_size_per_image``,
-            ``box_positive_fraction`` and ``bbox_reg_weights``.
+        config: the fields ``box_batch_size_per_image`` and ``box_positive_fraction``.
         key: of the sampling.
+        stage: the box head they are for. Default: the config's first.
 
     Returns:
         S = ``box_batch_size_per_image`` rows an image, or as many as there are candidates.
     """
+    stage = stage or config.box_stages[0]
     rows = []
     for i, k in enumerate(mx.random.split(key, proposals.boxes.shape[0])):
         candidates = mx.concatenate([proposals.boxes[i], targets.boxes[i]])
@@ -53,8 +60,8 @@ def sample_rois(
             targets.boxes[i],
             targets.valid[i],
             candidates,
-            config.box_fg_iou_thresh,
-            config.box_bg_iou_thresh,
+            stage.fg_iou,
+            stage.bg_iou,
             allow_low_quality=False,
         )
         chosen = sample(
@@ -64,13 +71,72 @@ def sample_rois(
             config.box_positive_fraction,
             k,
         )
-        boxes, row = candidates[chosen.rows], mx.maximum(matched[chosen.rows], 0)
-        safe = mx.where(chosen.valid[:, None], boxes, mx.array([0.0, 0.0, 1.0, 1.0]))
-        target = mx.where(chosen.positive[:, None], targets.boxes[i][row], safe)
-        goals = encode_boxes(target, safe, config.bbox_reg_weights)
-        labels = mx.where(chosen.positive, targets.labels[i][row], 0)
-        rows.append((boxes, labels, row, goals, chosen.positive, chosen.valid))
+        kept = _Kept(candidates[chosen.rows], matched[chosen.rows], chosen.positive, chosen.valid)
+        appended = chosen.rows >= proposals.boxes.shape[1]
+        rows.append((*_described(kept, targets, i, stage), appended))
     return SampledRoIs(*(mx.stack(list(column)) for column in zip(*rows, strict=True)))
+
+
+def match_rois(proposals: Proposals, targets: Targets, stage: BoxStage) -> SampledRoIs:
+    """Match boxes to the targets and keep them all, as detectron2's cascade does between stages.
+
+    Args:
+        proposals: P an image, taken as given.
+        targets: in pixels of the network input.
+        stage: the box head they are for.
+
+    Returns:
+        P rows an image, positives first.
+    """
+    rows = []
+    for i in range(proposals.boxes.shape[0]):
+        matched = match(
+            targets.boxes[i],
+            targets.valid[i],
+            proposals.boxes[i],
+            stage.fg_iou,
+            stage.bg_iou,
+            allow_low_quality=False,
+        )
+        positive = proposals.valid[i] & (matched >= 0)
+        # The order among equals stays: a branch counts on positives that stand first.
+        first = mx.argsort(mx.where(positive, 0, len(matched)) + mx.arange(len(matched)))
+        valid = proposals.valid[i] & (positive | (matched == BELOW))
+        kept = _Kept(proposals.boxes[i][first], matched[first], positive[first], valid[first])
+        rows.append((*_described(kept, targets, i, stage), mx.zeros_like(kept.valid)))
+    return SampledRoIs(*(mx.stack(list(column)) for column in zip(*rows, strict=True)))
+
+
+class _Kept(NamedTuple):
+    """Rows to learn from of one image, and what they were matched to (negative: nothing)."""
+
+    boxes: mx.array
+    matched: mx.array
+    positive: mx.array
+    valid: mx.array
+
+
+def _described(kept: _Kept, targets: Targets, i: int, stage: BoxStage) -> tuple[mx.array, ...]:
+    """The fields of :class:`SampledRoIs` of image ``i``, but the last."""
+    boxes, row = kept.boxes, mx.maximum(kept.matched, 0)
+    safe = mx.where(kept.valid[:, None], boxes, mx.array([0.0, 0.0, 1.0, 1.0]))
+    target = mx.where(kept.positive[:, None], targets.boxes[i][row], safe)
+    wanted = encode_boxes(target, safe, stage.reg_weights)
+    labels = mx.where(kept.positive, targets.labels[i][row], 0)
+    return boxes, labels, row, wanted, kept.positive, kept.valid
+
+
+class BoxLoss(NamedTuple):
+    """How the box regression is judged, see :func:`~mlx_rcnn.ops.losses.box_regression_error`."""
+
+    kind: str = "smooth_l1"
+    beta: float = SMOOTH_L1_BETA
+    reg_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)
+
+
+def box_loss(config: FastRCNNConfig, stage: BoxStage) -> BoxLoss:
+    """The rule of a config as it is now, for one of its box heads."""
+    return BoxLoss(config.box_reg_loss, config.box_smooth_l1_beta, stage.reg_weights)
 
 
 def box_losses(
@@ -78,6 +144,7 @@ def box_losses(
     bbox_deltas: mx.array,
     rois: SampledRoIs,
     group: mx.distributed.Group | None = None,
+    rule: BoxLoss | None = None,
 ) -> tuple[mx.array, mx.array]:
     """Classification and box regression losses (Fast R-CNN, equation 1), as torchvision's.
 
@@ -86,11 +153,13 @@ def box_losses(
         bbox_deltas (N, S, 4 * C or 4).
         rois: the S sampled RoIs of each image.
         group: of the machines that share a batch. Default: none.
+        rule: of the regression. Default: torchvision's.
 
     Returns:
         Two scalars, sums over the sampled RoIs of the batch divided by their number: cross-entropy,
-        and smooth L1 of the positives' own class.
+        and the regression's error of the positives' own class.
     """
+    rule = rule or BoxLoss()
     labels, valid = rois.labels.reshape(-1), rois.valid.reshape(-1)
     count = normaliser(mx.sum(valid), group)
     error = cross_entropy(cls_logits.reshape(labels.shape[0], -1), labels)
@@ -98,5 +167,6 @@ def box_losses(
     deltas = bbox_deltas.reshape(labels.shape[0], -1, 4)
     own = labels if deltas.shape[1] > 1 else mx.zeros_like(labels)
     deltas = mx.take_along_axis(deltas, own[:, None, None], axis=1)[:, 0]
-    error = smooth_l1(deltas, rois.goals.reshape(-1, 4))
-    return classification, mx.sum(mx.where(rois.positive.reshape(-1, 1), error, 0.0)) / count
+    boxes = mx.where(valid[:, None], rois.boxes.reshape(-1, 4), mx.array([0.0, 0.0, 1.0, 1.0]))
+    error = box_regression_error(deltas, rois.regression_targets.reshape(-1, 4), boxes, *rule)
+    return classification, mx.sum(mx.where(rois.positive.reshape(-1), error, 0.0)) / count

@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..config.detector import FasterRCNNConfig
+from ..config.network import DetectorConfig
 from ..ops import resize_opencv, resize_pillow, resize_torch
 from ..structures import Batch
 from .images import load_image
@@ -45,7 +45,7 @@ def load_images(images: Any) -> list[np.ndarray]:
     return [load_image(images)]
 
 
-def resized_size(height: int, width: int, config: FasterRCNNConfig) -> tuple[int, int]:
+def resized_size(height: int, width: int, config: DetectorConfig) -> tuple[int, int]:
     """Size after the resize: short side ``min_size``, unless the long one would pass ``max_size``.
 
     torchvision cuts fractions off, detectron2 (``"pillow"``) and mmdetection (``"opencv"``) round
@@ -74,7 +74,7 @@ def resized_size(height: int, width: int, config: FasterRCNNConfig) -> tuple[int
 
 
 def draw_sizes(
-    images: Sequence[np.ndarray], config: FasterRCNNConfig, key: mx.array
+    images: Sequence[np.ndarray], config: DetectorConfig, key: mx.array
 ) -> list[tuple[int, int]] | None:
     """(height, width) of each image at a ``min_size`` drawn for it; ``None`` if there is but one.
 
@@ -92,7 +92,7 @@ def draw_sizes(
 
 def preprocess(
     images: Sequence[np.ndarray],
-    config: FasterRCNNConfig,
+    config: DetectorConfig,
     sizes: Sequence[tuple[int, int]] | None = None,
 ) -> Batch:
     """Resize, normalise and pad a batch, as torchvision's ``GeneralizedRCNNTransform``.

@@ -1,6 +1,11 @@
 """Models: the flow from images to detections."""
 
 from .builders import (
+    cascade_mask_rcnn_resnet_50_fpn,
+    cascade_mask_rcnn_resnet_101_fpn,
+    cascade_rcnn_resnet_50_fpn,
+    cascade_rcnn_resnet_101_fpn,
+    fast_rcnn_resnet_50_fpn,
     faster_rcnn_resnet_50_fpn,
     faster_rcnn_resnet_101_fpn,
     fasterrcnn_mobilenet_v3_large_320_fpn,
@@ -13,14 +18,28 @@ from .builders import (
     maskrcnn_resnet50_fpn,
     maskrcnn_resnet50_fpn_v2,
 )
+from .cascade_rcnn import CascadeMaskRCNN, CascadeRCNN
+from .fast_rcnn import FastRCNN
 from .faster_rcnn import FasterRCNN
+from .flow import Detector
 from .keypoint_rcnn import KeypointRCNN
 from .mask_rcnn import MaskRCNN
+from .proposal_network import ProposalNetwork
 
 __all__ = [
+    "CascadeMaskRCNN",
+    "CascadeRCNN",
+    "Detector",
+    "FastRCNN",
     "FasterRCNN",
     "KeypointRCNN",
     "MaskRCNN",
+    "ProposalNetwork",
+    "cascade_mask_rcnn_resnet_50_fpn",
+    "cascade_mask_rcnn_resnet_101_fpn",
+    "cascade_rcnn_resnet_50_fpn",
+    "cascade_rcnn_resnet_101_fpn",
+    "fast_rcnn_resnet_50_fpn",
     "faster_rcnn_resnet_50_fpn",
     "faster_rcnn_resnet_101_fpn",
     "fasterrcnn_mobilenet_v3_large_320_fpn",

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..config.backbone import MobileNetFPNConfig, ResNetFPNConfig
 from ..config.categories import COCO_KEYPOINTS, COCO_SKELETON
 from ..config.presets import MOBILENET, MOBILENET_320, V1, V2
+from .cascade_rcnn import CascadeMaskRCNN, CascadeRCNN
+from .fast_rcnn import FastRCNN
 from .faster_rcnn import FasterRCNN
+from .flow import Detector
 from .keypoint_rcnn import KeypointRCNN
 from .mask_rcnn import MaskRCNN
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..config.keywords import BuildSettings
 
-M = TypeVar("M", bound=FasterRCNN)
+M = TypeVar("M", bound=Detector)
 
 
 def _fpn(
@@ -83,6 +86,41 @@ def mask_rcnn_resnet_101_fpn(
 ) -> MaskRCNN:
     """As :func:`mask_rcnn_resnet_50_fpn` with ResNet-101."""
     return _resnet_fpn(MaskRCNN, 101, num_classes, backbone_num_classes, config)
+
+
+def fast_rcnn_resnet_50_fpn(
+    num_classes: int = 21, backbone_num_classes: int = 1000, **config: Unpack[BuildSettings]
+) -> FastRCNN:
+    """Fast R-CNN on a ResNet-50 and FPN; arguments as :func:`faster_rcnn_resnet_50_fpn`."""
+    return _resnet_fpn(FastRCNN, 50, num_classes, backbone_num_classes, config)
+
+
+def cascade_rcnn_resnet_50_fpn(
+    num_classes: int = 21, backbone_num_classes: int = 1000, **config: Unpack[BuildSettings]
+) -> CascadeRCNN:
+    """Cascade R-CNN, ResNet-50 and FPN; arguments as :func:`faster_rcnn_resnet_50_fpn`."""
+    return _resnet_fpn(CascadeRCNN, 50, num_classes, backbone_num_classes, config)
+
+
+def cascade_rcnn_resnet_101_fpn(
+    num_classes: int = 21, backbone_num_classes: int = 1000, **config: Unpack[BuildSettings]
+) -> CascadeRCNN:
+    """As :func:`cascade_rcnn_resnet_50_fpn` with ResNet-101."""
+    return _resnet_fpn(CascadeRCNN, 101, num_classes, backbone_num_classes, config)
+
+
+def cascade_mask_rcnn_resnet_50_fpn(
+    num_classes: int = 21, backbone_num_classes: int = 1000, **config: Unpack[BuildSettings]
+) -> CascadeMaskRCNN:
+    """Cascade Mask R-CNN; arguments as :func:`faster_rcnn_resnet_50_fpn`."""
+    return _resnet_fpn(CascadeMaskRCNN, 50, num_classes, backbone_num_classes, config)
+
+
+def cascade_mask_rcnn_resnet_101_fpn(
+    num_classes: int = 21, backbone_num_classes: int = 1000, **config: Unpack[BuildSettings]
+) -> CascadeMaskRCNN:
+    """As :func:`cascade_mask_rcnn_resnet_50_fpn` with ResNet-101."""
+    return _resnet_fpn(CascadeMaskRCNN, 101, num_classes, backbone_num_classes, config)
 
 
 def fasterrcnn_resnet50_fpn(

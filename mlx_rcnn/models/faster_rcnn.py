@@ -1,11 +1,22 @@
-"""Faster R-CNN: the two-stage flow as it is."""
+"""Faster R-CNN: the two-stage flow with proposals of its own."""
 
 from __future__ import annotations
 
-from .flow import TwoStageDetector
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ..config.detector import FasterRCNNConfig
+from ..heads.detections import detection_rule
+from ..rpn.network import RegionProposalNetwork
+from ..structures import Proposals
+from .flow import Begun, Losses, TwoStageDetector
+from .proposing import ProposalSteps
 
 
-class FasterRCNN(TwoStageDetector):
+class FasterRCNN(ProposalSteps, TwoStageDetector):
     """A two-stage detector (Ren et al., 2015): a backbone, proposals, and a box head over them.
 
     Args:
@@ -26,3 +37,107 @@ class FasterRCNN(TwoStageDetector):
         origin: what the way back to their library needs (``convert/origin.py``), or ``None``.
         dtype: the type it was asked to run in, or ``None``: see :meth:`to_predict`.
     """
+
+    config_class: type[FasterRCNNConfig] = FasterRCNNConfig
+    config: FasterRCNNConfig
+
+    def build(self) -> None:
+        """Add the proposal network and the heads."""
+        self.rpn = RegionProposalNetwork(self.config)
+        super().build()
+
+    def __call__(self, images: mx.array) -> tuple[mx.array, ...]:
+        """Raw outputs for a batch that is already network input.
+
+        Args:
+            images (N, H, W, 3): normalised and padded.
+
+        Returns:
+            ``cls_logits`` (N, R, C) and ``bbox_deltas`` (N, R, 4 * C or 4) of the R proposals of
+            each image, float32, and the outputs (N, R, ...) of each branch.
+        """
+        return self.raw_outputs(images)
+
+    def predict(
+        self,
+        images: Any,
+        *,
+        score_thresh: float | Sequence[float] | None = None,
+        nms_thresh: float | None = None,
+        top_k: int | None = None,
+    ) -> list[dict[str, np.ndarray]]:
+        """Detect objects.
+
+        The images given are one batch: they are padded to a common size and go through together.
+
+        Any number of threads may predict with one model at once, whatever mode it is in: it is not
+        touched. What may not run meanwhile is what changes it: a training step, loading weights,
+        a change of heads or of ``config``.
+
+        Args:
+            images: one or a list of paths, PIL images or (H, W, 3) arrays, uint8 or float in
+                [0, 1]; or one (N, H, W, 3) float batch in [0, 1].
+            score_thresh: least score, exclusive; one number, or one a class without the background.
+                Default: ``config.box_score_thresh``.
+            nms_thresh: IoU above which the worse box of a class goes. Default:
+                ``config.box_nms_thresh``.
+            top_k: most detections an image. Default: ``config.box_detections_per_img``.
+
+        Returns:
+            One dict an image: ``boxes`` (D, 4) float32 xyxy in pixels of the image given,
+            ``scores`` (D,) float32, ``labels`` (D,) int32 in 1..C-1, best first. Branches add to
+            it: see the models.
+
+        Raises:
+            ValueError, TypeError, FileNotFoundError: images or thresholds that cannot be used.
+            ValueError: weights or what is computed from them are not finite.
+        """
+        return self.find(images, detection_rule(self.config, score_thresh, nms_thresh, top_k))
+
+    def get_loss(
+        self,
+        images: Any,
+        targets: Sequence[Mapping[str, Any]],
+        *,
+        key: mx.array | None = None,
+        group: mx.distributed.Group | None = None,
+        size_divisible: int | None = None,
+    ) -> dict[str, mx.array]:
+        """Losses of a batch, to be differentiated with ``mlx.nn.value_and_grad``.
+
+        Every image is trained with the anchors and RoI scales that :meth:`predict` takes for it
+        alone, whatever its neighbours and the padding.
+
+        Args:
+            images: as :meth:`predict`.
+            targets: one dict an image: ``boxes`` (G, 4) xyxy pixels of the image given, ``labels``
+                (G,) in 1..C-1, optional ``iscrowd`` (G,), left out; G may be 0. A Mask R-CNN needs
+                ``masks`` (G, H, W), 0 or 1, too, and a Keypoint R-CNN ``keypoints`` (G, K, 3): x, y
+                and a visibility; those of 0 are not learned from.
+            key: of everything random (sampling, dropout, for each image the size drawn from
+                several ``min_size``). Default: drawn from MLX's state, of which every thread has
+                its own, new ones all the same: ``mx.random.seed`` counts in the thread it is
+                called in, so that in a worker it must be called there, or ``key`` be given.
+            group: of machines that share a batch: losses are normalised so that the average of
+                their gradients is that of the whole batch. Default: this machine alone.
+            size_divisible: padded sides are a multiple of it; a larger one makes fewer sizes.
+                Default: the config's, as torchvision.
+
+        Returns:
+            Scalars ``rpn_cls_loss``, ``rpn_reg_loss``, ``roi_cls_loss``, ``roi_reg_loss``, those of
+            the branches (``mask_loss``, ``keypoint_loss``), and their plain sum ``total_loss``,
+            normalised as in torchvision.
+
+        Raises:
+            ValueError, TypeError, FileNotFoundError: images or targets that cannot be used, naming
+                the image and the box.
+        """
+        return self.losses(images, targets, key, group, size_divisible)
+
+    def learn_proposals(
+        self, begun: Begun, key: mx.array, group: mx.distributed.Group | None
+    ) -> tuple[Losses, Proposals]:
+        """See :meth:`TwoStageDetector.learn_proposals`."""
+        batch, truth, features, strides = begun
+        losses, outputs = self.proposal_losses(features, strides, truth, key, group)
+        return losses, self.training_proposals(outputs, batch)

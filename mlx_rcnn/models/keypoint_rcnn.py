@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..config.detector import KeypointRCNNConfig
-from ..heads import KeypointBranch
+from ..heads import Branch, KeypointBranch
 from .faster_rcnn import FasterRCNN
 
 
@@ -29,9 +29,9 @@ class KeypointRCNN(FasterRCNN):
         keypoint_skeleton: pairs of keypoints to join, or ``None``.
     """
 
-    config_class = KeypointRCNNConfig
+    config_class: type[KeypointRCNNConfig] = KeypointRCNNConfig
     config: KeypointRCNNConfig
-    branches = (KeypointBranch(),)
+    branches: tuple[Branch, ...] = (KeypointBranch(),)
     needs_keypoints = True
 
     @property

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..config.detector import MaskRCNNConfig
-from ..heads import MaskBranch
+from ..heads import Branch, MaskBranch
 from ..heads.detections import detection_rule
 from .faster_rcnn import FasterRCNN
 
@@ -25,16 +26,16 @@ class MaskRCNN(FasterRCNN):
     outputs; :meth:`get_loss` adds ``mask_loss`` and needs ``masks`` in the targets.
     """
 
-    config_class = MaskRCNNConfig
+    config_class: type[MaskRCNNConfig] = MaskRCNNConfig
     config: MaskRCNNConfig
-    branches = (MaskBranch(),)
+    branches: tuple[Branch, ...] = (MaskBranch(),)
     needs_masks = True
 
     def predict(
         self,
         images: Any,
         *,
-        score_thresh: float | None = None,
+        score_thresh: float | Sequence[float] | None = None,
         nms_thresh: float | None = None,
         top_k: int | None = None,
         masks: str = "full",

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..config.detector import FasterRCNNConfig
+from ..config.network import DetectorConfig
 
 Size = tuple[int, int]  # (height, width)
 Scales = list[tuple[float, ...]]  # of the levels RoIs are pooled from; for each image, or for all
@@ -79,7 +79,7 @@ class MapSizes:
 
 
 def batch_strides(
-    config: FasterRCNNConfig, known: MapSizes, maps: Sequence[Size], padded: Size, height: int
+    config: DetectorConfig, known: MapSizes, maps: Sequence[Size], padded: Size, height: int
 ) -> Strides:
     """What prediction takes for a batch.
 
@@ -106,7 +106,7 @@ def batch_strides(
 
 
 def image_strides(
-    config: FasterRCNNConfig, known: MapSizes, sizes: np.ndarray, levels: int
+    config: DetectorConfig, known: MapSizes, sizes: np.ndarray, levels: int
 ) -> Strides:
     """What prediction would take for each image of a batch alone, whatever the batch's padding.
 
@@ -133,7 +133,7 @@ def image_strides(
 
 
 def _fixed(
-    config: FasterRCNNConfig, known: MapSizes, levels: int
+    config: DetectorConfig, known: MapSizes, levels: int
 ) -> tuple[tuple[float, float], ...] | None:
     """Strides that depend on no input; ``None`` under torchvision's rule, or if there are none."""
     stride = config.anchor_stride
@@ -147,7 +147,7 @@ def _fixed(
     return tuple((s, s) for s in each)
 
 
-def _padded(side: int, config: FasterRCNNConfig) -> int:
+def _padded(side: int, config: DetectorConfig) -> int:
     return -(-side // config.size_divisible) * config.size_divisible
 
 

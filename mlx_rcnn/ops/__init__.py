@@ -18,7 +18,8 @@ from .nms import batched_nms, nms, nms_mask
 from .resize import resize_opencv, resize_pillow, resize_torch
 from .rle import decode_rle, encode_rle
 from .roi_align import crop_masks, multiscale_roi_align, roi_align
-from .roi_pool import roi_pool
+from .roi_pool import multiscale_roi_pool, roi_pool
+from .soft_nms import soft_nms
 
 __all__ = [
     "batched_nms",
@@ -35,6 +36,7 @@ __all__ = [
     "heatmaps_to_keypoints",
     "keypoint_probabilities",
     "multiscale_roi_align",
+    "multiscale_roi_pool",
     "nms",
     "nms_mask",
     "paste_masks",
@@ -43,6 +45,7 @@ __all__ = [
     "resize_torch",
     "roi_align",
     "roi_pool",
+    "soft_nms",
     "xywh_to_xyxy",
     "xyxy_to_cxcywh",
     "xyxy_to_xywh",

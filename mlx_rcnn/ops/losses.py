@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import mlx.core as mx
 
+from .boxes import box_area, decode_boxes
+
 SMOOTH_L1_BETA = 1.0 / 9  # torchvision's, for RPN and box head
 
 
@@ -12,13 +14,64 @@ def smooth_l1(prediction: mx.array, target: mx.array, beta: float = SMOOTH_L1_BE
 
     Args:
         prediction, target: same shape.
-        beta: where the parabola ends. Default: ``1 / 9``.
+        beta: where the parabola ends; with 0 it is the distance alone (L1). Default: ``1 / 9``.
 
     Returns:
         Same shape.
     """
     distance = mx.abs(prediction - target)
+    if beta == 0:
+        return distance
     return mx.where(distance < beta, 0.5 * distance**2 / beta, distance - 0.5 * beta)
+
+
+def giou_loss(prediction: mx.array, target: mx.array, eps: float = 1e-7) -> mx.array:
+    """``1 - GIoU`` of boxes, row by row (Rezatofighi et al., 2019).
+
+    As ``torchvision.ops.generalized_box_iou_loss``.
+
+    Args:
+        prediction, target (R, 4): xyxy.
+        eps: added to both denominators. Default: ``1e-7``.
+
+    Returns:
+        (R,): in [0, 2].
+    """
+    low = mx.maximum(prediction[:, :2], target[:, :2])
+    high = mx.minimum(prediction[:, 2:], target[:, 2:])
+    shared = mx.prod(mx.maximum(high - low, 0), axis=1)
+    union = box_area(prediction) + box_area(target) - shared
+    around = mx.maximum(prediction[:, 2:], target[:, 2:])
+    around = mx.prod(around - mx.minimum(prediction[:, :2], target[:, :2]), axis=1)
+    return 1 - (shared / (union + eps) - (around - union) / (around + eps))
+
+
+def box_regression_error(
+    deltas: mx.array,
+    targets: mx.array,
+    boxes: mx.array,
+    kind: str = "smooth_l1",
+    beta: float = SMOOTH_L1_BETA,
+    weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0),
+) -> mx.array:
+    """How far regressed boxes are from where they should be.
+
+    Args:
+        deltas, targets (R, 4): as predicted and as wanted, see :func:`~mlx_rcnn.ops.encode_boxes`.
+        boxes (R, 4): what they move, xyxy; for ``"giou"`` alone.
+        kind: ``"smooth_l1"`` or ``"l1"``, of the deltas and summed over the four, or ``"giou"``, of
+            the boxes. Default: ``"smooth_l1"``.
+        beta: of ``"smooth_l1"``. Default: ``1 / 9``.
+        weights: factors of the deltas. Default: 1.
+
+    Returns:
+        (R,).
+    """
+    if kind == "giou":
+        return giou_loss(
+            decode_boxes(deltas, boxes, weights), decode_boxes(targets, boxes, weights)
+        )
+    return mx.sum(smooth_l1(deltas, targets, 0.0 if kind == "l1" else beta), axis=1)
 
 
 def binary_cross_entropy(logits: mx.array, target: mx.array) -> mx.array:

@@ -30,12 +30,36 @@ def roi_pool(
     Raises:
         ValueError: shapes or sizes that do not fit.
     """
-    bins, boxes = check_rois([features], boxes, output_size, [spatial_scale])
+    return multiscale_roi_pool([features], boxes, output_size, [spatial_scale])
+
+
+def multiscale_roi_pool(
+    features: Sequence[mx.array],
+    boxes: mx.array,
+    output_size: int | tuple[int, int],
+    spatial_scales: Sequence[float],
+) -> mx.array:
+    """RoIPool from the pyramid level that fits each RoI, chosen as RoIAlign's is.
+
+    Args:
+        features: maps (N, h, w, C), finest first.
+        boxes (R, 5): as in :func:`roi_pool`.
+        output_size: as in :func:`roi_pool`.
+        spatial_scales: map pixels per input pixel, one a level, powers of two.
+
+    Returns:
+        (R, ph, pw, C): as :func:`roi_pool`.
+
+    Raises:
+        ValueError: shapes or sizes that do not fit.
+    """
+    bins, boxes = check_rois(features, boxes, output_size, spatial_scales)
+    dtype = features[0].dtype
     if boxes.shape[0] == 0:
-        return mx.zeros((0, *bins, features.shape[-1]), dtype=features.dtype)
+        return mx.zeros((0, *bins, features[0].shape[-1]), dtype=dtype)
     # In float32, so that the gradient of a pixel under many RoIs is summed so.
-    wide = features.astype(mx.float32)
-    pixels, base, limit, scale = flatten_levels([wide], boxes, [spatial_scale])
+    wide = [feature.astype(mx.float32) for feature in features]
+    pixels, base, limit, scale = flatten_levels(wide, boxes, spatial_scales)
     corners = boxes[:, 1:] * scale[:, None]
     corners = mx.sign(corners) * mx.floor(mx.abs(corners) + 0.5)  # C's round, half away from 0
     start, extent = corners[:, :2], mx.maximum(corners[:, 2:] - corners[:, :2] + 1, 1.0)
@@ -52,7 +76,7 @@ def roi_pool(
         np.array(longest),
         lambda rows, most: _maximum(pixels, base[rows], limit[rows], spans, rows, bins, most),
     )
-    return pooled.astype(features.dtype)
+    return pooled.astype(dtype)
 
 
 def _maximum(

@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..config.detector import FasterRCNNConfig
+from ..config.proposals import ProposingConfig
 
 SINGLE_MAP_SIZES = (128, 256, 512)  # Faster R-CNN, section 3.1.1
 FINEST_LEVEL_SIZE = 32  # FPN, section 4.1: 32 on P2, doubling
@@ -116,7 +116,7 @@ class AnchorGenerator:
         return anchors
 
 
-def anchor_generator(config: FasterRCNNConfig) -> AnchorGenerator:
+def anchor_generator(config: ProposingConfig) -> AnchorGenerator:
     """The anchors of a config as it is now."""
     return AnchorGenerator(
         config.anchor_sizes,

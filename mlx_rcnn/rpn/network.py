@@ -7,10 +7,10 @@ from typing import NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config.detector import FasterRCNNConfig
+from ..config.proposals import ProposingConfig
 from ..layers import Conv2d, conv_relu
 from ..ops import clip_boxes, decode_boxes, encode_boxes, nms_mask
-from ..ops.losses import binary_cross_entropy, normaliser, smooth_l1
+from ..ops.losses import binary_cross_entropy, box_regression_error, normaliser
 from ..ops.matching import BELOW, match, sample
 from ..ops.nms import sort_scores, top_scores
 from ..structures import Proposals, Targets
@@ -91,7 +91,7 @@ class ProposalRule(NamedTuple):
     clamp_both: bool = False
 
 
-def proposal_rule(config: FasterRCNNConfig, training: bool = False) -> ProposalRule:
+def proposal_rule(config: ProposingConfig, training: bool = False) -> ProposalRule:
     """The rule of a config as it is now, for prediction or for training."""
     most = (
         (config.rpn_pre_nms_top_n_train, config.rpn_post_nms_top_n_train)
@@ -112,11 +112,11 @@ class RegionProposalNetwork(nn.Module):
     """The network's layers; anchors and rules are made from the config where they are used.
 
     Args:
-        config (FasterRCNNConfig): fields ``feat_channels``, ``anchor_sizes``, ``aspect_ratios`` and
+        config (ProposingConfig): fields ``feat_channels``, ``anchor_sizes``, ``aspect_ratios`` and
             ``rpn_conv_depth``.
     """
 
-    def __init__(self, config: FasterRCNNConfig):
+    def __init__(self, config: ProposingConfig):
         super().__init__()
         per_cell = anchor_generator(config).per_cell
         self.head = RPNHead(config.feat_channels, per_cell, config.rpn_conv_depth)
@@ -197,7 +197,7 @@ def select_proposals(
 def rpn_losses(
     outputs: RPNOutputs,
     targets: Targets,
-    config: FasterRCNNConfig,
+    config: ProposingConfig,
     key: mx.array,
     group: mx.distributed.Group | None = None,
 ) -> tuple[mx.array, mx.array]:
@@ -209,13 +209,13 @@ def rpn_losses(
     Args:
         outputs: of :class:`RegionProposalNetwork`.
         targets: in pixels of the network input.
-        config: the fields ``rpn_*_iou_thresh``, ``rpn_batch_size_per_image`` and
-            ``rpn_positive_fraction``.
+        config: the fields ``rpn_*_iou_thresh``, ``rpn_batch_size_per_image``,
+            ``rpn_positive_fraction``, ``rpn_reg_loss`` and ``rpn_smooth_l1_beta``.
         key: of the sampling.
         group: of the machines that share a batch. Default: none.
 
     Returns:
-        Two scalars: binary cross-entropy, and smooth L1 over the positives.
+        Two scalars: binary cross-entropy, and the regression's error over the positives.
     """
     logits, deltas = mx.concatenate(outputs.logits, axis=1), mx.concatenate(outputs.deltas, axis=1)
     every = mx.concatenate(outputs.anchors, axis=-2)
@@ -243,8 +243,14 @@ def rpn_losses(
         # Rows that are not positive aim at their own anchor: finite, and then left out.
         target = targets.boxes[i][mx.maximum(matched[chosen.rows], 0)]
         regression_targets = encode_boxes(mx.where(positive, target, anchor), anchor)
-        error = smooth_l1(deltas[i][chosen.rows], regression_targets)
-        regression = regression + mx.sum(mx.where(positive, error, 0.0))
+        error = box_regression_error(
+            deltas[i][chosen.rows],
+            regression_targets,
+            anchor,
+            config.rpn_reg_loss,
+            config.rpn_smooth_l1_beta,
+        )
+        regression = regression + mx.sum(mx.where(chosen.positive, error, 0.0))
         count = count + mx.sum(chosen.valid)
     count = normaliser(count, group)
     return classification / count, regression / count

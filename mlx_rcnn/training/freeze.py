@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..backbones import MobileNetV3, ResNet
-from ..models import FasterRCNN
+from ..models import Detector
 
 
-def set_trainable(model: FasterRCNN, trainable_backbone_layers: int = 3) -> None:
+def set_trainable(model: Detector, trainable_backbone_layers: int = 3) -> None:
     """Choose how much of the backbone learns, as torchvision's ``trainable_backbone_layers``.
 
     Everything outside ``backbone.net`` learns, a ``layer4`` over RoIs (C4 models) too. The
@@ -39,7 +39,7 @@ def set_trainable(model: FasterRCNN, trainable_backbone_layers: int = 3) -> None
             module.unfreeze()
 
 
-def stages(model: FasterRCNN) -> list[list[Any]]:
+def stages(model: Detector) -> list[list[Any]]:
     """The modules of each stage of the backbone, the stem first.
 
     Args:

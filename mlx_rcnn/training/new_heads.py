@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from ..config.boxes import FastRCNNConfig
 from ..heads import FastRCNNPredictor, KeypointRCNNPredictor, MaskRCNNPredictor
-from ..models import FasterRCNN, KeypointRCNN, MaskRCNN
+from ..heads.box import predictors_of
+from ..models import Detector, KeypointRCNN
 
 
 class DataKeypoints(NamedTuple):
@@ -46,7 +48,7 @@ def keypoints_of(dataset: Any) -> DataKeypoints | None:
 
 
 def check_keypoints(
-    model: FasterRCNN, found: DataKeypoints | None, val_set: Any, mirrored: bool
+    model: Detector, found: DataKeypoints | None, val_set: Any, mirrored: bool
 ) -> None:
     """Check that a model can learn the keypoints of its data, and change nothing.
 
@@ -80,7 +82,7 @@ def check_keypoints(
         )
 
 
-def set_keypoints(model: FasterRCNN, keypoints: DataKeypoints | None) -> bool:
+def set_keypoints(model: Detector, keypoints: DataKeypoints | None) -> bool:
     """Give a model the keypoints of a data set, with a new predictor unless it has them already.
 
     Args:
@@ -118,7 +120,7 @@ def _listed(keypoints: DataKeypoints) -> str:
     return ", ".join(keypoints.names) if keypoints.names else f"{keypoints.number} without names"
 
 
-def set_classes(model: FasterRCNN, class_names: Sequence[str]) -> bool:
+def set_classes(model: Detector, class_names: Sequence[str]) -> bool:
     """Give a model the classes of a data set, with new predictors unless it has them already.
 
     Args:
@@ -129,22 +131,33 @@ def set_classes(model: FasterRCNN, class_names: Sequence[str]) -> bool:
         Whether the predictors are new.
     """
     names = tuple(class_names)
-    if model.class_names == names:
-        return False
-    heads, config, count = model.roi_heads, model.config, len(names)
-    old = heads.box_predictor.cls_score
-    dtype = old.weight.dtype
-    if old.weight.shape[0] != count or model.class_names is not None or model.source:
-        heads.box_predictor = FastRCNNPredictor(
-            old.weight.shape[1], count, config.class_agnostic_bbox
-        )
-        heads.box_predictor.set_dtype(dtype)
-        if isinstance(model, MaskRCNN):
-            conv = heads.mask_predictor.conv5_mask
-            heads.mask_predictor = MaskRCNNPredictor(conv.in_channels, conv.out_channels, count)
-            heads.mask_predictor.set_dtype(dtype)
-        new = True
-    else:  # never trained, and of the right size: it has only lacked the names
-        new = False
+    config, count = model.config, len(names)
+    if model.class_names == names or not isinstance(config, FastRCNNConfig):
+        return False  # a proposal network finds objects of any class
+    heads = model.roi_heads
+    old = predictors_of(heads)
+    new = model.num_classes != count or model.class_names is not None or bool(model.source)
+    if new:  # else never trained, and of the right size: it has only lacked the names
+        agnostic = config.class_agnostic_bbox
+        made = [_box_like(p.cls_score, count, agnostic) for p in old]
+        heads.box_predictor = made if isinstance(heads.box_predictor, list) else made[0]
+        if model.needs_masks:
+            masks = heads.mask_predictor
+            several = masks if isinstance(masks, list) else [masks]
+            fresh = [_mask_like(predictor, count) for predictor in several]
+            heads.mask_predictor = fresh if isinstance(masks, list) else fresh[0]
     model.config = replace(config, num_classes=count, class_names=names)
     return new
+
+
+def _box_like(layer: Any, count: int, agnostic: bool) -> FastRCNNPredictor:
+    made = FastRCNNPredictor(layer.weight.shape[1], count, agnostic)
+    made.set_dtype(layer.weight.dtype)
+    return made
+
+
+def _mask_like(predictor: Any, count: int) -> MaskRCNNPredictor:
+    conv = predictor.conv5_mask
+    made = MaskRCNNPredictor(conv.in_channels, conv.out_channels, count)
+    made.set_dtype(conv.weight.dtype)
+    return made

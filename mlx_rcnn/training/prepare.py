@@ -8,7 +8,7 @@ from dataclasses import replace
 import mlx.core as mx
 
 from .. import moved
-from ..models import FasterRCNN
+from ..models import Detector
 from .config import TrainConfig
 from .freeze import set_trainable, stages
 from .new_heads import DataKeypoints, set_classes, set_keypoints
@@ -17,7 +17,7 @@ TRAINED_STAGES = 3  # of a model with weights, as torchvision
 
 
 def prepare_model(
-    model: FasterRCNN,
+    model: Detector,
     class_names: Sequence[str],
     config: TrainConfig,
     keypoints: DataKeypoints | None = None,

@@ -279,6 +279,14 @@ def test_defaults_are_torchvisions():
         "rpn_conv_depth": 1,
         "box_head_convs": 0,
         "box_head_norm": None,
+        "roi_pooling": "align",
+        "rpn_reg_loss": "smooth_l1",
+        "rpn_smooth_l1_beta": 1 / 9,
+        "box_reg_loss": "smooth_l1",
+        "box_smooth_l1_beta": 1 / 9,
+        "box_nms_kind": "hard",
+        "box_nms_sigma": 0.5,
+        "box_nms_agnostic": False,
     }
     given = {"backbone", "feat_channels", "num_classes"}
     assert set(expected) | given == {f.name for f in fields(config)}

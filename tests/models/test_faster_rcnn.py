@@ -17,7 +17,7 @@ from mlx_rcnn import FasterRCNN, ResNetFPNConfig
 from mlx_rcnn.checkpoints.weights import cast_weights
 from mlx_rcnn.heads.rois import batch_rows
 from mlx_rcnn.layers import inference
-from mlx_rcnn.models import steps
+from mlx_rcnn.models import boxing, proposing
 from small import OPTIONS, PHOTOS, check, near, photo, same
 from suppression import MODULE as nms  # noqa: N811
 
@@ -128,11 +128,11 @@ def test_every_candidate_counts(
     """All 100 x 4 pairs pass a threshold of 0; with room for 5 they come in several attempts."""
     expected = model.predict(photo(), score_thresh=0.0, top_k=top_k)[0]
     assert len(expected["scores"]) > 50
-    monkeypatch.setattr(steps, "CANDIDATES", 10**6)
+    monkeypatch.setattr(boxing, "CANDIDATES", 10**6)
     same(model.predict(photo(), score_thresh=0.0, top_k=top_k)[0], expected)
     few = {"score_thresh": 0.0, "top_k": 2, "nms_thresh": 0.0}
     expected = model.predict(photo(), **few)[0]
-    monkeypatch.setattr(steps, "CANDIDATES", 1)
+    monkeypatch.setattr(boxing, "CANDIDATES", 1)
     same(model.predict(photo(), **few)[0], expected)
 
 
@@ -157,7 +157,7 @@ def test_suppression_that_does_not_settle_is_done_again_alone(
 
     found, raw, losses = everything()
     pooled, attempts = [], []
-    select, align = steps.select_proposals, steps.multiscale_roi_align
+    select, align = proposing.select_proposals, boxing.multiscale_roi_align
     monkeypatch.setattr(nms, "CPU_BLOCK", getattr(nms, block))
     monkeypatch.setattr(nms, "CPU_ROUNDS", 1)
 
@@ -170,8 +170,8 @@ def test_suppression_that_does_not_settle_is_done_again_alone(
             pooled.append(1)
         return align(maps, rois, size, *args)
 
-    monkeypatch.setattr(steps, "select_proposals", counted)
-    monkeypatch.setattr(steps, "multiscale_roi_align", align_counted)
+    monkeypatch.setattr(proposing, "select_proposals", counted)
+    monkeypatch.setattr(boxing, "multiscale_roi_align", align_counted)
     again, raw_again, losses_again = everything()
     for a, b in zip(again, found, strict=True):
         same(a, b)
@@ -185,7 +185,7 @@ def test_attempts_grow_until_they_settle(
 ) -> None:
     """However many rounds a chain of boxes needs, and however few anchors are kept of a level."""
     model, rounds = fresh_model("faster_rcnn", rpn_pre_nms_top_n_test=5), []
-    select = steps.select_detections
+    select = boxing.select_detections
 
     def unsettled(*args: Any, **options: Any) -> Any:
         rounds.append(args[-1])
@@ -193,7 +193,7 @@ def test_attempts_grow_until_they_settle(
         found = select(*args, **options)
         return found._replace(exact=mx.array(args[-1] >= 1000))
 
-    monkeypatch.setattr(steps, "select_detections", unsettled)
+    monkeypatch.setattr(boxing, "select_detections", unsettled)
     model.predict(photo())
     assert rounds == sorted(set(rounds)) and rounds[-1] >= 1000
 

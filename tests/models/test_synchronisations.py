@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlx_rcnn import FasterRCNN
-from mlx_rcnn.models import steps
+from mlx_rcnn.models import boxing
 from small import photo
 
 READS = (
@@ -149,7 +149,7 @@ def test_a_hidden_read_fails_the_test_above(
     small_model: Callable[[str], FasterRCNN], counter: Counter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Control: a stage that looks at its values, as a per-image loop would, is caught."""
-    model, batch_rows = small_model("faster_rcnn"), steps.batch_rows
+    model, batch_rows = small_model("faster_rcnn"), boxing.batch_rows
 
     def peeking(boxes: mx.array) -> mx.array:
         for image in boxes:
@@ -157,6 +157,6 @@ def test_a_hidden_read_fails_the_test_above(
             image.max().item()
         return batch_rows(boxes)
 
-    monkeypatch.setattr(steps, "batch_rows", peeking)
+    monkeypatch.setattr(boxing, "batch_rows", peeking)
     model.predict([photo(), photo("stop.jpg")])
     assert len(counter.waits) >= 5, counter.waits
