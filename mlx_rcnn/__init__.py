@@ -6,7 +6,13 @@ from . import moved, ops
 from .checkpoints.backbone_weights import load_backbone
 from .checkpoints.load import load
 from .checkpoints.save import save
-from .config.backbone import MobileNetFPNConfig, ResNetConfig, ResNetFPNConfig
+from .config.backbone import (
+    AlexNetConfig,
+    MobileNetFPNConfig,
+    ResNetConfig,
+    ResNetFPNConfig,
+    VGGConfig,
+)
 from .config.detector import FasterRCNNConfig, KeypointRCNNConfig, MaskRCNNConfig
 from .heads import FastRCNNPredictor, KeypointRCNNPredictor, MaskRCNNPredictor
 from .inputs.images import load_image
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlexNetConfig",
     "FastRCNNPredictor",
     "FasterRCNN",
     "FasterRCNNConfig",
@@ -47,6 +54,7 @@ __all__ = [
     "MobileNetFPNConfig",
     "ResNetConfig",
     "ResNetFPNConfig",
+    "VGGConfig",
     "draw_detections",
     "faster_rcnn_resnet_50_fpn",
     "faster_rcnn_resnet_101_fpn",
