@@ -239,7 +239,7 @@ def test_plain_networks_are_named(folder: Path) -> None:
         (detector(), alexnet, "is an AlexNet with the keys .*, and the model's backbone a ResNet"),
         (plain(narrow), resnet, "is a ResNet-18 with .*, and the model's backbone a VGG"),
         (plain(narrow), alexnet, "is an AlexNet with .*, and the model's backbone a VGG"),
-        (plain(AlexNetConfig(width=8)), vgg, "is a VGG-16 with .*, and the model's backbone an AlexNet"),
+        (plain(AlexNetConfig(width=8)), vgg, "VGG-16 .*, and the model's backbone an AlexNet"),
         (plain(VGGConfig(11, width=8)), vgg, "backbone a VGG-11: build it with depth=16$"),
         (plain(narrow), bn, "has batch norms, and the model's backbone none: .*norm='batch' or"),
         (plain(VGGConfig(norm="batch", width=8)), vgg, "has no batch norms, .*with norm=None$"),
