@@ -67,6 +67,20 @@ def _flat_back(value: mx.array, pool: Pool) -> mx.array:
     return split.transpose(0, 3, 1, 2).reshape(value.shape)
 
 
+def _flat_kernel(value: mx.array, pool: Pool) -> mx.array:
+    """A bias stays as it is."""
+    if value.ndim == 4 and value.shape[2:] != pool:
+        raise ValueError(f"has shape {value.shape}: expected (units, C, {pool[0]}, {pool[1]})")
+    return value.transpose(0, 2, 3, 1).flatten(1) if value.ndim == 4 else value
+
+
+def _flat_kernel_back(value: mx.array, pool: Pool) -> mx.array:
+    if value.ndim != 2:
+        return value
+    split = _columns(value, pool).reshape(value.shape[0], *pool, -1)  # (units, ph, pw, C)
+    return mx.contiguous(split.transpose(0, 3, 1, 2))
+
+
 def _rows(value: mx.array, least: int, multiple: int = 1) -> mx.array:
     rows = value.shape[0] if value.ndim else 0
     if rows < least or rows % multiple:
@@ -135,6 +149,8 @@ LAYOUTS: dict[str, Layout] = {
     "deconv": Layout(_axes(1, 2, 3, 0), _axes(3, 0, 1, 2)),
     # (units, C * ph * pw) -> (units, ph * pw * C), the first linear after RoI pooling
     "flat": Layout(_flat, _flat_back),
+    # (units, C, ph, pw) -> (units, ph * pw * C), the same as a convolution of one place
+    "flat_kernel": Layout(_flat_kernel, _flat_kernel_back),
     # (O, I, 1, 1) -> (O, I), a 1x1 convolution of one pixel
     "linear": Layout(_one_pixel, _one_pixel_back),
     # a classifier, weight or bias: (K + 1, ...) with the background last -> first

@@ -6,7 +6,13 @@ from . import moved, ops
 from .checkpoints.backbone_weights import load_backbone
 from .checkpoints.load import load
 from .checkpoints.save import save
-from .config.backbone import MobileNetFPNConfig, ResNetConfig, ResNetFPNConfig
+from .config.backbone import (
+    AlexNetConfig,
+    MobileNetFPNConfig,
+    ResNetConfig,
+    ResNetFPNConfig,
+    VGGConfig,
+)
 from .config.detector import (
     CascadeMaskRCNNConfig,
     CascadeRCNNConfig,
@@ -52,6 +58,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlexNetConfig",
     "CascadeMaskRCNN",
     "CascadeMaskRCNNConfig",
     "CascadeRCNN",
@@ -72,6 +79,7 @@ __all__ = [
     "ProposalNetworkConfig",
     "ResNetConfig",
     "ResNetFPNConfig",
+    "VGGConfig",
     "cascade_mask_rcnn_resnet_50_fpn",
     "cascade_mask_rcnn_resnet_101_fpn",
     "cascade_rcnn_resnet_50_fpn",

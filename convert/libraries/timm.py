@@ -1,7 +1,8 @@
 """timm's classifiers: their keys.
 
 Its ResNets have torchvision's keys. Its MobileNetV3 counts blocks by stage and names the layers of
-a block by what they do.
+a block by what they do. The first two linear layers of its VGG are convolutions of one place, which
+it slides over images larger than 224 pixels, where torchvision averages the map first.
 """
 
 from __future__ import annotations
@@ -14,12 +15,24 @@ from mlx_rcnn.backbones.mobilenet import LARGE, SMALL
 
 from ..rename import Rule
 
+VGG_RULES = (
+    Rule(r".*\.num_batches_tracked", None),
+    Rule(r"(features\.\d+\..*)", r"\1", "conv"),
+    Rule(r"pre_logits\.fc1\.(weight|bias)", r"classifier.0.\1", "flat_kernel"),
+    Rule(r"pre_logits\.fc2\.(weight|bias)", r"classifier.3.\1", "linear"),
+    Rule(r"head\.fc\.(weight|bias)", r"classifier.6.\1"),
+)
 _STAGES = {"large": (1, 2, 3, 4, 2, 3), "small": (1, 2, 3, 2, 3)}  # blocks of each
 
 
 def is_mobilenet(state: Mapping[str, mx.array]) -> bool:
     """Whether the keys are those of timm's MobileNetV3."""
     return "conv_stem.weight" in state and any(key.startswith("conv_head.") for key in state)
+
+
+def is_vgg(state: Mapping[str, mx.array]) -> bool:
+    """Whether the keys are those of timm's VGG, with its linear layers."""
+    return "features.0.weight" in state and "pre_logits.fc1.weight" in state
 
 
 def mobilenet_rules(state: Mapping[str, mx.array]) -> tuple[Rule, ...]:

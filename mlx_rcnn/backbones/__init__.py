@@ -6,15 +6,26 @@ from typing import Any
 
 import mlx.nn as nn
 
-from ..config.backbone import MobileNetFPNConfig, ResNetConfig, ResNetFPNConfig
+from ..config.backbone import (
+    AlexNetConfig,
+    MobileNetFPNConfig,
+    ResNetConfig,
+    ResNetFPNConfig,
+    VGGConfig,
+)
+from .alexnet import AlexNet, AlexNetMap
 from .fpn import FeaturePyramidNetwork, MobileNetFPN, ResNetFPN
 from .mobilenet import MobileNetV3
+from .plain import PlainNet
 from .resnet import ResNet, ResNetMap, block_options, residual_stage
+from .vgg import VGG, VGGMap
 
 BACKBONES: dict[str, tuple[type[Any], type[Any]]] = {
     "resnet_fpn": (ResNetFPNConfig, ResNetFPN),
     "mobilenet_fpn": (MobileNetFPNConfig, MobileNetFPN),
     "resnet": (ResNetConfig, ResNetMap),
+    "vgg": (VGGConfig, VGGMap),
+    "alexnet": (AlexNetConfig, AlexNetMap),
 }
 """By the ``type`` that config.json gives: the config, and the module built from it, which keeps it
 as ``config``."""
@@ -47,12 +58,17 @@ def backbone_type(module: nn.Module) -> str | None:
 
 __all__ = [
     "BACKBONES",
+    "VGG",
+    "AlexNet",
+    "AlexNetMap",
     "FeaturePyramidNetwork",
     "MobileNetFPN",
     "MobileNetV3",
+    "PlainNet",
     "ResNet",
     "ResNetFPN",
     "ResNetMap",
+    "VGGMap",
     "backbone_type",
     "block_options",
     "make_backbone",

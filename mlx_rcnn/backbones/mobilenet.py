@@ -6,7 +6,7 @@ Parameter names are torchvision's, with ``blocks`` for its ``features``
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -146,7 +146,11 @@ class MobileNetV3(nn.Module):
         stage_starts: the index into ``blocks`` of each of the six stages' first block: the stem,
             every block that strides, and the last 1x1.
         stage_channels: what those give.
+        classifier_size (int): side in pixels of the images that classifiers were trained on.
+        unit_channels (int): of ``units``.
     """
+
+    classifier_size = 224
 
     def __init__(
         self,
@@ -182,8 +186,9 @@ class MobileNetV3(nn.Module):
         self.blocks.append([Conv2d(inputs, last, 1, bias=False), self.norm(last)])
         self.stage_starts = (*strided, len(rows) + 1)
         self.stage_channels = tuple([*channels, last][i] for i in self.stage_starts)
+        self.unit_channels = last
         if num_classes:
-            hidden = divisible(HIDDEN[variant] // divider * width)
+            self.unit_channels = hidden = divisible(HIDDEN[variant] // divider * width)
             self.classifier = [
                 Linear(last, hidden, std=0.01),
                 nn.Hardswish(),
@@ -208,13 +213,36 @@ class MobileNetV3(nn.Module):
                 maps.append(x)
         return [*maps, _conv_swish(x, self.blocks[-1])]
 
+    def pooled(self, x: mx.array) -> mx.array:
+        """The last map, before it is averaged.
+
+        Args:
+            x (N, H, W, 3): network input.
+
+        Returns:
+            (N, H/32, W/32, c), sizes rounded up.
+        """
+        return self.features(x)[-1]
+
+    def units(self, pooled: mx.array) -> mx.array:
+        """What the classifier's last layer sees.
+
+        Args:
+            pooled (N, h, w, c): of :meth:`pooled`.
+
+        Returns:
+            (N, unit_channels): the classifier's hidden units, or without one the averages.
+        """
+        x = mx.mean(pooled, axis=(1, 2))
+        for layer in self.classifier[:-1] if "classifier" in self else []:
+            x = layer(x)
+        return x
+
     def __call__(self, x: mx.array) -> mx.array:
         """Class logits (N, num_classes), or the pooled features (N, c) without a classifier.
 
         Args:
             x (N, H, W, 3): network input.
         """
-        x = mx.mean(self.features(x)[-1], axis=(1, 2))
-        for layer in self.classifier if "classifier" in self else []:
-            x = layer(x)
-        return x
+        x = self.units(self.pooled(x))
+        return cast(mx.array, self.classifier[-1](x)) if "classifier" in self else x

@@ -159,7 +159,14 @@ class ResNet(nn.Module):
 
     Raises:
         ValueError: a depth that does not exist.
+
+    Attributes:
+        classifier_size (int): side in pixels of the images that classifiers were trained on.
+        stage_channels: of the stages' maps.
+        unit_channels (int): of ``units``.
     """
+
+    classifier_size = 224
 
     def __init__(
         self,
@@ -186,6 +193,7 @@ class ResNet(nn.Module):
             self[f"layer{stage}"] = residual_stage(depth, stage, width, options, dilation)
         expansion = 4 if depth >= 50 else 1
         self.stage_channels = tuple(width * 2**s * expansion for s in range(last_stage))
+        self.unit_channels = self.stage_channels[-1]
         if num_classes:
             self.fc = Linear(self.stage_channels[-1], num_classes)
 
@@ -206,14 +214,36 @@ class ResNet(nn.Module):
             maps.append(x)
         return maps
 
+    def pooled(self, x: mx.array) -> mx.array:
+        """The last stage's map, before it is averaged.
+
+        Args:
+            x (N, H, W, 3): network input.
+
+        Returns:
+            (N, h, w, c), of four stages (N, H/32, W/32, c), sizes rounded up.
+        """
+        return self.features(x)[-1]
+
+    def units(self, pooled: mx.array) -> mx.array:
+        """What the classifier's last layer sees.
+
+        Args:
+            pooled (N, h, w, c): of :meth:`pooled`.
+
+        Returns:
+            (N, unit_channels).
+        """
+        return mx.mean(pooled, axis=(1, 2))
+
     def __call__(self, x: mx.array) -> mx.array:
         """Class logits (N, num_classes), or the pooled features (N, c) without a classifier.
 
         Args:
             x (N, H, W, 3): network input.
         """
-        pooled = mx.mean(self.features(x)[-1], axis=(1, 2))
-        return self.fc(pooled) if "fc" in self else pooled
+        units = self.units(self.pooled(x))
+        return self.fc(units) if "fc" in self else units
 
 
 class ResNetMap(nn.Module):

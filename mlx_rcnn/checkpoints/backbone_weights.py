@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..backbones import MobileNetV3, ResNet
+from ..backbones import VGG, AlexNet, MobileNetV3, ResNet
 from ..layers import BatchNorm, GroupNorm
 from .downloads import fetch
 from .published import PUBLISHED_BACKBONES
 from .weights import assign, flat_parameters
 
+Network = ResNet | MobileNetV3 | VGG | AlexNet
+NETWORKS = (ResNet, MobileNetV3, VGG, AlexNet)
 TOP = ("fc.", "classifier.")  # the layers that detection does not use
 FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -29,16 +31,18 @@ def load_backbone(
 ) -> str:
     """Load classification weights into ``model.backbone.net``, all of them or none.
 
-    ResNet-18 to 152, ResNeXt and MobileNetV3 with the keys of torchvision, timm or transformers.
-    The norms of the backbone take the epsilon the weights were made with (1e-3 for torchvision's
-    MobileNetV3, 1e-5 otherwise), so that ``backbone.net(images)`` gives the classifier's logits.
+    ResNet-18 to 152, ResNeXt, MobileNetV3, VGG-11 to 19 and AlexNet with the keys of torchvision,
+    timm or transformers. The norms of the backbone take the epsilon the weights were made with
+    (1e-3 for torchvision's MobileNetV3, 1e-5 otherwise), so that ``backbone.net(images)`` gives the
+    classifier's logits.
 
     >>> model = faster_rcnn_resnet_50_fpn(num_classes=5, backbone_num_classes=0)
     >>> load_backbone(model, "resnet50-0676ba61.pth")
     'ResNet-50 with the keys of torchvision or timm, 1000 classes'
 
     Args:
-        model: a detector, its backbone, or a bare ``ResNet`` or ``MobileNetV3``; changed in place.
+        model: a detector, its backbone, or a bare ``ResNet``, ``MobileNetV3``, ``VGG`` or
+            ``AlexNet``; changed in place.
         source: a file (``.pth``, ``.bin``, ``.safetensors``); a directory with
             ``model.safetensors`` or ``pytorch_model.bin``, as the Hugging Face Hub has them; or a
             name such as ``"resnet50"`` (``mlx_rcnn.checkpoints.published.PUBLISHED_BACKBONES``),
@@ -51,9 +55,9 @@ def load_backbone(
 
     Raises:
         FileNotFoundError: nothing of that name.
-        TypeError: the model has no ResNet or MobileNetV3.
-        ValueError: weights of another network, incomplete ones, or ones for another number of
-            classes; offenders are listed.
+        TypeError: the model has no network of those.
+        ValueError: weights of another network, of another depth or with other norms, incomplete
+            ones, or ones for another number of classes; offenders are listed.
     """
     body, net = _find(model)
     path = _find_file(source)
@@ -66,31 +70,55 @@ def load_backbone(
         prefix = "" if str(error).startswith(str(path)) else f"{path}: "
         raise ValueError(f"{prefix}{error}") from error
     note = f"{found.network} with the keys of {found.library}"
-    ours = "MobileNetV3" if isinstance(net, MobileNetV3) else "ResNet"
-    if found.network.startswith("MobileNetV3") != isinstance(net, MobileNetV3):
-        raise ValueError(f"{path} is a {note}, and the model's backbone a {ours}")
+    _check_network(found, net, path, note)
     expected = flat_parameters(net)
     weights = {**found.weights, **_top(found, expected, classifier, f"{path} ({note})")}
     weights = {k: v for k, v in weights.items() if k in expected or not k.startswith(TOP)}
-    if any(isinstance(m, GroupNorm) for m in net.modules()) and "bn1.running_var" in weights:
-        raise ValueError(
-            f"{path} ({note}) has batch norms, and the model's backbone group norms: build it "
-            "with norm='batch' or norm='frozen'"
-        )
     assign(net, _cast(weights, expected), f"{path} ({note})")
     _set_epsilon(model, body, net, found.norm_eps)
     return f"{note}, {found.classes or 'no'} classes"
 
 
-def _find(model: nn.Module) -> tuple[nn.Module, ResNet | MobileNetV3]:
+def _find(model: nn.Module) -> tuple[nn.Module, Network]:
     """The backbone, or the bare network, and the network in it."""
     body = model.backbone if "backbone" in model else model
     net = body.net if "net" in body else body
-    if not isinstance(net, ResNet | MobileNetV3):
+    if not isinstance(net, NETWORKS):
         raise TypeError(
-            f"backbone {type(body).__name__}: expected one with a ResNet or MobileNetV3"
+            f"backbone {type(body).__name__}: expected one with a ResNet, MobileNetV3, VGG or "
+            "AlexNet"
         )
     return body, net
+
+
+def _check_network(found: Classifier, net: Network, path: Path, note: str) -> None:
+    """Refuse another network, a VGG of another depth, and norms where the other has none."""
+    ours = next(kind.__name__ for kind in NETWORKS if isinstance(net, kind))
+    if found.family != ours:
+        raise ValueError(f"{path} is {_a(note)}, and the model's backbone {_a(ours)}")
+    if isinstance(net, VGG) and (depth := found.network.split("-")[1]) != str(net.depth):
+        raise ValueError(
+            f"{path} is a {note}, and the model's backbone a VGG-{net.depth}: build it with "
+            f"depth={depth}"
+        )
+    given = any(name.endswith(".running_var") for name in found.weights)
+    group = any(isinstance(m, GroupNorm) for m in net.modules())
+    own = group or any(isinstance(m, BatchNorm) for m in net.modules())
+    if given and (group or not own):
+        raise ValueError(
+            f"{path} ({note}) has batch norms, and the model's backbone "
+            f"{'group norms' if group else 'none'}: build it with norm='batch' or norm='frozen'"
+        )
+    if isinstance(net, VGG) and own and not given:
+        raise ValueError(
+            f"{path} ({note}) has no batch norms, and the model's backbone has norms: build it "
+            "with norm=None"
+        )
+
+
+def _a(name: str) -> str:
+    """A network's name with its article."""
+    return f"{'an' if name.startswith('A') else 'a'} {name}"
 
 
 def _find_file(source: str | os.PathLike[str]) -> Path:
@@ -133,7 +161,9 @@ def _top(
     own = {key: value for key, value in expected.items() if key.startswith(TOP)}
     if not own or not classifier:
         return own
-    last = own.get("fc.weight", own.get("classifier.3.weight"))
+    from mlx_rcnn.convert.libraries.classifiers import last_weight
+
+    last = last_weight(own)
     assert last is not None
     if found.classes != last.shape[0]:
         has = f"has {found.classes} classes" if found.classes else "has no classifier"
@@ -164,6 +194,8 @@ def _set_epsilon(model: nn.Module, body: nn.Module, net: nn.Module, eps: float) 
     if body is net:
         return
     old: Any = body.config
+    if not hasattr(old, "norm_eps"):  # an AlexNet has no norms
+        return
     body.config = replace(old, norm_eps=eps)
     if body is not model and model.config.backbone == old:
         model.config = replace(model.config, backbone=body.config)

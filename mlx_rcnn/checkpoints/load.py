@@ -232,8 +232,9 @@ def build_model(
         if name not in BACKBONES:
             raise ValueError(f"backbone of type {name!r}: expected one of {tuple(BACKBONES)}")
         body_config = BACKBONES[name][0]
-        own = {f.name for f in fields(body_config)} - {"num_classes"}
-        known = own | {f.name for f in fields(cls.config_class)}
+        known = {f.name for f in fields(cls.config_class)}
+        own = {f.name for f in fields(body_config)} - known  # the detector's, where both have it
+        known |= own
         if unknown := [name for name in options if name not in known]:
             raise TypeError(
                 f"a {cls.__name__} on this backbone has no field {unknown[0]!r}"

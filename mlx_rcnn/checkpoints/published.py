@@ -17,7 +17,7 @@ _FILES = {
 }
 PUBLISHED = {name: _HOST + file for name, file in _FILES.items()}
 
-# Classifiers, IMAGENET1K_V1: those torchvision starts its own detectors from.
+# Classifiers, IMAGENET1K_V1; torchvision starts its own detectors from some of them.
 _BACKBONE_FILES = {
     "resnet18": "resnet18-f37072fd.pth",
     "resnet34": "resnet34-b627a593.pth",
@@ -29,6 +29,15 @@ _BACKBONE_FILES = {
     "resnext101_64x4d": "resnext101_64x4d-173b62eb.pth",
     "mobilenet_v3_large": "mobilenet_v3_large-8738ca79.pth",
     "mobilenet_v3_small": "mobilenet_v3_small-047dcff4.pth",
+    "vgg11": "vgg11-8a719046.pth",
+    "vgg11_bn": "vgg11_bn-6002323d.pth",
+    "vgg13": "vgg13-19584684.pth",
+    "vgg13_bn": "vgg13_bn-abd245e5.pth",
+    "vgg16": "vgg16-397923af.pth",
+    "vgg16_bn": "vgg16_bn-6c64b313.pth",
+    "vgg19": "vgg19-dcbb9e9d.pth",
+    "vgg19_bn": "vgg19_bn-c79401a0.pth",
+    "alexnet": "alexnet-owt-7be5be79.pth",
 }
 PUBLISHED_BACKBONES = {name: _HOST + file for name, file in _BACKBONE_FILES.items()}
 

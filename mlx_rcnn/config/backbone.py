@@ -19,6 +19,7 @@ from .checks import (
 
 RESNET_DEPTHS = (18, 34, 50, 101, 152)
 MOBILENETS = ("large", "small")
+VGG_DEPTHS = (11, 13, 16, 19)
 
 
 @dataclass(frozen=True)
@@ -144,3 +145,63 @@ class MobileNetFPNConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+@dataclass(frozen=True)
+class VGGConfig:
+    """A VGG whose last convolution is a detector's one map, of stride 16, as R-CNNs began.
+
+    Args:
+        depth (int): 11, 13, 16 or 19. Default: ``16``.
+        num_classes (int): outputs of the classifier; 0 leaves its linear layers out. Default:
+            ``0``.
+        norm (str): norm after each convolution, ``"batch"``, ``"frozen"`` (fixed statistics and
+            affine) or ``"group"``; ``None`` for none, as in the paper. Default: ``None``.
+        norm_eps (float): epsilon of the norms. Default: ``1e-5``.
+        norm_groups (int): groups of ``norm="group"``. Default: ``32``.
+        width (int): channels of the first block; the next three double them. Default: ``64``.
+        hidden_dim (int): units of the classifier's two hidden layers. Default: ``4096``.
+    """
+
+    depth: int = setting(16, Choice(VGG_DEPTHS))
+    num_classes: int = setting(0, Whole(0))
+    norm: str | None = setting(None, NORM_OR_NONE)
+    norm_eps: float = setting(1e-5, Number())
+    norm_groups: int = setting(32, Whole())
+    width: int = setting(64, Whole())
+    hidden_dim: int = setting(4096, Whole())
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @property
+    def channels(self) -> int:
+        """Of the map."""
+        return 8 * self.width
+
+
+@dataclass(frozen=True)
+class AlexNetConfig:
+    """An AlexNet whose last convolution is a detector's one map, of stride 16.
+
+    It is torchvision's, of one tower and without local response norms (Krizhevsky, 2014).
+
+    Args:
+        num_classes (int): outputs of the classifier; 0 leaves its linear layers out. Default:
+            ``0``.
+        width (int): channels of the first convolution; the others have 3, 6, 4 and 4 times as
+            many. Default: ``64``.
+        hidden_dim (int): units of the classifier's two hidden layers. Default: ``4096``.
+    """
+
+    num_classes: int = setting(0, Whole(0))
+    width: int = setting(64, Whole())
+    hidden_dim: int = setting(4096, Whole())
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @property
+    def channels(self) -> int:
+        """Of the map."""
+        return 4 * self.width

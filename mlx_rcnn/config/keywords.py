@@ -9,7 +9,7 @@ class BackboneSettings(TypedDict, total=False):
     """Fields of the backbones' configs."""
 
     depth: int
-    norm: str
+    norm: str | None
     norm_eps: float
     norm_groups: int
     stride_in_1x1: bool

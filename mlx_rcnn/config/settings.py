@@ -11,7 +11,13 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ..messages import nearest
-from .backbone import MobileNetFPNConfig, ResNetConfig, ResNetFPNConfig
+from .backbone import (
+    AlexNetConfig,
+    MobileNetFPNConfig,
+    ResNetConfig,
+    ResNetFPNConfig,
+    VGGConfig,
+)
 from .detector import (
     CascadeMaskRCNNConfig,
     CascadeRCNNConfig,
@@ -33,6 +39,8 @@ _CONFIGS = (
     ResNetFPNConfig,
     ResNetConfig,
     MobileNetFPNConfig,
+    VGGConfig,
+    AlexNetConfig,
 )
 _OPTIONS = ("dtype", "style", "state")  # of load, and flags of their own
 _SWITCHES = {

@@ -6,12 +6,12 @@ from .conv import (
     ConvTranspose2d,
     Linear,
     conv_relu,
-    max_pool,
     upsample_bilinear,
     upsample_nearest,
 )
 from .evaluated import EvaluatedModule, inference, weights_to_come
 from .norm import BatchNorm, FrozenBatchNorm, GroupNorm, Norm, conv_norm, fold, make_norm
+from .pool import adaptive_average_pool, max_pool
 
 __all__ = [
     "BatchNorm",
@@ -22,6 +22,7 @@ __all__ = [
     "GroupNorm",
     "Linear",
     "Norm",
+    "adaptive_average_pool",
     "conv_norm",
     "conv_relu",
     "fold",

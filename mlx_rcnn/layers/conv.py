@@ -237,27 +237,6 @@ class Linear(nn.Linear):
         return int(self.weight.shape[0])
 
 
-def max_pool(x: mx.array) -> mx.array:
-    """3x3 maximum with stride 2 and padding 1, the stem's pooling of a ResNet.
-
-    Args:
-        x (N, H, W, C).
-
-    Returns:
-        (N, ceil(H / 2), ceil(W / 2), C).
-    """
-    for axis in (1, 2):  # separable; strided slices are faster than MLX's windowed pooling
-        padding = [(0, 0)] * 4
-        padding[axis] = (1, 1)
-        x = mx.pad(x, padding, constant_values=-mx.inf)
-        stop = x.shape[axis] - 2
-        a, b, c = (
-            x[:, i : stop + i : 2] if axis == 1 else x[:, :, i : stop + i : 2] for i in range(3)
-        )
-        x = mx.maximum(mx.maximum(a, b), c)
-    return x
-
-
 def upsample_nearest(x: mx.array, size: tuple[int, int]) -> mx.array:
     """Nearest-neighbour resize, as ``torch.nn.functional.interpolate(mode="nearest")``.
 

@@ -232,7 +232,7 @@ def fold(conv: Conv2d, norm: Norm | None) -> tuple[mx.array, mx.array] | None:
     The parameters stay as they are in the checkpoint.
 
     Args:
-        conv: without a norm it has a bias, with one it has none.
+        conv: without a norm it has a bias.
         norm: of ``conv.out_channels``, or ``None``.
 
     Returns:
@@ -245,6 +245,8 @@ def fold(conv: Conv2d, norm: Norm | None) -> tuple[mx.array, mx.array] | None:
     if fixed is None:
         return None
     scale, shift = fixed
+    if "bias" in conv:
+        shift = shift + scale * conv.bias
     return conv.weight * scale[:, None, None, None], shift
 
 
@@ -263,7 +265,7 @@ def conv_norm(
 
     Args:
         x (N, H, W, C).
-        conv: with a bias where ``norm`` is ``None``, without one otherwise.
+        conv: with a bias where ``norm`` is ``None``; otherwise it may have one, as VGG's do.
         norm: of ``conv.out_channels``, or ``None``.
         relu: Default: ``True``.
         residual: added before the ReLU.

@@ -78,8 +78,8 @@ class TrainConfig:
     )
     freeze: int | None = _field(
         None,
-        "backbone stages that do not learn, from the stem, 0 to 5 of a ResNet, to 6 of a "
-        "MobileNetV3 (default: all but 3, or 0 for an untrained model)",
+        "backbone stages that do not learn, from the stem, 0 to 5 of a ResNet, VGG or AlexNet, to "
+        "6 of a MobileNetV3 (default: all but 3, or 0 for an untrained model)",
     )
     hflip: float = _field(0.5, "chance that an image is mirrored")
     vflip: float = _field(0.0, "chance that an image is turned upside down")

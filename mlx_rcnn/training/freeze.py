@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backbones import MobileNetV3, ResNet
+from ..backbones import MobileNetV3, PlainNet, ResNet
 from ..models import Detector
 
 
@@ -16,10 +16,11 @@ def set_trainable(model: Detector, trainable_backbone_layers: int = 3) -> None:
     running statistics, whatever is asked.
 
     Args:
-        model: with a ResNet or MobileNetV3 backbone.
+        model: with a ResNet, MobileNetV3, VGG or AlexNet backbone.
         trainable_backbone_layers (int): stages that learn, from the last: 0 none; of a ResNet 3
             ``layer4`` to ``layer2``, 5 all with the stem; of a MobileNetV3 3 all from the third
-            block that strides, 6 all with the stem. Default: ``3``.
+            block that strides, 6 all with the stem; of a VGG 3 the blocks from ``conv3_1``, as
+            Fast R-CNN's paper has it, 5 all; of an AlexNet its last convolutions. Default: ``3``.
 
     Raises:
         ValueError: a number outside 0..5, or 0..6.
@@ -43,10 +44,11 @@ def stages(model: Detector) -> list[list[Any]]:
     """The modules of each stage of the backbone, the stem first.
 
     Args:
-        model: with a ResNet or MobileNetV3 backbone.
+        model: with a ResNet, MobileNetV3, VGG or AlexNet backbone.
 
     Returns:
-        5 lists for a ResNet, 6 for a MobileNetV3.
+        5 lists for a ResNet, a VGG (its blocks) and an AlexNet (its convolutions), 6 for a
+        MobileNetV3.
 
     Raises:
         TypeError: the backbone is none of this package.
@@ -63,6 +65,10 @@ def stages(model: Detector) -> list[list[Any]]:
             [m for part in stage for m in (part if isinstance(part, list) else [part])]
             for stage in blocks
         ]
+    if isinstance(net, PlainNet):
+        ends = (*net.stage_starts[1:], len(net.features))
+        return [net.features[a:b] for a, b in zip(net.stage_starts, ends, strict=True)]
     raise TypeError(
-        f"backbone {type(model.backbone).__name__}: expected one with a ResNet or MobileNetV3"
+        f"backbone {type(model.backbone).__name__}: expected one with a ResNet, MobileNetV3, VGG "
+        "or AlexNet"
     )

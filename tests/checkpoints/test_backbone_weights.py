@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 
 import mlx_rcnn
 from mlx_rcnn import FasterRCNN, MobileNetFPNConfig, ResNetFPNConfig, load_backbone
-from mlx_rcnn.backbones import MobileNetV3, ResNet
+from mlx_rcnn.backbones import VGG, AlexNet, MobileNetV3, ResNet
 from mlx_rcnn.checkpoints.published import PUBLISHED_BACKBONES
 from mlx_rcnn.convert.files.torch_writer import save_torch_file
 from mlx_rcnn.layers import BatchNorm
@@ -21,6 +21,7 @@ from reference import last_noise
 
 GOLDEN = np.load(GOLDENS / "backbones.npz")
 State = dict[str, mx.array]
+SLIM = {"width": 8, "hidden_dim": 32}
 NETWORKS = {
     "torchvision_mobilenet_v3_large": (MobileNetV3, {"variant": "large"}),
     "torchvision_mobilenet_v3_small": (MobileNetV3, {"variant": "small"}),
@@ -29,6 +30,11 @@ NETWORKS = {
     "timm_resnext50_32x4d": (ResNet, {"depth": 50, "groups": 32, "width_per_group": 4}),
     "transformers_resnet18": (ResNet, {"depth": 18}),
     "transformers_resnet50": (ResNet, {"depth": 50}),
+    "torchvision_vgg13_slim": (VGG, {"depth": 13, **SLIM}),
+    "torchvision_vgg19_bn_slim": (VGG, {"depth": 19, "norm": "frozen", **SLIM}),
+    "timm_vgg16_slim": (VGG, {"depth": 16, **SLIM}),
+    "timm_vgg11_bn_slim": (VGG, {"depth": 11, "norm": "batch", **SLIM}),
+    "torchvision_alexnet_slim": (AlexNet, {"hidden_dim": 32}),
 }
 OPTIONS = {"use_fpn": True, "hidden_dim": 8, "min_size": 64}
 
@@ -51,7 +57,8 @@ def detector(classes: int = 20, **options) -> FasterRCNN:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_logits_are_the_source_s(name: str, folder: Path) -> None:
     cls, options = NETWORKS[name]
-    net = cls(num_classes=20, norm_eps=0.5, **options)  # the epsilon comes with the weights
+    eps = {} if cls is AlexNet else {"norm_eps": 0.5}  # it comes with the weights
+    net = cls(num_classes=20, **eps, **options)
     note = load_backbone(net, save(folder / "model.safetensors", state_of(name)))
     logits = np.array(net.eval()(mx.array(last_noise("backbone image", 1, 3, 64, 72))))[0]
     scale = np.abs(GOLDEN[name]).max()
@@ -62,6 +69,9 @@ def test_logits_are_the_source_s(name: str, folder: Path) -> None:
         "torchvision_mobilenet_v3_large": "MobileNetV3-large",
         "timm_resnext50_32x4d": "ResNeXt-50 32x4d",
         "transformers_resnet18": "ResNet-18",
+        "torchvision_vgg13_slim": "VGG-13 with",
+        "timm_vgg11_bn_slim": "VGG-11-BN with",
+        "torchvision_alexnet_slim": "AlexNet with",
     }
     assert named.get(name, "") in note
 
@@ -161,8 +171,9 @@ def test_other_networks_are_named(folder: Path) -> None:
     [
         (("conv1.0.weight", "layer1.0.conv1.weight"), "ResNet-D"),
         (("conv1.weight", "layer1.0.conv1.weight", "layer1.0.se.fc1.weight"), "ours has not"),
-        (("features.0.weight", "classifier.0.weight"), "expected a ResNet, ResNeXt or MobileNet"),
-        (("backbone.body.conv1.weight",), "expected a ResNet, ResNeXt or MobileNet"),
+        (("features.0.weight", "classifier.0.weight"), "expected a ResNet, ResNeXt, MobileNet"),
+        (("backbone.body.conv1.weight",), "expected a ResNet, .*, VGG or AlexNet with the keys"),
+        (("features.0.weight", "features.3.squeeze.weight"), "not a classifier this package kn"),
     ],
 )
 def test_what_is_no_classifier_of_ours(keys: tuple, message: str, folder: Path) -> None:
@@ -187,7 +198,8 @@ def test_tensorflow_s_padding_is_refused(folder: Path) -> None:
 def test_places(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileNotFoundError, match="has none of model.safetensors, pytorch_model.bin"):
         load_backbone(detector(), folder)
-    with pytest.raises(FileNotFoundError, match="no weights 'nothing': expected a .*resnet50"):
+    names = "resnet50.*vgg16_bn.*alexnet"
+    with pytest.raises(FileNotFoundError, match=f"no weights 'nothing': expected a .*{names}"):
         load_backbone(detector(), "nothing")
     with pytest.raises(TypeError, match="backbone Linear: expected one with a ResNet"):
         load_backbone(mlx_rcnn.backbones.fpn.nn.Linear(2, 2), folder)
@@ -200,4 +212,5 @@ def test_places(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [("resnet18", PUBLISHED_BACKBONES["resnet18"])]
     for name, url in PUBLISHED_BACKBONES.items():
         assert url.startswith(f"https://download.pytorch.org/models/{name}-")
+        assert int(url.removesuffix(".pth")[-8:], 16) >= 0  # of the file's SHA-256
         assert len(url.rsplit("-", 1)[-1]) == len("01234567.pth")

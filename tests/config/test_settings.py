@@ -8,7 +8,12 @@ from typing import Any, get_type_hints
 import pytest
 
 from mlx_rcnn import FasterRCNNConfig, KeypointRCNNConfig, MaskRCNNConfig, ResNetFPNConfig
-from mlx_rcnn.config.backbone import MobileNetFPNConfig, ResNetConfig
+from mlx_rcnn.config.backbone import (
+    AlexNetConfig,
+    MobileNetFPNConfig,
+    ResNetConfig,
+    VGGConfig,
+)
 from mlx_rcnn.config.keywords import (
     BackboneSettings,
     DetectorSettings,
@@ -85,7 +90,15 @@ def test_every_field_can_be_set() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [MaskRCNNConfig, KeypointRCNNConfig, ResNetFPNConfig, MobileNetFPNConfig]
+    "config",
+    [
+        MaskRCNNConfig,
+        KeypointRCNNConfig,
+        ResNetFPNConfig,
+        MobileNetFPNConfig,
+        VGGConfig,
+        AlexNetConfig,
+    ],
 )
 def test_every_field_has_its_rule_beside_it(config: type[Any]) -> None:
     bare = [item.name for item in fields(config) if "rule" not in item.metadata]
@@ -105,14 +118,18 @@ def test_the_keywords_are_the_fields() -> None:
         (DetectorSettings, [FasterRCNNConfig]),
         (MaskSettings, [MaskRCNNConfig]),
         (KeypointSettings, [KeypointRCNNConfig]),
-        (BackboneSettings, [ResNetFPNConfig, ResNetConfig, MobileNetFPNConfig]),
+        (
+            BackboneSettings,
+            [ResNetFPNConfig, ResNetConfig, MobileNetFPNConfig, AlexNetConfig, VGGConfig],
+        ),
     ):
         told, types = get_type_hints(keywords), {}
         for config in configs:
             types |= {name: get_type_hints(config)[name] for name in get_type_hints(config)}
         if keywords is BackboneSettings:
             types = {**types, "width": int | float}
-            del types["num_classes"]  # the detector's, where both could be meant
+            for name in ("num_classes", "hidden_dim"):  # the detector's, where both could be meant
+                del types[name]
         else:
             types["class_names"] = types["class_names"] | str  # a file's name, when loading
         told |= {name: every[name] for name in ("num_classes", "num_keypoints") if name in types}

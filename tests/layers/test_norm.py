@@ -168,10 +168,13 @@ def test_half_precision(dtype):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_conv_norm_is_conv_then_norm(kind, training, kernel):
+@pytest.mark.parametrize("bias", [False, True])
+def test_conv_norm_is_conv_then_norm(kind, training, kernel, bias):
     def build():
-        conv, norm = Conv2d(4, 6, kernel, 2, kernel // 2, bias=False), make_norm(kind, 6, 1e-3, 3)
+        conv, norm = Conv2d(4, 6, kernel, 2, kernel // 2, bias=bias), make_norm(kind, 6, 1e-3, 3)
         conv.weight = mx.array(fill("conv", conv.weight.shape))
+        if bias:
+            conv.bias = mx.array(noise("bias", 6))
         return conv, filled(norm).train(training)
 
     conv, norm = build()

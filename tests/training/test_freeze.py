@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
@@ -9,7 +11,14 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_rcnn import FasterRCNN, MobileNetFPNConfig, ResNetFPNConfig, set_trainable
+from mlx_rcnn import (
+    AlexNetConfig,
+    FasterRCNN,
+    MobileNetFPNConfig,
+    ResNetFPNConfig,
+    VGGConfig,
+    set_trainable,
+)
 
 
 def build(norm: str, **options) -> FasterRCNN:
@@ -56,7 +65,7 @@ def test_count_out_of_range(count):
 
 def test_backbone_of_ones_own_is_refused():
     model = FasterRCNN(nn.Conv2d(3, 8, 3, 2, 1), 8, 3, hidden_dim=8)
-    with pytest.raises(TypeError, match="expected one with a ResNet"):
+    with pytest.raises(TypeError, match="expected one with a ResNet, MobileNetV3, VGG or A"):
         set_trainable(model, 3)
 
 
@@ -129,6 +138,32 @@ def test_stages_of_mobilenet(variant, count, first):
     assert "backbone.fpn.inner_blocks.0.0.weight" in names
     with pytest.raises(ValueError, match=r"trainable_backbone_layers=7: .* 0\.\.6"):
         set_trainable(model, 7)
+
+
+# Fast R-CNN's paper learns VGG-16 from conv3_1, its third block, and CaffeNet from conv2.
+@pytest.mark.parametrize(
+    ("config", "count", "learning"),
+    [
+        (VGGConfig(16, 3, width=4), 0, set()),
+        (VGGConfig(16, 3, width=4), 1, {24, 26, 28}),
+        (VGGConfig(16, 3, width=4), 3, {10, 12, 14, 17, 19, 21, 24, 26, 28}),
+        (VGGConfig(11, 3, width=4), 5, {0, 3, 6, 8, 11, 13, 16, 18}),
+        (VGGConfig(11, 3, "batch", width=4), 2, {15, 16, 18, 19, 22, 23, 25, 26}),
+        (VGGConfig(11, 3, "frozen", width=4), 2, {15, 18, 22, 25}),
+        (AlexNetConfig(3, width=4), 4, {3, 6, 8, 10}),
+        (AlexNetConfig(3, width=4), 5, {0, 3, 6, 8, 10}),
+    ],
+)
+def test_stages_of_vgg_and_alexnet(config, count, learning):
+    model = FasterRCNN(replace(config, hidden_dim=4), config.channels, 3, hidden_dim=8)
+    set_trainable(model, count)
+    names, prefix = trainable(model), "backbone.net.features."
+    found = {int(n.removeprefix(prefix).split(".")[0]) for n in names if n.startswith(prefix)}
+    assert found == learning
+    assert not any("classifier" in n or "running" in n for n in names)
+    assert "roi_heads.box_head.fc6.weight" in names
+    with pytest.raises(ValueError, match=r"trainable_backbone_layers=6: .* 0\.\.5"):
+        set_trainable(model, 6)
 
 
 def test_norms_of_the_heads_learn_and_follow():

@@ -1,0 +1,139 @@
+"""Plain classifiers: convolutions in a row, and three linear layers over a grid of means.
+
+What VGG and AlexNet share. Parameter names are torchvision's: ``features`` and ``classifier``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..layers import BatchNorm, Conv2d, GroupNorm, adaptive_average_pool, conv_norm, max_pool
+
+
+class MaxPool(nn.Module):
+    """The maximum of windows with stride 2, without padding: sizes are rounded down.
+
+    Args:
+        kernel (int): side of the windows.
+    """
+
+    def __init__(self, kernel: int):
+        super().__init__()
+        self.kernel = kernel
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(N, h, w, C) to half the size."""
+        return max_pool(x, self.kernel, padding=0)
+
+
+class PlainNet(nn.Module):
+    """A classifier over channels-last images, of layers in torchvision's order.
+
+    Args:
+        features: convolutions, each with its norm, if it has one, and a ReLU behind it, and max
+            pools, one of them at the end.
+        stage_starts: index into ``features`` of each stage's first layer.
+        side (int): of the grid of means that the linear layers see.
+        classifier: of all layers from that grid's values, in the order (row, column, channel), to
+            the logits; the last one is linear. Empty: none.
+
+    Attributes:
+        classifier_size (int): side in pixels of the images that classifiers were trained on.
+        channels (int): of the last map.
+        unit_channels (int): of ``units``.
+    """
+
+    classifier_size = 224
+
+    def __init__(
+        self,
+        features: Sequence[Any],
+        stage_starts: Sequence[int],
+        side: int,
+        classifier: Sequence[Any],
+    ):
+        super().__init__()
+        self.features, self.stage_starts, self.side = list(features), tuple(stage_starts), side
+        self.channels = next(m for m in reversed(features) if isinstance(m, Conv2d)).out_channels
+        self.unit_channels = side * side * self.channels
+        if classifier:
+            self.classifier = list(classifier)
+            self.unit_channels = self.classifier[-1].in_features
+
+    def last_map(self, x: mx.array) -> mx.array:
+        """What the last convolution gives, before the last max pool.
+
+        Args:
+            x (N, H, W, 3): network input.
+
+        Returns:
+            (N, h, w, channels) of stride 16.
+
+        Raises:
+            ValueError: an input too small for the max pools.
+        """
+        for layer, after in zip(self.features[:-1], self.features[1:], strict=True):
+            if isinstance(layer, Conv2d):
+                norm = after if isinstance(after, BatchNorm | GroupNorm) else None
+                x = conv_norm(x, layer, norm)  # the ReLU behind it included
+            elif isinstance(layer, MaxPool):
+                x = layer(x)
+        return x
+
+    def pooled(self, x: mx.array) -> mx.array:
+        """The last map after its max pool, averaged over a grid.
+
+        Args:
+            x (N, H, W, 3): network input.
+
+        Returns:
+            (N, side, side, channels); of an image of ``classifier_size`` nothing is averaged.
+
+        Raises:
+            ValueError: an input too small for the max pools.
+        """
+        return adaptive_average_pool(self.features[-1](self.last_map(x)), self.side)
+
+    def units(self, pooled: mx.array) -> mx.array:
+        """What the classifier's last layer sees.
+
+        Args:
+            pooled (N, side, side, channels): of :meth:`pooled`.
+
+        Returns:
+            (N, unit_channels), at least 0; without a classifier the map's own values.
+        """
+        x = pooled.flatten(1)
+        for layer in self.classifier[:-1] if "classifier" in self else []:
+            x = layer(x)
+        return x
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Class logits (N, num_classes), or the units without a classifier.
+
+        Args:
+            x (N, H, W, 3): network input.
+        """
+        x = self.units(self.pooled(x))
+        return cast(mx.array, self.classifier[-1](x)) if "classifier" in self else x
+
+
+class PlainMap(nn.Module):
+    """A plain classifier (``net``) whose last convolution is the one map of a detector.
+
+    Args:
+        config: its structure, kept as ``config``.
+        net (PlainNet): built from it.
+    """
+
+    def __init__(self, config: Any, net: PlainNet):
+        super().__init__()
+        self.config, self.net = config, net
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(N, H, W, 3) network input -> one map (N, h, w, c) of stride 16."""
+        return self.net.last_map(x)
