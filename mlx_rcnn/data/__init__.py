@@ -9,11 +9,17 @@ from .augment import (
     ScaleJitterCrop,
     VerticalFlip,
 )
+from .compute_proposals import compute_proposals
 from .dataset import DetectionDataset
 from .loader import Loader, TrainBatch
 from .open import open_dataset
+from .proposal_datasets import read_proposal_results, with_proposals
+from .proposal_files import read_note, read_proposals, write_proposals
+from .proposal_recall import ProposalRecall, proposal_recall
+from .proposals import Proposed, check_proposals, image_names
 from .report import DatasetReport, report
 from .sample import DatasetError, Defect, Sample
+from .selective_search import selective_search
 from .shapes import ShapesDataset
 from .write import write_coco
 
@@ -27,13 +33,25 @@ __all__ = [
     "DetectionDataset",
     "HorizontalFlip",
     "Loader",
+    "ProposalRecall",
+    "Proposed",
     "RandomShortSide",
     "Sample",
     "ScaleJitterCrop",
     "ShapesDataset",
     "TrainBatch",
     "VerticalFlip",
+    "check_proposals",
+    "compute_proposals",
+    "image_names",
     "open_dataset",
+    "proposal_recall",
+    "read_note",
+    "read_proposal_results",
+    "read_proposals",
     "report",
+    "selective_search",
+    "with_proposals",
     "write_coco",
+    "write_proposals",
 ]

@@ -1,0 +1,200 @@
+"""Proposals from outside a model: boxes where objects may be, and what is checked of them.
+
+R-CNN (Girshick et al., 2014) and Fast R-CNN (Girshick, 2015) classify boxes that another method
+found, Selective Search (Uijlings et al., 2013) for one. Here such boxes are (P, 4) xyxy in pixels
+of the image given, x to the right and y down, edges between pixels, the best first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Proposed(NamedTuple):
+    """The proposals of one image.
+
+    Args:
+        boxes (P, 4): float32, xyxy in pixels of the image; P may be 0.
+        scores (P,): float32, higher is better; ``None`` if ``boxes`` are in order, best first.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray | None = None
+
+
+def check_proposals(
+    proposals: Sequence[Any], sizes: Any, names: Sequence[str] | None = None
+) -> list[np.ndarray]:
+    """Proposals given by a user, ready for a model.
+
+    Args:
+        proposals: one array (P, 4) an image, xyxy in pixels of the image given; P may be 0.
+        sizes (N, 2): height and width of every image, in pixels.
+        names: of the images, for messages. Default: ``image 0``, ``image 1``, ...
+
+    Returns:
+        N arrays (P, 4) float32, new, each box cut to its image; every box has an area.
+
+    Raises:
+        ValueError: another number of images; an array of another shape, or not of numbers; a box
+            that is not finite, has no area or lies outside its image, or one whose x2 or y2 comes
+            before x1 or y1, as with x, y, width, height. The image and the row are named.
+    """
+    whole = np.asarray(sizes, np.int64).reshape(-1, 2)
+    shape = getattr(proposals, "shape", None)
+    if isinstance(proposals, str | bytes | dict) or not hasattr(proposals, "__len__"):
+        kind = type(proposals).__name__
+        raise ValueError(f"proposals: got {kind}, expected a list of (P, 4), one an image")
+    if shape is not None and len(shape) == 2:
+        raise ValueError(
+            f"proposals: got one array of shape {tuple(shape)}, expected a list of (P, 4), one an "
+            "image"
+        )
+    if len(proposals) != len(whole):
+        raise ValueError(
+            f"proposals of {len(proposals)} images for {len(whole)} images: expected as many"
+        )
+    out = []
+    for i, (value, (height, width)) in enumerate(zip(proposals, whole.tolist(), strict=True)):
+        where = f"proposals of {names[i] if names is not None else f'image {i}'}"
+        boxes = as_boxes(value, where)
+        check_boxes(boxes, where)
+        out.append(_inside(boxes, width, height, where))
+    return out
+
+
+def as_boxes(value: Any, where: str) -> np.ndarray:
+    """What a user or a file calls boxes, as an array; the numbers may be anything.
+
+    Args:
+        value: (P, 4) of real numbers; an empty list is (0, 4).
+        where: what to call it in a message.
+
+    Returns:
+        (P, 4) float32, new.
+
+    Raises:
+        ValueError: another shape, or no numbers.
+    """
+    expected = "expected (P, 4) of x1, y1, x2, y2 in pixels"
+    if value is None:
+        raise ValueError(f"{where}: got None, {expected}; (0, 4) where there are none")
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:  # lists of unequal length, bfloat16
+        raise ValueError(f"{where}: got {type(value).__name__}, {expected}: {error}") from error
+    if array.shape == (0,):
+        array = np.zeros((0, 4), np.float32)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise ValueError(f"{where}: got shape {array.shape}, {expected}")
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{where}: got an array of {array.dtype}, {expected}")
+    with np.errstate(over="ignore"):  # what becomes infinite is told below
+        return array.astype(np.float32)
+
+
+def check_boxes(boxes: np.ndarray, where: str) -> None:
+    """Refuse boxes that no image can have.
+
+    Args:
+        boxes (P, 4): float32, xyxy.
+        where: what to call them in a message.
+
+    Raises:
+        ValueError: one is not finite, has no area, or ends before it starts; the row is named.
+    """
+    finite = np.isfinite(boxes).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"{_row(boxes, ~finite, where)} is not finite")
+    turned = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
+    if turned.any():
+        raise ValueError(
+            f"{_row(boxes, turned, where)}: these look like x, y, width, height: expected x1, y1, "
+            "x2, y2"
+        )
+    flat = (boxes[:, 2:] == boxes[:, :2]).any(axis=1)
+    if flat.any():
+        raise ValueError(
+            f"{_row(boxes, flat, where)} has no area: expected x1 < x2 and y1 < y2, and no rows "
+            "of padding"
+        )
+
+
+def as_proposed(boxes: Any, scores: Any, where: str) -> Proposed:
+    """Boxes and scores from anywhere, checked as far as that needs no image.
+
+    Args:
+        boxes, scores: see :class:`Proposed`; of any dtype, or lists.
+        where: what to call them in a message.
+
+    Returns:
+        Both in float32.
+
+    Raises:
+        ValueError: as :func:`as_boxes` and :func:`check_boxes`; or scores that are not one finite
+            number a box.
+    """
+    array = as_boxes(boxes, where)
+    check_boxes(array, where)
+    if scores is None:
+        return Proposed(array)
+    try:
+        numbers = np.asarray(scores)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{where}: scores: {error}") from error
+    if numbers.shape != (len(array),) or (numbers.size and numbers.dtype.kind not in "fiu"):
+        raise ValueError(
+            f"{where}: got scores of shape {numbers.shape} and {numbers.dtype}, expected "
+            f"({len(array)},) numbers, one a box"
+        )
+    with np.errstate(over="ignore"):
+        numbers = numbers.astype(np.float32)
+    if not np.isfinite(numbers).all():
+        row = int(np.flatnonzero(~np.isfinite(numbers))[0])
+        raise ValueError(f"{where}, row {row}: the score is {numbers[row]}, expected it finite")
+    return Proposed(array, numbers)
+
+
+def image_names(dataset: Any) -> list[str]:
+    """What proposals call the images of a dataset, see :func:`write_proposals`.
+
+    Args:
+        dataset: with ``items`` that have a ``path``, as :class:`DetectionDataset`.
+
+    Returns:
+        For each image the name of its file without the folder, or where that repeats the path from
+        the folder that all images share, with ``/``.
+    """
+    paths = [item.path for item in dataset.items]
+    counts: dict[str, int] = {}
+    for path in paths:
+        counts[path.name] = counts.get(path.name, 0) + 1
+    if len(counts) == len(paths):
+        return [path.name for path in paths]
+    whole = [os.path.abspath(path) for path in paths]
+    shared = os.path.commonpath(whole)
+    return [
+        path.name if counts[path.name] == 1 else os.path.relpath(full, shared).replace(os.sep, "/")
+        for path, full in zip(paths, whole, strict=True)
+    ]
+
+
+def _inside(boxes: np.ndarray, width: int, height: int, where: str) -> np.ndarray:
+    cut: np.ndarray = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
+    gone = (cut[:, 2:] <= cut[:, :2]).any(axis=1)
+    if gone.any():
+        raise ValueError(
+            f"{_row(boxes, gone, where)} lies outside the image of {width}x{height}: expected "
+            "pixels of the image given"
+        )
+    return cut
+
+
+def _row(boxes: np.ndarray, wrong: Any, where: str) -> str:
+    """The first box that is wrong, and where it stands."""
+    row = int(np.flatnonzero(wrong)[0])
+    return f"{where}, row {row}: box ({', '.join(f'{v:g}' for v in boxes[row])})"
