@@ -9,14 +9,14 @@ from .augment import (
     ScaleJitterCrop,
     VerticalFlip,
 )
-from .compute_proposals import compute_proposals
 from .dataset import DetectionDataset
 from .loader import Loader, TrainBatch
 from .open import open_dataset
+from .proposal_cache import compute_proposals
 from .proposal_datasets import read_proposal_results, with_proposals
 from .proposal_files import read_note, read_proposals, write_proposals
-from .proposal_recall import ProposalRecall, proposal_recall
 from .proposals import Proposed, check_proposals, image_names
+from .recall import ProposalRecall, proposal_recall
 from .report import DatasetReport, report
 from .sample import DatasetError, Defect, Sample
 from .selective_search import selective_search

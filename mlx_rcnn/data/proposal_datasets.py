@@ -126,12 +126,10 @@ def _result(entry: Any, where: str) -> tuple[str, list[float]]:
 def _entries(dataset: Any, source: Any) -> tuple[Mapping[str, Any], str]:
     """The proposals by image, and what to call their source."""
     if isinstance(source, Mapping):
-        checked = {
-            name: value
-            if isinstance(value, Proposed)
-            else as_proposed(value, None, f"proposals of {name}")
-            for name, value in source.items()
-        }
+        checked = {}
+        for name, value in source.items():
+            given = value if isinstance(value, Proposed) else Proposed(value)
+            checked[name] = as_proposed(*given, f"proposals of {name}")
         return checked, "proposals"
     path = Path(source)
     if path.suffix.lower() == ".json":
