@@ -98,6 +98,12 @@ _BOX_LAYERS = ("shared_fcs.0", "shared_fcs.1", "fc_cls", "fc_reg")
 CASCADE = {
     "cascade_scores": "logit",
     "cascade_loss_weights": (1.0, 0.5, 0.25),
+    # deviations of 0.033 and 0.067 in the last stage, a third and two thirds rounded
+    "cascade_reg_weights": (
+        (10.0, 10.0, 5.0, 5.0),
+        (20.0, 20.0, 10.0, 10.0),
+        tuple(round(1 / v, 10) for v in (0.033, 0.033, 0.067, 0.067)),
+    ),
     "box_reg_loss": "smooth_l1",
     "box_smooth_l1_beta": 1.0,
     "rpn_reg_loss": "smooth_l1",
