@@ -12,7 +12,7 @@ from typing import Any
 
 from ..rename import Rule
 from .architecture import NO_HINTS, Hints, Recognised
-from .kinds import Kind, fields_of, kind_of
+from .kinds import Kind, box_stages, fields_of, kind_of
 from .mmdetection_config import MmdetConfig, read_mmdet_config
 from .shapes import (
     ALIGNED,
@@ -22,7 +22,6 @@ from .shapes import (
     UNIT_STD,
     State,
     architecture,
-    box_stages,
     check_anchors,
     check_needed,
     input_fields,

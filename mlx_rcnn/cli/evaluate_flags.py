@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .flags import add_class_names, add_data, add_execution, add_model, fraction
+from .proposals_flags import add_proposals
 
 
 def add_evaluate(commands: Any) -> None:
@@ -33,7 +34,9 @@ def add_evaluate(commands: Any) -> None:
         "a model's (default: none)",
     )
     add_class_names(parser)
-    _add_data(parser.add_argument_group("what to measure on"))
+    on = parser.add_argument_group("what to measure on")
+    _add_data(on)
+    add_proposals(on)
     _add_metric(parser.add_argument_group("what to measure"))
     add_execution(parser.add_argument_group("how to run"))
 

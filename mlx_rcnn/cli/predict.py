@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ..inputs.images import find_images, load_image
 from ..memory import bounded_cache
+from ..models import ProposalNetwork
 from ..outputs.coco import coco_results, image_ids, write_results
 from ..outputs.draw import draw_detections, readable_scale
 from ..outputs.pictures import picture_paths, write_picture
@@ -25,6 +26,7 @@ from ..tables import display_width, pad
 from .errors import CommandError, load_model
 from .flags import model_settings
 from .preflight import check_writable, make_folders, set_device
+from .proposals import of_images, write
 
 SHOWN_SCORE = 0.5
 """What pictures and the table show when no threshold is given; the JSON holds all detections."""
@@ -39,6 +41,7 @@ class _Done:
 
     entries: list[dict[str, Any]] = field(default_factory=list)
     rows: list[tuple[str, ...]] = field(default_factory=list)
+    proposed: list[tuple[Path, dict[str, np.ndarray]]] = field(default_factory=list)
     failed: int = 0
     model_seconds: float = 0.0
 
@@ -70,17 +73,20 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(args.model, args.dtype, model_settings(args))
     classes = _class_labels(args.classes, model) if args.classes is not None else None
     make_folders(folders)
+    given = of_images(args, model, paths)
 
     done, code = _Done(), 0
     began = time.perf_counter()
     try:
-        _predict(args, model, classes, paths, done)
+        _predict(args, model, classes, paths, given, done)
     except KeyboardInterrupt:
         print("mlx_rcnn: interrupted", file=sys.stderr)
         code = 130
     finally:
         try:
             write_results(results, done.entries)
+            if done.proposed:
+                write(results.with_name("proposals.npz"), done.proposed, str(model.source))
         except OSError as error:
             raise CommandError(f"cannot write {results}: {error.strerror}", 1) from error
     _report(args, done, results, time.perf_counter() - began)
@@ -92,6 +98,7 @@ def _predict(
     model: Any,
     classes: list[int] | None,
     paths: list[Path],
+    given: dict[int, np.ndarray] | None,
     done: _Done,
 ) -> None:
     ids = image_ids(paths)
@@ -99,7 +106,7 @@ def _predict(
     top_k = args.top_k
     if classes is not None and top_k is not None:
         # The cut comes after the choice of classes: other classes must not use it up.
-        top_k = max(top_k, model.config.box_detections_per_img)
+        top_k = max(top_k, getattr(model.config, "box_detections_per_img", 0))
     offset = getattr(getattr(model, "config", None), "keypoint_offset", 0.0)
     with tqdm(total=len(paths), unit="image", disable=len(paths) < 2) as bar, bounded_cache():
         for start in range(0, len(paths), args.batch_size):
@@ -107,14 +114,18 @@ def _predict(
             batch = list(_readable(paths, chosen, done))
             if batch:
                 began = time.perf_counter()
+                boxes = () if given is None else ([given[i] for i, _ in batch],)
                 predictions = model.predict(
                     [image for _, image in batch],
+                    *boxes,
                     score_thresh=args.score_thresh,
                     nms_thresh=args.nms_thresh,
                     top_k=top_k,
                 )
                 done.model_seconds += time.perf_counter() - began
                 for (i, image), prediction in zip(batch, predictions, strict=True):
+                    if isinstance(model, ProposalNetwork):
+                        done.proposed.append((paths[i], prediction))
                     prediction = _select(prediction, classes, args.top_k)
                     done.entries += coco_results(prediction, ids[i], offset)
                     done.rows.append(_row(args, paths[i], image, prediction, model.class_names))
@@ -215,6 +226,8 @@ def _report(args: argparse.Namespace, done: _Done, results: Path, seconds: float
         if not args.no_images:
             print(f"pictures: {args.out} ({score})")
     print(f"results: {results}")
+    if done.proposed:
+        print(f"proposals: {results.with_name('proposals.npz')}")
     if done.failed:
         print(f"mlx_rcnn: {done.failed} failed, named above", file=sys.stderr)
 

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ..config.categories import BACKGROUND
 from ..data.annotations import coco_annotations
 from ..inputs.images import ImageError
 from ..memory import bounded_cache
 from ..outputs.coco import coco_results
 
 Entry = dict[str, Any]
+OBJECTS = (BACKGROUND, "object")
 
 
 @dataclass
@@ -62,7 +64,8 @@ def collect(
     """Predict every image of a dataset.
 
     Args:
-        model: with ``predict(images, score_thresh=...)``, a list of dicts (see the models).
+        model: with ``predict(images, score_thresh=...)``, a list of dicts (see the models); one
+            that ``needs_proposals`` is given those of the samples' targets.
         dataset: with ``len``, indexing that gives samples, and ``class_names``; its method
             ``ground_truth``, if it has one, gives the annotations, else the samples do.
         batch_size: images predicted at once. Default: ``1``.
@@ -72,7 +75,8 @@ def collect(
             warning and left out. Default: ``0.1``.
 
     Returns:
-        Detections and ground truth; masks are kept as RLE.
+        Detections and ground truth; masks are kept as RLE. To a model that finds objects of any
+        class all are of one.
 
     Raises:
         ValueError: no images, a ``batch_size`` below 1, or detections and ground truth of unequal
@@ -92,13 +96,19 @@ def collect(
             if not samples:
                 bar.update(len(chosen))
                 continue
+            given = [[s.image for s in samples]]
+            if getattr(model, "needs_proposals", False):
+                given.append([s.target["proposals"] for s in samples])
             began = time.perf_counter()
-            predictions = model.predict([s.image for s in samples], score_thresh=score_thresh)
+            predictions = model.predict(*given, score_thresh=score_thresh)
             out.seconds += time.perf_counter() - began
             for i, sample, prediction in zip(kept, samples, predictions, strict=True):
                 number = _add(out, dataset, i, sample, prediction)
                 out.found += coco_results(prediction, number, offset)
             bar.update(len(chosen))
+    if getattr(model, "finds_objects", False):
+        out.class_names = OBJECTS
+        out.truth = [{**entry, "category_id": 1} for entry in out.truth]
     return out
 
 
