@@ -24,7 +24,6 @@ from mlx_rcnn.data import open_dataset, report, with_proposals
 from mlx_rcnn.models import Detector
 from mlx_rcnn.training import TrainConfig, fit
 
-
 MODELS = {cls.__name__: cls for cls in (FasterRCNN, CascadeRCNN, FastRCNN)}
 
 
