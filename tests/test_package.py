@@ -58,7 +58,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("ops/nms.py", "settle"),  # whether suppression has settled
     ("ops/roi_align.py", "multiscale_roi_align"),  # the adaptive grid alone: sampling_ratio <= 0
     ("ops/roi_align.py", "_dense"),  # likewise: one RoI at a time
-    ("ops/roi_pool.py", "roi_pool"),  # how many pixels the largest bin covers
+    ("ops/roi_pool.py", "multiscale_roi_pool"),  # how many pixels the largest bin covers
     ("ops/resize.py", None),  # Pillow's and OpenCV's rules are integer arithmetic in NumPy
     ("ops/keypoints.py", None),  # a RoI's heatmaps are resized to its own pixels
     ("ops/masks.py", None),  # pasting has the size of the image given
@@ -68,7 +68,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("inputs/transform.py", None),
     ("inputs/targets.py", None),  # NumPy comes in
     ("models/results.py", "not_finite"),  # an error's text
-    ("models/steps.py", "detect"),  # results leave the device here, once a batch
+    ("models/boxing.py", "detect"),  # results leave the device here, once a batch
     ("models/results.py", "to_results"),
     ("heads/mask.py", "_probabilities"),  # and masks, once they are known
     ("heads/mask.py", "add_results"),

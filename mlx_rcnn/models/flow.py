@@ -25,6 +25,7 @@ from ..config.detector import make_config
 from ..config.network import DetectorConfig
 from ..heads import Branch, DetectionRule, RoIHeads
 from ..heads.box import predictors_of
+from ..heads.detections import check_thresholds
 from ..heads.rois import batch_rows
 from ..inputs.proposals import prepare_proposals
 from ..inputs.targets import prepare_targets
@@ -190,6 +191,7 @@ class TwoStageDetector(Detector, BoxSteps):
         Raises:
             ValueError, TypeError, FileNotFoundError: as ``predict``.
         """
+        check_thresholds(rule, self.num_classes)
         batch = preprocess(load_images(images), self.config)
         given = None if proposals is None else prepare_proposals(proposals, batch)
         with bounded_cache():
