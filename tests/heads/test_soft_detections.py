@@ -118,7 +118,12 @@ def test_soft_nms_looks_further_than_its_first_candidates():
     apart = np.array([[9 * i, 0, 9 * i + 8, 8] for i in range(8)], np.float32)
     arrays = [arrays[0][:8], arrays[1][:8], apart]
     rule = rule._replace(top_k=6)
-    assert [select(arrays, rule, n).exact.item() for n in (2, 5, 6, 8)] == [False, False, True, True]
+    assert [select(arrays, rule, n).exact.item() for n in (2, 5, 6, 8)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_a_class_that_fell_below_its_threshold_takes_no_place():
