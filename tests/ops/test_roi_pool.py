@@ -147,7 +147,7 @@ def level_of(roi):
 
 def rois_of_all_sizes(seed, count=30):
     rng = np.random.default_rng(seed)
-    side = 2.0 ** rng.uniform(2, 8.5, (count, 2))
+    side = 2.0 ** rng.uniform(2, 9.7, (count, 2))
     corner = rng.uniform(-20, 200, (count, 2))
     return np.concatenate([rng.integers(0, 2, (count, 1)), corner, corner + side], axis=1)
 

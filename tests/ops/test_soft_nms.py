@@ -45,7 +45,7 @@ SCORES = [0.9, 0.8, 0.7, 0.6]
 def test_linear_by_hand():
     # 1 is lowered to 0.8 * 2 / 11; 2 overlaps 0 by less than 0.5, and 1 too.
     assert_picks(run(BOXES, SCORES), [(0, 0.9), (2, 0.7), (3, 0.6), (1, 0.8 * 2 / 11)])
-    # At 1 / 3 the 2 is lowered by 0, and then lowers 1 a second time: an IoU of the threshold counts
+    # Above 0.3, 2 is lowered by 0, and then lowers 1 a second time
     expected = [(0, 0.9), (3, 0.6), (2, 0.7 * 2 / 3), (1, 0.8 * 2 / 11 * 4 / 7)]
     assert_picks(run(BOXES, SCORES, threshold=0.3), expected)
     quarter = [[0, 0, 10, 10], [0, 0, 10, 2.5]]
@@ -149,7 +149,9 @@ def test_batch_equals_singles(kind):
     for i in range(5):
         alone = run(b[i], s[i], 20, kind, labels=labels[i])
         there = np.array(final[i]) > 0
-        assert alone == list(zip(*(np.array(v[i])[there].tolist() for v in (rows, final))))
+        assert alone == list(
+            zip(*(np.array(v[i])[there].tolist() for v in (rows, final)), strict=True)
+        )
 
 
 def test_half_precision_is_computed_in_float32():
