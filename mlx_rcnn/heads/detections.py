@@ -72,7 +72,7 @@ def detection_rule(
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:
         raise ValueError(f"top_k={most!r}: expected a positive integer")
     return DetectionRule(
-        scores if np.ndim(score) else scores[0],
+        tuple(map(float, scores)) if np.ndim(score) else float(scores[0]),
         float(overlap),
         most,
         config.box_stages[-1].reg_weights,
@@ -102,13 +102,13 @@ def check_thresholds(rule: DetectionRule, num_classes: int) -> None:
         )
 
 
-def _numbers(name: str, value: Any) -> tuple[float, ...]:
-    """One number or a sequence of them, as floats."""
+def _numbers(name: str, value: Any) -> list[Any]:
+    """One number or a sequence of them, as a list."""
     each = list(value) if np.ndim(value) == 1 else [value]
     for item in each:
         if isinstance(item, bool | str) or np.ndim(item):
             raise TypeError(f"{name}={value!r}: expected a number, or one a class")
-    return tuple(map(float, each))
+    return each
 
 
 def select_detections(
