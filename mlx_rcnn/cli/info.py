@@ -55,8 +55,8 @@ def describe(model: Any) -> list[str]:
         ("input", f"short side {min_size} pixels, long side at most {config.max_size}"),
         (
             "detections",
-            f"at most {config.box_detections_per_img} an image, score {config.box_score_thresh:g} "
-            f"or more, NMS at IoU {config.box_nms_thresh:g}",
+            f"at most {config.box_detections_per_img} an image, score {_least(config)} or more, "
+            f"{_suppression(config)}",
         ),
     ]
     rows.append(("runs on", runs_on()))
@@ -67,6 +67,25 @@ def describe(model: Any) -> list[str]:
     for name, (parameters, statistics) in [*parts.items(), ("total", tuple(total))]:
         lines.append(f"{name:<{width}} {parameters:>12,} {statistics:>19,}")
     return lines
+
+
+def _least(config: Any) -> str:
+    """The least score, or the range of those by class."""
+    each = config.box_score_thresh
+    if not isinstance(each, tuple):
+        return f"{each:g}"
+    return f"{min(each):g} to {max(each):g} by class"
+
+
+def _suppression(config: Any) -> str:
+    """How overlapping detections are suppressed, in a few words."""
+    overlap = f"IoU {config.box_nms_thresh:g}"
+    kind = {
+        "hard": f"NMS at {overlap}",
+        "linear": f"linear Soft-NMS from {overlap}",
+        "gaussian": f"Gaussian Soft-NMS of sigma {config.box_nms_sigma:g}",
+    }[config.box_nms_kind]
+    return f"{kind} over all classes" if config.box_nms_agnostic else kind
 
 
 def runs_on() -> str:

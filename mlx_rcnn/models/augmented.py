@@ -81,10 +81,16 @@ def check_augment(model: Any, augment: TestTimeAugment) -> None:
 
     Raises:
         TypeError: ``augment`` is something else.
-        ValueError: what it finds beside boxes cannot be told from a mirrored image.
+        ValueError: the model needs proposals or gives nothing else, or what it finds beside boxes
+            cannot be told from a mirrored image.
     """
     if not isinstance(augment, TestTimeAugment):
         raise TypeError(f"augment={augment!r}: expected a TestTimeAugment")
+    if getattr(model, "needs_proposals", False) or not hasattr(model, "branches"):
+        raise ValueError(
+            f"a {type(model).__name__} has no test-time augmentation: expected a Faster R-CNN, or "
+            "a model built on one"
+        )
     if augment.flip and not all(branch.mirrors for branch in model.branches):
         raise ValueError(
             f"a {type(model).__name__} cannot look at mirrored images: that needs to know which "

@@ -94,7 +94,7 @@ def coco_results(
 def results_of(
     model: Any, prediction: Mapping[str, np.ndarray], image_id: int | str, image: np.ndarray
 ) -> list[dict[str, Any]]:
-    """:func:`coco_results` of a prediction made with :func:`mask_option`.
+    """:func:`coco_results` of a prediction, its masks pasted or, by :func:`mask_option`, not yet.
 
     Args:
         model: that made it; of its config the keypoints' offset and how masks are pasted.
@@ -107,7 +107,8 @@ def results_of(
     """
     config = getattr(model, "config", None)
     offset = getattr(config, "keypoint_offset", 0.0)
-    if not mask_option(model):
+    masks = prediction.get("masks")
+    if masks is None or masks.dtype == bool:
         return coco_results(prediction, image_id, offset)
     size, rule = (image.shape[0], image.shape[1]), getattr(config, "mask_paste_rule", "torchvision")
     return coco_results(prediction, image_id, offset, size, rule)
