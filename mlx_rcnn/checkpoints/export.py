@@ -40,6 +40,8 @@ def export_state(model: Detector, library: str) -> dict[str, mx.array]:
     Raises:
         ValueError: the library has no place for some of the weights.
     """
+    if why := _lacking(model, library):
+        raise ValueError(f"{library} cannot express this model: {why}")
     rules = rules_of(library, model.config.use_fpn)
     try:
         state = rename_back(_weights(model), rules, getattr(model.config, "pool_size", (7, 7)))
@@ -54,6 +56,19 @@ def export_state(model: Detector, library: str) -> dict[str, mx.array]:
     if model.origin is not None and model.origin.library == library:
         state = model.origin.restore(state)
     return _counters_in_place(counters | state)
+
+
+def _lacking(model: Detector, library: str) -> str | None:
+    """What a library has no model for, whatever the names of its weights."""
+    name = type(model).__name__
+    if library == "torchvision" and name not in ("FasterRCNN", "MaskRCNN", "KeypointRCNN"):
+        return f"it has no {name}"
+    per_stage = getattr(model.config, "cascade_mask_heads", None)
+    if library == "mmdetection" and per_stage is False:
+        return "its cascades have a mask head a stage, this one has one"
+    if library == "detectron2" and per_stage:
+        return "its cascades have one mask head, this one has one a stage"
+    return None
 
 
 def _counters_in_place(state: dict[str, mx.array]) -> dict[str, mx.array]:

@@ -12,6 +12,7 @@ from .convert_flags import add_convert
 from .errors import CommandError
 from .evaluate_flags import add_evaluate
 from .flags import add_augment, add_execution, add_model, count, fraction
+from .proposals_flags import add_proposals
 from .train_flags import add_train
 
 
@@ -72,6 +73,7 @@ def _add_predict(commands: Any) -> None:
         "standard input, one a line",
     )
     add_model(parser)
+    add_proposals(parser)
     _add_choice_of_detections(parser.add_argument_group("what to keep"))
     _add_outputs(parser.add_argument_group("what to write"))
     execution = parser.add_argument_group("how to run")

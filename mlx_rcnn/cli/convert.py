@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -35,7 +36,12 @@ from .flags import model_settings
 from .preflight import check_writable
 from .verify import verify
 
-BUILDERS = {name: getattr(models, name) for name in models.__all__ if "rcnn_" in name}
+BUILDERS = {
+    name: getattr(models, name)
+    for name in models.__all__
+    if re.match(r"(faster|mask|keypoint)_?rcnn_", name)
+}
+"""What keys and shapes may not tell apart."""
 CARD = "README.md"
 AUTHOR = "mlx_rcnn"
 

@@ -21,6 +21,7 @@ from ..outputs.coco import write_results
 from .errors import CommandError, load_model
 from .flags import augmentation, check_augmentation, model_settings
 from .preflight import check_writable, make_folders, set_device
+from .proposals import attach, data_folder, print_recall
 
 _DEFECTS_SHOWN = 10
 _SCORE_THRESH = 0.05
@@ -46,8 +47,12 @@ def run(args: argparse.Namespace) -> int:
         return _score_again(args)
     model, dataset = _opened(args, results)
     check_augmentation(model, augment)
+    if getattr(model, "finds_objects", False):  # and has no classes to score
+        _complain(dataset)
+        return print_recall(args, model, dataset)
     difference = _difference(model.class_names, dataset.class_names)
     dataset = _with_classes_of(model, dataset)
+    dataset = attach(args, model, dataset, data_folder(args.data))
     if args.metric == "coco" and getattr(model, "needs_keypoints", False):
         _check_keypoints(model, dataset)
     _complain(dataset)

@@ -12,6 +12,7 @@ from .flags import (
     add_model,
     fraction,
 )
+from .proposals_flags import add_proposals
 
 
 def add_evaluate(commands: Any) -> None:
@@ -40,7 +41,9 @@ def add_evaluate(commands: Any) -> None:
         "a model's (default: none)",
     )
     add_class_names(parser)
-    _add_data(parser.add_argument_group("what to measure on"))
+    on = parser.add_argument_group("what to measure on")
+    _add_data(on)
+    add_proposals(on)
     _add_metric(parser.add_argument_group("what to measure"))
     execution = parser.add_argument_group("how to run")
     add_execution(execution)

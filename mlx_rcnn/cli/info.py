@@ -53,11 +53,7 @@ def describe(model: Any) -> list[str]:
         ("classes", _classes(config.num_classes, model.class_names)),
         ("dtype", f"{' and '.join(dtypes)}, {size / 1e6:.1f} MB"),
         ("input", f"short side {min_size} pixels, long side at most {config.max_size}"),
-        (
-            "detections",
-            f"at most {config.box_detections_per_img} an image, score {_least(config)} or more, "
-            f"{_suppression(config)}",
-        ),
+        ("detections", _detections(config)),
     ]
     rows.append(("runs on", runs_on()))
     lines = [f"{name:<13} {value}" for name, value in rows]
@@ -103,6 +99,19 @@ def runs_on() -> str:
     return f"GPU, {chip}, products in TF32: MLX_ENABLE_TF32=0 makes them float32, and slower"
 
 
+def _detections(config: Any) -> str:
+    """Which boxes are kept, in a few words."""
+    if not hasattr(config, "box_score_thresh"):
+        return (
+            f"at most {config.rpn_post_nms_top_n_test} proposals an image, NMS at IoU "
+            f"{config.rpn_nms_thresh:g}"
+        )
+    return (
+        f"at most {config.box_detections_per_img} an image, score {_least(config)} or more, "
+        f"{_suppression(config)}"
+    )
+
+
 def _heads(config: Any) -> str:
     """The structure of RPN, box and mask head in a few words."""
 
@@ -110,11 +119,16 @@ def _heads(config: Any) -> str:
         plural = "s" if count != 1 else ""
         return f"{count} convolution{plural}" + (f" with {norm} norm" if norm else "")
 
-    if config.box_head_convs:
-        box = convs(config.box_head_convs, config.box_head_norm) + " and a linear layer"
-    else:
+    parts = []
+    if hasattr(config, "rpn_conv_depth"):
+        parts.append(f"RPN {convs(config.rpn_conv_depth, None)}")
+    if hasattr(config, "box_head_convs"):
         box = "2 linear layers"
-    parts = [f"RPN {convs(config.rpn_conv_depth, None)}", f"box {box} of {config.hidden_dim}"]
+        if config.box_head_convs:
+            box = convs(config.box_head_convs, config.box_head_norm) + " and a linear layer"
+        stages = len(config.box_stages)
+        times = f"{stages} times " if stages > 1 else ""
+        parts.append(f"box {times}{box} of {config.hidden_dim}")
     if hasattr(config, "mask_num_convs"):
         parts.append(f"mask {convs(config.mask_num_convs, config.mask_head_norm)}")
     if hasattr(config, "keypoint_layers"):

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ..config.categories import BACKGROUND
 from ..data.annotations import coco_annotations
 from ..inputs.images import ImageError
 from ..memory import bounded_cache
 from ..outputs.coco import mask_option, results_of
 
 Entry = dict[str, Any]
+OBJECTS = (BACKGROUND, "object")
 
 
 @dataclass
@@ -65,7 +67,8 @@ def collect(
 
     Args:
         model: with ``predict(images, score_thresh=...)``, a list of dicts (see the models); one
-            that says ``needs_masks`` is asked for ``masks="raw"``.
+            that ``needs_proposals`` is given those of the samples' targets, one that
+            ``needs_masks`` is asked for ``masks="raw"``.
         dataset: with ``len``, indexing that gives samples, and ``class_names``; its method
             ``ground_truth``, if it has one, gives the annotations, else the samples do.
         batch_size: images predicted at once. Default: ``1``.
@@ -77,7 +80,8 @@ def collect(
         augment: a :class:`~mlx_rcnn.TestTimeAugment` for ``predict``. Default: ``None``.
 
     Returns:
-        Detections and ground truth; masks are kept as RLE.
+        Detections and ground truth; masks are kept as RLE. To a model that finds objects of any
+        class all are of one.
 
     Raises:
         ValueError: no images, a ``batch_size`` below 1, or detections and ground truth of unequal
@@ -99,13 +103,19 @@ def collect(
             if not samples:
                 bar.update(len(chosen))
                 continue
+            given = [[s.image for s in samples]]
+            if getattr(model, "needs_proposals", False):
+                given.append([s.target["proposals"] for s in samples])
             began = time.perf_counter()
-            predictions = model.predict([s.image for s in samples], **options)
+            predictions = model.predict(*given, **options)
             out.seconds += time.perf_counter() - began
             for i, sample, prediction in zip(kept, samples, predictions, strict=True):
                 number = _add(out, dataset, i, sample, prediction)
                 out.found += results_of(model, prediction, number, sample.image)
             bar.update(len(chosen))
+    if getattr(model, "finds_objects", False):
+        out.class_names = OBJECTS
+        out.truth = [{**entry, "category_id": 1} for entry in out.truth]
     return out
 
 

@@ -178,7 +178,9 @@ class MaskBranch(Branch):
         logits = self.outputs(stage, flat, rois.labels[:, :most].reshape(-1), positive)
         masks = targets.masks.reshape(-1, *targets.masks.shape[2:])
         row = rows_of_targets(rois, most, targets.masks.shape[1])
-        wanted = crop_masks(masks, row, flat[:, 1:], logits.shape[1])
+        theirs = stage.config.mask_paste_rule == "detectron2"
+        wanted = crop_masks(masks, row, flat[:, 1:], logits.shape[1], aligned=theirs)
+        wanted = (wanted >= 0.5).astype(mx.float32) if theirs else wanted
         return mask_loss(logits, mx.stop_gradient(wanted), positive, group)
 
     def raw(self, stage: Stage, rois: mx.array, labels: mx.array) -> mx.array:

@@ -53,6 +53,7 @@ class Detector(MapSteps):
     needs_masks = False
     needs_keypoints = False
     needs_proposals = False
+    finds_objects = False  # of any class, and does not tell them apart
 
     def __init__(
         self, backbone: Any, feat_channels: Any = None, num_classes: Any = None, **config: Any
