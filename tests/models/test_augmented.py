@@ -12,6 +12,7 @@ import mlx_rcnn
 from mlx_rcnn import CascadeRCNN
 from mlx_rcnn.heads.detections import detection_rule
 from mlx_rcnn.models import predict_augmented
+from mlx_rcnn.models.augmented import check_augment
 from reference import slow_nms
 from small import BACKBONE, OPTIONS, check, photo, same
 from suppression import slow_soft_nms
@@ -216,3 +217,12 @@ def test_wrong_arguments_before_any_work(small_model: Models) -> None:
         predict_augmented(model, gone, top_k=0)
     assert [view.side for view in Augment().views][::2] == list(range(400, 1201, 100))
     assert detection_rule(model.config).top_k == 100
+
+
+def test_models_without_views() -> None:
+    proposals = mlx_rcnn.ProposalNetwork(BACKBONE, 32, use_fpn=True)
+    fast = mlx_rcnn.FastRCNN(BACKBONE, 32, 5, use_fpn=True, hidden_dim=8)
+    for model in (proposals, fast):
+        name = type(model).__name__
+        with pytest.raises(ValueError, match=f"a {name} has no test-time augmentation"):
+            check_augment(model, Augment())
