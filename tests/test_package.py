@@ -75,10 +75,11 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("inputs/proposals.py", None),
     ("models/results.py", "not_finite"),  # an error's text
     ("models/proposal_network.py", None),  # likewise, and labels come in
+    ("models/augmented.py", None),  # what is found in several views is merged by image
     ("models/boxing.py", "detect"),  # results leave the device here, once a batch
     ("models/results.py", "to_results"),
-    ("heads/mask.py", "_probabilities"),  # and masks, once they are known
-    ("heads/mask.py", "add_results"),
+    ("heads/branch.py", "add_results"),  # and masks, once they are known
+    ("heads/mask.py", "add_raw"),
     ("heads/keypoint.py", "add_results"),  # and heatmaps
     ("heads/rois.py", "rows_with_positives"),  # how many RoIs a branch gets
     ("heads/rois.py", "valid_rois"),

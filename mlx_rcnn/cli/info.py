@@ -65,6 +65,25 @@ def describe(model: Any) -> list[str]:
     return lines
 
 
+def _least(config: Any) -> str:
+    """The least score, or the range of those by class."""
+    each = config.box_score_thresh
+    if not isinstance(each, tuple):
+        return f"{each:g}"
+    return f"{min(each):g} to {max(each):g} by class"
+
+
+def _suppression(config: Any) -> str:
+    """How overlapping detections are suppressed, in a few words."""
+    overlap = f"IoU {config.box_nms_thresh:g}"
+    kind = {
+        "hard": f"NMS at {overlap}",
+        "linear": f"linear Soft-NMS from {overlap}",
+        "gaussian": f"Gaussian Soft-NMS of sigma {config.box_nms_sigma:g}",
+    }[config.box_nms_kind]
+    return f"{kind} over all classes" if config.box_nms_agnostic else kind
+
+
 def runs_on() -> str:
     """MLX's device, and whether its products round to TF32 (10 bits), which MLX does by default."""
     device = mx.default_device()
@@ -87,12 +106,9 @@ def _detections(config: Any) -> str:
             f"at most {config.rpn_post_nms_top_n_test} proposals an image, NMS at IoU "
             f"{config.rpn_nms_thresh:g}"
         )
-    score = config.box_score_thresh
-    least = f"{score:g}" if isinstance(score, float | int) else f"{min(score):g}, by class,"
-    kind = "NMS" if config.box_nms_kind == "hard" else f"{config.box_nms_kind} Soft-NMS"
     return (
-        f"at most {config.box_detections_per_img} an image, score {least} or more, {kind} at IoU "
-        f"{config.box_nms_thresh:g}"
+        f"at most {config.box_detections_per_img} an image, score {_least(config)} or more, "
+        f"{_suppression(config)}"
     )
 
 

@@ -146,6 +146,9 @@ def set_classes(model: Detector, class_names: Sequence[str]) -> bool:
             several = masks if isinstance(masks, list) else [masks]
             fresh = [_mask_like(predictor, count) for predictor in several]
             heads.mask_predictor = fresh if isinstance(masks, list) else fresh[0]
+    each = config.box_score_thresh
+    if isinstance(each, tuple) and len(each) != count - 1:  # they were of other classes
+        config = replace(config, box_score_thresh=FastRCNNConfig.box_score_thresh)
     model.config = replace(config, num_classes=count, class_names=names)
     return new
 
