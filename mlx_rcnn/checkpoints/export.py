@@ -7,6 +7,7 @@ from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_rcnn.convert.libraries.recognise import rules_of
@@ -178,6 +179,8 @@ def _detectron2_settings(model: Detector) -> list[str]:
             ours.get("anchor_rounding"),
             "anchors are rounded to whole pixels here, not there",
         ),
+        (isinstance(ours.get("box_score_thresh"), tuple), "score thresholds are by class here"),
+        (ours.get("box_nms_kind", "hard") != "hard", "detections are suppressed by Soft-NMS here"),
         (ours["resize_rule"] != "pillow", f"images are resized as by {ours['resize_rule']} here"),
     )
     return lines + [f"differs: {what}" for wrong, what in differs if wrong]
@@ -201,7 +204,7 @@ def _box_values(ours: dict[str, Any], classes: int) -> dict[str, Any]:
         return {"MODEL.META_ARCHITECTURE": "ProposalNetwork"}
     values = {
         "MODEL.ROI_HEADS.NUM_CLASSES": classes - 1,
-        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": ours["box_score_thresh"],
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": np.min(ours["box_score_thresh"]).item(),
         "MODEL.ROI_HEADS.NMS_THRESH_TEST": ours["box_nms_thresh"],
         "MODEL.ROI_BOX_HEAD.FC_DIM": ours["hidden_dim"],
         "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2" if ours["roi_aligned"] else "ROIAlign",
