@@ -76,6 +76,8 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("heads/rois.py", "rows_with_positives"),  # how many RoIs a branch gets
     ("heads/rois.py", "valid_rois"),
     ("models/strides.py", "image_strides"),  # NumPy sizes of images
+    ("models/rcnn.py", "box_outputs"),  # which proposals there are came from the host
+    ("models/crop_units.py", None),  # features leave the device
     ("convert", None),  # checkpoints are NumPy until they are complete
     ("checkpoints/save.py", None),
     ("checkpoints/directory.py", "_digest"),  # what is written to disk

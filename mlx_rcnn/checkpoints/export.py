@@ -40,6 +40,8 @@ def export_state(model: Detector, library: str) -> dict[str, mx.array]:
     Raises:
         ValueError: the library has no place for some of the weights.
     """
+    if isinstance(model, models.RCNN):
+        raise ValueError(f"{library} cannot express this model: it has no R-CNN over crops")
     rules = rules_of(library, model.config.use_fpn)
     try:
         state = rename_back(_weights(model), rules, getattr(model.config, "pool_size", (7, 7)))

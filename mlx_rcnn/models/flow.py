@@ -20,7 +20,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..backbones import make_backbone
-from ..config.boxes import FastRCNNConfig
+from ..config.boxes import BoxConfig, FastRCNNConfig
 from ..config.detector import make_config
 from ..config.network import DetectorConfig
 from ..heads import Branch, DetectionRule, RoIHeads
@@ -33,7 +33,7 @@ from ..layers import inference
 from ..memory import bounded_cache
 from ..processes import about_to_compute
 from ..structures import Batch, Proposals, Targets
-from .boxing import BoxSteps, lacking_proposals
+from .boxing import BoxSteps, PooledBoxSteps, lacking_proposals
 from .maps import Maps, MapSteps
 from .results import to_results
 from .strides import Strides, image_strides
@@ -89,6 +89,20 @@ class Detector(MapSteps):
         on_cpu = mx.default_device().type == mx.cpu
         return inference(self, widen=self.dtype is None and on_cpu)
 
+    def input_sizes(
+        self, images: Sequence[np.ndarray], key: mx.array | None = None
+    ) -> list[tuple[int, int]] | None:
+        """To which (height, width) images are resized.
+
+        Args:
+            images: (H, W, 3) each.
+            key: of the sizes that are drawn, in training. Default: none are.
+
+        Returns:
+            One an image; ``None`` as :func:`~mlx_rcnn.inputs.transform.resized_size` has it.
+        """
+        return None if key is None else draw_sizes(images, self.config, key)
+
     def begin_training(
         self,
         images: Any,
@@ -111,7 +125,7 @@ class Detector(MapSteps):
         if size_divisible is not None:
             padding = replace(config, size_divisible=size_divisible)
         given = load_images(images)
-        batch = preprocess(given, padding, draw_sizes(given, config, key))
+        batch = preprocess(given, padding, self.input_sizes(given, key))
         points = self.roi_heads.keypoint_predictor.num_keypoints if self.needs_keypoints else None
         truth = prepare_targets(targets, batch, self.num_classes, self.needs_masks, points)
         features = self.features(batch.pixels)
@@ -128,18 +142,12 @@ class Begun(NamedTuple):
     strides: Strides
 
 
-class TwoStageDetector(Detector, BoxSteps):
-    """Proposals, box heads over them, and branches; the models tell the arguments."""
+class BoxDetector(Detector, BoxSteps):
+    """Proposals, what tells of each, and branches; the models tell the arguments."""
 
-    config_class: type[FastRCNNConfig]
-    config: FastRCNNConfig
+    config_class: type[BoxConfig]
+    config: BoxConfig
     branches: tuple[Branch, ...] = ()
-
-    def build(self) -> None:
-        """See :meth:`Detector.build`."""
-        self.roi_heads = RoIHeads(self.config)
-        for branch in self.branches:
-            branch.build(self.roi_heads, self.config)
 
     @property
     def num_classes(self) -> int:
@@ -190,7 +198,8 @@ class TwoStageDetector(Detector, BoxSteps):
         Raises:
             ValueError, TypeError, FileNotFoundError: as ``predict``.
         """
-        batch = preprocess(load_images(images), self.config)
+        pictures = load_images(images)
+        batch = preprocess(pictures, self.config, self.input_sizes(pictures))
         given = None if proposals is None else prepare_proposals(proposals, batch)
         with bounded_cache():
             detections, stage = self.to_predict().detect(batch, rule, given)
@@ -240,6 +249,19 @@ class TwoStageDetector(Detector, BoxSteps):
             ValueError: it has none, they must be given.
         """
         raise ValueError(lacking_proposals(self))
+
+
+class TwoStageDetector(BoxDetector, PooledBoxSteps):
+    """Box heads over RoI features of the backbone's maps."""
+
+    config_class: type[FastRCNNConfig]
+    config: FastRCNNConfig
+
+    def build(self) -> None:
+        """See :meth:`Detector.build`."""
+        self.roi_heads = RoIHeads(self.config)
+        for branch in self.branches:
+            branch.build(self.roi_heads, self.config)
 
 
 def with_total(losses: Losses) -> Losses:
