@@ -216,7 +216,9 @@ class PooledBoxSteps(BoxSteps):
 
 def lacking_proposals(model: nn.Module) -> str:
     """What to say where a model without proposals of its own was given none."""
+    name = type(model).__name__
+    article = "an" if name == "RCNN" else "a"
     return (
-        f"a {type(model).__name__} needs proposals: give predict(images, proposals) and "
+        f"{article} {name} needs proposals: give predict(images, proposals) and "
         "get_loss(images, targets, proposals) an array (P, 4) of each image"
     )
