@@ -15,6 +15,7 @@ from ..ops.losses import cross_entropy, normaliser
 from ..structures import Targets
 from .sampling import SampledRoIs
 
+SPEED = 10.0  # of the regression, see RCNNPredictor.regress
 RIDGE_PAIRS = 10_000  # of each class, over which config.ridge is spread
 
 
@@ -58,8 +59,9 @@ class RCNNPredictor(nn.Module):
     def regress(self, pooled: mx.array) -> tuple[mx.array, mx.array]:
         """As the deltas of a call, to be learned: no gradient reaches the map.
 
-        The gradient of the weights is divided by the mean square of what they multiply, as in
-        normalised least mean squares, so that one learning rate does for maps of any scale.
+        The gradient of the weights is multiplied by 10 over the greatest square of what they
+        multiply, as in normalised least mean squares, so that one learning rate does for maps of
+        any scale: with a momentum of 0.9 all up to 0.19 are stable.
 
         Args:
             pooled (R, h, w, c): R at least 1.
@@ -68,7 +70,7 @@ class RCNNPredictor(nn.Module):
             The deltas (R, 4 * C) and the weights (4 * C, h * w * c), float32, to be penalised.
         """
         values = mx.stop_gradient(pooled.flatten(1).astype(mx.float32))
-        scale = 1 / mx.maximum(mx.mean(mx.sum(values**2, axis=1)), 1.0)
+        scale = SPEED / mx.maximum(mx.max(mx.sum(values**2, axis=1)), 1e-6)
         weight = _slowed(self.bbox_pred.weight.astype(mx.float32), scale)
         return mx.addmm(self.bbox_pred.bias.astype(mx.float32), values, weight.T), weight
 
