@@ -36,13 +36,12 @@ NEVER_REACHES = (("data", "models"), ("evaluation", "models"), ("convert", "mode
 FOREIGN = {"torch", "torchvision", "detectron2", "mmdet", "mmcv", "mmengine", "timm"}
 
 # One module alone imports these, where they are used: what they compute is an extra.
-ONE_MODULE = {"cv2": "mlx_rcnn.data.selective_search"}
+ONE_MODULE = {"cv2": "mlx_rcnn.data.selective_search", "av": "mlx_rcnn.inputs.video"}
 
 # Optional or heavy: `import mlx_rcnn` must not pull these in.
 NOT_AT_IMPORT = {
     *FOREIGN,
     *ONE_MODULE,
-    "av",
     "faster_coco_eval",
     "huggingface_hub",
     "matplotlib",
@@ -84,18 +83,23 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("heads/rois.py", "rows_with_positives"),  # how many RoIs a branch gets
     ("heads/rois.py", "valid_rois"),
     ("models/strides.py", "image_strides"),  # NumPy sizes of images
+    ("models/rcnn.py", "box_outputs"),  # which proposals there are came from the host
+    ("models/crop_units.py", None),  # features leave the device
     ("convert", None),  # checkpoints are NumPy until they are complete
     ("checkpoints/save.py", None),
     ("checkpoints/directory.py", "_digest"),  # what is written to disk
     ("outputs/skeletons.py", None),
     ("outputs/draw.py", None),
     ("outputs/coco.py", None),
+    ("outputs/detections.py", None),  # NumPy throughout
     ("data", None),  # NumPy throughout
     ("evaluation", None),
     ("training/step.py", "_take"),  # what the step's one evaluation has computed
     ("training/machines.py", "share_from_first"),  # once, before training
     ("training/watch.py", "_agree"),
     ("training/metrics.py", None),  # files
+    ("training/hinge.py", None),  # SVMs are NumPy, over features that have left the device
+    ("training/svms.py", None),
     ("cli", None),
 )
 

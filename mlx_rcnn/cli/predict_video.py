@@ -1,4 +1,4 @@
-"""``mlx_rcnn predict`` on videos and cameras: an annotated video, JSON lines and a table of rows."""
+"""``mlx_rcnn predict`` on videos and cameras: an annotated video, JSON lines and CSV."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def video_sources(sources: list[str]) -> list[Path | int] | None:
         else:
             others.append(source)
     if found and others:
-        raise CommandError(f"{others[0]} is no video: expected images or videos, one kind at a time")
+        raise CommandError(f"{others[0]} is no video: expected images or videos, not both")
     return found or None
 
 
@@ -156,10 +156,10 @@ def _one(
         results = stream(model, video, batch_size=args.batch_size, top_k=args.top_k, **options)
         try:
             for found in results:
-                kept = select(found, classes, args.top_k)
+                kept: Any = select(found, classes, args.top_k)
                 _write(kept, rows, lines, done)
                 if writer is not None:
-                    writer.write(_drawn(args, model, kept), found.frame.seconds)
+                    writer.write(_drawn(args, model, kept), kept.frame.seconds)
                 bar.update()
         except KeyboardInterrupt:  # what is done is worth a whole file
             done.stopped = True
@@ -176,11 +176,11 @@ def _write(found: Any, rows: Any, lines: TextIO, done: _Written) -> None:
     """One row a detection in both files."""
     frame = found.frame
     seconds = round(frame.seconds, 6)
-    entries = coco_results(found, frame.index)
+    entries = coco_results(found, frame.number)
     for entry, name, box in zip(entries, found.names, found["boxes"].tolist(), strict=True):
         rows.writerow(
             [
-                frame.index,
+                frame.number,
                 seconds,
                 entry["category_id"],
                 name,
@@ -188,7 +188,7 @@ def _write(found: Any, rows: Any, lines: TextIO, done: _Written) -> None:
                 *(round(v, 4) for v in box),
             ]
         )
-        entry = {"frame": frame.index, "seconds": seconds, "name": name, **entry}
+        entry = {"frame": frame.number, "seconds": seconds, "name": name, **entry}
         del entry["image_id"]
         lines.write(json.dumps(entry) + "\n")
     done.frames += 1

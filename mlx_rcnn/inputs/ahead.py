@@ -25,35 +25,39 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
     """
     waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
     ended = threading.Event()
-
-    def put(entry: tuple[bool, Any]) -> bool:
-        while not ended.is_set():
-            try:
-                waiting.put(entry, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            for item in items:
-                if not put((False, item)):
-                    return
-            put((True, None))
-        except BaseException as error:  # raised again where the items are wanted
-            put((True, error))
-
-    thread = threading.Thread(target=work, daemon=True, name="ahead")
+    arguments = (items, waiting, ended)
+    thread = threading.Thread(target=_make, args=arguments, daemon=True, name="ahead")
     thread.start()
     try:
         while True:
             last, item = waiting.get()
-            if last:
-                if item is not None:
-                    raise item
+            if last and item is None:
                 return
+            if last:
+                raise item
             yield item
     finally:
         ended.set()
         thread.join()
+
+
+def _make(items: Iterable[Any], waiting: queue.Queue[tuple[bool, Any]], ended: Any) -> None:
+    """Put each item with ``False``; at the end ``True``, with the error if there was one."""
+    try:
+        for item in items:
+            if not _put(waiting, (False, item), ended):
+                return
+        _put(waiting, (True, None), ended)
+    except BaseException as error:  # raised again where the items are wanted
+        _put(waiting, (True, error), ended)
+
+
+def _put(waiting: queue.Queue[tuple[bool, Any]], entry: tuple[bool, Any], ended: Any) -> bool:
+    """Whether there was room before the iterator was closed."""
+    while not ended.is_set():
+        try:
+            waiting.put(entry, timeout=0.1)
+            return True
+        except queue.Full:
+            continue
+    return False

@@ -44,12 +44,12 @@ class VideoError(ValueError):
 class Frame(NamedTuple):
     """One picture of a video.
 
-    ``image`` (H, W, 3) uint8 RGB, upright; ``index``, counted from 0 in the order shown;
+    ``image`` (H, W, 3) uint8 RGB, upright; ``number``, counted from 0 in the order shown;
     ``seconds`` since the video's start, as its own clock says, also where the rate varies.
     """
 
     image: np.ndarray
-    index: int
+    number: int
     seconds: float
 
 

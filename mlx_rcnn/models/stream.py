@@ -41,7 +41,7 @@ def stream(
         **options: of ``predict``, such as ``score_thresh``.
 
     Yields:
-        One result a frame, as ``predict`` gives it; its ``frame`` has the ``image``, the ``index``
+        One result a frame, as ``predict`` gives it; its ``frame`` has the ``image``, the ``number``
         and the ``seconds``.
 
     Raises:
