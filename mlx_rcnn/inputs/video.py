@@ -125,6 +125,9 @@ class Video:
         try:
             if isinstance(source, int):
                 return self._camera(source)
+        except (self._av.FFmpegError, OSError, ValueError) as error:
+            raise VideoError(f"camera {source} cannot be opened: {_reason(error)}") from error
+        try:
             path = Path(source)
             if path.is_dir():
                 raise IsADirectoryError(f"{path} is a folder: expected a video")
@@ -135,8 +138,7 @@ class Video:
         except (FileNotFoundError, PermissionError, IsADirectoryError, VideoError):
             raise
         except (self._av.FFmpegError, OSError, ValueError) as error:
-            what = f"camera {source}" if isinstance(source, int) else str(source)
-            raise VideoError(f"{what} cannot be opened as a video: {_reason(error)}") from error
+            raise VideoError(f"{source} cannot be opened as a video: {_reason(error)}") from error
 
     def _camera(self, number: int) -> Any:
         kind = next((v for k, v in _CAMERA_FORMATS.items() if sys.platform.startswith(k)), None)
