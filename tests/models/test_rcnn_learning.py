@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,7 +51,7 @@ class WithProposals:
 
 @pytest.mark.slow
 def test_it_learns_eight_pictures() -> None:
-    """A minute on two cores; VOC's AP, at IoU 0.5, by the classifier and then by SVMs."""
+    """Half a minute on two cores; VOC's AP, at IoU 0.5, by the classifier and then by SVMs."""
     mx.random.seed(0)
     backbone = ResNetConfig(18, width=8, norm="group", norm_groups=4)
     options = {"crop_size": 48, "crop_context": 4, "crops_per_batch": 32, "ridge": 10.0}
@@ -70,6 +71,8 @@ def test_it_learns_eight_pictures() -> None:
         optimizer.update(rcnn, optim.clip_grad_norm(found, 10.0)[0])
         mx.eval(rcnn.parameters(), optimizer.state)
     assert pictures.mean_ap(rcnn) > 0.9
+    # Over all proposals there are; a ridge solved at once would go further.
+    rcnn.config = replace(rcnn.config, crops_per_batch=4096, box_positive_fraction=1.0)
     regressed = losses(samples, 0)["roi_reg_loss"].item()
     boxes = rcnn.roi_heads.box_predictor.bbox_pred
     learned = boxes.weight, boxes.bias
