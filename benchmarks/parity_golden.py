@@ -2,8 +2,9 @@
 
 FOLDER holds `{detectron2,mmdet}_{faster,mask}_*.npz`, the arrays that `tests/library_goldens.py`
 compares, `meta` (JSON: what image, what short side, the salt of the weights), and
-`keys_{detectron2,mmdet}_{faster,mask}.txt` with the state dicts' keys and shapes. Weights come from
-`tests/library_recipe.py`; no torch is needed. On Linux preload OpenBLAS.
+`keys_{detectron2,mmdet}_{faster,mask}.txt` with the state dicts' keys and shapes; of cascades,
+`..._{cascade,cascade_mask}_{blobs,photo}.npz`, what `tests/cascade_goldens.py` compares. Weights
+come from `tests/library_recipe.py`; no torch is needed. On Linux preload OpenBLAS.
 
     python benchmarks/parity_golden.py FOLDER [--photos FOLDER] [--case detectron2_mask_photo]
 """
@@ -24,6 +25,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 Golden = dict[str, np.ndarray]
+PHOTO = "18124840932_e42b3e377c_k.jpg"
 
 
 def state_dict(keys: Path, salt: str) -> dict[str, np.ndarray]:
@@ -54,23 +56,17 @@ def image_of(golden: Golden, meta: dict[str, Any], photos: Path) -> np.ndarray:
 
 def run(path: Path, photos: Path) -> bool:
     """Compare one case, print its table, and tell whether every bound holds."""
-    import mlx_rcnn
+    from cascade_goldens import compare_cascade
     from library_goldens import compare
 
     golden = dict(np.load(path))
-    meta = json.loads(str(golden["meta"]))
-    library, kind = path.stem.split("_")[:2]
-    overrides = meta["overrides"]
-    sides = overrides.get("test_pipeline Resize.scale", [1333, 800])
-    short = int(overrides.get("INPUT.MIN_SIZE_TEST", min(sides)))
-    state = state_dict(path.with_name(f"keys_{library}_{kind}.txt"), meta.get("salt", ""))
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / ("model.pkl" if library == "detectron2" else "model.pth")
-        wrapper = "model" if library == "detectron2" else "state_dict"
-        file.write_bytes(pickle.dumps({wrapper: state}, 4))
-        del state
-        model = mlx_rcnn.load(file, min_size=short)
-    rows = compare(model, golden, image_of(golden, meta, photos))
+    library = path.stem.partition("_")[0]
+    cascade = "_cascade_" in path.name
+    state, short, meta = (cascade_case if cascade else plain_case)(path, golden)
+    model = loaded(library, state, short)
+    del state
+    image = image_of(golden, meta, photos)
+    rows = (compare_cascade if cascade else compare)(model, golden, image)
     print(f"{path.stem}: {model.source}")
     wide = max(len(row.stage) for row in rows)
     for row in rows:
@@ -81,6 +77,39 @@ def run(path: Path, photos: Path) -> bool:
             flush=True,
         )
     return all(row.within for row in rows)
+
+
+def plain_case(path: Path, golden: Golden) -> tuple[dict[str, np.ndarray], int, dict[str, Any]]:
+    """Weights, the short side and what the golden says of itself."""
+    meta = json.loads(str(golden["meta"]))
+    library, kind = path.stem.split("_")[:2]
+    overrides = meta["overrides"]
+    sides = overrides.get("test_pipeline Resize.scale", [1333, 800])
+    short = int(overrides.get("INPUT.MIN_SIZE_TEST", min(sides)))
+    state = state_dict(path.with_name(f"keys_{library}_{kind}.txt"), meta.get("salt", ""))
+    return state, short, meta
+
+
+def cascade_case(path: Path, _: Golden) -> tuple[dict[str, np.ndarray], int, dict[str, Any]]:
+    """As :func:`plain_case`, of a cascade, whose file says nothing of itself."""
+    from library_recipe import cascade_state
+
+    library, _, rest = path.stem.partition("_")
+    kind, _, image = rest.rpartition("_")
+    blobs = image == "blobs"
+    given = {"blobs": {"h": 240, "w": 320, "n": 40, "seed": 2024}}
+    return cascade_state(library, kind), 320 if blobs else 800, {"input": given if blobs else PHOTO}
+
+
+def loaded(library: str, state: dict[str, np.ndarray], short: int) -> Any:
+    """The model, through a file as its library writes it."""
+    import mlx_rcnn
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / ("model.pkl" if library == "detectron2" else "model.pth")
+        wrapper = "model" if library == "detectron2" else "state_dict"
+        file.write_bytes(pickle.dumps({wrapper: state}, 4))
+        return mlx_rcnn.load(file, min_size=short)
 
 
 def main() -> int:

@@ -33,6 +33,10 @@ KNOWN = {
     "51d356": Known("COCO-Detection/faster_rcnn_R_50_DC5_1x", 37.3),
     "68d202": Known("COCO-Detection/faster_rcnn_R_50_DC5_3x", 39.0),
     "e5f7ce": Known("COCO-Detection/fast_rcnn_R_50_FPN_1x", 37.8),
+    "02ce48": Known("COCO-Detection/rpn_R_50_FPN_1x"),  # average recall 58.0 of 1000 boxes
+    "450694": Known("COCO-Detection/rpn_R_50_C4_1x"),  # 51.6
+    "e9d89b": Known("Misc/cascade_mask_rcnn_R_50_FPN_1x", 42.1, 36.4),
+    "480dd8": Known("Misc/cascade_mask_rcnn_R_50_FPN_3x", 44.3, 38.5),
     "a54504": Known("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x", 38.6, 35.2),
     "f10217": Known("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x", 41.0, 37.2),
     "a3ec72": Known("COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x", 42.9, 38.6),
@@ -52,6 +56,14 @@ KNOWN = {
     "21b550bb": Known("mask_rcnn_r50_fpn_mstrain-poly_3x_coco", 40.9, 37.1),
     "1efe0ed5": Known("mask_rcnn_r101_fpn_1x_coco", 40.0, 36.1),
     "5675c317": Known("mask_rcnn_r101_fpn_mstrain-poly_3x_coco", 42.7, 38.5),
+    "3dc56deb": Known("cascade_rcnn_r50_fpn_1x_coco", 40.3),
+    "e9872a90": Known("cascade_rcnn_r50_fpn_20e_coco", 41.0),
+    "0b6a2fbf": Known("cascade_rcnn_r101_fpn_1x_coco", 42.0),
+    "5057dcc5": Known("cascade_rcnn_r101_fpn_20e_coco", 42.5),
+    "9d4dcb24": Known("cascade_mask_rcnn_r50_fpn_1x_coco", 41.2, 35.9),
+    "5bdc3824": Known("cascade_mask_rcnn_r50_fpn_mstrain_3x_coco", 44.3, 38.5),
+    "befdf6ee": Known("cascade_mask_rcnn_r101_fpn_1x_coco", 42.9, 37.3),
+    "005947da": Known("cascade_mask_rcnn_r101_fpn_20e_coco", 43.4, 37.8),
 }
 
 

@@ -1,6 +1,8 @@
 """Train a small detector from scratch on a VOC folder, and test it.
 
     python examples/train_voc.py --data bccd --epochs 12 --size 320 --output run
+    python examples/train_voc.py --data bccd --model CascadeRCNN
+    python examples/train_voc.py --data bccd --model FastRCNN --proposals proposals.npz
 
 Afterwards `mlx_rcnn predict --model run/best photo.jpg` uses it, and run/metrics.jsonl says how
 it went. Every setting of `mlx_rcnn train --help` is a field of TrainConfig.
@@ -10,17 +12,27 @@ import argparse
 
 import mlx.core as mx
 
-from mlx_rcnn import FasterRCNN, ResNetFPNConfig, load, reuse_large_blocks
-from mlx_rcnn.data import open_dataset, report
+from mlx_rcnn import (
+    CascadeRCNN,
+    FasterRCNN,
+    FastRCNN,
+    ResNetFPNConfig,
+    load,
+    reuse_large_blocks,
+)
+from mlx_rcnn.data import open_dataset, report, with_proposals
+from mlx_rcnn.models import Detector
 from mlx_rcnn.training import TrainConfig, fit
 
+MODELS = {cls.__name__: cls for cls in (FasterRCNN, CascadeRCNN, FastRCNN)}
 
-def build(class_names: tuple[str, ...], size: int, width: int) -> FasterRCNN:
+
+def build(name: str, class_names: tuple[str, ...], size: int, width: int) -> Detector:
     """ResNet-18 with group normalisation, which learns from batches of a few images."""
     backbone = ResNetFPNConfig(
         depth=18, width=width, out_channels=width, norm="group", norm_groups=16, num_classes=0
     )
-    return FasterRCNN(
+    return MODELS[name](
         backbone,
         backbone.out_channels,
         len(class_names),
@@ -36,6 +48,8 @@ def build(class_names: tuple[str, ...], size: int, width: int) -> FasterRCNN:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="VOC folder with a train and a val split")
+    parser.add_argument("--model", choices=MODELS, default="FasterRCNN")
+    parser.add_argument("--proposals", help="file of all splits' proposals, for FastRCNN")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--size", type=int, default=320, help="short side in pixels")
     parser.add_argument("--width", type=int, default=64, help="channels, a multiple of 16")
@@ -47,8 +61,12 @@ def main() -> None:
     args = parser.parse_args()
     reuse_large_blocks()  # on Linux, a training step is several times faster with it
 
-    train_set = open_dataset(args.data, split="train")
-    val_set = open_dataset(args.data, split="val", class_names=train_set.class_names)
+    def opened(split: str, names: tuple[str, ...] | None = None):
+        found = open_dataset(args.data, split=split, class_names=names)
+        return with_proposals(found, args.proposals) if args.proposals else found
+
+    train_set = opened("train")
+    val_set = opened("val", train_set.class_names)
     print(report(train_set))
     config = TrainConfig(
         epochs=args.epochs,
@@ -65,7 +83,7 @@ def main() -> None:
         seed=args.seed,
     )
     mx.random.seed(args.seed)  # of the first weights
-    model = build(train_set.class_names, args.size, args.width)
+    model = build(args.model, train_set.class_names, args.size, args.width)
     done = fit(model, train_set, val_set, config, args.output, resume=args.resume)
     if done.interrupted:
         print(f"stopped after step {done.step}; --resume goes on")
@@ -74,10 +92,11 @@ def main() -> None:
     if "test" in train_set.splits and done.best is not None:
         from mlx_rcnn.evaluation import evaluate_coco
 
-        test_set = open_dataset(args.data, split="test", class_names=train_set.class_names)
+        test_set = opened("test", train_set.class_names)
         for name in ("best", "last"):
             scores = evaluate_coco(load(f"{args.output}/{name}"), test_set)
-            print(f"{name} on test: AP {scores['AP']:.3f}, AP50 {scores['AP50']:.3f}")
+            shown = ", ".join(f"{key} {scores[key]:.3f}" for key in ("AP", "AP50", "AP75"))
+            print(f"{name} on test: {shown}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 def listing(names: Sequence[str], most: int = 8) -> str:
@@ -17,7 +18,18 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` for the known name that is most like ``name``; empty without one."""
-    near = difflib.get_close_matches(name, list(known), 1)
+def nearest(name: Any, known: Iterable[Any]) -> str:
+    """``; did you mean 'x'?`` for the known name that is most like ``name``; empty without one.
+
+    Args:
+        name: what was given; if it is no text, there is none like it.
+        known: what could have been; those that are no text are passed over.
+
+    Returns:
+        Words to end an error message with.
+    """
+    if not isinstance(name, str):
+        return ""
+    by_lower = {item.lower(): item for item in known if isinstance(item, str)}
+    near = [by_lower[n] for n in difflib.get_close_matches(name.lower(), by_lower, 1)]
     return f"; did you mean {near[0]!r}?" if near else ""

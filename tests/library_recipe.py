@@ -18,8 +18,8 @@ from recipe import GOLDENS
 ROLES = (
     (r"(^|\.)rpn_head\.(objectness_logits|rpn_cls)\.", "rpn_cls"),
     (r"(^|\.)rpn_head\.(anchor_deltas|rpn_reg)\.", "rpn_reg"),
-    (r"(box_predictor\.cls_score|bbox_head\.fc_cls)\.", "cls"),
-    (r"(box_predictor\.bbox_pred|bbox_head\.fc_reg)\.", "reg"),
+    (r"(box_predictor\.(\d\.)?cls_score|bbox_head\.(\d\.)?fc_cls)\.", "cls"),
+    (r"(box_predictor\.(\d\.)?bbox_pred|bbox_head\.(\d\.)?fc_reg)\.", "reg"),
     (r"mask_head\.(predictor|conv_logits)\.", "mask"),
     (r"mask_head\.(deconv|upsample)\.", "deconv"),
     (r"backbone\.fpn_output\d\.|neck\.fpn_convs\.\d\.", "fpn_out"),
@@ -95,6 +95,40 @@ def library_shapes(library: str, kind: str) -> dict[str, tuple[int, ...]]:
 def library_state(library: str, kind: str) -> dict[str, np.ndarray]:
     """All tensors of such a model, by its library's keys and in torch's layout."""
     return {key: fill(key, shape) for key, shape in library_shapes(library, kind).items()}
+
+
+CASCADE_SALT = "c5:"
+
+
+def cascade_shapes(library: str, kind: str) -> dict[str, tuple[int, ...]]:
+    """Key -> shape of the R50-FPN cascade, ``"cascade"`` or ``"cascade_mask"``, of a library."""
+    found = {}
+    masks = "mask" if kind == "cascade_mask" else "faster"
+    staged = ("box_head.", "box_predictor.", "bbox_head.")
+    staged += ("roi_head.mask_head.",) if library == "mmdet" else ()
+    for key, shape in library_shapes(library, masks).items():
+        part = next((part for part in staged if part in key), None)
+        if re.search(r"(bbox_pred|fc_reg)\.", key):
+            shape = (4, *shape[1:])  # class-agnostic
+        for k in range(3) if part else (None,):
+            name = key if part is None else key.replace(part, f"{part}{k}.")
+            found[name] = shape
+    return found
+
+
+def cascade_state(library: str, kind: str, salt: str = CASCADE_SALT) -> dict[str, np.ndarray]:
+    """All tensors of such a cascade; its stages' heads are nearly alike, or no score is high."""
+    state: dict[str, np.ndarray] = {}
+    first: dict[str, np.ndarray] = {}
+    for key, shape in cascade_shapes(library, kind).items():
+        own = fill(key, shape, salt)
+        name = re.sub(r"(box_head|box_predictor|bbox_head)\.\d\.", r"\1.0.", key)
+        if re.search(r"(box_head|box_predictor|bbox_head)\.\d\.", key) and "bias" not in key:
+            shared = first.setdefault(name, own).astype(np.float64)
+            if name != key:
+                own = (0.9**0.5 * shared + 0.1**0.5 * own.astype(np.float64)).astype(np.float32)
+        state[key] = own
+    return state
 
 
 WIDTH, CLASSES = 16, 80  # of the models without a pyramid

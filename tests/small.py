@@ -10,7 +10,15 @@ import numpy as np
 from mlx.utils import tree_flatten
 from PIL import Image
 
-from mlx_rcnn import FasterRCNN, KeypointRCNN, MaskRCNN, ResNetFPNConfig
+from mlx_rcnn import (
+    CascadeMaskRCNN,
+    CascadeRCNN,
+    FasterRCNN,
+    FastRCNN,
+    KeypointRCNN,
+    MaskRCNN,
+    ResNetFPNConfig,
+)
 from recipe import GOLDENS, fill
 from reference import match_detections
 
@@ -29,6 +37,8 @@ OPTIONS = {
 }
 MASK_OPTIONS = {"mask_hidden_channels": 16, "mask_num_convs": 2}
 KEYPOINT_OPTIONS = {"num_keypoints": 5, "keypoint_layers": (16, 24)}
+LEFT_OUT = object()
+WITHOUT_RPN = {name: LEFT_OUT for name in OPTIONS if name.startswith("rpn_")}
 PHOTOS = GOLDENS / "images"
 
 
@@ -37,14 +47,18 @@ def photo(name: str = "deck.jpg") -> np.ndarray:
     return np.array(Image.open(PHOTOS / name))
 
 
-def untrained(kind: str, num_classes: int = 5, **options) -> FasterRCNN:
-    """A "faster_rcnn", "mask_rcnn" or "keypoint_rcnn" on ResNet-18 with random weights."""
+def untrained(kind: str, num_classes: int = 5, **options):
+    """A model of the family, by its name, on a ResNet-18 with random weights."""
     cls, extra = {
         "faster_rcnn": (FasterRCNN, {}),
         "mask_rcnn": (MaskRCNN, MASK_OPTIONS),
         "keypoint_rcnn": (KeypointRCNN, KEYPOINT_OPTIONS),
+        "cascade_rcnn": (CascadeRCNN, {}),
+        "cascade_mask_rcnn": (CascadeMaskRCNN, MASK_OPTIONS),
+        "fast_rcnn": (FastRCNN, WITHOUT_RPN),
     }[kind]
-    return cls(BACKBONE, 32, num_classes, **{**OPTIONS, **extra, **options})
+    given = {**OPTIONS, **extra, **options}
+    return cls(BACKBONE, 32, num_classes, **{k: v for k, v in given.items() if v is not LEFT_OUT})
 
 
 def to_torch(key: str, value: mx.array, pool: int) -> tuple[str, mx.array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 
 import mlx.core as mx
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import strategies as st
 
 from mlx_rcnn.ops import batched_nms, nms, nms_mask
+from reference import slow_iou
 
 MODULE = importlib.import_module("mlx_rcnn.ops.nms")  # mlx_rcnn.ops.nms is the function
 NAN, INF = float("nan"), float("inf")
@@ -73,3 +75,30 @@ def run_mask(b, valid=None, threshold=0.5, labels=None, rounds=None):
     assert keep.shape == (1, len(b)) and keep.dtype == mx.bool_
     assert exact.shape == () and exact.dtype == mx.bool_
     return np.flatnonzero(np.array(keep[0])).tolist(), exact.item()
+
+
+def slow_soft_nms(b, s, kind, threshold=0.5, sigma=0.5, labels=None, least=0.0):
+    """Bodla et al., figure 2: take the best out of B, rescore what is left, until B is empty.
+
+    The paper keeps all; here a box whose score is not above ``least`` leaves B, as in its code.
+    """
+    overlap = slow_iou(np.asarray(b, np.float64), np.asarray(b, np.float64))
+    scores = [float(v) for v in s]
+    labels = [0] * len(b) if labels is None else list(labels)
+    least = [float(v) for v in np.broadcast_to(least, len(b))]
+    remaining = [i for i in range(len(b)) if scores[i] > least[i]]
+    picked = []
+    while remaining:
+        best = max(remaining, key=lambda i: (scores[i], -i))
+        picked.append((best, scores[best]))
+        remaining.remove(best)
+        for i in remaining:
+            if labels[i] != labels[best]:
+                continue
+            iou = overlap[best, i]
+            if kind == "gaussian":
+                scores[i] *= math.exp(-iou * iou / sigma)
+            elif iou >= threshold:
+                scores[i] *= 1 - iou
+        remaining = [i for i in remaining if scores[i] > least[i]]
+    return picked

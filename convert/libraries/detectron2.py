@@ -15,7 +15,7 @@ from mlx_rcnn.messages import listing
 
 from .architecture import NO_HINTS, Hints, Recognised
 from .detectron2_rules import ONE_MAP_RULES, RULES
-from .kinds import Kind, fields_of, kind_of
+from .kinds import Kind, box_stages, fields_of, kind_of
 from .shapes import (
     ALIGNED,
     IMAGENET_STD,
@@ -25,7 +25,6 @@ from .shapes import (
     UNIT_STD,
     State,
     architecture,
-    box_stages,
     check_anchors,
     check_needed,
     input_fields,

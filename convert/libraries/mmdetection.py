@@ -12,7 +12,7 @@ from typing import Any
 
 from ..rename import Rule
 from .architecture import NO_HINTS, Hints, Recognised
-from .kinds import Kind, fields_of, kind_of
+from .kinds import Kind, box_stages, fields_of, kind_of
 from .mmdetection_config import MmdetConfig, read_mmdet_config
 from .shapes import (
     ALIGNED,
@@ -22,7 +22,6 @@ from .shapes import (
     UNIT_STD,
     State,
     architecture,
-    box_stages,
     check_anchors,
     check_needed,
     input_fields,
@@ -98,6 +97,12 @@ _BOX_LAYERS = ("shared_fcs.0", "shared_fcs.1", "fc_cls", "fc_reg")
 CASCADE = {
     "cascade_scores": "logit",
     "cascade_loss_weights": (1.0, 0.5, 0.25),
+    # deviations of 0.033 and 0.067 in the last stage, a third and two thirds rounded
+    "cascade_reg_weights": (
+        (10.0, 10.0, 5.0, 5.0),
+        (20.0, 20.0, 10.0, 10.0),
+        tuple(round(1 / v, 10) for v in (0.033, 0.033, 0.067, 0.067)),
+    ),
     "box_reg_loss": "smooth_l1",
     "box_smooth_l1_beta": 1.0,
     "rpn_reg_loss": "smooth_l1",

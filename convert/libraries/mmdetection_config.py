@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..files.python_config import read_python_config
+from .mmdetection_heads import head_fields
+from .mmdetection_values import (
+    at,
+    count,
+    inverse,
+    length,
+    number,
+    numbers,
+    pair,
+    share,
+    size,
+    switch,
+    whole,
+    wholes,
+)
 
 Reader = Callable[[Any], Any]
 
@@ -37,40 +51,40 @@ def _places() -> tuple[tuple[str, tuple[str, ...], Reader], ...]:
         return tuple(start + name for start in where for name in names)
 
     return (
-        ("rpn_pre_nms_top_n_test", both(test, "rpn.nms_pre"), _whole),
-        ("rpn_post_nms_top_n_test", both(test, "rpn.max_per_img", "rpn.max_num"), _whole),
-        ("rpn_nms_thresh", both(test, "rpn.nms.iou_threshold", "rpn.nms_thr"), _share),
-        ("rpn_min_size", both(test, "rpn.min_bbox_size"), _size),
-        ("box_score_thresh", both(test, "rcnn.score_thr"), _share),
-        ("box_nms_thresh", both(test, "rcnn.nms.iou_threshold", "rcnn.nms.iou_thr"), _share),
-        ("box_detections_per_img", both(test, "rcnn.max_per_img"), _whole),
-        ("rpn_pre_nms_top_n_train", both(train, "rpn_proposal.nms_pre"), _whole),
+        ("rpn_pre_nms_top_n_test", both(test, "rpn.nms_pre"), whole),
+        ("rpn_post_nms_top_n_test", both(test, "rpn.max_per_img", "rpn.max_num"), whole),
+        ("rpn_nms_thresh", both(test, "rpn.nms.iou_threshold", "rpn.nms_thr"), share),
+        ("rpn_min_size", both(test, "rpn.min_bbox_size"), size),
+        ("box_score_thresh", both(test, "rcnn.score_thr"), share),
+        ("box_nms_thresh", both(test, "rcnn.nms.iou_threshold", "rcnn.nms.iou_thr"), share),
+        ("box_detections_per_img", both(test, "rcnn.max_per_img"), whole),
+        ("rpn_pre_nms_top_n_train", both(train, "rpn_proposal.nms_pre"), whole),
         (
             "rpn_post_nms_top_n_train",
             both(train, "rpn_proposal.max_per_img", "rpn_proposal.max_num"),
-            _whole,
+            whole,
         ),
-        ("rpn_fg_iou_thresh", both(train, "rpn.assigner.pos_iou_thr"), _share),
-        ("rpn_bg_iou_thresh", both(train, "rpn.assigner.neg_iou_thr"), _share),
-        ("rpn_batch_size_per_image", both(train, "rpn.sampler.num"), _whole),
-        ("rpn_positive_fraction", both(train, "rpn.sampler.pos_fraction"), _share),
-        ("box_fg_iou_thresh", both(train, "rcnn.assigner.pos_iou_thr"), _share),
-        ("box_bg_iou_thresh", both(train, "rcnn.assigner.neg_iou_thr"), _share),
-        ("box_batch_size_per_image", both(train, "rcnn.sampler.num"), _whole),
-        ("box_positive_fraction", both(train, "rcnn.sampler.pos_fraction"), _share),
-        ("aspect_ratios", ("model.rpn_head.anchor_generator.ratios",), _numbers),
-        ("anchor_stride", ("model.rpn_head.anchor_generator.strides",), _wholes),
-        ("anchor_offset", ("model.rpn_head.anchor_generator.center_offset",), _number),
-        ("pool_size", ("model.roi_head.bbox_roi_extractor.roi_layer.output_size",), _pair),
+        ("rpn_fg_iou_thresh", both(train, "rpn.assigner.pos_iou_thr"), share),
+        ("rpn_bg_iou_thresh", both(train, "rpn.assigner.neg_iou_thr"), share),
+        ("rpn_batch_size_per_image", both(train, "rpn.sampler.num"), whole),
+        ("rpn_positive_fraction", both(train, "rpn.sampler.pos_fraction"), share),
+        ("box_fg_iou_thresh", both(train, "rcnn.assigner.pos_iou_thr"), share),
+        ("box_bg_iou_thresh", both(train, "rcnn.assigner.neg_iou_thr"), share),
+        ("box_batch_size_per_image", both(train, "rcnn.sampler.num"), whole),
+        ("box_positive_fraction", both(train, "rcnn.sampler.pos_fraction"), share),
+        ("aspect_ratios", ("model.rpn_head.anchor_generator.ratios",), numbers),
+        ("anchor_stride", ("model.rpn_head.anchor_generator.strides",), wholes),
+        ("anchor_offset", ("model.rpn_head.anchor_generator.center_offset",), number),
+        ("pool_size", ("model.roi_head.bbox_roi_extractor.roi_layer.output_size",), pair),
         (
             "roi_sampling_ratio",
             ("model.roi_head.bbox_roi_extractor.roi_layer.sampling_ratio",),
-            _count,
+            count,
         ),
-        ("roi_aligned", ("model.roi_head.bbox_roi_extractor.roi_layer.aligned",), _switch),
-        ("roi_levels", ("model.roi_head.bbox_roi_extractor.featmap_strides",), _length),
-        ("bbox_reg_weights", ("model.roi_head.bbox_head.bbox_coder.target_stds",), _inverse),
-        ("size_divisible", ("model.data_preprocessor.pad_size_divisor",), _whole),
+        ("roi_aligned", ("model.roi_head.bbox_roi_extractor.roi_layer.aligned",), switch),
+        ("roi_levels", ("model.roi_head.bbox_roi_extractor.featmap_strides",), length),
+        ("bbox_reg_weights", ("model.roi_head.bbox_head.bbox_coder.target_stds",), inverse),
+        ("size_divisible", ("model.data_preprocessor.pad_size_divisor",), whole),
     )
 
 
@@ -86,7 +100,7 @@ _EXPECTED: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("model.roi_head.bbox_roi_extractor.finest_scale", (56,)),
     ("model.roi_head.bbox_roi_extractor.roi_layer.type", ("RoIAlign",)),
     ("model.test_cfg.rpn.nms.type", ("nms",)),
-    ("model.test_cfg.rcnn.nms.type", ("nms",)),
+    ("model.test_cfg.rcnn.nms.type", ("nms", "soft_nms")),
     ("model.test_cfg.rcnn.mask_thr_binary", (0.5,)),
     ("model.backbone.strides", (1, 2)),
     ("model.backbone.dilations", (1,)),
@@ -114,58 +128,31 @@ def read_mmdet_config(text: str) -> MmdetConfig | None:
     differs += ["..."] * (len(skipped) > 3)
     for name, places, read in _places():
         for place in places:
-            if (found := _at(values, place)) is not None:
+            if (found := at(values, place)) is not None:
                 if (value := read(found)) is None:
                     differs.append(f"{place}={found!r}"[:100])
                 else:
                     fields[name] = value
                 break
-    fields |= _anchor_sizes(values) | _sizes(values, differs) | _stages(values)
+    fields |= _anchor_sizes(values) | _sizes(values, differs) | head_fields(values)
     for place, allowed in _EXPECTED:
-        found = _at(values, place)
+        found = at(values, place)
         flat = found if isinstance(found, list | tuple) else [found]
         if found is not None and not all(v in allowed for v in flat):
             differs.append(f"{place}={found!r}"[:100])
-    style = _at(values, "model.backbone.style") or _at(values, "backbone.style")
-    side = _pair(_at(values, "model.roi_head.mask_roi_extractor.roi_layer.output_size"))
+    style = at(values, "model.backbone.style") or at(values, "backbone.style")
+    side = pair(at(values, "model.roi_head.mask_roi_extractor.roi_layer.output_size"))
     square = side[0] if side and side[0] == side[1] else None
     names, coco = _classes(values)
     known = style if style in ("pytorch", "caffe") else None
     return MmdetConfig(fields, known, _image(values), names, coco, tuple(differs), square)
 
 
-def _at(values: Any, place: str) -> Any:
-    for name in place.split("."):
-        if isinstance(values, list | tuple) and values and isinstance(values[0], Mapping):
-            values = values[0]  # of a cascade's stages the first: see _stages for what differs
-        values = values.get(name) if isinstance(values, Mapping) else None
-    return values
-
-
-def _stages(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a cascade's stages differ in: their IoUs, coders and weights."""
-    heads = _at(values, "model.roi_head.bbox_head")
-    if not isinstance(heads, list | tuple):
-        return {}
-    fields: dict[str, Any] = {}
-    weights = [_inverse(_at(head, "bbox_coder.target_stds")) for head in heads]
-    if all(row is not None for row in weights):
-        fields["cascade_reg_weights"] = tuple(weights)
-    rules = _at(values, "model.train_cfg.rcnn") or _at(values, "train_cfg.rcnn")
-    if isinstance(rules, list | tuple) and len(rules) == len(heads):
-        ious = [_share(_at(rule, "assigner.pos_iou_thr")) for rule in rules]
-        if None not in ious:
-            fields["cascade_ious"] = tuple(ious)
-    if loss := _numbers(_at(values, "model.roi_head.stage_loss_weights")):
-        fields["cascade_loss_weights"] = loss
-    return fields
-
-
 def _anchor_sizes(values: Mapping[str, Any]) -> dict[str, Any]:
     """A level's base size, which is its stride unless it is given, times each scale."""
-    anchors = _at(values, "model.rpn_head.anchor_generator") or {}
-    bases = _numbers(anchors.get("base_sizes") or anchors.get("strides"))
-    scales = _numbers(anchors.get("scales"))
+    anchors = at(values, "model.rpn_head.anchor_generator") or {}
+    bases = numbers(anchors.get("base_sizes") or anchors.get("strides"))
+    scales = numbers(anchors.get("scales"))
     if bases is None or scales is None:
         return {}
     return {"anchor_sizes": tuple(tuple(base * scale for scale in scales) for base in bases)}
@@ -175,12 +162,12 @@ def _sizes(values: Mapping[str, Any], differs: list[str]) -> dict[str, Any]:
     """Sides of the test images, and what they are padded to."""
     fields: dict[str, Any] = {}
     for step in _pipeline(values):
-        scale = _numbers(step.get("scale", step.get("img_scale")))
+        scale = numbers(step.get("scale", step.get("img_scale")))
         if step.get("type") in ("Resize", "MultiScaleFlipAug") and scale and len(scale) == 2:
             fields |= {"min_size": int(min(scale)), "max_size": int(max(scale))}
         if step.get("type") == "Resize" and step.get("keep_ratio") is False:
             differs.append("Resize with keep_ratio=False")
-        if step.get("type") == "Pad" and (divisor := _whole(step.get("size_divisor"))):
+        if step.get("type") == "Pad" and (divisor := whole(step.get("size_divisor"))):
             fields["size_divisible"] = divisor
     return fields
 
@@ -194,7 +181,7 @@ def _pipeline(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         "data.val.pipeline",
         "val_dataloader.dataset.pipeline",
     ):
-        if isinstance(found := _at(values, place), list | tuple):
+        if isinstance(found := at(values, place), list | tuple):
             return list(_steps(found))
     return []
 
@@ -211,12 +198,12 @@ def _steps(found: Sequence[Any]) -> Iterator[Mapping[str, Any]]:
 def _image(values: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...], str] | None:
     """Mean, deviation (both in the order of RGB) and channel order."""
     steps = [step for step in _pipeline(values) if step.get("type") == "Normalize"]
-    own = (_at(values, "model.data_preprocessor"), values.get("data_preprocessor"))
+    own = (at(values, "model.data_preprocessor"), values.get("data_preprocessor"))
     places = (*own, *steps, values.get("img_norm_cfg"))
     for found in places:
         if not isinstance(found, Mapping):
             continue
-        mean, std = (_numbers(found.get(name)) for name in ("mean", "std"))
+        mean, std = (numbers(found.get(name)) for name in ("mean", "std"))
         rgb = found.get("bgr_to_rgb", found.get("to_rgb", found in steps))
         if mean and std and len(mean) == len(std) == 3 and isinstance(rgb, bool):
             return (mean, std, "rgb") if rgb else (mean[::-1], std[::-1], "bgr")
@@ -226,67 +213,13 @@ def _image(values: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, .
 def _classes(values: Mapping[str, Any]) -> tuple[tuple[str, ...] | None, bool]:
     """The names of the classes, or whether they are COCO's, as the data's type says."""
     datasets = ("test_dataloader.dataset", "data.test", "train_dataloader.dataset", "data.train")
-    kinds = [_at(values, f"{place}.type") for place in datasets] + [values.get("dataset_type")]
+    kinds = [at(values, f"{place}.type") for place in datasets] + [values.get("dataset_type")]
     places = [f"{place}.{name}" for place in datasets for name in ("metainfo.classes", "classes")]
     for place in (*places, "metainfo.classes", "metainfo.CLASSES", "classes", "CLASSES"):
-        found = _at(values, place)
+        found = at(values, place)
         if isinstance(found, list | tuple) and found and all(isinstance(n, str) for n in found):
             return tuple(found), False
         if found is not None:  # a file elsewhere, or an expression
             return None, False
     kind = next((kind for kind in kinds if isinstance(kind, str)), None)
     return None, kind == "CocoDataset"
-
-
-def _number(value: Any) -> float | None:
-    ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if ok else None
-
-
-def _numbers(value: Any) -> tuple[float, ...] | None:
-    ok = isinstance(value, list | tuple) and value and all(_number(v) is not None for v in value)
-    return tuple(value) if ok else None
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None
-
-
-def _whole(value: Any) -> int | None:
-    return _count(value) or None
-
-
-def _wholes(value: Any) -> tuple[int, ...] | None:
-    ok = isinstance(value, list | tuple) and value and all(_whole(v) for v in value)
-    return tuple(value) if ok else None
-
-
-def _pair(value: Any) -> tuple[int, int] | None:
-    sides = _wholes(value if isinstance(value, list | tuple) else (value, value))
-    return (sides[0], sides[1]) if sides and len(sides) == 2 else None
-
-
-def _share(value: Any) -> float | None:
-    number = _number(value)
-    return number if number is not None and 0 <= number <= 1 else None
-
-
-def _size(value: Any) -> float | None:
-    number = _number(value)
-    return number if number is not None and number >= 0 else None
-
-
-def _switch(value: Any) -> bool | None:
-    return value if isinstance(value, bool) else None
-
-
-def _length(value: Any) -> int | None:
-    return len(value) if isinstance(value, list | tuple) and value else None
-
-
-def _inverse(value: Any) -> tuple[float, ...] | None:
-    """Deviations of regressed boxes are the inverse of torchvision's weights."""
-    found = _numbers(value)
-    if found is None or len(found) != 4 or any(v <= 0 for v in found):
-        return None
-    return tuple(round(1 / v, 10) for v in found)

@@ -78,42 +78,6 @@ def other_network(state: State, signs: Mapping[str, str]) -> str | None:
     return None
 
 
-def box_stages(state: State, head: str, hints: Hints, fields: Mapping[str, Any]) -> int | None:
-    """How many box heads a cascade has, told by the number behind ``head``.
-
-    Args:
-        state: arrays by the library's keys.
-        head: what the keys of a box head start with.
-        hints: the field ``cascade_ious`` of the caller.
-        fields: of the config, as far as they are known.
-
-    Returns:
-        ``None`` if the one box head has no number.
-
-    Raises:
-        ValueError: one is missing, or there are other than three and nothing says what IoUs they
-            are for.
-    """
-    pattern = re.compile(re.escape(head) + r"(\d)\.")
-    found = sorted({int(m[1]) for key in state if (m := pattern.match(key))})
-    if not found:
-        return None
-    if lacking := sorted(set(range(found[-1] + 1)) - set(found)):
-        raise ValueError(
-            f"a cascade with box heads {listing([str(k) for k in found])}: missing {head}"
-            f"{lacking[0]}"
-        )
-    ious = hints.field(fields, "cascade_ious")
-    expected = 3 if ious is None else len(ious)
-    if len(found) != expected:
-        why = cure(["cascade_ious", "cascade_reg_weights"]) if ious is None else ""
-        raise ValueError(
-            f"a cascade of {len(found)} box heads, {head}0 to {found[-1]}: expected {expected}; is "
-            f"a stage missing?{why}"
-        )
-    return len(found)
-
-
 def mask_fields(
     state: State, classes: int, convs: str, upsample: str, logits: str
 ) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import mlx.nn as nn
 
 from ..config.backbone import MOBILENETS
 from ..layers import Conv2d, Linear, conv_norm, hard_sigmoid, hard_swish, make_norm, run_layers
+from ..messages import nearest
 
 
 class _Row(NamedTuple):
@@ -165,7 +166,9 @@ class MobileNetV3(nn.Module):
     ):
         super().__init__()
         if variant not in MOBILENETS:
-            raise ValueError(f"variant={variant!r}: expected one of {MOBILENETS}")
+            raise ValueError(
+                f"variant={variant!r}: expected one of {MOBILENETS}{nearest(variant, MOBILENETS)}"
+            )
         rows = LARGE if variant == "large" else SMALL
         self.norm = lambda dims: make_norm(norm, dims, norm_eps, norm_groups)
         divider = 2 if reduced_tail else 1

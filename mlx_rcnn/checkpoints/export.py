@@ -7,6 +7,7 @@ from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_rcnn.convert.libraries.recognise import rules_of
@@ -40,8 +41,8 @@ def export_state(model: Detector, library: str) -> dict[str, mx.array]:
     Raises:
         ValueError: the library has no place for some of the weights.
     """
-    if isinstance(model, models.RCNN):
-        raise ValueError(f"{library} cannot express this model: it has no R-CNN over crops")
+    if why := _lacking(model, library):
+        raise ValueError(f"{library} cannot express this model: {why}")
     rules = rules_of(library, model.config.use_fpn)
     try:
         state = rename_back(_weights(model), rules, getattr(model.config, "pool_size", (7, 7)))
@@ -56,6 +57,21 @@ def export_state(model: Detector, library: str) -> dict[str, mx.array]:
     if model.origin is not None and model.origin.library == library:
         state = model.origin.restore(state)
     return _counters_in_place(counters | state)
+
+
+def _lacking(model: Detector, library: str) -> str | None:
+    """What a library has no model for, whatever the names of its weights."""
+    name = type(model).__name__
+    if isinstance(model, models.RCNN):
+        return "it has no R-CNN over crops"
+    if library == "torchvision" and name not in ("FasterRCNN", "MaskRCNN", "KeypointRCNN"):
+        return f"it has no {name}"
+    per_stage = getattr(model.config, "cascade_mask_heads", None)
+    if library == "mmdetection" and per_stage is False:
+        return "its cascades have a mask head a stage, this one has one"
+    if library == "detectron2" and per_stage:
+        return "its cascades have one mask head, this one has one a stage"
+    return None
 
 
 def _counters_in_place(state: dict[str, mx.array]) -> dict[str, mx.array]:
@@ -165,6 +181,8 @@ def _detectron2_settings(model: Detector) -> list[str]:
             ours.get("anchor_rounding"),
             "anchors are rounded to whole pixels here, not there",
         ),
+        (isinstance(ours.get("box_score_thresh"), tuple), "score thresholds are by class here"),
+        (ours.get("box_nms_kind", "hard") != "hard", "detections are suppressed by Soft-NMS here"),
         (ours["resize_rule"] != "pillow", f"images are resized as by {ours['resize_rule']} here"),
     )
     return lines + [f"differs: {what}" for wrong, what in differs if wrong]
@@ -188,7 +206,7 @@ def _box_values(ours: dict[str, Any], classes: int) -> dict[str, Any]:
         return {"MODEL.META_ARCHITECTURE": "ProposalNetwork"}
     values = {
         "MODEL.ROI_HEADS.NUM_CLASSES": classes - 1,
-        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": ours["box_score_thresh"],
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": np.min(ours["box_score_thresh"]).item(),
         "MODEL.ROI_HEADS.NMS_THRESH_TEST": ours["box_nms_thresh"],
         "MODEL.ROI_BOX_HEAD.FC_DIM": ours["hidden_dim"],
         "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2" if ours["roi_aligned"] else "ROIAlign",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import re
 from importlib import metadata
 from typing import Any, NoReturn
 
+from ..messages import nearest
 from .convert_flags import add_convert
 from .errors import CommandError
 from .evaluate_flags import add_evaluate
-from .flags import add_execution, add_model, count, fraction
+from .flags import add_augment, add_execution, add_model, count, fraction
+from .proposals_flags import add_proposals
 from .train_flags import add_train
 
 
@@ -17,7 +20,15 @@ class _Parser(argparse.ArgumentParser):
     """Complains in one line, where argparse prints the whole usage first."""
 
     def error(self, message: str) -> NoReturn:
-        raise CommandError(f"{message} (see {self.prog} --help)")
+        raise CommandError(f"{message}{_meant(message)} (see {self.prog} --help)")
+
+
+def _meant(message: str) -> str:
+    """The choice that argparse's message is nearest to."""
+    found = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)$", message)
+    if found is None:
+        return ""
+    return nearest(found[1], [word.strip(" '") for word in found[2].split(",")])
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -62,9 +73,12 @@ def _add_predict(commands: Any) -> None:
         "standard input, one a line",
     )
     add_model(parser)
+    add_proposals(parser)
     _add_choice_of_detections(parser.add_argument_group("what to keep"))
     _add_outputs(parser.add_argument_group("what to write"))
-    add_execution(parser.add_argument_group("how to run"))
+    execution = parser.add_argument_group("how to run")
+    add_execution(execution)
+    add_augment(execution)
 
 
 def _add_choice_of_detections(group: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -27,7 +28,7 @@ from ..checkpoints.weights import cast_weights
 from ..config.detector import to_json
 from ..files import flush, replacing
 from ..layers import weights_to_come
-from ..messages import one_line
+from ..messages import nearest, one_line
 from ..models import Detector
 from .convert_flags import SUFFIXES
 from .errors import CommandError
@@ -35,7 +36,12 @@ from .flags import model_settings
 from .preflight import check_writable
 from .verify import verify
 
-BUILDERS = {name: getattr(models, name) for name in models.__all__ if "rcnn_" in name}
+BUILDERS = {
+    name: getattr(models, name)
+    for name in models.__all__
+    if re.match(r"(faster|mask|keypoint)_?rcnn_", name)
+}
+"""What keys and shapes may not tell apart."""
 CARD = "README.md"
 AUTHOR = "mlx_rcnn"
 
@@ -100,7 +106,10 @@ def _check(args: argparse.Namespace, dest: Path) -> None:
         if args.upload_repo:
             raise CommandError("--upload-repo goes with --to mlx")
         if args.to not in LIBRARIES:
-            raise CommandError(f"--to {args.to}: expected mlx or one of {', '.join(LIBRARIES)}")
+            raise CommandError(
+                f"--to {args.to}: expected mlx or one of {', '.join(LIBRARIES)}"
+                f"{nearest(args.to, ('mlx', *LIBRARIES))}"
+            )
         if dest.is_dir():
             raise CommandError(f"{dest} is a folder: expected the name of a file")
     if dest.exists() and not args.overwrite and not (dest.is_dir() and not any(dest.iterdir())):
@@ -108,7 +117,10 @@ def _check(args: argparse.Namespace, dest: Path) -> None:
     if args.upload_repo and not looks_like_repository(args.upload_repo):
         raise CommandError(f"--upload-repo {args.upload_repo}: expected OWNER/NAME")
     if args.arch is not None and args.arch not in BUILDERS:
-        raise CommandError(f"--arch {args.arch}: expected one of {', '.join(sorted(BUILDERS))}")
+        raise CommandError(
+            f"--arch {args.arch}: expected one of {', '.join(sorted(BUILDERS))}"
+            f"{nearest(args.arch, BUILDERS)}"
+        )
     check_writable(dest.absolute().parent)
 
 
@@ -123,7 +135,10 @@ def _model(
                 raise CommandError("--from and --arch go with a checkpoint, SOURCE is a directory")
             return load(path, **given), None
         if args.library != "auto" and args.library not in LIBRARIES:
-            raise CommandError(f"--from {args.library}: expected one of {', '.join(LIBRARIES)}")
+            raise CommandError(
+                f"--from {args.library}: expected one of {', '.join(LIBRARIES)}"
+                f"{nearest(args.library, LIBRARIES)}"
+            )
         settings = {k: v for k, v in given.items() if k not in ("style", "state")}
         checkpoint = read_checkpoint(path, args.library, args.style, args.state, settings)
         if args.arch:

@@ -19,10 +19,12 @@ from ..evaluation.table import metrics_table
 from ..messages import listing, one_line
 from ..outputs.coco import write_results
 from .errors import CommandError, load_model
-from .flags import model_settings
+from .flags import augmentation, check_augmentation, model_settings
 from .preflight import check_writable, make_folders, set_device
+from .proposals import attach, data_folder, print_recall
 
 _DEFECTS_SHOWN = 10
+_SCORE_THRESH = 0.05
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,19 +42,24 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CommandError: an argument or data that cannot work, or results that cannot be written.
     """
-    results = _prepare(args)
+    results, augment = _prepare(args), augmentation(args)
     if args.predictions:
         return _score_again(args)
     model, dataset = _opened(args, results)
+    check_augmentation(model, augment)
+    if getattr(model, "finds_objects", False):  # and has no classes to score
+        _complain(dataset)
+        return print_recall(args, model, dataset)
     difference = _difference(model.class_names, dataset.class_names)
     dataset = _with_classes_of(model, dataset)
+    dataset = attach(args, model, dataset, data_folder(args.data))
     if args.metric == "coco" and getattr(model, "needs_keypoints", False):
         _check_keypoints(model, dataset)
     _complain(dataset)
     if results is not None:
         make_folders([results.parent])
     with kept_until_scored(results) as kept:
-        collected = _collect(args, model, dataset)
+        collected = _collect(args, model, dataset, augment)
         # The detections first: they are what took the time.
         try:
             write_results(kept, results_entries(collected, dataset.category_ids))
@@ -74,6 +81,8 @@ def _prepare(args: argparse.Namespace) -> Path | None:
         if results.is_dir():
             raise CommandError(f"--json {results} is a folder: expected a file")
         check_writable(results.parent)
+    if args.predictions and (args.tta_sizes or args.tta_flip):
+        raise CommandError("--tta-sizes and --tta-flip go with --model")
     set_device(args.device)
     if args.metric == "coco":
         try:
@@ -248,15 +257,20 @@ def _complain(dataset: DetectionDataset) -> None:
         print(f"mlx_rcnn: ... and {more} more defects in the data", file=sys.stderr)
 
 
-def _collect(args: argparse.Namespace, model: Any, dataset: DetectionDataset) -> Any:
+def _collect(args: argparse.Namespace, model: Any, dataset: DetectionDataset, augment: Any) -> Any:
+    least = args.score_thresh
+    if least is None:
+        own = "box_score_thresh" in dict(args.settings or ())
+        least = model.config.box_score_thresh if own else _SCORE_THRESH
     try:
         return collect(
             model,
             dataset,
             batch_size=args.batch_size,
-            score_thresh=args.score_thresh,
+            score_thresh=least,
             progress=len(dataset) > 1,
             max_unreadable=args.max_unreadable,
+            augment=augment,
         )
     except (OSError, ValueError) as error:  # an image that is damaged further down
         raise CommandError(one_line(error), 1) from error

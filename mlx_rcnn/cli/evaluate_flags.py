@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from .flags import add_class_names, add_data, add_execution, add_model, fraction
+from .flags import (
+    add_augment,
+    add_class_names,
+    add_data,
+    add_execution,
+    add_model,
+    fraction,
+)
+from .proposals_flags import add_proposals
 
 
 def add_evaluate(commands: Any) -> None:
@@ -33,9 +41,13 @@ def add_evaluate(commands: Any) -> None:
         "a model's (default: none)",
     )
     add_class_names(parser)
-    _add_data(parser.add_argument_group("what to measure on"))
+    on = parser.add_argument_group("what to measure on")
+    _add_data(on)
+    add_proposals(on)
     _add_metric(parser.add_argument_group("what to measure"))
-    add_execution(parser.add_argument_group("how to run"))
+    execution = parser.add_argument_group("how to run")
+    add_execution(execution)
+    add_augment(execution)
 
 
 def _add_data(group: Any) -> None:
@@ -65,8 +77,8 @@ def _add_metric(group: Any) -> None:
     group.add_argument(
         "--score-thresh",
         type=fraction,
-        default=0.05,
         metavar="X",
-        help="detections that score less are left out, 0 to 1 (default: 0.05)",
+        help="detections that score less are left out, 0 to 1 (default: what --set "
+        "box_score_thresh says, else 0.05)",
     )
     group.add_argument("--json", metavar="FILE", help="COCO results file to write (default: none)")

@@ -54,7 +54,7 @@ def describe(model: Any) -> list[str]:
         ("classes", _classes(config.num_classes, model.class_names)),
         ("dtype", f"{' and '.join(dtypes)}, {size / 1e6:.1f} MB"),
         ("input", _input(config)),
-        _found(config),
+        ("detections", _detections(config)),
     ]
     rows.append(("runs on", runs_on()))
     lines = [f"{name:<13} {value}" for name, value in rows]
@@ -64,6 +64,25 @@ def describe(model: Any) -> list[str]:
     for name, (parameters, statistics) in [*parts.items(), ("total", tuple(total))]:
         lines.append(f"{name:<{width}} {parameters:>12,} {statistics:>19,}")
     return lines
+
+
+def _least(config: Any) -> str:
+    """The least score, or the range of those by class."""
+    each = config.box_score_thresh
+    if not isinstance(each, tuple):
+        return f"{each:g}"
+    return f"{min(each):g} to {max(each):g} by class"
+
+
+def _suppression(config: Any) -> str:
+    """How overlapping detections are suppressed, in a few words."""
+    overlap = f"IoU {config.box_nms_thresh:g}"
+    kind = {
+        "hard": f"NMS at {overlap}",
+        "linear": f"linear Soft-NMS from {overlap}",
+        "gaussian": f"Gaussian Soft-NMS of sigma {config.box_nms_sigma:g}",
+    }[config.box_nms_kind]
+    return f"{kind} over all classes" if config.box_nms_agnostic else kind
 
 
 def runs_on() -> str:
@@ -90,18 +109,16 @@ def _input(config: Any) -> str:
     return f"short side {min_size} pixels, long side at most {config.max_size}"
 
 
-def _found(config: Any) -> tuple[str, str]:
-    """What is found, and which of it is kept."""
+def _detections(config: Any) -> str:
+    """Which boxes are kept, in a few words."""
     if not isinstance(config, BoxConfig):
-        return "proposals", (
-            f"at most {config.rpn_post_nms_top_n_test} an image, NMS at IoU "
+        return (
+            f"at most {config.rpn_post_nms_top_n_test} proposals an image, NMS at IoU "
             f"{config.rpn_nms_thresh:g}"
         )
-    least = config.box_score_thresh
-    score = "one score a class" if isinstance(least, tuple) else f"score {least:g}"
-    return "detections", (
-        f"at most {config.box_detections_per_img} an image, {score} or more, NMS at IoU "
-        f"{config.box_nms_thresh:g}"
+    return (
+        f"at most {config.box_detections_per_img} an image, score {_least(config)} or more, "
+        f"{_suppression(config)}"
     )
 
 
@@ -135,7 +152,7 @@ def _box_head(config: FastRCNNConfig) -> str:
     else:
         box = f"2 linear layers of {config.hidden_dim}"
     stages = len(config.box_stages)
-    return f"box {box}" if stages == 1 else f"{stages} times box {box}"
+    return f"box {box}" if stages == 1 else f"box {stages} times {box}"
 
 
 def _convs(count: int, norm: str | None) -> str:

@@ -17,14 +17,16 @@ from tqdm import tqdm
 
 from ..inputs.images import find_images, load_image
 from ..memory import bounded_cache
-from ..outputs.coco import coco_results, image_ids, write_results
+from ..models import ProposalNetwork
+from ..outputs.coco import image_ids, mask_option, results_of, write_results
 from ..outputs.draw import draw_detections, readable_scale
 from ..outputs.pictures import picture_paths, write_picture
 from ..outputs.skeletons import skeleton_style
 from ..tables import display_width, pad
 from .errors import CommandError, load_model
-from .flags import model_settings
+from .flags import augmentation, check_augmentation, model_settings
 from .preflight import check_writable, make_folders, set_device
+from .proposals import of_images, write
 
 SHOWN_SCORE = 0.5
 """What pictures and the table show when no threshold is given; the JSON holds all detections."""
@@ -39,6 +41,7 @@ class _Done:
 
     entries: list[dict[str, Any]] = field(default_factory=list)
     rows: list[tuple[str, ...]] = field(default_factory=list)
+    proposed: list[tuple[Path, dict[str, np.ndarray]]] = field(default_factory=list)
     failed: int = 0
     model_seconds: float = 0.0
 
@@ -57,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CommandError: an argument that cannot work, or results that cannot be written.
     """
+    augment = augmentation(args)
     paths = _sources(args.source)
     results = Path(args.json) if args.json else Path(args.out) / "detections.json"
     folders = [results.parent] if args.no_images else [results.parent, Path(args.out)]
@@ -68,19 +72,23 @@ def run(args: argparse.Namespace) -> int:
         check_writable(folder)
     set_device(args.device)
     model = load_model(args.model, args.dtype, model_settings(args))
+    check_augmentation(model, augment)
     classes = _class_labels(args.classes, model) if args.classes is not None else None
     make_folders(folders)
+    given = of_images(args, model, paths)
 
     done, code = _Done(), 0
     began = time.perf_counter()
     try:
-        _predict(args, model, classes, paths, done)
+        _predict(args, model, augment, classes, paths, given, done)
     except KeyboardInterrupt:
         print("mlx_rcnn: interrupted", file=sys.stderr)
         code = 130
     finally:
         try:
             write_results(results, done.entries)
+            if done.proposed:
+                write(results.with_name("proposals.npz"), done.proposed, str(model.source))
         except OSError as error:
             raise CommandError(f"cannot write {results}: {error.strerror}", 1) from error
     _report(args, done, results, time.perf_counter() - began)
@@ -90,8 +98,10 @@ def run(args: argparse.Namespace) -> int:
 def _predict(
     args: argparse.Namespace,
     model: Any,
+    augment: Any,
     classes: list[int] | None,
     paths: list[Path],
+    given: dict[int, np.ndarray] | None,
     done: _Done,
 ) -> None:
     ids = image_ids(paths)
@@ -99,24 +109,32 @@ def _predict(
     top_k = args.top_k
     if classes is not None and top_k is not None:
         # The cut comes after the choice of classes: other classes must not use it up.
-        top_k = max(top_k, model.config.box_detections_per_img)
-    offset = getattr(getattr(model, "config", None), "keypoint_offset", 0.0)
+        top_k = max(top_k, getattr(model.config, "box_detections_per_img", 0))
+    # Without pictures masks become RLE one at a time: all of an image can be more than memory has.
+    options: dict[str, Any] = mask_option(model) if args.no_images else {}
+    if augment is not None:
+        options["augment"] = augment
     with tqdm(total=len(paths), unit="image", disable=len(paths) < 2) as bar, bounded_cache():
         for start in range(0, len(paths), args.batch_size):
             chosen = range(len(paths))[start : start + args.batch_size]
             batch = list(_readable(paths, chosen, done))
             if batch:
                 began = time.perf_counter()
+                boxes = () if given is None else ([given[i] for i, _ in batch],)
                 predictions = model.predict(
                     [image for _, image in batch],
+                    *boxes,
                     score_thresh=args.score_thresh,
                     nms_thresh=args.nms_thresh,
                     top_k=top_k,
+                    **options,
                 )
                 done.model_seconds += time.perf_counter() - began
                 for (i, image), prediction in zip(batch, predictions, strict=True):
+                    if isinstance(model, ProposalNetwork):
+                        done.proposed.append((paths[i], prediction))
                     prediction = _select(prediction, classes, args.top_k)
-                    done.entries += coco_results(prediction, ids[i], offset)
+                    done.entries += results_of(model, prediction, ids[i], image)
                     done.rows.append(_row(args, paths[i], image, prediction, model.class_names))
                     if not args.no_images:
                         _write_picture(args, pictures[i], image, prediction, model, done)
@@ -215,6 +233,8 @@ def _report(args: argparse.Namespace, done: _Done, results: Path, seconds: float
         if not args.no_images:
             print(f"pictures: {args.out} ({score})")
     print(f"results: {results}")
+    if done.proposed:
+        print(f"proposals: {results.with_name('proposals.npz')}")
     if done.failed:
         print(f"mlx_rcnn: {done.failed} failed, named above", file=sys.stderr)
 

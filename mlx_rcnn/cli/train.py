@@ -23,6 +23,7 @@ from ..training.trainer import fit
 from ..training.watch import watched
 from .errors import CommandError, load_model
 from .flags import model_settings
+from .proposals import attach, data_folder
 from .train_flags import given_settings
 
 _OF_DATA = ("num_classes", "num_keypoints")  # to which heads are made
@@ -35,6 +36,11 @@ BUILDERS: dict[str, Callable[..., Any]] = {
         models.faster_rcnn_resnet_101_fpn,
         models.mask_rcnn_resnet_50_fpn,
         models.mask_rcnn_resnet_101_fpn,
+        models.cascade_rcnn_resnet_50_fpn,
+        models.cascade_rcnn_resnet_101_fpn,
+        models.cascade_mask_rcnn_resnet_50_fpn,
+        models.cascade_mask_rcnn_resnet_101_fpn,
+        models.fast_rcnn_resnet_50_fpn,
     )
 }
 
@@ -191,6 +197,7 @@ def _data(args: argparse.Namespace, model: Any, config: TrainConfig) -> tuple[An
     try:
         split = args.split or _train_split(args)
         train_set = open_dataset(args.data, args.format, split, **options)
+        train_set = attach(args, model, train_set, data_folder(args.data))
         splits = train_set.splits
         print(report(train_set))
         names, val = train_set.class_names, args.val_split
@@ -201,7 +208,7 @@ def _data(args: argparse.Namespace, model: Any, config: TrainConfig) -> tuple[An
         val_set = open_dataset(
             args.val_data or args.data, args.format, val, class_names=names, **options
         )
-        return train_set, val_set
+        return train_set, attach(args, model, val_set, data_folder(args.val_data or args.data))
     except (OSError, ValueError, TypeError) as error:
         raise CommandError(one_line(error)) from error
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..training.config import CHOICES, TrainConfig, flag
 from .flags import MODEL_HELP, add_data, add_settings
+from .proposals_flags import add_proposals
 
 
 def add_train(commands: Any) -> None:
@@ -54,6 +55,7 @@ def add_train(commands: Any) -> None:
         help="start the backbone of a builder from a classifier: file or directory of torchvision, "
         "timm or transformers, or a name such as resnet50 (default: none, random weights)",
     )
+    add_proposals(parser)
     parser.add_argument("--output", default="run", metavar="DIR", help="of the run (default: run)")
     again = parser.add_mutually_exclusive_group()
     again.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -97,7 +98,8 @@ def _predict(model: Detector, again: Detector, to: str) -> bool:
     for one in (model, again):
         config = one.config
         one.config = replace(config, min_size=_SHORT_SIDE, max_size=_LONG_SIDE)
-        results.append(one.predict(_image(), score_thresh=0.0)[0])
+        given = (_boxes(),) if one.needs_proposals else ()
+        results.append(cast(Any, one).predict(_image(), *given, score_thresh=0.0)[0])
         one.config = config
     source, result = results
     same = source.keys() == result.keys() and all(
@@ -109,6 +111,17 @@ def _predict(model: Detector, again: Detector, to: str) -> bool:
         + ("the same before writing and after reading" if same else "OTHERS than before writing")
     )
     return same
+
+
+def _boxes() -> np.ndarray:
+    """(P, 4) proposals on that image: windows of three sizes, for models that need some."""
+    windows = [
+        (x, y, x + side, y + side)
+        for side in (60, 120, 200)
+        for y in range(0, 241 - side, side // 2)
+        for x in range(0, 321 - side, side // 2)
+    ]
+    return np.array(windows, np.float32)
 
 
 def _image() -> np.ndarray:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Protocol
 
+from ..messages import nearest
+
 NORMS = ("batch", "frozen", "group")
 _LARGEST = 2**31 - 1
 
@@ -260,4 +262,4 @@ def check_choice(config: Any, name: str, allowed: tuple[Any, ...]) -> None:
     """One of a few values, of the same type."""
     value = getattr(config, name)
     if not any(type(value) is type(v) and value == v for v in allowed):
-        raise ValueError(f"{name}={value!r}: expected one of {allowed}")
+        raise ValueError(f"{name}={value!r}: expected one of {allowed}{nearest(value, allowed)}")

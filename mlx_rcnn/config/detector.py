@@ -63,7 +63,8 @@ class MaskRCNNConfig(FasterRCNNConfig):
             with ``res5_head``. Default: ``28``.
         mask_num_convs (int): 3x3 convolutions of the mask head, perhaps none. Default: ``4``.
         mask_paste_rule (str): ``"torchvision"`` or ``"detectron2"`` (and mmdetection): where a
-            pixel looks a mask up, see :func:`~mlx_rcnn.ops.paste_masks`.
+            pixel looks a mask up, see :func:`~mlx_rcnn.ops.paste_masks`; and, in training, how
+            targets are cut to a box: shares of a pixel, or half a pixel off and 0 or 1.
         mask_head_norm (str): as ``box_head_norm``. Default: ``None``.
     """
 

@@ -1,5 +1,6 @@
 """Datasets: VOC, COCO and made-up shapes; checks, augmentation and loading."""
 
+from ..inputs.proposals import Proposed, check_proposals
 from .augment import (
     Augmentation,
     ColourJitter,
@@ -12,8 +13,13 @@ from .augment import (
 from .dataset import DetectionDataset
 from .loader import Loader, TrainBatch
 from .open import open_dataset
+from .proposal_cache import compute_proposals
+from .proposal_datasets import read_proposal_results, with_proposals
+from .proposal_files import image_names, read_note, read_proposals, write_proposals
+from .recall import ProposalRecall, proposal_recall
 from .report import DatasetReport, report
 from .sample import DatasetError, Defect, Sample
+from .selective_search import selective_search
 from .shapes import ShapesDataset
 from .write import write_coco
 
@@ -27,13 +33,25 @@ __all__ = [
     "DetectionDataset",
     "HorizontalFlip",
     "Loader",
+    "ProposalRecall",
+    "Proposed",
     "RandomShortSide",
     "Sample",
     "ScaleJitterCrop",
     "ShapesDataset",
     "TrainBatch",
     "VerticalFlip",
+    "check_proposals",
+    "compute_proposals",
+    "image_names",
     "open_dataset",
+    "proposal_recall",
+    "read_note",
+    "read_proposal_results",
+    "read_proposals",
     "report",
+    "selective_search",
+    "with_proposals",
     "write_coco",
+    "write_proposals",
 ]

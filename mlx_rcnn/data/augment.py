@@ -1,4 +1,4 @@
-"""Random changes to an image, which its boxes, masks and keypoints follow.
+"""Random changes to an image, which its boxes, masks, keypoints and proposals follow.
 
 Each is a callable ``(image, target, rng) -> (image, target)``; arguments are never changed in
 place, and the same generator state gives the same result. Sizes are in pixels.
@@ -128,7 +128,7 @@ class ScaleJitterCrop:
     a detector would enlarge it again. As torchvision's ScaleJitter and FixedSizeCrop.
 
     Objects that the crop does not hold are dropped; with masks, boxes are those of what is left of
-    the mask. Keypoints that it does not hold are no longer visible.
+    the mask. Keypoints that it does not hold are no longer visible; proposals are cut to it.
 
     Args:
         size: (height, width) of the result. Default: the image's own.

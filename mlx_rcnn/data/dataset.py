@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,15 +55,15 @@ class DetectionDataset:
             index: 0 to ``len(self) - 1``.
 
         Returns:
-            The sample; ``target`` has ``iscrowd`` and ``difficult``, and ``masks`` and
-            ``keypoints`` if asked for.
+            The sample; ``target`` has ``iscrowd`` and ``difficult``, and ``masks``,
+            ``keypoints`` and ``proposals`` if asked for.
 
         Raises:
             IndexError: no such index.
             ImageError: the file is damaged, or no longer of the size found before.
         """
         item = self.items[index]
-        image = _load(item)
+        image = load_pixels(item.path, item.upright)
         if image.shape[:2] != item.size:
             height, width = image.shape[:2]
             raise ImageError(
@@ -82,12 +83,15 @@ class DetectionDataset:
             index: 0 to ``len(self) - 1``.
 
         Returns:
-            ``boxes``, ``labels``, ``iscrowd``, ``difficult`` and perhaps ``keypoints``, see
-            :class:`Sample`.
+            ``boxes``, ``labels``, ``iscrowd``, ``difficult`` and perhaps ``keypoints`` and
+            ``proposals``, see :class:`Sample`.
         """
         target = {name: rows.copy() for name, rows in self.items[index].target.items()}
         if self._labels is not None:
             target["labels"] = self._labels[target["labels"]]
+        proposals = self.items[index].proposals
+        if proposals is not None:
+            target["proposals"] = proposals.copy()
         return target
 
     def ground_truth(self, index: int) -> list[dict[str, Any]]:
@@ -172,8 +176,21 @@ class DetectionDataset:
         return self
 
 
-def _load(item: Item) -> np.ndarray:
-    image = load_image_file(item.path, item.upright)
+def load_pixels(path: Path, upright: bool = True) -> np.ndarray:
+    """The pixels of an image as samples have them.
+
+    Args:
+        path: the file.
+        upright: turn it by its orientation. Default: ``True``.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        OSError: it cannot be opened.
+        ImageError: it is not a whole image.
+    """
+    image = load_image_file(path, upright)
     if image.dtype != np.uint8:
         image = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     return image

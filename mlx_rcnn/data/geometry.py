@@ -2,7 +2,8 @@
 
 Nothing given is changed. Coordinates are pixels, x to the right and y down; edges lie between
 pixels: flipping a width W maps x to W - x, of keypoints too, as torchvision does. A keypoint that
-is not visible stays at (0, 0) with visibility 0.
+is not visible stays at (0, 0) with visibility 0. Proposals move as boxes do, and those left without
+area are dropped.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def flip_horizontally(
 
     Args:
         image (H, W, 3): uint8.
-        target: boxes, and optionally masks and keypoints.
+        target: boxes, and optionally masks, keypoints and proposals.
         partners (K,): the keypoint that each one becomes, see
             :func:`~mlx_rcnn.data.keypoints.mirror_partners`. Default: all stay what they are.
 
@@ -36,6 +37,11 @@ def flip_horizontally(
     boxes = target["boxes"]
     left, right = width - boxes[:, 2], width - boxes[:, 0]
     out = {**target, "boxes": np.stack([left, boxes[:, 1], right, boxes[:, 3]], 1)}
+    if "proposals" in target:
+        rows = target["proposals"]
+        out["proposals"] = _having_area(
+            np.stack([width - rows[:, 2], rows[:, 1], width - rows[:, 0], rows[:, 3]], 1)
+        )
     if "masks" in target:
         out["masks"] = np.ascontiguousarray(target["masks"][:, :, ::-1])
     if "keypoints" in target:
@@ -50,7 +56,7 @@ def flip_vertically(image: np.ndarray, target: Target) -> tuple[np.ndarray, Targ
 
     Args:
         image (H, W, 3): uint8.
-        target: boxes, and optionally masks and keypoints.
+        target: boxes, and optionally masks, keypoints and proposals.
 
     Returns:
         The image and its target.
@@ -59,6 +65,11 @@ def flip_vertically(image: np.ndarray, target: Target) -> tuple[np.ndarray, Targ
     boxes = target["boxes"]
     top, bottom = height - boxes[:, 3], height - boxes[:, 1]
     out = {**target, "boxes": np.stack([boxes[:, 0], top, boxes[:, 2], bottom], 1)}
+    if "proposals" in target:
+        rows = target["proposals"]
+        out["proposals"] = _having_area(
+            np.stack([rows[:, 0], height - rows[:, 3], rows[:, 2], height - rows[:, 1]], 1)
+        )
     if "masks" in target:
         out["masks"] = np.ascontiguousarray(target["masks"][:, ::-1])
     if "keypoints" in target:
@@ -70,11 +81,11 @@ def flip_vertically(image: np.ndarray, target: Target) -> tuple[np.ndarray, Targ
 
 
 def resize(image: np.ndarray, target: Target, size: tuple[int, int]) -> tuple[np.ndarray, Target]:
-    """Scale an image with its boxes, masks and keypoints.
+    """Scale an image with its boxes, masks, keypoints and proposals.
 
     Args:
         image (H, W, 3): uint8.
-        target: boxes, and optionally masks, which take the nearest pixel, and keypoints.
+        target: boxes, and optionally masks, which take the nearest pixel, keypoints and proposals.
         size: (height, width) wanted.
 
     Returns:
@@ -86,6 +97,8 @@ def resize(image: np.ndarray, target: Target, size: tuple[int, int]) -> tuple[np
     pixels = np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
     ratio = np.array([size[1] / width, size[0] / height] * 2, np.float32)
     out = {**target, "boxes": target["boxes"] * ratio}
+    if "proposals" in target:
+        out["proposals"] = _having_area(target["proposals"] * ratio)
     if "masks" in target:
         rows, columns = _nearest(height, size[0]), _nearest(width, size[1])
         out["masks"] = target["masks"][:, rows][:, :, columns]
@@ -103,7 +116,8 @@ def crop(
         image (H, W, 3): uint8.
         target: rows of objects that have nothing left are dropped; with masks, boxes become those
             of what is left of the mask (crowds keep their own, as they need not have one).
-            Keypoints outside are no longer visible; those on the border are.
+            Keypoints outside are no longer visible; those on the border are. Proposals are cut to
+            the window.
         corner: (top, left).
         size: (height, width) at most; the window ends where the image does.
 
@@ -117,6 +131,8 @@ def crop(
     limit = np.array([width, height] * 2, np.float32)
     boxes = np.clip(target["boxes"] - shift, 0, limit)
     out = {**target, "boxes": boxes}
+    if "proposals" in target:
+        out["proposals"] = _having_area(np.clip(target["proposals"] - shift, 0, limit))
     if "masks" in target:
         out["masks"] = target["masks"][:, top : top + size[0], left : left + size[1]]
         if pixels.shape != image.shape:
@@ -139,7 +155,7 @@ def pad(
 
     Args:
         image (H, W, 3): uint8, at most ``size``.
-        target: masks are filled up with zeros, boxes and keypoints stay.
+        target: masks are filled up with zeros, boxes, keypoints and proposals stay.
         size: (height, width) wanted.
         fill: RGB of the new pixels. Default: ImageNet's mean.
 
@@ -164,6 +180,11 @@ def _visible(points: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
     if where is not None:
         kept &= where
     return np.where(kept[..., None], points, np.float32(0))
+
+
+def _having_area(boxes: np.ndarray) -> np.ndarray:
+    """Of boxes (P, 4) those that still have an area: a sliver may lose it to rounding alone."""
+    return boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
 
 
 def _nearest(length: int, size: int) -> np.ndarray:

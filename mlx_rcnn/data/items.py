@@ -57,6 +57,7 @@ class Item:
         upright: whether to follow the EXIF orientation.
         segmentations: one an object, or ``None`` without masks.
         truth: the same objects in COCO's terms, or ``None`` where ``target`` is that.
+        proposals (P, 4): float32 xyxy, or ``None`` (see :func:`with_proposals`).
     """
 
     path: Path
@@ -67,6 +68,7 @@ class Item:
     upright: bool = True
     segmentations: list[Any] | None = None
     truth: list[dict[str, Any]] | None = None
+    proposals: np.ndarray | None = None
 
 
 def make_item(

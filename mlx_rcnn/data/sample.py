@@ -16,6 +16,8 @@ class Sample(NamedTuple):
     1..C-1, ``iscrowd`` (G,) uint8, and where the data has them ``difficult`` (G,) uint8,
     ``masks`` (G, H, W) uint8 of 0 and 1, and ``keypoints`` (G, K, 3) float32 of x, y in the same
     pixels and a visibility: 0 none, then x and y are 0, 1 hidden, 2 seen. G may be 0.
+    ``proposals`` (P, 4) float32, boxes in the same pixels where objects may be, has rows of its own
+    (see :func:`~mlx_rcnn.data.with_proposals`).
 
     Args:
         image (H, W, 3): uint8, RGB.
@@ -65,10 +67,10 @@ def select(target: Target, keep: Any) -> Target:
     """The rows of a target that ``keep``, indices or a mask, chooses.
 
     Args:
-        target: arrays that have one row an object.
+        target: arrays that have one row an object; ``proposals``, which have not, stay.
         keep (K,) int or (G,) bool: which rows.
 
     Returns:
-        A new dict with K rows in each array.
+        A new dict with K rows an object's array.
     """
-    return {name: rows[keep] for name, rows in target.items()}
+    return {name: rows if name == "proposals" else rows[keep] for name, rows in target.items()}

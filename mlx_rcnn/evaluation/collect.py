@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from ..config.categories import BACKGROUND
 from ..data.annotations import coco_annotations
 from ..inputs.images import ImageError
 from ..memory import bounded_cache
-from ..outputs.coco import coco_results
+from ..outputs.coco import mask_option, results_of
 
 Entry = dict[str, Any]
+OBJECTS = (BACKGROUND, "object")
 
 
 @dataclass
@@ -55,24 +58,30 @@ def collect(
     dataset: Any,
     *,
     batch_size: int = 1,
-    score_thresh: float = 0.05,
+    score_thresh: float | Sequence[float] = 0.05,
     progress: bool = True,
     max_unreadable: float = 0.1,
+    augment: Any = None,
 ) -> Collected:
     """Predict every image of a dataset.
 
     Args:
-        model: with ``predict(images, score_thresh=...)``, a list of dicts (see the models).
+        model: with ``predict(images, score_thresh=...)``, a list of dicts (see the models); one
+            that ``needs_proposals`` is given those of the samples' targets, one that
+            ``needs_masks`` is asked for ``masks="raw"``.
         dataset: with ``len``, indexing that gives samples, and ``class_names``; its method
             ``ground_truth``, if it has one, gives the annotations, else the samples do.
         batch_size: images predicted at once. Default: ``1``.
-        score_thresh: detections that score less are left out. Default: ``0.05``.
+        score_thresh: detections that score less are left out; one number, or one a class.
+            Default: ``0.05``.
         progress: show a bar on standard error. Default: ``True``.
         max_unreadable: share of images, rounded up, that may be unreadable: they are named in a
             warning and left out. Default: ``0.1``.
+        augment: a :class:`~mlx_rcnn.TestTimeAugment` for ``predict``. Default: ``None``.
 
     Returns:
-        Detections and ground truth; masks are kept as RLE.
+        Detections and ground truth; masks are kept as RLE. To a model that finds objects of any
+        class all are of one.
 
     Raises:
         ValueError: no images, a ``batch_size`` below 1, or detections and ground truth of unequal
@@ -83,7 +92,9 @@ def collect(
     if len(dataset) == 0:
         raise ValueError("the dataset has no images")
     out = Collected(tuple(dataset.class_names))
-    offset = getattr(getattr(model, "config", None), "keypoint_offset", 0.0)
+    options = {"score_thresh": score_thresh, **mask_option(model)}
+    if augment is not None:
+        options["augment"] = augment
     bar = tqdm(total=len(dataset), unit="image", desc="evaluate", disable=not progress)
     with bar, bounded_cache():
         for start in range(0, len(dataset), batch_size):
@@ -92,13 +103,19 @@ def collect(
             if not samples:
                 bar.update(len(chosen))
                 continue
+            given = [[s.image for s in samples]]
+            if getattr(model, "needs_proposals", False):
+                given.append([s.target["proposals"] for s in samples])
             began = time.perf_counter()
-            predictions = model.predict([s.image for s in samples], score_thresh=score_thresh)
+            predictions = model.predict(*given, **options)
             out.seconds += time.perf_counter() - began
             for i, sample, prediction in zip(kept, samples, predictions, strict=True):
                 number = _add(out, dataset, i, sample, prediction)
-                out.found += coco_results(prediction, number, offset)
+                out.found += results_of(model, prediction, number, sample.image)
             bar.update(len(chosen))
+    if getattr(model, "finds_objects", False):
+        out.class_names = OBJECTS
+        out.truth = [{**entry, "category_id": 1} for entry in out.truth]
     return out
 
 

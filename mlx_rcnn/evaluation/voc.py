@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..messages import nearest
 from .collect import Collected, Entry, collect, summary
 
 METRICS = ("voc07", "voc")
@@ -150,7 +151,7 @@ def average_precision(hits: np.ndarray, objects: int, metric: str = "voc") -> fl
 
 def _check(metric: str) -> None:
     if metric not in METRICS:
-        raise ValueError(f"metric={metric!r}: expected one of {METRICS}")
+        raise ValueError(f"metric={metric!r}: expected one of {METRICS}{nearest(metric, METRICS)}")
 
 
 def _corners(boxes: list[list[float]]) -> np.ndarray:

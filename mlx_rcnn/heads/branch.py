@@ -11,6 +11,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..structures import Batch, Detections, Targets
+from .rois import valid_rois
 from .sampling import SampledRoIs
 
 Result = dict[str, np.ndarray]
@@ -43,6 +44,8 @@ class Branch:
 
     loss_name: str
     """Of what it adds to the losses."""
+    mirrors = False
+    """Whether what it finds in a mirrored image can be turned back, see :meth:`turned`."""
 
     def build(self, heads: nn.Module, config: Any) -> None:
         """Add the layers.
@@ -93,5 +96,51 @@ class Branch:
             batch: the images.
             results: one dict an image, boxes in pixels of the image given; changed in place.
             options: of ``predict``, its own among them.
+        """
+        chosen = valid_rois(detections)
+        raw = self.nothing(stage) if chosen is None else np.array(self.raw(stage, *chosen))
+        first = 0
+        for result, size in zip(results, batch.original_sizes.tolist(), strict=True):
+            part = raw[first : first + len(result["scores"])]
+            first += len(part)
+            self.add_raw(part, result, tuple(size), stage.config, options)
+
+    def raw(self, stage: Stage, rois: mx.array, labels: mx.array) -> mx.array:
+        """What results are made of and, over several views of an image, averaged.
+
+        Args:
+            stage: of the batch.
+            rois (R, 5): batch index and xyxy pixels of the network input.
+            labels (R,): the class of each.
+
+        Returns:
+            (R, ...): float32, in the frame of each RoI.
+        """
+        raise NotImplementedError
+
+    def turned(self, raw: mx.array) -> mx.array:
+        """:meth:`raw` of a mirrored image, as that of the image itself."""
+        raise NotImplementedError
+
+    def nothing(self, stage: Stage) -> np.ndarray:
+        """:meth:`raw` of no RoI."""
+        raise NotImplementedError
+
+    def add_raw(
+        self,
+        raw: np.ndarray,
+        result: Result,
+        size: tuple[int, int],
+        config: Any,
+        options: Mapping[str, Any],
+    ) -> None:
+        """Add what it finds to the result of one image.
+
+        Args:
+            raw (D, ...): as :meth:`raw`, of the result's boxes.
+            result: with ``boxes`` (D, 4) in pixels of the image given; changed in place.
+            size: (height, width) of the image given.
+            config: the model's.
+            options: of ``predict``.
         """
         raise NotImplementedError

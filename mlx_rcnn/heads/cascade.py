@@ -97,8 +97,8 @@ class StageMaskBranch(MaskBranch):
         mean = mx.mean(mx.sigmoid(mx.stack(each)), axis=0)
         return mx.log(mx.maximum(mean, TINY)) - mx.log(mx.maximum(1 - mean, TINY))
 
-    def probabilities(self, stage: Stage, rois: mx.array, labels: mx.array) -> mx.array:
-        """See :meth:`MaskBranch.probabilities`."""
+    def raw(self, stage: Stage, rois: mx.array, labels: mx.array) -> mx.array:
+        """See :meth:`~mlx_rcnn.heads.Branch.raw`."""
         stages = range(len(stage.config.box_stages))
         each = [ONE.outputs(stage.of(k), rois, labels) for k in stages]
         return mx.mean(mx.sigmoid(mx.stack(each)), axis=0)

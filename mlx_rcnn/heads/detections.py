@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
+import numpy as np
 
 from ..config.boxes import FastRCNNConfig
 from ..ops import clip_boxes, decode_boxes, nms_mask
@@ -58,25 +59,20 @@ def detection_rule(
         The rule.
 
     Raises:
-        ValueError: a threshold outside [0, 1], thresholds of another number of classes, or a
-            ``top_k`` that is no positive integer.
+        ValueError: a threshold outside [0, 1], or a ``top_k`` that is no positive integer.
+        TypeError: a threshold that is no number.
     """
-    score: Any = config.box_score_thresh if score_thresh is None else score_thresh
+    score = config.box_score_thresh if score_thresh is None else score_thresh
     overlap = config.box_nms_thresh if nms_thresh is None else nms_thresh
     most = config.box_detections_per_img if top_k is None else top_k
-    each = [score] if isinstance(score, int | float) else list(score)
-    if not isinstance(score, int | float) and len(each) != config.num_classes - 1:
-        raise ValueError(
-            f"score_thresh has {len(each)} entries: expected one number, or "
-            f"{config.num_classes - 1}, one a class without the background"
-        )
-    for name, value in [("nms_thresh", overlap), *(("score_thresh", v) for v in each)]:
+    scores = _numbers("score_thresh", score)
+    for name, value in [("nms_thresh", overlap), *(("score_thresh", v) for v in scores)]:
         if not 0 <= value <= 1:
             raise ValueError(f"{name}={value!r}: expected a number in [0, 1]")
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:
         raise ValueError(f"top_k={most!r}: expected a positive integer")
     return DetectionRule(
-        float(each[0]) if len(set(each)) == 1 else tuple(map(float, each)),
+        tuple(map(float, scores)) if np.ndim(score) else float(scores[0]),
         float(overlap),
         most,
         config.box_stages[-1].reg_weights,
@@ -86,6 +82,33 @@ def detection_rule(
         config.box_nms_sigma,
         config.box_nms_agnostic,
     )
+
+
+def check_thresholds(rule: DetectionRule, num_classes: int) -> None:
+    """Hold thresholds by class against the classes there are.
+
+    Args:
+        rule: of a prediction.
+        num_classes: with the background.
+
+    Raises:
+        ValueError: thresholds of another number of classes.
+    """
+    each = rule.score_thresh
+    if isinstance(each, tuple) and len(each) != num_classes - 1:
+        raise ValueError(
+            f"score_thresh has {len(each)} entries: expected one number, or {num_classes - 1}, one "
+            "a class without the background"
+        )
+
+
+def _numbers(name: str, value: Any) -> list[Any]:
+    """One number or a sequence of them, as a list."""
+    each = list(value) if np.ndim(value) == 1 else [value]
+    for item in each:
+        if isinstance(item, bool | str) or np.ndim(item):
+            raise TypeError(f"{name}={value!r}: expected a number, or one a class")
+    return each
 
 
 def select_detections(
@@ -135,15 +158,43 @@ def select_detections(
     boxes = clip_boxes(boxes, sizes)
     valid = mx.all(boxes[..., 2:] - boxes[..., :2] >= rule.min_size, axis=-1) & (score > 0)
     all_there = mx.sum(passing, axis=(1, 2)) <= candidates
-    suppress = _dropping if rule.nms_kind == "hard" else _lowering
-    found, exact = suppress(boxes, score, label, valid, rule, all_there, rounds)
-    best, score, keep = found
-    least = least[mx.take_along_axis(label, best, axis=1) - 1] if least.ndim else least
+    return suppress(Candidates(boxes, score, label, valid), rule, all_there, rounds)
+
+
+class Candidates(NamedTuple):
+    """``boxes`` (N, K, 4), ``scores`` (N, K), falling, ``labels`` and ``valid`` (N, K)."""
+
+    boxes: mx.array
+    scores: mx.array
+    labels: mx.array
+    valid: mx.array
+
+
+def suppress(
+    found: Candidates, rule: DetectionRule, all_there: mx.array, rounds: int | None = None
+) -> Detections:
+    """Suppression within each class, and the best of what it leaves.
+
+    Args:
+        found: in any frame.
+        rule: which of them stay; its scores are compared once more where suppression lowers them.
+        all_there (N,): whether no candidate of an image was left out.
+        rounds: of :func:`~mlx_rcnn.ops.nms_mask`.
+
+    Returns:
+        The detections, boxes in the frame given.
+    """
+    least = mx.array(rule.score_thresh)  # () or (C - 1,)
+    least = least[found.labels - 1] if least.ndim else least
+    if rule.nms_kind == "hard":
+        best, exact = _dropping(found, rule, all_there, rounds)
+    else:
+        best, exact = _lowering(found, rule, least, all_there)
     return Detections(
-        mx.take_along_axis(boxes, best[..., None], axis=1),
-        score,
-        mx.take_along_axis(label, best, axis=1),
-        keep & (score > least),
+        mx.take_along_axis(found.boxes, best.rows[..., None], axis=1),
+        best.scores,
+        mx.take_along_axis(found.labels, best.rows, axis=1),
+        best.keep,
         exact,
     )
 
@@ -157,41 +208,30 @@ class _Best(NamedTuple):
 
 
 def _dropping(
-    boxes: mx.array,
-    score: mx.array,
-    label: mx.array,
-    valid: mx.array,
-    rule: DetectionRule,
-    all_there: mx.array,
-    rounds: int | None,
+    found: Candidates, rule: DetectionRule, all_there: mx.array, rounds: int | None
 ) -> tuple[_Best, mx.array]:
     """Suppression proper of K candidates an image, and whether it is exact."""
-    labels = None if rule.agnostic else label
-    keep, settled = nms_mask(boxes, valid, rule.nms_thresh, labels, rounds)
+    labels = None if rule.agnostic else found.labels
+    keep, settled = nms_mask(found.boxes, found.valid, rule.nms_thresh, labels, rounds)
     enough = (mx.sum(keep, axis=1) >= rule.top_k) | all_there
-    best = sort_scores(mx.where(keep, score, -1.0))[:, : rule.top_k]
-    score, keep = (mx.take_along_axis(v, best, axis=1) for v in (score, keep))
+    best = sort_scores(mx.where(keep, found.scores, -1.0))[:, : rule.top_k]
+    score, keep = (mx.take_along_axis(v, best, axis=1) for v in (found.scores, keep))
     return _Best(best, score, keep), settled & mx.all(enough)
 
 
 def _lowering(
-    boxes: mx.array,
-    score: mx.array,
-    label: mx.array,
-    valid: mx.array,
-    rule: DetectionRule,
-    all_there: mx.array,
-    rounds: int | None,
+    found: Candidates, rule: DetectionRule, least: mx.array, all_there: mx.array
 ) -> tuple[_Best, mx.array]:
-    """Soft-NMS; a candidate left out cannot matter while all picks are better than the last one."""
+    """Soft-NMS; a candidate left out cannot matter while ``top_k`` picks beat the worst one."""
     best, final = soft_nms(
-        boxes,
-        mx.where(valid, score, -1.0),
+        found.boxes,
+        mx.where(found.valid, found.scores, -1.0),
         rule.top_k,
         rule.nms_kind,
         rule.nms_thresh,
         rule.nms_sigma,
-        None if rule.agnostic else label,
+        None if rule.agnostic else found.labels,
+        least,
     )
-    enough = (final[:, -1] >= score[:, -1]) | all_there
-    return _Best(best, final, final > 0), mx.all(enough)
+    better = mx.sum(final >= found.scores[:, -1:], axis=1)
+    return _Best(best, final, final > 0), mx.all((better >= rule.top_k) | all_there)

@@ -158,17 +158,12 @@ class KeypointBranch(Branch):
         results: Sequence[Result],
         options: Mapping[str, Any],
     ) -> None:
-        """Add ``keypoints`` and ``keypoints_scores``."""
+        """Add ``keypoints`` and ``keypoints_scores``, looked for in pixels of the network input."""
         chosen = valid_rois(detections)
-        count = stage.heads.keypoint_predictor.num_keypoints
-        heatmaps, boxes = np.zeros((0, 1, 1, count), np.float32), np.zeros((0, 4), np.float32)
+        heatmaps, boxes = self.nothing(stage), np.zeros((0, 4), np.float32)
         if chosen is not None:
-            rois, _ = chosen
-            heatmaps = np.array(self.outputs(stage, rois))
-            boxes = np.array(rois[:, 1:])
-        keypoints, scores = heatmaps_to_keypoints(heatmaps, boxes)
-        if stage.config.keypoint_score == "probability":
-            scores = keypoint_probabilities(heatmaps, scores)
+            heatmaps, boxes = np.array(self.raw(stage, *chosen)), np.array(chosen[0][:, 1:])
+        keypoints, scores = _found(heatmaps, boxes, stage.config)
         first = 0
         for i, result in enumerate(results):
             rows = slice(first, first + len(result["scores"]))
@@ -177,3 +172,30 @@ class KeypointBranch(Branch):
                 keypoints[rows], batch.sizes[i], batch.original_sizes[i]
             )
             result["keypoints_scores"] = scores[rows]
+
+    def raw(self, stage: Stage, rois: mx.array, labels: mx.array) -> mx.array:
+        """Heatmaps (R, 56, 56, K) of logits, the same for any label, see :meth:`Branch.raw`."""
+        return self.outputs(stage, rois)
+
+    def nothing(self, stage: Stage) -> np.ndarray:
+        """See :meth:`Branch.nothing`."""
+        return np.zeros((0, 1, 1, stage.heads.keypoint_predictor.num_keypoints), np.float32)
+
+    def add_raw(
+        self,
+        raw: np.ndarray,
+        result: Result,
+        size: tuple[int, int],
+        config: Any,
+        options: Mapping[str, Any],
+    ) -> None:
+        """Add ``keypoints`` and ``keypoints_scores``, looked for in pixels of the image given."""
+        result["keypoints"], result["keypoints_scores"] = _found(raw, result["boxes"], config)
+
+
+def _found(heatmaps: np.ndarray, boxes: np.ndarray, config: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints (D, K, 3) in the frame of the boxes (D, 4), and their scores (D, K)."""
+    keypoints, scores = heatmaps_to_keypoints(heatmaps, boxes)
+    if config.keypoint_score == "probability":
+        scores = keypoint_probabilities(heatmaps, scores)
+    return keypoints, scores

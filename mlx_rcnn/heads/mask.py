@@ -12,9 +12,9 @@ import numpy as np
 from ..layers import Conv2d, ConvTranspose2d, conv_norm, make_norm
 from ..ops import crop_masks, paste_masks
 from ..ops.losses import binary_cross_entropy, normaliser
-from ..structures import Batch, Detections, Targets
+from ..structures import Targets
 from .branch import Branch, Result, Stage
-from .rois import in_pieces, positives, rows_of_targets, valid_rois
+from .rois import in_pieces, positives, rows_of_targets
 from .sampling import SampledRoIs
 
 MASK_THRESH = 0.5
@@ -121,6 +121,7 @@ class MaskBranch(Branch):
     """A mask of each detection (He et al., 2017)."""
 
     loss_name = "mask_loss"
+    mirrors = True
 
     def build(self, heads: Any, config: Any) -> None:
         """See :meth:`Branch.build`."""
@@ -177,37 +178,34 @@ class MaskBranch(Branch):
         logits = self.outputs(stage, flat, rois.labels[:, :most].reshape(-1), positive)
         masks = targets.masks.reshape(-1, *targets.masks.shape[2:])
         row = rows_of_targets(rois, most, targets.masks.shape[1])
-        wanted = crop_masks(masks, row, flat[:, 1:], logits.shape[1])
+        theirs = stage.config.mask_paste_rule == "detectron2"
+        wanted = crop_masks(masks, row, flat[:, 1:], logits.shape[1], aligned=theirs)
+        wanted = (wanted >= 0.5).astype(mx.float32) if theirs else wanted
         return mask_loss(logits, mx.stop_gradient(wanted), positive, group)
 
-    def add_results(
+    def raw(self, stage: Stage, rois: mx.array, labels: mx.array) -> mx.array:
+        """Masks (R, 28, 28) in [0, 1], see :meth:`Branch.raw`."""
+        return mx.sigmoid(self.outputs(stage, rois, labels))
+
+    def turned(self, raw: mx.array) -> mx.array:
+        """See :meth:`Branch.turned`."""
+        return raw[:, :, ::-1]
+
+    def nothing(self, stage: Stage) -> np.ndarray:
+        """See :meth:`Branch.nothing`."""
+        side = stage.config.mask_out_size
+        return np.zeros((0, side, side), np.float32)
+
+    def add_raw(
         self,
-        stage: Stage,
-        detections: Detections,
-        batch: Batch,
-        results: Sequence[Result],
+        raw: np.ndarray,
+        result: Result,
+        size: tuple[int, int],
+        config: Any,
         options: Mapping[str, Any],
     ) -> None:
         """Add ``masks``, pasted into the image or, with ``masks="raw"``, as they are."""
-        found = self._probabilities(stage, detections)
-        first = 0
-        for result, size in zip(results, batch.original_sizes.tolist(), strict=True):
-            part = found[first : first + len(result["scores"])]
-            first += len(part)
-            if options.get("masks", "full") == "full":
-                rule = stage.config.mask_paste_rule
-                part = np.asarray(
-                    paste_masks(part, result["boxes"], tuple(size), MASK_THRESH, rule=rule)
-                )
-            result["masks"] = part
-
-    def _probabilities(self, stage: Stage, detections: Detections) -> np.ndarray:
-        """(sum of D, 28, 28) of the valid detections, image after image."""
-        side, chosen = stage.config.mask_out_size, valid_rois(detections)
-        if chosen is None:
-            return np.zeros((0, side, side), np.float32)
-        return np.array(self.probabilities(stage, *chosen))
-
-    def probabilities(self, stage: Stage, rois: mx.array, labels: mx.array) -> mx.array:
-        """Masks (R, 28, 28) in [0, 1] of RoIs (R, 5), each for its label (R,)."""
-        return mx.sigmoid(self.outputs(stage, rois, labels))
+        if options.get("masks", "full") == "full":
+            rule = config.mask_paste_rule
+            raw = np.asarray(paste_masks(raw, result["boxes"], size, MASK_THRESH, rule=rule))
+        result["masks"] = raw

@@ -1,9 +1,14 @@
-"""Proposals as users give them, checked and turned into fixed-shape arrays."""
+"""Proposals from outside a model: boxes where objects may be, and what is checked of them.
+
+R-CNN (Girshick et al., 2014) and Fast R-CNN (Girshick, 2015) classify boxes that another method
+found, Selective Search (Uijlings et al., 2013) for one. Here such boxes are (P, 4) xyxy in pixels
+of the image given, x to the right and y down, edges between pixels, the best first.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -13,27 +18,35 @@ from ..structures import Batch, Proposals
 BUCKET = 64  # proposals are padded to a multiple, so that shapes repeat
 
 
+class Proposed(NamedTuple):
+    """The proposals of one image.
+
+    Args:
+        boxes (P, 4): float32, xyxy in pixels of the image; P may be 0.
+        scores (P,): float32, higher is better; ``None`` if ``boxes`` are in order, best first.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray | None = None
+
+
 def prepare_proposals(proposals: Any, batch: Batch) -> Proposals:
     """Check proposals, scale them to the network input, and pad them to one length.
 
     Args:
-        proposals: one array (P, 4) an image, xyxy pixels of the image given, clipped to it; P may
-            be 0 and differ between images. For one image the array alone will do.
+        proposals: one array (P, 4) an image, xyxy in pixels of the image given; P may be 0 and
+            differ between images. For one image the array alone will do.
         batch: the images, already resized.
 
     Returns:
         As many an image as the longest has, rounded up to a multiple of 64; scores are 1.
 
     Raises:
-        ValueError: another number of images, or boxes that break these rules, naming image and row.
-        TypeError: no arrays.
+        ValueError: as :func:`check_proposals`.
     """
-    given = _of_each(proposals, len(batch.sizes))
-    originals = batch.original_sizes.tolist()
-    checked = [
-        check_boxes(boxes, int(h), int(w), f"proposals[{i}]")
-        for i, (boxes, (h, w)) in enumerate(zip(given, originals, strict=True))
-    ]
+    if len(batch.sizes) == 1 and getattr(proposals, "ndim", 0) == 2:
+        proposals = [proposals]
+    checked = check_proposals(proposals, batch.original_sizes)
     most = max(-(-max(map(len, checked)) // BUCKET) * BUCKET, BUCKET)
     boxes = np.zeros((len(checked), most, 4), np.float32)
     valid = np.zeros((len(checked), most), bool)
@@ -46,58 +59,151 @@ def prepare_proposals(proposals: Any, batch: Batch) -> Proposals:
     )
 
 
-def check_boxes(boxes: Any, height: int, width: int, where: str) -> np.ndarray:
-    """Boxes as an array, clipped to their image.
+def check_proposals(
+    proposals: Sequence[Any], sizes: Any, names: Sequence[str] | None = None
+) -> list[np.ndarray]:
+    """Proposals given by a user, ready for a model.
 
     Args:
-        boxes (P, 4): xyxy pixels of the image.
-        height, width: of the image.
-        where: how errors name them.
+        proposals: one array (P, 4) an image, xyxy in pixels of the image given; P may be 0.
+        sizes (N, 2): height and width of every image, in pixels.
+        names: of the images, for messages. Default: ``image 0``, ``image 1``, ...
 
     Returns:
-        (P, 4) float32.
+        N arrays (P, 4) float32, new, each box cut to its image; every box has an area.
 
     Raises:
-        ValueError: another shape, numbers that are not finite, boxes that look like (x, y, width,
-            height), have no area or lie outside the image.
+        ValueError: another number of images; an array of another shape, or not of numbers; a box
+            that is not finite, has no area or lies outside its image, or one whose x2 or y2 comes
+            before x1 or y1, as with x, y, width, height. The image and the row are named.
     """
-    try:
-        rows = np.asarray(boxes, np.float32)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{where}: expected an array (P, 4), got {boxes!r}"[:200]) from error
-    if rows.size == 0:
-        return np.zeros((0, 4), np.float32)
-    if rows.ndim != 2 or rows.shape[1] != 4:
-        raise ValueError(f"{where} has shape {rows.shape}: expected (P, 4), x1, y1, x2, y2 a row")
-
-    def refuse(wrong: Any, why: str) -> None:
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            more = f", and {int(wrong.sum()) - 1} more" if wrong.sum() > 1 else ""
-            found = tuple(round(v, 2) for v in rows[row].tolist())
-            raise ValueError(f"{where}, row {row}{more}: {found} {why}")
-
-    refuse(~np.isfinite(rows).all(axis=1), "is not finite")
-    refuse(
-        (rows[:, 2] < rows[:, 0]) | (rows[:, 3] < rows[:, 1]),
-        "has x2 < x1 or y2 < y1: these look like x, y, width, height; expected x1, y1, x2, y2",
-    )
-    outside = (rows[:, 0] >= width) | (rows[:, 1] >= height) | (rows[:, 2] <= 0) | (rows[:, 3] <= 0)
-    refuse(outside, f"lies outside the image of {width} x {height} pixels")
-    refuse((rows[:, 2] <= rows[:, 0]) | (rows[:, 3] <= rows[:, 1]), "has no area")
-    return np.clip(rows, 0, np.array([width, height, width, height], np.float32))
-
-
-def _of_each(proposals: Any, images: int) -> Sequence[Any]:
-    """One entry an image."""
-    if isinstance(proposals, np.ndarray | mx.array) and proposals.ndim == 2:
-        proposals = [proposals]
-    if isinstance(proposals, np.ndarray | mx.array) and proposals.ndim == 3:
-        proposals = list(proposals)
-    if not isinstance(proposals, list | tuple):
-        raise TypeError(
-            f"proposals: expected one array (P, 4) an image, got {type(proposals).__name__}"
+    whole = np.asarray(sizes, np.int64).reshape(-1, 2)
+    shape = getattr(proposals, "shape", None)
+    if isinstance(proposals, str | bytes | dict) or not hasattr(proposals, "__len__"):
+        kind = type(proposals).__name__
+        raise ValueError(f"proposals: got {kind}, expected a list of (P, 4), one an image")
+    if shape is not None and len(shape) == 2:
+        raise ValueError(
+            f"proposals: got one array of shape {tuple(shape)}, expected a list of (P, 4), one an "
+            "image"
         )
-    if len(proposals) != images:
-        raise ValueError(f"proposals of {len(proposals)} images, expected {images}, one an image")
-    return proposals
+    if len(proposals) != len(whole):
+        raise ValueError(
+            f"proposals of {len(proposals)} images for {len(whole)} images: expected as many"
+        )
+    out = []
+    for i, (value, (height, width)) in enumerate(zip(proposals, whole.tolist(), strict=True)):
+        where = f"proposals of {names[i] if names is not None else f'image {i}'}"
+        boxes = as_boxes(value, where)
+        check_boxes(boxes, where)
+        out.append(_inside(boxes, width, height, where))
+    return out
+
+
+def as_boxes(value: Any, where: str) -> np.ndarray:
+    """What a user or a file calls boxes, as an array; the numbers may be anything.
+
+    Args:
+        value: (P, 4) of real numbers; an empty list is (0, 4).
+        where: what to call it in a message.
+
+    Returns:
+        (P, 4) float32, new.
+
+    Raises:
+        ValueError: another shape, or no numbers.
+    """
+    expected = "expected (P, 4) of x1, y1, x2, y2 in pixels"
+    if value is None:
+        raise ValueError(f"{where}: got None, {expected}; (0, 4) where there are none")
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:  # lists of unequal length, bfloat16
+        raise ValueError(f"{where}: got {type(value).__name__}, {expected}: {error}") from error
+    if array.shape == (0,):
+        array = np.zeros((0, 4), np.float32)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise ValueError(f"{where}: got shape {array.shape}, {expected}")
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{where}: got an array of {array.dtype}, {expected}")
+    with np.errstate(over="ignore"):  # what becomes infinite is told below
+        return array.astype(np.float32)
+
+
+def check_boxes(boxes: np.ndarray, where: str) -> None:
+    """Refuse boxes that no image can have.
+
+    Args:
+        boxes (P, 4): float32, xyxy.
+        where: what to call them in a message.
+
+    Raises:
+        ValueError: one is not finite, has no area, or ends before it starts; the row is named.
+    """
+    finite = np.isfinite(boxes).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"{_row(boxes, ~finite, where)} is not finite")
+    turned = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
+    if turned.any():
+        raise ValueError(
+            f"{_row(boxes, turned, where)}: these look like x, y, width, height: expected x1, y1, "
+            "x2, y2"
+        )
+    flat = (boxes[:, 2:] == boxes[:, :2]).any(axis=1)
+    if flat.any():
+        raise ValueError(
+            f"{_row(boxes, flat, where)} has no area: expected x1 < x2 and y1 < y2, and no rows "
+            "of padding"
+        )
+
+
+def as_proposed(boxes: Any, scores: Any, where: str) -> Proposed:
+    """Boxes and scores from anywhere, checked as far as that needs no image.
+
+    Args:
+        boxes, scores: see :class:`Proposed`; of any dtype, or lists.
+        where: what to call them in a message.
+
+    Returns:
+        Both in float32.
+
+    Raises:
+        ValueError: as :func:`as_boxes` and :func:`check_boxes`; or scores that are not one finite
+            number a box.
+    """
+    array = as_boxes(boxes, where)
+    check_boxes(array, where)
+    if scores is None:
+        return Proposed(array)
+    try:
+        numbers = np.asarray(scores)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{where}: scores: {error}") from error
+    if numbers.shape != (len(array),) or (numbers.size and numbers.dtype.kind not in "fiu"):
+        raise ValueError(
+            f"{where}: got scores of shape {numbers.shape} and {numbers.dtype}, expected "
+            f"({len(array)},) numbers, one a box"
+        )
+    with np.errstate(over="ignore"):
+        numbers = numbers.astype(np.float32)
+    if not np.isfinite(numbers).all():
+        row = int(np.flatnonzero(~np.isfinite(numbers))[0])
+        raise ValueError(f"{where}, row {row}: the score is {numbers[row]}, expected it finite")
+    return Proposed(array, numbers)
+
+
+def _inside(boxes: np.ndarray, width: int, height: int, where: str) -> np.ndarray:
+    cut: np.ndarray = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
+    gone = (cut[:, 2:] <= cut[:, :2]).any(axis=1)
+    if gone.any():
+        raise ValueError(
+            f"{_row(boxes, gone, where)} lies outside the image of {width}x{height}: expected "
+            "pixels of the image given"
+        )
+    return cut
+
+
+def _row(boxes: np.ndarray, wrong: Any, where: str) -> str:
+    """The first box that is wrong, and where it stands."""
+    row = int(np.flatnonzero(wrong)[0])
+    return f"{where}, row {row}: box ({', '.join(f'{v:g}' for v in boxes[row])})"

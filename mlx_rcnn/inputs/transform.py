@@ -94,6 +94,7 @@ def preprocess(
     images: Sequence[np.ndarray],
     config: DetectorConfig,
     sizes: Sequence[tuple[int, int]] | None = None,
+    mirror: bool = False,
 ) -> Batch:
     """Resize, normalise and pad a batch, as torchvision's ``GeneralizedRCNNTransform``.
 
@@ -101,6 +102,7 @@ def preprocess(
         images: (H, W, 3) RGB, uint8 or float32 in [0, 1].
         config: the fields of the transform.
         sizes: (height, width) of each after the resize. Default: :func:`resized_size`'s.
+        mirror: each image left to right, after the resize. Default: ``False``.
 
     Returns:
         The batch; its input size is the greatest of each side, rounded up to ``size_divisible``.
@@ -115,6 +117,7 @@ def preprocess(
     mean, std = np.array(config.image_mean), np.array(config.image_std)
     for place, image, (h, w) in zip(pixels, images, resized.tolist(), strict=True):
         small = _resize(image, (h, w), config.resize_rule)
+        small = small[:, ::-1] if mirror else small
         unit = 1.0 if image.dtype == np.float32 and config.resize_rule == "torch" else 255.0
         out = place[:h, :w]
         # Normalising after the resize is the same up to rounding, and touches fewer pixels.

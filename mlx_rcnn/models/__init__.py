@@ -1,5 +1,6 @@
 """Models: the flow from images to detections."""
 
+from .augmented import TestTimeAugment, predict_augmented
 from .builders import (
     cascade_mask_rcnn_resnet_50_fpn,
     cascade_mask_rcnn_resnet_101_fpn,
@@ -39,6 +40,7 @@ __all__ = [
     "KeypointRCNN",
     "MaskRCNN",
     "ProposalNetwork",
+    "TestTimeAugment",
     "cascade_mask_rcnn_resnet_50_fpn",
     "cascade_mask_rcnn_resnet_101_fpn",
     "cascade_rcnn_resnet_50_fpn",
@@ -58,6 +60,7 @@ __all__ = [
     "mask_rcnn_resnet_101_fpn",
     "maskrcnn_resnet50_fpn",
     "maskrcnn_resnet50_fpn_v2",
+    "predict_augmented",
     "rcnn_alexnet",
     "rcnn_vgg_16",
 ]

@@ -9,9 +9,10 @@ import mlx.core as mx
 import numpy as np
 
 from ..config.detector import FasterRCNNConfig
-from ..heads.detections import detection_rule
+from ..heads.detections import DetectionRule, detection_rule
 from ..rpn.network import RegionProposalNetwork
 from ..structures import Proposals
+from .augmented import TestTimeAugment, find_augmented
 from .flow import Begun, Losses, TwoStageDetector
 from .proposing import ProposalSteps
 
@@ -65,6 +66,7 @@ class FasterRCNN(ProposalSteps, TwoStageDetector):
         score_thresh: float | Sequence[float] | None = None,
         nms_thresh: float | None = None,
         top_k: int | None = None,
+        augment: TestTimeAugment | None = None,
     ) -> list[dict[str, np.ndarray]]:
         """Detect objects.
 
@@ -82,6 +84,8 @@ class FasterRCNN(ProposalSteps, TwoStageDetector):
             nms_thresh: IoU above which the worse box of a class goes. Default:
                 ``config.box_nms_thresh``.
             top_k: most detections an image. Default: ``config.box_detections_per_img``.
+            augment: sizes to look at each image in, mirrored too, and merge what is found (see
+                :func:`~mlx_rcnn.models.predict_augmented`). Default: ``None``, at its own size.
 
         Returns:
             One dict an image: ``boxes`` (D, 4) float32 xyxy in pixels of the image given,
@@ -92,7 +96,28 @@ class FasterRCNN(ProposalSteps, TwoStageDetector):
             ValueError, TypeError, FileNotFoundError: images or thresholds that cannot be used.
             ValueError: weights or what is computed from them are not finite.
         """
-        return self.find(images, detection_rule(self.config, score_thresh, nms_thresh, top_k))
+        rule = detection_rule(self.config, score_thresh, nms_thresh, top_k)
+        return self.find_or_augment(images, rule, augment)
+
+    def find_or_augment(
+        self, images: Any, rule: DetectionRule, augment: TestTimeAugment | None, **options: Any
+    ) -> list[dict[str, np.ndarray]]:
+        """:meth:`find`, or :func:`~mlx_rcnn.models.augmented.find_augmented`.
+
+        Args:
+            images, augment: as :meth:`predict`.
+            rule: which boxes become detections.
+            **options: of the branches.
+
+        Returns:
+            As :meth:`predict`.
+
+        Raises:
+            ValueError, TypeError, FileNotFoundError: as :meth:`predict`.
+        """
+        if augment is None:
+            return self.find(images, rule, **options)
+        return find_augmented(self, images, rule, augment, **options)
 
     def get_loss(
         self,

@@ -25,6 +25,7 @@ from ..config.detector import make_config
 from ..config.network import DetectorConfig
 from ..heads import Branch, DetectionRule, RoIHeads
 from ..heads.box import predictors_of
+from ..heads.detections import check_thresholds
 from ..heads.rois import batch_rows
 from ..inputs.proposals import prepare_proposals
 from ..inputs.targets import prepare_targets
@@ -52,6 +53,7 @@ class Detector(MapSteps):
     needs_masks = False
     needs_keypoints = False
     needs_proposals = False
+    finds_objects = False  # of any class, and does not tell them apart
 
     def __init__(
         self, backbone: Any, feat_channels: Any = None, num_classes: Any = None, **config: Any
@@ -198,9 +200,29 @@ class BoxDetector(Detector, BoxSteps):
         Raises:
             ValueError, TypeError, FileNotFoundError: as ``predict``.
         """
+        check_thresholds(rule, self.num_classes)
         pictures = load_images(images)
         batch = preprocess(pictures, self.config, self.input_sizes(pictures))
         given = None if proposals is None else prepare_proposals(proposals, batch)
+        return self.find_in(batch, rule, given, **options)
+
+    def find_in(
+        self, batch: Batch, rule: DetectionRule, given: Proposals | None = None, **options: Any
+    ) -> list[dict[str, np.ndarray]]:
+        """What :meth:`find` does, in a batch that is network input already.
+
+        Args:
+            batch: the images.
+            rule: which boxes become detections.
+            given: proposals, in pixels of the network input. Default: the model's own.
+            **options: of the branches.
+
+        Returns:
+            As ``predict``, in pixels of the images given.
+
+        Raises:
+            ValueError: weights or what is computed from them are not finite.
+        """
         with bounded_cache():
             detections, stage = self.to_predict().detect(batch, rule, given)
             results = to_results(detections, batch, self.config.clip_results)

@@ -10,6 +10,7 @@ import numpy as np
 from ..config.detector import MaskRCNNConfig
 from ..heads import Branch, MaskBranch
 from ..heads.detections import detection_rule
+from .augmented import TestTimeAugment
 from .faster_rcnn import FasterRCNN
 
 
@@ -39,6 +40,7 @@ class MaskRCNN(FasterRCNN):
         nms_thresh: float | None = None,
         top_k: int | None = None,
         masks: str = "full",
+        augment: TestTimeAugment | None = None,
     ) -> list[dict[str, np.ndarray]]:
         """Detect objects and their masks.
 
@@ -47,6 +49,7 @@ class MaskRCNN(FasterRCNN):
             score_thresh, nms_thresh, top_k: as :meth:`FasterRCNN.predict`.
             masks: ``"full"`` pastes each mask into an image (D, H, W) bool, ``"raw"`` gives the
                 network's (D, 28, 28) probabilities over each box. Default: ``"full"``.
+            augment: as :meth:`FasterRCNN.predict`; masks are averaged.
 
         Returns:
             One dict an image: ``boxes``, ``scores``, ``labels`` and ``masks``.
@@ -57,4 +60,4 @@ class MaskRCNN(FasterRCNN):
         if masks not in ("full", "raw"):
             raise ValueError(f"masks={masks!r}: expected 'full' or 'raw'")
         rule = detection_rule(self.config, score_thresh, nms_thresh, top_k)
-        return self.find(images, rule, masks=masks)
+        return self.find_or_augment(images, rule, augment, masks=masks)

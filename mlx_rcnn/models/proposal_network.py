@@ -32,6 +32,7 @@ class ProposalNetwork(ProposalSteps, Detector):
 
     config_class: type[ProposalNetworkConfig] = ProposalNetworkConfig
     config: ProposalNetworkConfig
+    finds_objects = True
 
     def build(self) -> None:
         """Add the proposal network."""

@@ -66,7 +66,12 @@ def box_regression_error(
 
     Returns:
         (R,).
+
+    Raises:
+        ValueError: another ``kind``.
     """
+    if kind not in ("smooth_l1", "l1", "giou"):
+        raise ValueError(f"kind={kind!r}: expected 'smooth_l1', 'l1' or 'giou'")
     if kind == "giou":
         return giou_loss(
             decode_boxes(deltas, boxes, weights), decode_boxes(targets, boxes, weights)

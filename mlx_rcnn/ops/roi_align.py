@@ -108,7 +108,9 @@ def multiscale_roi_align(
     )
 
 
-def crop_masks(masks: mx.array, index: mx.array, boxes: mx.array, size: int) -> mx.array:
+def crop_masks(
+    masks: mx.array, index: mx.array, boxes: mx.array, size: int, aligned: bool = False
+) -> mx.array:
     """The part of a mask inside each box, resampled; what a mask head should say.
 
     As ``torchvision.ops.roi_align(masks, boxes, size, 1.0)`` with one mask a box: two small
@@ -119,6 +121,7 @@ def crop_masks(masks: mx.array, index: mx.array, boxes: mx.array, size: int) -> 
         index (R,): the mask of each box.
         boxes (R, 4): xyxy, pixels of the masks.
         size: side of the result.
+        aligned: shift by half a pixel, and let boxes be smaller than a pixel. Default: ``False``.
 
     Returns:
         (R, size, size): in [0, 1], float32.
@@ -126,7 +129,9 @@ def crop_masks(masks: mx.array, index: mx.array, boxes: mx.array, size: int) -> 
     if boxes.shape[0] == 0:
         return mx.zeros((0, size, size))
     height, width = masks.shape[1:]
-    extent = mx.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)
+    extent = boxes[:, 2:] - boxes[:, :2]
+    extent = extent if aligned else mx.maximum(extent, 1.0)
+    boxes = boxes - 0.5 if aligned else boxes
     grid = mx.ceil(extent / size)
     matrices = []
     for axis, length in ((1, height), (0, width)):

@@ -6,6 +6,8 @@ import mlx.core as mx
 
 from .boxes import box_area
 
+KINDS = ("linear", "gaussian")
+
 
 def soft_nms(
     boxes: mx.array,
@@ -15,6 +17,7 @@ def soft_nms(
     iou_threshold: float = 0.5,
     sigma: float = 0.5,
     labels: mx.array | None = None,
+    least: float | mx.array = 0.0,
 ) -> tuple[mx.array, mx.array]:
     """Pick the best box, lower the scores of those that overlap it, and so on.
 
@@ -22,44 +25,69 @@ def soft_nms(
     can be among the best ``top_k``. Fixed shapes, no host synchronisation.
 
     Args:
-        boxes (B, n, 4): B independent lists, xyxy.
-        scores (B, n): 0 or less for rows that take no part.
-        top_k: picks, k; at most n.
-        kind: ``"linear"``, times 1 - IoU where that exceeds ``iou_threshold``; or ``"gaussian"``,
-            times ``exp(-IoU^2 / sigma)``. Default: ``"linear"``.
-        iou_threshold: of ``"linear"``. Default: ``0.5``.
-        sigma: of ``"gaussian"``. Default: ``0.5``.
+        boxes (B, n, 4): B independent lists, xyxy, any frame.
+        scores (B, n): of equal scores the lower index is picked first. Rows that are not above
+            ``least``, or NaN, take no part.
+        top_k: picks, k; no more than n are made.
+        kind: ``"linear"``, times 1 - IoU where that is at least ``iou_threshold``; or
+            ``"gaussian"``, times ``exp(-IoU^2 / sigma)``. Default: ``"linear"``.
+        iou_threshold: of ``"linear"``, in [0, 1]. Default: ``0.5``.
+        sigma: of ``"gaussian"``, above 0. Default: ``0.5``.
         labels (B, n): only boxes of equal label lower each other. Default: all do.
+        least: one number or (B, n), not below 0: a row whose score falls to it is out, and lowers
+            no other. Default: ``0``.
 
     Returns:
-        Rows (B, k) int32 and their final scores (B, k), falling.
+        Rows (B, k) int32 and their final scores (B, k), falling; -1 where none was left to pick,
+        and the row there means nothing.
 
     Raises:
-        ValueError: another ``kind``.
+        ValueError: shapes that do not fit, another ``kind``, or a number outside its range.
     """
-    if kind not in ("linear", "gaussian"):
-        raise ValueError(f"kind={kind!r}: expected 'linear' or 'gaussian'")
-    boxes = boxes.astype(mx.float32)
-    areas, left = mx.maximum(box_area(boxes), 0), scores.astype(mx.float32)
-    place = mx.arange(boxes.shape[1])[None]
+    _check(boxes, scores, kind, iou_threshold, sigma)
+    count, n = scores.shape
+    if min(top_k, n) < 1:
+        return mx.zeros((count, 0), dtype=mx.int32), mx.zeros((count, 0))
+    boxes, scores = boxes.astype(mx.float32), scores.astype(mx.float32)
+    areas, left = mx.maximum(box_area(boxes), 0), mx.where(scores > least, scores, -1.0)
+    place = mx.arange(n)[None]
     picks, finals = [], []
-    for _ in range(min(top_k, boxes.shape[1])):
+    for _ in range(min(top_k, n)):
         best = mx.argmax(left, axis=1, keepdims=True)  # (B, 1)
         picks.append(best)
         finals.append(mx.take_along_axis(left, best, axis=1))
-        box = mx.take_along_axis(boxes, best[..., None], axis=1)
-        low, high = (
-            mx.maximum(box[..., :2], boxes[..., :2]),
-            mx.minimum(box[..., 2:], boxes[..., 2:]),
-        )
-        shared = mx.prod(mx.maximum(high - low, 0), axis=-1)
-        union = mx.take_along_axis(areas, best, axis=1) + areas - shared
-        iou = mx.where(union > 0, shared / mx.where(union > 0, union, 1.0), 0.0)
+        overlap = _overlap(boxes, areas, best)
         if kind == "linear":
-            factor = mx.where(iou > iou_threshold, 1 - iou, 1.0)
+            factor = mx.where(overlap >= iou_threshold, 1 - overlap, 1.0)
         else:
-            factor = mx.exp(-(iou**2) / sigma)
+            factor = mx.exp(-(overlap**2) / sigma)
         if labels is not None:
             factor = mx.where(labels == mx.take_along_axis(labels, best, axis=1), factor, 1.0)
-        left = mx.where(place == best, -1.0, left * mx.where(left > 0, factor, 1.0))
+        lowered = left * factor
+        left = mx.where((place != best) & (lowered > least), lowered, -1.0)
     return mx.concatenate(picks, axis=1).astype(mx.int32), mx.concatenate(finals, axis=1)
+
+
+def _overlap(boxes: mx.array, areas: mx.array, best: mx.array) -> mx.array:
+    """IoU (B, n) of all boxes with that of row ``best`` (B, 1); 0 where either has no area."""
+    box = mx.take_along_axis(boxes, best[..., None], axis=1)
+    low = mx.maximum(box[..., :2], boxes[..., :2])
+    side = mx.maximum(mx.minimum(box[..., 2:], boxes[..., 2:]) - low, 0)
+    shared = side[..., 0] * side[..., 1]
+    union = mx.take_along_axis(areas, best, axis=1) + areas - shared
+    return mx.where(shared > 0, shared / mx.where(shared > 0, union, 1.0), 0.0)
+
+
+def _check(
+    boxes: mx.array, scores: mx.array, kind: str, iou_threshold: float, sigma: float
+) -> None:
+    if boxes.ndim != 3 or boxes.shape[2] != 4:
+        raise ValueError(f"boxes: expected shape (B, n, 4), got {boxes.shape}")
+    if scores.shape != boxes.shape[:2]:
+        raise ValueError(f"scores: expected shape {boxes.shape[:2]}, got {scores.shape}")
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind!r}: expected 'linear' or 'gaussian'")
+    if not 0 <= iou_threshold <= 1:
+        raise ValueError(f"iou_threshold={iou_threshold!r}: expected a number in [0, 1]")
+    if not sigma > 0:
+        raise ValueError(f"sigma={sigma!r}: expected a number above 0")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..files import replacing
+from ..ops.masks import paste_masks
 from ..ops.rle import encode_rle
 
 # COCO 2017 names its files 000000000139.jpg, COCO 2014 COCO_val2014_000000000139.jpg.
@@ -37,7 +38,11 @@ def image_ids(paths: Sequence[Path]) -> list[int | str]:
 
 
 def coco_results(
-    prediction: Mapping[str, np.ndarray], image_id: int | str, keypoint_offset: float = 0.0
+    prediction: Mapping[str, np.ndarray],
+    image_id: int | str,
+    keypoint_offset: float = 0.0,
+    image_size: tuple[int, int] | None = None,
+    paste_rule: str = "torchvision",
 ) -> list[dict[str, Any]]:
     """Turn one prediction into entries of a COCO results file.
 
@@ -48,6 +53,10 @@ def coco_results(
         image_id: the id of the image the entries belong to.
         keypoint_offset: what is taken off x and y of the keypoints, in pixels (see
             :class:`~mlx_rcnn.KeypointRCNNConfig`). Default: ``0``.
+        image_size: (height, width) of the image, where ``masks`` are probabilities (D, M, M) as
+            ``predict(masks="raw")`` gives them: they are pasted one at a time, so that (D, H, W)
+            never exists. Default: they are pasted already.
+        paste_rule: of :func:`~mlx_rcnn.ops.paste_masks`. Default: ``"torchvision"``.
 
     Returns:
         D dicts with ``image_id``, ``category_id`` (the label, which torchvision's checkpoints count
@@ -69,13 +78,52 @@ def coco_results(
             "score": round(float(score), 8),
         }
         if "masks" in prediction:
-            entry["segmentation"] = encode_rle(prediction["masks"][i])
+            mask = prediction["masks"][i]
+            if image_size is not None:
+                box = prediction["boxes"][i : i + 1]
+                mask = np.asarray(paste_masks(mask[None], box, image_size, rule=paste_rule))[0]
+            entry["segmentation"] = encode_rle(mask)
         for name, offset in (("keypoints", [keypoint_offset] * 2 + [0]), ("keypoints_scores", 0)):
             if name in prediction:
                 values = prediction[name][i].astype(np.float64) - offset
                 entry[name] = np.round(values, 4).ravel().tolist()
         entries.append(entry)
     return entries
+
+
+def results_of(
+    model: Any, prediction: Mapping[str, np.ndarray], image_id: int | str, image: np.ndarray
+) -> list[dict[str, Any]]:
+    """:func:`coco_results` of a prediction, its masks pasted or, by :func:`mask_option`, not yet.
+
+    Args:
+        model: that made it; of its config the keypoints' offset and how masks are pasted.
+        prediction: see :func:`coco_results`.
+        image_id: see :func:`coco_results`.
+        image (H, W, ...): that was given.
+
+    Returns:
+        See :func:`coco_results`.
+    """
+    config = getattr(model, "config", None)
+    offset = getattr(config, "keypoint_offset", 0.0)
+    masks = prediction.get("masks")
+    if masks is None or masks.dtype == bool:
+        return coco_results(prediction, image_id, offset)
+    size, rule = (image.shape[0], image.shape[1]), getattr(config, "mask_paste_rule", "torchvision")
+    return coco_results(prediction, image_id, offset, size, rule)
+
+
+def mask_option(model: Any) -> dict[str, str]:
+    """Options of ``predict`` for results whose masks are kept as RLE alone.
+
+    Args:
+        model: whose ``needs_masks``, if it has that, says that its ``predict`` takes ``masks``.
+
+    Returns:
+        ``{"masks": "raw"}`` for a model of masks, else nothing.
+    """
+    return {"masks": "raw"} if getattr(model, "needs_masks", False) else {}
 
 
 def write_results(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from ..messages import nearest
 
 CHOICES = {
     "schedule": ("step", "cosine"),
@@ -141,7 +142,8 @@ class TrainConfig:
 def _check_text(name: str, item: Any) -> None:
     if name in CHOICES:
         if item not in CHOICES[name]:
-            raise ValueError(f"{name}={item!r}: expected one of {CHOICES[name]}")
+            allowed = CHOICES[name]
+            raise ValueError(f"{name}={item!r}: expected one of {allowed}{nearest(item, allowed)}")
     elif not isinstance(item, str) or not item:
         raise TypeError(f"{name}={item!r}: expected a name")
 
@@ -177,9 +179,7 @@ def from_json(content: Mapping[str, Any]) -> TrainConfig:
     known = [item.name for item in fields(TrainConfig)]
     for name in content:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"TrainConfig has no field {name!r}{hint}")
+            raise TypeError(f"TrainConfig has no field {name!r}{nearest(name, known)}")
     return TrainConfig(**content)
 
 

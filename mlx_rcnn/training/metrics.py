@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Callable, Iterable
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..files import replacing
+from ..messages import nearest
 
 METRICS_FILE, CURVES_FILE, SAMPLES_FOLDER = "metrics.jsonl", "curves.png", "samples"
 SHOWN_SCORE = 0.5
@@ -69,9 +69,9 @@ def check_metric(name: str | None, known: Iterable[str]) -> None:
     """
     names = sorted(known)
     if name is not None and name not in names:
-        near = difflib.get_close_matches(name, names, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"metric={name!r}: expected one of {', '.join(names)}{hint}")
+        raise ValueError(
+            f"metric={name!r}: expected one of {', '.join(names)}{nearest(name, names)}"
+        )
 
 
 def coco_names(model: Any) -> list[str]:

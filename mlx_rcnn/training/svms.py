@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..config.boxes import RCNNConfig
 from ..inputs.images import load_image
-from ..inputs.proposals import check_boxes
+from ..inputs.proposals import check_proposals
 from ..layers import Linear
 from ..models import RCNN, crop_units
 from ..models.boxing import lacking_proposals
@@ -245,9 +245,10 @@ class _Mining:
             if given is None:
                 raise ValueError(lacking_proposals(self.model))
             image = load_image(picture)
-            boxes, rows = (
-                check_boxes(of, image.shape[0], image.shape[1], f"samples[{i}]: {name}")
-                for of, name in ((target["boxes"], "boxes"), (given, "proposals"))
+            boxes, rows = check_proposals(
+                [target["boxes"], given],
+                [image.shape[:2]] * 2,
+                [f"samples[{i}], its targets", f"samples[{i}]"],
             )
             labels = np.asarray(target["labels"]).reshape(-1)
             wrong = labels[(labels < 1) | (labels > len(self.classes))]

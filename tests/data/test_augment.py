@@ -82,6 +82,29 @@ def test_scale_jitter_follows_and_fills():
     assert set(kept) >= {1, 2, 3} and 10 < filled < 60
 
 
+def test_proposals_move_as_the_objects_do():
+    """Those that are the objects stay the objects, whatever is done; others are not dropped."""
+    image, target = drawn([(0, 0, 20, 20), (25, 10, 38, 30), (40, 0, 60, 40)])
+    del target["masks"]  # boxes would become those of the pixels left
+    target["proposals"] = np.concatenate([target["boxes"], [[0, 0, 60, 40]]]).astype(np.float32)
+    steps = Compose(
+        [
+            HorizontalFlip(),
+            VerticalFlip(),
+            RandomShortSide((30, 50)),
+            ScaleJitterCrop((60, 60), (0.3, 3.0)),
+            ColourJitter(),
+        ]
+    )
+    rng, fewer = np.random.default_rng(3), 0
+    for _ in range(40):
+        _, moved = steps(image, target, rng)
+        np.testing.assert_array_equal(moved["proposals"][:-1], moved["boxes"])
+        assert moved["proposals"].dtype == np.float32
+        fewer += len(moved["boxes"]) < 3
+    assert fewer > 5
+
+
 def test_same_state_same_result():
     image, target, *_ = ShapesDataset(1)[0]
     steps = Compose([HorizontalFlip(), ScaleJitterCrop((96, 96)), ColourJitter()])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_rcnn.data.geometry import crop, pad, resize
+from mlx_rcnn.data.geometry import crop, flip_horizontally, flip_vertically, pad, resize
 from rectangles import agree, drawn
 
 
@@ -96,3 +96,54 @@ def test_keypoints_outside_a_crop_are_not_visible(masks):
     assert target["keypoints"][0, 1].tolist() == [9.5, 8, 2]
     # An object that is gone takes its keypoints along.
     assert crop(image, target, (32, 0), (8, 60))[1]["keypoints"].shape == (0, 5, 3)
+
+
+def proposed(*rows):
+    """An image of 40 x 60 with one object and these proposals."""
+    image, target = drawn([(5, 5, 30, 30)])
+    return image, {**target, "proposals": np.array(rows, np.float32).reshape(-1, 4)}
+
+
+def test_proposals_are_mirrored():
+    image, target = proposed((1, 2, 11, 22), (0, 0, 60, 40))
+    _, moved = flip_horizontally(image, target)
+    assert moved["proposals"].tolist() == [[49, 2, 59, 22], [0, 0, 60, 40]]
+    _, moved = flip_vertically(image, target)
+    assert moved["proposals"].tolist() == [[1, 18, 11, 38], [0, 0, 60, 40]]
+    assert moved["proposals"].dtype == np.float32
+    assert target["proposals"][0].tolist() == [1, 2, 11, 22]
+
+
+def test_proposals_are_scaled_and_padded():
+    image, target = proposed((1, 2, 11, 22))
+    scaled, moved = resize(image, target, (60, 120))  # by 1.5 down and 2 across
+    assert moved["proposals"].tolist() == [[2, 3, 22, 33]]
+    _, padded = pad(scaled, moved, (70, 130))
+    assert padded["proposals"].tolist() == [[2, 3, 22, 33]]
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_proposals_are_cut_to_a_window(masks):
+    rows = (0, 0, 60, 40), (12, 10, 20, 20), (0, 0, 10, 40), (0, 0, 60, 8), (39, 27, 60, 40)
+    image, target = proposed(*rows)
+    if not masks:
+        del target["masks"]
+    _, kept = crop(image, target, (8, 10), (20, 30))  # x from 10 to 40, y from 8 to 28
+    # The third and the fourth end where the window begins.
+    assert kept["proposals"].tolist() == [[0, 0, 30, 20], [2, 2, 10, 12], [29, 19, 30, 20]]
+    # They have rows of their own: no object is left here, and two proposals are.
+    _, kept = crop(image, target, (32, 0), (8, 60))
+    assert len(kept["boxes"]) == 0 and len(kept["proposals"]) == 3
+
+
+def test_a_sliver_of_a_proposal_that_rounding_flattens_is_dropped():
+    image, target = proposed((1e-9, 0, 2e-9, 40), (1, 2, 11, 22))
+    assert flip_horizontally(image, target)[1]["proposals"].tolist() == [[49, 2, 59, 22]]
+
+
+@pytest.mark.parametrize("move", [flip_horizontally, flip_vertically])
+def test_no_proposals_stay_none(move):
+    image, target = proposed()
+    for _, moved in (move(image, target), resize(image, target, (20, 30))):
+        assert moved["proposals"].shape == (0, 4)
+    assert crop(image, target, (0, 0), (9, 9))[1]["proposals"].shape == (0, 4)

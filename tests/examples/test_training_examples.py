@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from mlx.utils import tree_flatten
 from PIL import Image
 
 import mlx_rcnn
@@ -50,6 +51,28 @@ def test_example(tmp_path: Path, voc: Path, name):
     assert done.returncode == 0, done.stderr[-3000:]
     model = mlx_rcnn.load(run / "best")
     assert model.config.min_size == 64 and len(model.class_names) >= 3
+
+
+def test_alternate_training(tmp_path: Path, voc: Path):
+    """Four steps of one pass; the backbone of the second is that of the result."""
+    command = [sys.executable, str(EXAMPLES / "alternate_training.py"), "--data", str(voc)]
+    command += ["--split", "train", "--output", "run", "--epochs", "1", "--size", "64"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    model = mlx_rcnn.load(tmp_path / "run/model")
+    second = mlx_rcnn.load(tmp_path / "run/2-detector/last")
+    fourth = mlx_rcnn.load(tmp_path / "run/4-detector/last")
+    third = mlx_rcnn.load(tmp_path / "run/3-proposals/last")
+    for ours, theirs, alike in (
+        (model.backbone, second.backbone, True),
+        (model.backbone, third.backbone, True),
+        (model.rpn, third.rpn, True),
+        (model.roi_heads, fourth.roi_heads, True),
+        (model.roi_heads, second.roi_heads, False),
+    ):
+        pairs = zip(tree_flatten(ours.parameters()), tree_flatten(theirs.parameters()), strict=True)
+        assert all(mx.array_equal(a[1], b[1]).item() for a, b in pairs) is alike
+    assert model.class_names == second.class_names
 
 
 def test_the_detector_of_the_demo(tmp_path: Path, voc: Path):

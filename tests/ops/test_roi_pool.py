@@ -1,4 +1,5 @@
 import importlib
+import math
 from pathlib import Path
 
 import mlx.core as mx
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_rcnn.ops import roi_pool
+from mlx_rcnn.ops import multiscale_roi_pool, roi_pool
 from reference import noise, numeric_gradient
 from rois import EDGES, maps, run, slow_roi_pool
 
@@ -125,3 +126,73 @@ def test_what_is_no_box_reads_nothing_astray():
     ]
     result = np.array(roi_pool(mx.ones((2, 4, 4, 1)), mx.array([*bad, [1, 0, 0, 3, 3]]), 2))
     assert np.isin(result, (0, 1)).all() and (result[-1] == 1).all()
+
+
+LEVELS = (1 / 4, 1 / 8, 1 / 16)
+
+
+def pyramid(dtype=np.float32):
+    """Maps of a 192 x 256 input, two images, finest first."""
+    return [
+        noise(f"pool level {i}", 2, int(192 * s), int(256 * s), 3).astype(dtype)
+        for i, s in enumerate(LEVELS)
+    ]
+
+
+def level_of(roi):
+    """Feature Pyramid Networks, equation 1: floor(4 + log2(sqrt(w h) / 224)), levels 2 to 4."""
+    size = math.sqrt((roi[3] - roi[1]) * (roi[4] - roi[2]))
+    return min(max(math.floor(4 + math.log2(max(size, 1e-9) / 224)), 2), 4) - 2
+
+
+def rois_of_all_sizes(seed, count=30):
+    rng = np.random.default_rng(seed)
+    side = 2.0 ** rng.uniform(2, 9.7, (count, 2))
+    corner = rng.uniform(-20, 200, (count, 2))
+    return np.concatenate([rng.integers(0, 2, (count, 1)), corner, corner + side], axis=1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_levels_each_pooled_alone(seed):
+    rois, levels = rois_of_all_sizes(seed), pyramid()
+    found = np.array(
+        multiscale_roi_pool([mx.array(v) for v in levels], mx.array(rois), (3, 2), LEVELS)
+    )
+    assert found.shape == (30, 3, 2, 3) and found.dtype == np.float32
+    chosen = np.array([level_of(roi) for roi in rois])
+    assert set(chosen) == {0, 1, 2}
+    for level in (0, 1, 2):
+        rows = chosen == level
+        alone = run(roi_pool, levels[level], rois[rows], (3, 2), LEVELS[level])
+        np.testing.assert_array_equal(found[rows], alone)
+        slow = slow_roi_pool(levels[level], rois[rows].astype(np.float32), (3, 2), LEVELS[level])
+        np.testing.assert_array_equal(found[rows], slow.astype(np.float32))
+
+
+def test_gradient_reaches_the_level_that_was_pooled():
+    levels = [mx.array(v) for v in pyramid()]
+    small, large = [[0, 8, 8, 40, 40]], [[1, 0, 0, 250, 190]]
+    for rois, level in ((small, 0), (large, 1)):
+        rois = np.array(rois, np.float32)
+        assert level_of(rois[0]) == level
+
+        def total(maps, rois=rois):
+            return mx.sum(multiscale_roi_pool(maps, mx.array(rois), 2, LEVELS))
+
+        gradients = mx.grad(total)(levels)
+        sums = [float(mx.sum(mx.abs(g)).item()) for g in gradients]
+        assert sums[level] == 12 and sum(sums) == 12  # 2 x 2 bins of 3 channels, 1 each
+
+
+def test_nothing_and_half_precision():
+    maps_ = [mx.array(v) for v in pyramid()]
+    none = multiscale_roi_pool(maps_, mx.zeros((0, 5)), 2, LEVELS)
+    assert none.shape == (0, 2, 2, 3) and none.dtype == mx.float32
+    rois = mx.array(rois_of_all_sizes(9))
+    half = multiscale_roi_pool([m.astype(mx.float16) for m in maps_], rois, 2, LEVELS)
+    assert half.dtype == mx.float16
+    wide = [m.astype(mx.float16).astype(mx.float32) for m in maps_]
+    expected = multiscale_roi_pool(wide, rois, 2, LEVELS)
+    np.testing.assert_array_equal(np.array(half), np.array(expected).astype(np.float16))
+    with pytest.raises(ValueError, match="spatial_scales: expected 3 numbers, got 2"):
+        multiscale_roi_pool(maps_, rois, 2, LEVELS[:2])

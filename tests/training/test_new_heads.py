@@ -11,7 +11,13 @@ import pytest
 
 import tiny
 from mlx_rcnn.data import Sample
-from mlx_rcnn.training.new_heads import DataKeypoints, check_keypoints, keypoints_of, set_keypoints
+from mlx_rcnn.training.new_heads import (
+    DataKeypoints,
+    check_keypoints,
+    keypoints_of,
+    set_classes,
+    set_keypoints,
+)
 from mlx_rcnn.training.trainer import fit
 
 SHAPES = keypoints_of(tiny.shapes(keypoints=True))
@@ -95,3 +101,13 @@ def test_keypoints_without_names(tmp_path: Path):
     assert model.config.num_keypoints == 5 and model.keypoint_names is None
     # Boxes alone are of no concern to a mirror's names.
     assert fit(tiny.build(), Nameless(), None, replace(one, hflip=1.0), tmp_path / "b").step == 3
+
+
+def test_thresholds_by_class_go_with_their_classes() -> None:
+    names = ("background", "a", "b", "c")
+    model = tiny.build(box_score_thresh=(0.1, 0.2, 0.3), class_names=names)
+    set_classes(model, ("background", "x", "y", "z"))
+    assert model.config.box_score_thresh == (0.1, 0.2, 0.3)  # as many, given for these
+    set_classes(model, ("background", "x"))
+    assert model.config.box_score_thresh == 0.05 and model.num_classes == 2
+    assert len(model.predict(tiny.shapes(1)[0].image)) == 1

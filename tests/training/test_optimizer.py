@@ -72,6 +72,13 @@ def test_nothing_to_learn():
         make_optimizer(model, TrainConfig())
 
 
+def test_the_norm_of_many_numbers_is_exact():
+    big = mx.random.normal((1024, 4096), key=mx.random.key(0)) * 1e-3
+    want = np.linalg.norm(np.array(big).astype(np.float64))
+    for limit in (0.0, 1e9):
+        assert abs(clip({"a": big}, limit)[1].item() / want - 1) < 1e-5
+
+
 def test_clip_is_global():
     # |(3, 4, 12)| = 13
     gradients = {"a": mx.array([3.0, 4.0]), "b": {"c": mx.array([12.0])}}

@@ -47,7 +47,7 @@ model = dict(
     roi_head=dict(bbox_head=dict(num_classes=3)),
     test_cfg=dict(
         rpn=dict(nms_pre=300, max_num=200, nms_thr=0.6),
-        rcnn=dict(score_thr=0.02, nms=dict(type='soft_nms', iou_thr=0.4), max_per_img='all')))
+        rcnn=dict(score_thr=0.02, nms=dict(type='nms_match', iou_thr=0.4), max_per_img='all')))
 data = dict(test=dict(type='CocoDataset', pipeline=[dict(
     type='MultiScaleFlipAug', img_scale=(640, 480),
     transforms=[dict(type='Resize', keep_ratio=True), dict(type='Normalize', **img_norm_cfg),
@@ -91,7 +91,7 @@ def test_a_config_of_2() -> None:
     assert found.fields["anchor_sizes"] == ((32,), (64,), (128,), (256,), (512,))
     assert "box_detections_per_img" not in found.fields
     assert len(found.differs) == 2
-    assert "max_per_img='all'" in found.differs[0] and "nms.type='soft_nms'" in found.differs[1]
+    assert "max_per_img='all'" in found.differs[0] and "nms.type='nms_match'" in found.differs[1]
 
 
 @pytest.mark.parametrize("text", ["", "no python (", "  \n"])
@@ -126,8 +126,48 @@ def test_a_file_is_built_as_its_config_says(folder) -> None:
 def test_what_is_assumed_is_said(folder) -> None:
     model = mlx_rcnn.load(file(folder / "x.pth", {}))
     assert "anchors, strides, sizes and thresholds assumed" in model.source
-    odd = "model = dict(test_cfg=dict(rcnn=dict(nms=dict(type='soft_nms'))))"
+    odd = "model = dict(test_cfg=dict(rcnn=dict(nms=dict(type='nms_match'))))"
     model = mlx_rcnn.load(file(folder / "y.pth", {"config": odd}))
-    assert "not read: model.test_cfg.rcnn.nms.type='soft_nms'" in model.source
+    assert "not read: model.test_cfg.rcnn.nms.type='nms_match'" in model.source
     with pytest.raises(ValueError, match=r"anchors a cell.*--set anchor_sizes"):
         mlx_rcnn.load(file(folder / "z.pth", {}, anchor_sizes=(16, 24)))
+
+
+CASCADE = """
+model = dict(
+    rpn_head=dict(loss_bbox=dict(type='SmoothL1Loss', beta=0.25, loss_weight=1.0)),
+    roi_head=dict(
+        type='CascadeRoIHead', num_stages=2, stage_loss_weights=[1, 0.25],
+        bbox_head=[
+            dict(bbox_coder=dict(target_stds=[0.1, 0.1, 0.2, 0.2]),
+                 loss_bbox=dict(type='GIoULoss', loss_weight=10.0)),
+            dict(bbox_coder=dict(target_stds=[0.05, 0.05, 0.1, 0.1]))]),
+    train_cfg=dict(rcnn=[
+        dict(assigner=dict(pos_iou_thr=0.4), sampler=dict(num=128, pos_fraction=0.5)),
+        dict(assigner=dict(pos_iou_thr=0.6))]),
+    test_cfg=dict(rcnn=dict(
+        score_thr=0.001, nms=dict(type='soft_nms', iou_threshold=0.5, method='gaussian', sigma=0.3),
+        max_per_img=100)))
+"""
+
+
+def test_stages_losses_and_suppression_of_a_cascade() -> None:
+    config = read_mmdet_config(CASCADE)
+    assert config is not None and config.differs == ()
+    assert config.fields == {
+        "rpn_reg_loss": "smooth_l1",
+        "rpn_smooth_l1_beta": 0.25,
+        "box_reg_loss": "giou",
+        "bbox_reg_weights": (10.0, 10.0, 5.0, 5.0),
+        "cascade_reg_weights": ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0)),
+        "cascade_loss_weights": (1, 0.25),
+        "cascade_ious": (0.4, 0.6),
+        "box_fg_iou_thresh": 0.4,
+        "box_batch_size_per_image": 128,
+        "box_positive_fraction": 0.5,
+        "box_score_thresh": 0.001,
+        "box_nms_thresh": 0.5,
+        "box_nms_kind": "gaussian",
+        "box_nms_sigma": 0.3,
+        "box_detections_per_img": 100,
+    }

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from library_recipe import library_shapes
+from library_recipe import cascade_shapes, library_shapes, one_map_shapes
 from mlx_rcnn import FasterRCNN, KeypointRCNN, MaskRCNN, ResNetFPNConfig
 from mlx_rcnn.checkpoints.weights import assign
 from mlx_rcnn.config.categories import COCO_KEYPOINTS, COCO_PERSON
@@ -281,7 +281,6 @@ OTHERS = {
     "detectron2": {
         "head.cls_score.weight": "RetinaNet",
         "sem_seg_head.predictor.weight": "semantic or panoptic segmentation",
-        "roi_heads.box_predictor.0.cls_score.weight": "Cascade R-CNN",
         "roi_heads.mask_head.point_head.fc1.weight": "PointRend",
         "roi_heads.densepose_head.body_conv_fcn1.weight": "DensePose",
         "proposal_generator.fcos_head.cls_logits.weight": "FCOS",
@@ -296,7 +295,6 @@ OTHERS = {
         "bbox_head.multi_level_conv_cls.0.weight": "one-stage",
         "panoptic_fusion_head.x.weight": "panoptic",
         "semantic_head.conv_logits.weight": "semantic",
-        "roi_head.bbox_head.0.fc_cls.weight": "Cascade R-CNN",
         "roi_head.mask_iou_head.fc_mask_iou.weight": "Mask Scoring",
         "roi_head.grid_head.convs.0.conv.weight": "Grid R-CNN",
         "roi_head.point_head.fcs.0.conv.weight": "PointRend",
@@ -319,16 +317,54 @@ def test_relatives_are_named_in_one_line(library: str, key: str) -> None:
 
 
 @libraries
-def test_parts_alone_are_named(library: str) -> None:
+def test_halves_are_models_of_their_own(library: str) -> None:
     state = published(library, "faster")
     rpn, roi = {
         "detectron2": ("proposal_generator.", "roi_heads."),
         "mmdet": ("rpn_head.", "roi_head."),
     }[library]
-    with pytest.raises(ValueError, match="RPN without a detector"):
-        recognise({k: v for k, v in state.items() if not k.startswith(roi)})
-    with pytest.raises(ValueError, match="Fast R-CNN, which needs proposals"):
-        recognise({k: v for k, v in state.items() if not k.startswith(rpn)})
+    found = recognise({k: v for k, v in state.items() if not k.startswith(roi)})
+    assert found.model == "proposal_network" and "RPN, ResNet-50 and FPN, objects of" in found.note
+    assert "num_classes" not in found.detector and "pool_size" not in found.detector
+    found = recognise({k: v for k, v in state.items() if not k.startswith(rpn)})
+    assert found.model == "fast_rcnn" and "Fast R-CNN, ResNet-50 and FPN, 80" in found.note
+    assert "rpn_nms_thresh" not in found.detector and found.detector["num_classes"] == 81
+    masks = published(library, "mask")
+    with pytest.raises(ValueError, match="Fast R-CNN with masks"):
+        recognise({k: v for k, v in masks.items() if not k.startswith(rpn)})
+
+
+@pytest.mark.parametrize("kind", ["cascade", "cascade_mask"])
+@libraries
+def test_cascades_with_a_stage_missing(library: str, kind: str) -> None:
+    state = {k: mx.zeros(shape) for k, shape in cascade_shapes(library, kind).items()}
+    part = {"detectron2": "box_predictor.", "mmdet": "bbox_head."}[library]
+
+    def without(stage: int) -> dict[str, mx.array]:
+        return {k: v for k, v in state.items() if f"{part}{stage}." not in k}
+
+    assert recognise(state).model == f"{kind}_rcnn"
+    for stage, message in (
+        (0, rf"a cascade with box heads 1, 2: missing .*{part}0"),
+        (1, rf"a cascade with box heads 0, 2: missing .*{part}1"),
+        (2, rf"a cascade of 2 box heads, .*{part}0 to 1: expected 3; is a stage missing\?"),
+    ):
+        with pytest.raises(ValueError, match=message) as caught:
+            recognise(without(stage))
+        assert "\n" not in str(caught.value)
+    two = {"cascade_ious": (0.5, 0.6), "cascade_reg_weights": ((10, 10, 5, 5),) * 2}
+    assert recognise(without(2), hints=Hints(settings=two)).model == f"{kind}_rcnn"
+    layer = {"detectron2": "box_head.1.fc2.weight", "mmdet": "bbox_head.1.shared_fcs.1.weight"}
+    with pytest.raises(ValueError, match=rf"missing .*{layer[library]}"):
+        recognise({k: v for k, v in state.items() if not k.endswith(layer[library])})
+
+
+def test_a_proposal_network_without_a_pyramid() -> None:
+    """detectron2's rpn_R_50_C4: three stages and nothing over RoIs."""
+    state = {k: mx.zeros(v) for k, v in one_map_shapes("c4").items() if "roi_heads" not in k}
+    found = recognise(state)
+    assert found.model == "proposal_network" and "ResNet-50 C4" in found.note
+    assert found.backbone["last_stage"] == 3 and found.detector["anchor_stride"] == 16
 
 
 @libraries
