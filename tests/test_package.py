@@ -36,13 +36,12 @@ NEVER_REACHES = (("data", "models"), ("evaluation", "models"), ("convert", "mode
 FOREIGN = {"torch", "torchvision", "detectron2", "mmdet", "mmcv", "mmengine", "timm"}
 
 # One module alone imports these, where they are used: what they compute is an extra.
-ONE_MODULE = {"cv2": "mlx_rcnn.data.selective_search"}
+ONE_MODULE = {"cv2": "mlx_rcnn.data.selective_search", "av": "mlx_rcnn.inputs.video"}
 
 # Optional or heavy: `import mlx_rcnn` must not pull these in.
 NOT_AT_IMPORT = {
     *FOREIGN,
     *ONE_MODULE,
-    "av",
     "faster_coco_eval",
     "huggingface_hub",
     "matplotlib",
@@ -92,6 +91,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("outputs/skeletons.py", None),
     ("outputs/draw.py", None),
     ("outputs/coco.py", None),
+    ("outputs/detections.py", None),  # NumPy throughout
     ("data", None),  # NumPy throughout
     ("evaluation", None),
     ("training/step.py", "_take"),  # what the step's one evaluation has computed

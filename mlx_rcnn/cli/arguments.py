@@ -11,7 +11,7 @@ from ..messages import nearest
 from .convert_flags import add_convert
 from .errors import CommandError
 from .evaluate_flags import add_evaluate
-from .flags import add_augment, add_execution, add_model, count, fraction
+from .flags import add_augment, add_execution, add_model, count, fraction, seconds
 from .proposals_flags import add_proposals
 from .train_flags import add_train
 
@@ -55,9 +55,10 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_predict(commands: Any) -> None:
     parser = commands.add_parser(
         "predict",
-        help="detect objects in images; write annotated pictures and COCO results",
+        help="detect objects in images and videos; write annotated pictures and COCO results",
         description="Detect objects in images. Writes an annotated picture of each image and one "
-        "COCO results file for all, and prints a table.",
+        "COCO results file for all, and prints a table. Of a video it writes an annotated one, "
+        "sound kept, and each detection with its frame and second, as JSON lines and CSV.",
         epilog="In the COCO results, image_id is the number for files named as COCO names them "
         "(000000000139.jpg is 139), and the path for all others; category_id is the model's label. "
         "Pictures keep the name of their image, with _2, _3, ... where two would be the same; "
@@ -70,12 +71,14 @@ def _add_predict(commands: Any) -> None:
         nargs="+",
         metavar="SOURCE",
         help="an image, a folder of images, a quoted glob pattern, or - for a list of these on "
-        "standard input, one a line",
+        "standard input, one a line; or a video, a folder of videos, or the number of a camera, "
+        "such as 0 (videos need pip install 'mlx-rcnn[video]')",
     )
     add_model(parser)
     add_proposals(parser)
     _add_choice_of_detections(parser.add_argument_group("what to keep"))
     _add_outputs(parser.add_argument_group("what to write"))
+    _add_video(parser.add_argument_group("videos and cameras"))
     execution = parser.add_argument_group("how to run")
     add_execution(execution)
     add_augment(execution)
@@ -125,6 +128,31 @@ def _add_outputs(group: Any) -> None:
         "--no-images",
         action="store_true",
         help="write no pictures, only the results (default: write both)",
+    )
+
+
+def _add_video(group: Any) -> None:
+    group.add_argument(
+        "--every",
+        type=count,
+        default=1,
+        metavar="N",
+        help="predict each N-th frame (default: 1, all)",
+    )
+    group.add_argument(
+        "--from",
+        dest="video_from",
+        type=seconds,
+        default=0.0,
+        metavar="S",
+        help="begin at so many seconds, or at M:S or H:M:S (default: 0)",
+    )
+    group.add_argument(
+        "--to",
+        dest="video_to",
+        type=seconds,
+        metavar="S",
+        help="end before so many seconds (default: the end)",
     )
 
 

@@ -238,6 +238,18 @@ def _sizes(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
+def seconds(text: str) -> float:
+    """Seconds, or minutes and hours before colons: ``90``, ``1:30``, ``0:01:30.5``."""
+    parts = text.split(":")
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        values = [-1.0]
+    if len(values) > 3 or not all(0 <= value < float("inf") for value in values):
+        raise argparse.ArgumentTypeError(f"{text!r} given, expected seconds, M:S or H:M:S")
+    return sum(value * 60.0**i for i, value in enumerate(reversed(values)))
+
+
 def _setting(text: str) -> tuple[str, Any]:
     try:
         return read_setting(text)

@@ -54,7 +54,7 @@ def describe(model: Any) -> list[str]:
         ("classes", _classes(config.num_classes, model.class_names)),
         ("dtype", f"{' and '.join(dtypes)}, {size / 1e6:.1f} MB"),
         ("input", _input(config)),
-        ("detections", _detections(config)),
+        _found(config),
     ]
     rows.append(("runs on", runs_on()))
     lines = [f"{name:<13} {value}" for name, value in rows]
@@ -116,7 +116,7 @@ def _detections(config: Any) -> str:
             f"at most {config.rpn_post_nms_top_n_test} proposals an image, NMS at IoU "
             f"{config.rpn_nms_thresh:g}"
         )
-    return (
+    return "detections", (
         f"at most {config.box_detections_per_img} an image, score {_least(config)} or more, "
         f"{_suppression(config)}"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 import time
 from collections import Counter
@@ -25,11 +24,10 @@ from ..outputs.skeletons import skeleton_style
 from ..tables import display_width, pad
 from .errors import CommandError, load_model
 from .flags import augmentation, check_augmentation, model_settings
+from .predict_choice import SHOWN_SCORE, class_labels, select
+from .predict_video import check_video, run_video, video_sources
 from .preflight import check_writable, make_folders, set_device
 from .proposals import of_images, write
-
-SHOWN_SCORE = 0.5
-"""What pictures and the table show when no threshold is given; the JSON holds all detections."""
 
 _ROWS_SHOWN = 30
 _CLASSES_SHOWN = 3
@@ -61,6 +59,9 @@ def run(args: argparse.Namespace) -> int:
         CommandError: an argument that cannot work, or results that cannot be written.
     """
     augment = augmentation(args)
+    videos = video_sources(args.source)
+    if videos is not None:
+        return _on_videos(args, videos, augment)
     paths = _sources(args.source)
     results = Path(args.json) if args.json else Path(args.out) / "detections.json"
     folders = [results.parent] if args.no_images else [results.parent, Path(args.out)]
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     set_device(args.device)
     model = load_model(args.model, args.dtype, model_settings(args))
     check_augmentation(model, augment)
-    classes = _class_labels(args.classes, model) if args.classes is not None else None
+    classes = class_labels(args.classes, model) if args.classes is not None else None
     make_folders(folders)
     given = of_images(args, model, paths)
 
@@ -93,6 +94,19 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(f"cannot write {results}: {error.strerror}", 1) from error
     _report(args, done, results, time.perf_counter() - began)
     return code or (1 if done.failed else 0)
+
+
+def _on_videos(args: argparse.Namespace, videos: list[Path | int], augment: Any) -> int:
+    """As :func:`run`, frame by frame."""
+    if augment is not None:
+        raise CommandError("--tta-sizes and --tta-flip go with images, not with videos")
+    check_video(args, videos)
+    check_writable(Path(args.out))
+    set_device(args.device)
+    model = load_model(args.model, args.dtype, model_settings(args))
+    classes = class_labels(args.classes, model) if args.classes is not None else None
+    make_folders([Path(args.out)])
+    return run_video(args, model, classes, videos)
 
 
 def _predict(
@@ -133,7 +147,7 @@ def _predict(
                 for (i, image), prediction in zip(batch, predictions, strict=True):
                     if isinstance(model, ProposalNetwork):
                         done.proposed.append((paths[i], prediction))
-                    prediction = _select(prediction, classes, args.top_k)
+                    prediction = select(prediction, classes, args.top_k)
                     done.entries += results_of(model, prediction, ids[i], image)
                     done.rows.append(_row(args, paths[i], image, prediction, model.class_names))
                     if not args.no_images:
@@ -154,16 +168,6 @@ def _readable(
 def _complain(message: str, done: _Done) -> None:
     done.failed += 1
     tqdm.write(f"mlx_rcnn: {message}", file=sys.stderr)
-
-
-def _select(
-    prediction: dict[str, np.ndarray], classes: list[int] | None, top_k: int | None
-) -> dict[str, np.ndarray]:
-    """The rows of the classes asked for, the best ``top_k`` of them."""
-    if classes is None:
-        return prediction
-    rows = np.flatnonzero(np.isin(prediction["labels"], classes))[:top_k]
-    return {name: array[rows] for name, array in prediction.items()}
 
 
 def _write_picture(
@@ -253,28 +257,3 @@ def _sources(given: list[str]) -> list[Path]:
         return find_images(sources)
     except (OSError, ValueError) as error:
         raise CommandError(str(error)) from error
-
-
-def _class_labels(text: str, model: Any) -> list[int]:
-    """The labels that ``--classes`` names, by name (in any case) or by number."""
-    count = model.config.num_classes
-    names = model.class_names or ()
-    known = {name.lower(): label for label, name in enumerate(names) if label > 0 and name != "N/A"}
-    labels = []
-    for item in (part.strip() for part in text.split(",")):
-        if item.lower() in known:
-            labels.append(known[item.lower()])
-        elif item.isdecimal():
-            if not 1 <= int(item) < count:
-                raise CommandError(f"--classes: {item} is not in 1..{count - 1}")
-            labels.append(int(item))
-        elif not known:
-            raise CommandError(
-                f"--classes: {item!r} given, but the model has no class names: "
-                f"expected numbers from 1 to {count - 1}"
-            )
-        else:
-            near = difflib.get_close_matches(item.lower(), known, 3)
-            hint = f"did you mean {' or '.join(near)}?" if near else "see `mlx_rcnn info`"
-            raise CommandError(f"--classes: the model has no class {item!r}; {hint}")
-    return labels

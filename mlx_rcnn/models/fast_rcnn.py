@@ -11,6 +11,7 @@ import numpy as np
 from ..config.boxes import FastRCNNConfig
 from ..heads.detections import detection_rule
 from ..inputs.proposals import prepare_proposals
+from ..outputs.detections import Detections
 from ..structures import Batch
 from .boxing import lacking_proposals
 from .flow import BoxDetector, TwoStageDetector
@@ -45,7 +46,7 @@ class GivenProposals(BoxDetector):
         score_thresh: float | Sequence[float] | None = None,
         nms_thresh: float | None = None,
         top_k: int | None = None,
-    ) -> list[dict[str, np.ndarray]]:
+    ) -> list[Detections]:
         """Detect objects among proposals.
 
         Args:

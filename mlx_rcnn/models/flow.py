@@ -11,7 +11,7 @@ cascade. What a model finds beside boxes is a :class:`~mlx_rcnn.heads.Branch` in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,11 +32,13 @@ from ..inputs.targets import prepare_targets
 from ..inputs.transform import draw_sizes, load_images, preprocess
 from ..layers import inference
 from ..memory import bounded_cache
+from ..outputs.detections import Detections
 from ..processes import about_to_compute
 from ..structures import Batch, Proposals, Targets
 from .boxing import BoxSteps, PooledBoxSteps, lacking_proposals
 from .maps import Maps, MapSteps
-from .results import to_results
+from .results import named_results, to_results
+from .stream import stream
 from .strides import Strides, image_strides
 
 if TYPE_CHECKING:
@@ -104,6 +106,21 @@ class Detector(MapSteps):
             One an image; ``None`` as :func:`~mlx_rcnn.inputs.transform.resized_size` has it.
         """
         return None if key is None else draw_sizes(images, self.config, key)
+
+    def stream(self, source: Any, **options: Any) -> Iterator[Detections]:
+        """Predict the frames of a video or camera, or images, one after the other.
+
+        Memory stays flat however long the source is. As :func:`~mlx_rcnn.models.stream.stream`,
+        which tells the options.
+
+        Args:
+            source: path of a video, number of a camera, or an iterable of images.
+            **options: ``batch_size``, ``every``, ``start`` and ``stop``, and those of ``predict``.
+
+        Returns:
+            Results as ``predict`` gives them, each with its ``frame``.
+        """
+        return stream(self, source, **options)
 
     def begin_training(
         self,
@@ -184,7 +201,7 @@ class BoxDetector(Detector, BoxSteps):
 
     def find(
         self, images: Any, rule: DetectionRule, proposals: Any = None, **options: Any
-    ) -> list[dict[str, np.ndarray]]:
+    ) -> list[Detections]:
         """What ``predict`` does, for any rule and with options of the branches.
 
         Args:
@@ -204,7 +221,8 @@ class BoxDetector(Detector, BoxSteps):
         pictures = load_images(images)
         batch = preprocess(pictures, self.config, self.input_sizes(pictures))
         given = None if proposals is None else prepare_proposals(proposals, batch)
-        return self.find_in(batch, rule, given, **options)
+        found = self.find_in(batch, rule, given, **options)
+        return named_results(self, found, images, pictures)
 
     def find_in(
         self, batch: Batch, rule: DetectionRule, given: Proposals | None = None, **options: Any

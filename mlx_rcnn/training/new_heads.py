@@ -152,7 +152,7 @@ def set_classes(model: Detector, class_names: Sequence[str]) -> bool:
             config = replace(config, rcnn_scores="softmax")
     each = config.box_score_thresh
     if isinstance(each, tuple) and len(each) != count - 1:  # they were of other classes
-        config = replace(config, box_score_thresh=BoxConfig.box_score_thresh)
+        config = replace(config, box_score_thresh=type(config).box_score_thresh)
     model.config = replace(config, num_classes=count, class_names=names)
     return new
 

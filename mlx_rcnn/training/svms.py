@@ -248,7 +248,7 @@ class _Mining:
             boxes, rows = check_proposals(
                 [target["boxes"], given],
                 [image.shape[:2]] * 2,
-                [f"samples[{i}], its targets", f"samples[{i}]"],
+                [f"samples[{i}]: boxes", f"samples[{i}]: proposals"],
             )
             labels = np.asarray(target["labels"]).reshape(-1)
             wrong = labels[(labels < 1) | (labels > len(self.classes))]
