@@ -109,11 +109,11 @@ def _input(config: Any) -> str:
     return f"short side {min_size} pixels, long side at most {config.max_size}"
 
 
-def _detections(config: Any) -> str:
-    """Which boxes are kept, in a few words."""
+def _found(config: Any) -> tuple[str, str]:
+    """What is found, and which of it is kept."""
     if not isinstance(config, BoxConfig):
-        return (
-            f"at most {config.rpn_post_nms_top_n_test} proposals an image, NMS at IoU "
+        return "proposals", (
+            f"at most {config.rpn_post_nms_top_n_test} an image, NMS at IoU "
             f"{config.rpn_nms_thresh:g}"
         )
     return "detections", (
@@ -152,7 +152,7 @@ def _box_head(config: FastRCNNConfig) -> str:
     else:
         box = f"2 linear layers of {config.hidden_dim}"
     stages = len(config.box_stages)
-    return f"box {box}" if stages == 1 else f"box {stages} times {box}"
+    return f"box {box}" if stages == 1 else f"{stages} times box {box}"
 
 
 def _convs(count: int, norm: str | None) -> str:

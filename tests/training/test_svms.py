@@ -119,7 +119,7 @@ def test_what_is_refused() -> None:
         ([(image, {**target, "proposals": None})], "an RCNN needs proposals"),
         ([(image, {**target, "labels": np.array([1, 2, 9])})], r"samples\[0\]: label 9, expected"),
         ([(image, {**target, "boxes": np.zeros((0, 4)), "labels": []})], "have no targets"),
-        ([(image, flat)], r"proposals of samples\[0\], row 1.* has no area"),
+        ([(image, flat)], r"samples\[0\]: proposals, row 1: .* has no area"),
     ):
         with pytest.raises(ValueError, match=message):
             fit_svms(model(), given)
