@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
+from dataclasses import replace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -19,12 +18,11 @@ from mlx_rcnn.training import fit_svms
 
 
 class WithProposals:
-    """Shapes with boxes near them and anywhere as proposals; a model that is given those."""
+    """Shapes with boxes near them and anywhere as proposals."""
 
     def __init__(self, length: int, seed: int):
         self.shapes = ShapesDataset(length, (96, 120), seed=seed, masks=False)
         self.class_names, self.category_ids = self.shapes.class_names, None
-        self.proposals: dict[bytes, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -38,19 +36,16 @@ class WithProposals:
         every = np.concatenate([*near, np.concatenate([centre - half, centre + half], axis=1)])
         every = np.clip(every, 0, [120, 96, 120, 96])
         every = every[(every[:, 2:] - every[:, :2] > 2).all(axis=1)].astype(np.float32)
-        self.proposals[found.image.tobytes()] = every
         return found._replace(target={**found.target, "proposals": every})
 
-    def mean_ap(self, rcnn: RCNN) -> float:
-        def predict(images: Any, **options: Any) -> Any:
-            return rcnn.predict(images, [self.proposals[v.tobytes()] for v in images], **options)
 
-        return evaluate_voc(SimpleNamespace(predict=predict), self, progress=False)["mAP"]
+def mean_ap(rcnn: RCNN, pictures: WithProposals) -> float:
+    return evaluate_voc(rcnn, pictures, progress=False)["mAP"]
 
 
 @pytest.mark.slow
 def test_it_learns_eight_pictures() -> None:
-    """A minute on two cores; VOC's AP, at IoU 0.5, by the classifier and then by SVMs."""
+    """Half a minute on two cores; VOC's AP, at IoU 0.5, by the classifier and then by SVMs."""
     mx.random.seed(0)
     backbone = ResNetConfig(18, width=8, norm="group", norm_groups=4)
     options = {"crop_size": 48, "crop_context": 4, "crops_per_batch": 32, "ridge": 10.0}
@@ -69,7 +64,9 @@ def test_it_learns_eight_pictures() -> None:
         _, found = step([samples[k] for k in rng.permutation(8)[:4]], i)
         optimizer.update(rcnn, optim.clip_grad_norm(found, 10.0)[0])
         mx.eval(rcnn.parameters(), optimizer.state)
-    assert pictures.mean_ap(rcnn) > 0.9
+    assert mean_ap(rcnn, pictures) > 0.9
+    # Over all proposals there are; a ridge solved at once would go further.
+    rcnn.config = replace(rcnn.config, crops_per_batch=4096, box_positive_fraction=1.0)
     regressed = losses(samples, 0)["roi_reg_loss"].item()
     boxes = rcnn.roi_heads.box_predictor.bbox_pred
     learned = boxes.weight, boxes.bias
@@ -77,4 +74,4 @@ def test_it_learns_eight_pictures() -> None:
     assert regressed < 0.9 * losses(samples, 0)["roi_reg_loss"].item()
     boxes.weight, boxes.bias = learned
     fit_svms(rcnn, pictures)
-    assert pictures.mean_ap(rcnn) > 0.9
+    assert mean_ap(rcnn, pictures) > 0.9
