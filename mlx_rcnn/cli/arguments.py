@@ -11,9 +11,10 @@ from ..messages import nearest
 from .convert_flags import add_convert
 from .errors import CommandError
 from .evaluate_flags import add_evaluate
-from .flags import add_augment, add_execution, add_model, count, fraction, seconds
+from .flags import add_execution, add_model, count, fraction, seconds
 from .proposals_flags import add_proposals
 from .train_flags import add_train
+from .view_flags import add_augment, add_tiles
 
 
 class _Parser(argparse.ArgumentParser):
@@ -82,6 +83,7 @@ def _add_predict(commands: Any) -> None:
     execution = parser.add_argument_group("how to run")
     add_execution(execution)
     add_augment(execution)
+    add_tiles(execution)
 
 
 def _add_choice_of_detections(group: Any) -> None:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,19 @@ from tqdm import tqdm
 
 from ..inputs.images import find_images, load_image
 from ..memory import bounded_cache
-from ..models import ProposalNetwork
+from ..models import ProposalNetwork, TestTimeAugment, Tiles, predict_tiled
 from ..outputs.coco import image_ids, mask_option, results_of, write_results
 from ..outputs.draw import draw_detections, readable_scale
 from ..outputs.pictures import picture_paths, write_picture
 from ..outputs.skeletons import skeleton_style
 from ..tables import display_width, pad
 from .errors import CommandError, load_model
-from .flags import augmentation, check_augmentation, model_settings
+from .flags import model_settings
 from .predict_choice import SHOWN_SCORE, class_labels, select
 from .predict_video import check_video, run_video, video_sources
 from .preflight import check_writable, make_folders, set_device
 from .proposals import of_images, write
+from .view_flags import augmentation, check_augmentation, tiles_of
 
 _ROWS_SHOWN = 30
 _CLASSES_SHOWN = 3
@@ -58,9 +60,13 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CommandError: an argument that cannot work, or results that cannot be written.
     """
-    augment = augmentation(args)
+    augment, tiles = augmentation(args), tiles_of(args)
+    if augment is not None and tiles is not None:
+        raise CommandError("--tile and --tta-sizes or --tta-flip: expected one of them")
     videos = video_sources(args.source)
     if videos is not None:
+        if tiles is not None:
+            raise CommandError("--tile goes with images, not with videos")
         return _on_videos(args, videos, augment)
     paths = _sources(args.source)
     results = Path(args.json) if args.json else Path(args.out) / "detections.json"
@@ -81,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     done, code = _Done(), 0
     began = time.perf_counter()
     try:
-        _predict(args, model, augment, classes, paths, given, done)
+        _predict(args, model, augment or tiles, classes, paths, given, done)
     except KeyboardInterrupt:
         print("mlx_rcnn: interrupted", file=sys.stderr)
         code = 130
@@ -112,7 +118,7 @@ def _on_videos(args: argparse.Namespace, videos: list[Path | int], augment: Any)
 def _predict(
     args: argparse.Namespace,
     model: Any,
-    augment: Any,
+    view: Any,
     classes: list[int] | None,
     paths: list[Path],
     given: dict[int, np.ndarray] | None,
@@ -126,8 +132,11 @@ def _predict(
         top_k = max(top_k, getattr(model.config, "box_detections_per_img", 0))
     # Without pictures masks become RLE one at a time: all of an image can be more than memory has.
     options: dict[str, Any] = mask_option(model) if args.no_images else {}
-    if augment is not None:
-        options["augment"] = augment
+    if isinstance(view, TestTimeAugment):
+        options["augment"] = view
+    run_model = model.predict
+    if isinstance(view, Tiles):
+        run_model = partial(predict_tiled, model, tiles=view)
     with tqdm(total=len(paths), unit="image", disable=len(paths) < 2) as bar, bounded_cache():
         for start in range(0, len(paths), args.batch_size):
             chosen = range(len(paths))[start : start + args.batch_size]
@@ -135,7 +144,7 @@ def _predict(
             if batch:
                 began = time.perf_counter()
                 boxes = () if given is None else ([given[i] for i, _ in batch],)
-                predictions = model.predict(
+                predictions = run_model(
                     [image for _, image in batch],
                     *boxes,
                     score_thresh=args.score_thresh,

@@ -29,6 +29,7 @@ from .mask_rcnn import MaskRCNN
 from .plain_builders import fast_rcnn_vgg_16, faster_rcnn_vgg_16, rcnn_alexnet, rcnn_vgg_16
 from .proposal_network import ProposalNetwork
 from .rcnn import RCNN
+from .tiled import Tiles, predict_tiled
 
 __all__ = [
     "RCNN",
@@ -41,6 +42,7 @@ __all__ = [
     "MaskRCNN",
     "ProposalNetwork",
     "TestTimeAugment",
+    "Tiles",
     "cascade_mask_rcnn_resnet_50_fpn",
     "cascade_mask_rcnn_resnet_101_fpn",
     "cascade_rcnn_resnet_50_fpn",
@@ -61,6 +63,7 @@ __all__ = [
     "maskrcnn_resnet50_fpn",
     "maskrcnn_resnet50_fpn_v2",
     "predict_augmented",
+    "predict_tiled",
     "rcnn_alexnet",
     "rcnn_vgg_16",
 ]
