@@ -73,7 +73,8 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("inputs/targets.py", None),  # NumPy comes in
     ("inputs/proposals.py", None),
     ("models/results.py", "not_finite"),  # an error's text
-    ("models/proposal_network.py", None),  # likewise, and labels come in
+    ("models/tiled.py", None),  # results of NumPy are merged
+    ("models/proposal_network.py", None),  # results leave the device, and labels come in
     ("models/augmented.py", None),  # what is found in several views is merged by image
     ("models/boxing.py", "detect"),  # results leave the device here, once a batch
     ("models/results.py", "to_results"),
