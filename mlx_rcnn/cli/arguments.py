@@ -50,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_convert(commands)
     _add_info(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -167,6 +168,18 @@ def _add_info(commands: Any) -> None:
         allow_abbrev=False,
     )
     add_model(parser)
+
+
+def _add_doctor(commands: Any) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="check that everything is computed right on this machine",
+        description="Compute every operation, a prediction and two training steps on this machine, "
+        "and compare them with NumPy and with the CPU: the first thing to do when something looks "
+        "wrong. Takes less than a minute; the exit code is 1 if anything is beyond its bound.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the table as JSON (default: none)")
 
 
 def _version() -> str:
