@@ -6,18 +6,21 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 import numpy as np
+from tqdm import tqdm
 
 from ..config.boxes import RCNNConfig
 from ..heads import DetectionRule, Stage, sample_rois
 from ..heads.crops import warp_crops
 from ..heads.rcnn import RCNNHeads, classifier_of, rcnn_losses
-from ..heads.rois import batch_rows, in_pieces
+from ..heads.rois import batch_rows
 from ..layers import inference
 from ..structures import Batch, Proposals, Targets
 from .boxing import Found, Learned
 from .fast_rcnn import GivenProposals
 from .maps import Maps
 from .strides import Strides
+
+MANY = 500  # crops from which a bar is shown
 
 
 class RCNN(GivenProposals):
@@ -78,13 +81,11 @@ class RCNN(GivenProposals):
         return Stage(self.roi_heads, self.config, pool)
 
     def box_outputs(self, stage: Stage, proposals: Proposals) -> tuple[mx.array, mx.array]:
-        """See :meth:`~mlx_rcnn.models.boxing.BoxSteps.box_outputs`; those not valid give 0."""
+        """See :meth:`~mlx_rcnn.models.boxing.BoxSteps.box_outputs`; those not valid give 0.
+
+        Many crops take minutes: on a terminal a bar tells how far they are.
+        """
         net, side = classifier_of(self.backbone), self.config.crop_size
-
-        def run(piece: mx.array, _: slice) -> mx.array:
-            pooled = net.pooled(stage.pool(piece, (side, side)))
-            return mx.concatenate(stage.heads.outputs(net.units(pooled), pooled), axis=1)
-
         n, count, _ = proposals.boxes.shape
         classes = self.num_classes
         # A crop of the padding would cost as much as any other; what is valid came from the host.
@@ -93,7 +94,17 @@ class RCNN(GivenProposals):
         if len(chosen):
             rows = mx.array(chosen.astype(np.int32))
             rois = batch_rows(proposals.boxes)[rows]
-            found[rows] = in_pieces(rois, self.config.crops_at_once, run)
+            step, done = self.config.crops_at_once, []
+            shown = None if len(chosen) >= MANY else True  # None: where there is a terminal
+            with tqdm(total=len(chosen), unit="crop", leave=False, disable=shown) as bar:
+                for start in range(0, len(chosen), step):
+                    piece = rois[start : start + step]
+                    pooled = net.pooled(stage.pool(piece, (side, side)))
+                    outputs = stage.heads.outputs(net.units(pooled), pooled)
+                    done.append(mx.concatenate(outputs, axis=1))
+                    mx.eval(done[-1])  # one piece in memory at a time
+                    bar.update(len(piece))
+            found[rows] = mx.concatenate(done)
         found = found.reshape(n, count, -1)
         return found[..., :classes], found[..., classes:]
 
