@@ -1,0 +1,38 @@
+// As much of Metal's language as the kernels use, for g++; one thread after the other.
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+typedef unsigned uint;
+#define device
+#define constant
+#define kernel
+#define __METAL_VERSION__ 320
+struct uint3 {
+    uint x, y, z;
+};
+typedef _Float16 float16_t;
+#include "bfloat16.h"
+typedef Bfloat16 bfloat16_t;
+enum memory_order { memory_order_relaxed };
+template <typename T>
+struct atomic {  // no conversions: an output of atomics cannot be read or written otherwise
+    T held;
+};
+inline float atomic_fetch_add_explicit(atomic<float>* at, float value, memory_order) {
+    const float old = at->held;
+    at->held = old + value;
+    return old;
+}
+inline uint atomic_fetch_or_explicit(atomic<uint>* at, uint value, memory_order) {
+    const uint old = at->held;
+    at->held = old | value;
+    return old;
+}
+namespace metal {
+inline float floor(float a) { return std::floor(a); }
+inline float ceil(float a) { return std::ceil(a); }
+inline float fma(float a, float b, float c) { return std::fma(a, b, c); }
+namespace precise {
+inline float sqrt(float a) { return std::sqrt(a); }
+}
+}  // namespace metal
