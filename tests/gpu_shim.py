@@ -96,7 +96,7 @@ LOOPS = {
     "metal": """
     const uint3 threads_per_grid = {grid.x, grid.y, grid.z};
     const int64_t all = int64_t(grid.x) * grid.y * grid.z;
-    for (int64_t n = 0; n < all; n++) {
+    for (int64_t n = 0; n < all && n < limit; n++) {
         const int64_t i = backward ? all - 1 - n : n;
         const uint3 thread_position_in_grid = {
             uint(i % grid.x), uint(i / grid.x % grid.y), uint(i / grid.x / grid.y)};
@@ -106,7 +106,7 @@ LOOPS = {
     blockDim = {grid.tx, grid.ty, grid.tz};
     gridDim = {(grid.x + grid.tx - 1) / grid.tx, (grid.y + grid.ty - 1) / grid.ty, 1};
     const int64_t group = grid.tx * grid.ty, all = group * gridDim.x * gridDim.y;
-    for (int64_t n = 0; n < all; n++) {
+    for (int64_t n = 0; n < all && n < limit; n++) {
         const int64_t i = backward ? all - 1 - n : n;
         threadIdx = {unsigned(i % grid.tx), unsigned(i / grid.tx % grid.ty), 0};
         blockIdx = {unsigned(i / group % gridDim.x), unsigned(i / group / gridDim.x), 0};
@@ -122,13 +122,14 @@ def program(source: Source) -> str:
     return (
         f'#include "{source.dialect}.h"\n{source.text}\n'
         "struct Grid { unsigned x, y, z, tx, ty, tz; };\n"
-        f'extern "C" void run(void** buffers, Grid grid, bool backward) {{{loop}\n}}\n'
+        f"static void run(void** buffers, Grid grid, bool backward, int64_t limit) {{{loop}\n}}\n"
+        '#include "main.cpp"\n'
     )
 
 
-def compiled(source: Source, shared: bool = False) -> Path:
-    """The program, or a library of it, built once a session for each text."""
-    text = program(source) + ("" if shared else '#include "main.cpp"\n')
+def compiled(source: Source) -> Path:
+    """The program, built once a session for each text."""
+    text = program(source)
     folder = BUILT
     folder.mkdir(exist_ok=True)
     made = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -136,8 +137,7 @@ def compiled(source: Source, shared: bool = False) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             file, target = Path(scratch) / "kernel.cpp", Path(scratch) / "kernel"
             file.write_text(text)
-            kind = ["-shared", "-fPIC", "-fsanitize=undefined"] if shared else [CHECKS]
-            command = [COMPILER, *FLAGS, *kind, f"-I{SHIM}", str(file), "-o", str(target)]
+            command = [COMPILER, *FLAGS, CHECKS, f"-I{SHIM}", str(file), "-o", str(target)]
             done = subprocess.run(command, capture_output=True, text=True, env=plain())
             assert done.returncode == 0, done.stderr[:4000]
             target.rename(made)
@@ -164,32 +164,52 @@ def from_bytes(data: bytes, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array
     return mx.array(np.frombuffer(data, np.dtype(kind.rstrip("_"))).reshape(shape))
 
 
+class Part(NamedTuple):
+    """A buffer too large to be held: zeros, but for ``data`` at byte ``offset``."""
+
+    size: int
+    offset: int
+    data: bytes
+
+
 def execute(
-    source: Source, grid: Sequence[int], arguments: dict[str, Any], order: str
-) -> list[mx.array]:
-    """Run a kernel's program on the inputs, and read the outputs back."""
-    given = [to_bytes(value) for value in arguments["inputs"]]
-    parts = [np.array([*grid, len(source.buffers)], np.int64).tobytes()]
-    parts += [np.array([len(data), 1], np.int64).tobytes() + data for data in given]
-    outputs = list(zip(arguments["output_shapes"], arguments["output_dtypes"], strict=True))
-    sizes = [int(np.prod(shape)) * dtype.size for shape, dtype in outputs]
-    for size in sizes:
-        cleared = arguments["init_value"] is not None
-        parts.append(np.array([size, cleared], np.int64).tobytes() + bytes(size * cleared))
+    source: Source,
+    grid: Sequence[int],
+    buffers: Sequence[bytes | int | Part],
+    order: str = "forward",
+    limit: int = 1 << 62,
+) -> list[bytes]:
+    """Run a kernel's program.
+
+    Args:
+        source: the kernel.
+        grid: grid and group, six numbers.
+        buffers: inputs, then outputs: what they hold, or the bytes of one that holds nothing yet.
+        order: of the threads, ``"forward"`` or ``"backward"``.
+        limit: run so many threads only.
+
+    Returns:
+        The buffers afterwards; of a part, the same part.
+    """
+    words = [np.array([*grid, len(source.buffers)], np.int64).tobytes()]
+    for buffer in buffers:
+        if isinstance(buffer, int):
+            words.append(np.array([buffer, 0], np.int64).tobytes())
+        elif isinstance(buffer, Part):
+            numbers = [buffer.size, 2, buffer.offset, len(buffer.data)]
+            words += [np.array(numbers, np.int64).tobytes(), buffer.data]
+        else:
+            words += [np.array([len(buffer), 1], np.int64).tobytes(), buffer]
     with tempfile.TemporaryDirectory() as scratch:
         there, back = Path(scratch) / "there", Path(scratch) / "back"
-        there.write_bytes(b"".join(parts))
-        command = [str(compiled(source)), str(there), str(back), order]
+        there.write_bytes(b"".join(words))
+        command = [str(compiled(source)), str(there), str(back), order, str(limit)]
         done = subprocess.run(command, capture_output=True, text=True, env=plain())
-        assert done.returncode == 0, done.stderr[:4000]
+        assert done.returncode == 0, f"{done.returncode}: {done.stderr[:4000]}"
         data = back.read_bytes()
-    before = sum(map(len, given))
-    assert data[:before] == b"".join(given), "a kernel wrote to its inputs"
-    starts = before + np.cumsum([0, *sizes])
-    return [
-        from_bytes(data[a:b], shape, dtype)
-        for a, b, (shape, dtype) in zip(starts, starts[1:], outputs, strict=False)
-    ]
+    sizes = [b if isinstance(b, int) else len(getattr(b, "data", b)) for b in buffers]
+    ends = np.cumsum(sizes)
+    return [data[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
 
 class Fake:
@@ -213,6 +233,18 @@ class Fake:
                 source = cuda_source(kernel, header, body, arguments)
                 grid = [*arguments["grid"], *arguments["threadgroup"]]
             self.ran.append((kernel, source, arguments))
-            return execute(source, grid, arguments, self.order)
+            return self.run(source, grid, arguments)
 
         return call
+
+    def run(self, source: Source, grid: Sequence[int], arguments: dict[str, Any]) -> list[mx.array]:
+        """Run the kernel on what it was launched with."""
+        given = [to_bytes(value) for value in arguments["inputs"]]
+        outputs = list(zip(arguments["output_shapes"], arguments["output_dtypes"], strict=True))
+        sizes = [int(np.prod(shape)) * dtype.size for shape, dtype in outputs]
+        cleared = arguments["init_value"] is not None
+        empty = [bytes(size) if cleared else size for size in sizes]
+        after = execute(source, grid, [*given, *empty], self.order)
+        assert after[: len(given)] == given, "a kernel wrote to its inputs"
+        found = after[len(given) :]
+        return [from_bytes(d, *kind) for d, kind in zip(found, outputs, strict=True)]

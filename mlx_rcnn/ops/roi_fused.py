@@ -58,13 +58,12 @@ def fused_roi_align(
     def backward(
         primals: mx.array | Sequence[mx.array], cotangent: mx.array, _: mx.array
     ) -> mx.array | tuple[mx.array, ...]:
-        several = not isinstance(primals, mx.array)
-        maps = list(primals) if several else [primals]
+        maps = [primals] if isinstance(primals, mx.array) else list(primals)
         if _spreads(dtype, plan, dialect, twin, fixed):
             found = spread(cotangent, [m.shape for m in maps], boxes, plan, dialect, fixed)
         else:
             found = mx.vjp(lambda *m: twin(m, boxes, plan), maps, [cotangent])[1]
-        return tuple(found) if several else found[0]
+        return found[0] if isinstance(primals, mx.array) else tuple(found)
 
     return cast(mx.array, forward(*maps))
 

@@ -1,7 +1,5 @@
 // As much of CUDA's language as the kernels use, for g++; one thread after the other.
-#include <cmath>
-#include <cstdint>
-#include <cstring>
+#include "common.h"
 #define __global__
 #define __device__
 struct dim3 {
@@ -9,7 +7,6 @@ struct dim3 {
 };
 static dim3 threadIdx, blockIdx, blockDim, gridDim;
 typedef _Float16 __half;
-#include "bfloat16.h"
 typedef Bfloat16 __nv_bfloat16;
 inline float atomicAdd(float* at, float value) {
     const float old = *at;

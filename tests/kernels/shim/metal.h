@@ -1,7 +1,5 @@
 // As much of Metal's language as the kernels use, for g++; one thread after the other.
-#include <cmath>
-#include <cstdint>
-#include <cstring>
+#include "common.h"
 typedef unsigned uint;
 #define device
 #define constant
@@ -11,7 +9,6 @@ struct uint3 {
     uint x, y, z;
 };
 typedef _Float16 float16_t;
-#include "bfloat16.h"
 typedef Bfloat16 bfloat16_t;
 enum memory_order { memory_order_relaxed };
 template <typename T>

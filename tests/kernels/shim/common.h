@@ -1,3 +1,12 @@
+#include <sys/mman.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
 // The upper half of a float32, rounded to the nearest, to the even of two.
 struct Bfloat16 {
     uint16_t bits;
