@@ -13,13 +13,13 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from gpu_shim import Fake, Part, Source, execute
+from gpu_shim import SHIM, Fake, Part, Source, execute
 from mlx_rcnn.kernels import Plan, launch, pool, spread
 from mlx_rcnn.kernels.dialects import CUDA, METAL, Dialect
 from reference import noise
 from scenes import oracle, oracle_gradient, plan
 
-NVCC = shutil.which("nvcc")
+NVCC, CLANG = shutil.which("nvcc"), shutil.which("clang++")
 SHAPE = (1, 4000, 60, 18800)  # 4.5e9 elements: 32 bits do not number them
 LAST = 4  # rows that hold something
 BOX = [0, 40.3, 3996.4, 58.1, 3999.7]
@@ -73,6 +73,26 @@ def test_a_name_has_one_source(written: Written) -> None:
     for kernel, _, _ in written.ran:
         assert texts.setdefault(kernel.name, kernel.body) == kernel.body
     assert len(texts) == 9
+
+
+@pytest.mark.skipif(CLANG is None, reason="no clang++, which alone knows address spaces")
+def test_pointers_stay_in_their_address_space(written: Written, tmp_path: Path) -> None:
+    all_kernels(METAL, mx.float16, 3)
+    pool([mx.zeros((1, 1, 2, 1))], mx.zeros((1, 5)), plan(scales=[1.0]), METAL)  # small inputs
+    for _, source, _ in written.ran:
+        kinds = [kind.replace("const ", "") for kind in source.buffers]
+        given = ", ".join(f"{kind} b{i}" for i, kind in enumerate(kinds))
+        call = source.call % ", ".join(f"b{i}" for i in range(len(kinds)))
+        file = tmp_path / "spaces.cpp"
+        file.write_text(
+            f'#define SPACES\n#include "metal.h"\n{source.text}\n'
+            "void run(%s, uint3 thread_position_in_grid, uint3 threads_per_grid) { %s; }\n"
+            % (given, call)
+        )
+        command = [str(CLANG), "-std=c++20", "-w", "-c", f"-I{SHIM}", str(file)]
+        command += ["-o", str(tmp_path / "spaces.o")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[:4000]
 
 
 @pytest.mark.skipif(NVCC is None, reason="no nvcc")

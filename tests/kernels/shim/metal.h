@@ -1,8 +1,13 @@
 // As much of Metal's language as the kernels use, for g++; one thread after the other.
 #include "common.h"
 typedef unsigned uint;
+#ifdef SPACES  // clang then refuses a pointer that leaves the memory it belongs to
+#define device __attribute__((address_space(1)))
+#define constant __attribute__((address_space(2)))
+#else
 #define device
 #define constant
+#endif
 #define kernel
 #define __METAL_VERSION__ 320
 struct uint3 {
@@ -15,12 +20,12 @@ template <typename T>
 struct atomic {  // no conversions: an output of atomics cannot be read or written otherwise
     T held;
 };
-inline float atomic_fetch_add_explicit(atomic<float>* at, float value, memory_order) {
+inline float atomic_fetch_add_explicit(device atomic<float>* at, float value, memory_order) {
     const float old = at->held;
     at->held = old + value;
     return old;
 }
-inline uint atomic_fetch_or_explicit(atomic<uint>* at, uint value, memory_order) {
+inline uint atomic_fetch_or_explicit(device atomic<uint>* at, uint value, memory_order) {
     const uint old = at->held;
     at->held = old | value;
     return old;
