@@ -28,7 +28,7 @@ from mlx_rcnn.kernels.launch import Kernel, build
 COMPILER = shutil.which("g++")
 SHIM = Path(__file__).with_name("kernels") / "shim"
 CHECKS = "-fsanitize=address,undefined,float-cast-overflow"
-FLAGS = ["-std=c++20", "-O1", "-w", "-ffp-contract=off", "-fno-sanitize-recover=all"]
+FLAGS = ["-std=c++20", "-O1", "-w", "-pthread", "-ffp-contract=off", "-fno-sanitize-recover=all"]
 CUDA_NAMES = {
     mx.float32: "float",
     mx.float16: "__half",
@@ -61,9 +61,9 @@ def metal_source(made: Any, arguments: dict[str, Any]) -> tuple[Source, list[int
     inputs = [mx.zeros(a.shape, a.dtype) for a in arguments["inputs"]]
     mx.export_function(note, lambda *given: made(**{**arguments, "inputs": list(given)}), *inputs)
     name, text, *grid = found[0][:8]
-    # the last line instantiates the template, in words that only Metal's compiler knows
-    text, end = text.split("template [[host_name(")
-    instance = re.search(rf"decltype\(({name}<.*?>)\)", end)[1]
+    # the last line instantiates a template, in words that only Metal's compiler knows
+    text, _, end = text.partition("template [[host_name(")
+    instance = re.search(rf"decltype\(({name}<.*?>)\)", end)[1] if end else name
     signature = re.search(rf"void {name}\(\n(.*?)\) {{\n", text, re.S)[1]
     buffers = [
         line.split(" [[buffer")[0].strip() for line in signature.split(",\n") if "buffer(" in line
@@ -92,6 +92,27 @@ def cuda_source(kernel: Kernel, header: str, body: str, arguments: dict[str, Any
     return Source(text, f"mlx::core::cu::{kernel.name}(%s)", tuple(types), "cuda")
 
 
+GROUPS = {
+    "metal": """
+    const uint3 threads_per_threadgroup = {grid.tx, 1, 1};
+    for (unsigned g = 0; g < grid.x / grid.tx; g++) {
+        run_group(grid.tx, [&, g](unsigned i) {
+            const unsigned last = grid.x / grid.tx - 1;
+            const uint3 threadgroup_position_in_grid = {backward ? last - g : g, 0, 0};
+            const uint3 thread_position_in_threadgroup = {i, 0, 0};
+            CALL;
+        });
+    }""",
+    "cuda": """
+    blockDim = {grid.tx, 1, 1};
+    for (unsigned g = 0; g < grid.x / grid.tx; g++) {
+        run_group(grid.tx, [&, g](unsigned i) {
+            blockIdx = {backward ? grid.x / grid.tx - 1 - g : g, 0, 0};
+            threadIdx = {i, 0, 0};
+            CALL;
+        });
+    }""",
+}
 LOOPS = {
     "metal": """
     const uint3 threads_per_grid = {grid.x, grid.y, grid.z};
@@ -118,18 +139,21 @@ LOOPS = {
 def program(source: Source) -> str:
     """The C++ file: shim, kernel, and a loop over the grid."""
     casts = [f"({kind})buffers[{i}]" for i, kind in enumerate(source.buffers)]
-    loop = LOOPS[source.dialect].replace("CALL", source.call % ", ".join(casts))
+    grouped = "RCNN_BARRIER;" in source.text
+    loop = (GROUPS if grouped else LOOPS)[source.dialect]
+    loop = loop.replace("CALL", source.call % ", ".join(casts))
+    header = '#include "groups.h"\n' if grouped else ""
     return (
-        f'#include "{source.dialect}.h"\n{source.text}\n'
+        f'{header}#include "{source.dialect}.h"\n{source.text}\n'
         "struct Grid { unsigned x, y, z, tx, ty, tz; };\n"
         f"static void run(void** buffers, Grid grid, bool backward, int64_t limit) {{{loop}\n}}\n"
         '#include "main.cpp"\n'
     )
 
 
-def compiled(source: Source) -> Path:
+def compiled(source: Source, checks: str = CHECKS) -> Path:
     """The program, built once a session for each text."""
-    text = program(source)
+    text = f"// {checks}\n{program(source)}"
     folder = BUILT
     folder.mkdir(exist_ok=True)
     made = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -137,7 +161,7 @@ def compiled(source: Source) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             file, target = Path(scratch) / "kernel.cpp", Path(scratch) / "kernel"
             file.write_text(text)
-            command = [COMPILER, *FLAGS, CHECKS, f"-I{SHIM}", str(file), "-o", str(target)]
+            command = [COMPILER, *FLAGS, checks, f"-I{SHIM}", str(file), "-o", str(target)]
             done = subprocess.run(command, capture_output=True, text=True, env=plain())
             assert done.returncode == 0, done.stderr[:4000]
             target.rename(made)
@@ -178,6 +202,7 @@ def execute(
     buffers: Sequence[bytes | int | Part],
     order: str = "forward",
     limit: int = 1 << 62,
+    checks: str = CHECKS,
 ) -> list[bytes]:
     """Run a kernel's program.
 
@@ -187,6 +212,7 @@ def execute(
         buffers: inputs, then outputs: what they hold, or the bytes of one that holds nothing yet.
         order: of the threads, ``"forward"`` or ``"backward"``.
         limit: run so many threads only.
+        checks: the sanitizers.
 
     Returns:
         The buffers afterwards; of a part, the same part.
@@ -203,7 +229,7 @@ def execute(
     with tempfile.TemporaryDirectory() as scratch:
         there, back = Path(scratch) / "there", Path(scratch) / "back"
         there.write_bytes(b"".join(words))
-        command = [str(compiled(source)), str(there), str(back), order, str(limit)]
+        command = [str(compiled(source, checks)), str(there), str(back), order, str(limit)]
         done = subprocess.run(command, capture_output=True, text=True, env=plain())
         assert done.returncode == 0, f"{done.returncode}: {done.stderr[:4000]}"
         data = back.read_bytes()
@@ -217,11 +243,13 @@ class Fake:
 
     Attributes:
         order: ``"forward"`` or ``"backward"``, of the threads.
+        checks: the sanitizers.
         ran: (kernel, source, arguments) of every launch.
     """
 
     def __init__(self, order: str = "forward") -> None:
         self.order = order
+        self.checks = CHECKS
         self.ran: list[tuple[Kernel, Source, dict[str, Any]]] = []
 
     def __call__(self, kernel: Kernel, dialect: Dialect) -> Callable[..., list[mx.array]]:
@@ -229,7 +257,8 @@ class Fake:
             if dialect is METAL:
                 source, grid = metal_source(REAL_BUILD(kernel, dialect), arguments)
             else:
-                header, body = dialect.header + kernel.functions, dialect.place + kernel.body
+                header = dialect.header + kernel.functions
+                body = (dialect.grouped if kernel.grouped else dialect.place) + kernel.body
                 source = cuda_source(kernel, header, body, arguments)
                 grid = [*arguments["grid"], *arguments["threadgroup"]]
             self.ran.append((kernel, source, arguments))
@@ -244,7 +273,7 @@ class Fake:
         sizes = [int(np.prod(shape)) * dtype.size for shape, dtype in outputs]
         cleared = arguments["init_value"] is not None
         empty = [bytes(size) if cleared else size for size in sizes]
-        after = execute(source, grid, [*given, *empty], self.order)
+        after = execute(source, grid, [*given, *empty], self.order, checks=self.checks)
         assert after[: len(given)] == given, "a kernel wrote to its inputs"
         found = after[len(given) :]
         return [from_bytes(d, *kind) for d, kind in zip(found, outputs, strict=True)]

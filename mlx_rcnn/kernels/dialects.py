@@ -5,7 +5,9 @@ these names: ``RCNN_FN`` before a function; ``RCNN_IN`` and ``RCNN_OUT`` before 
 points to; ``RCNN_SUM``, an output that many threads add to, and ``RCNN_ADD(pointer, index, value)``
 for the addition; ``RCNN_MUL``, a product that is rounded before it is added, and ``RCNN_FMA``, one
 that is not; ``RCNN_SQRT``, ``RCNN_FLOOR``, ``RCNN_CEIL``; and ``rcnn_long``, 64 bits. A body finds
-its place in ``lane``, ``first_row`` and ``row_step``.
+its place in ``lane``, ``first_row`` and ``row_step``. In a body whose threads work in groups it is
+``thread_id`` of ``threads`` in ``group``; they share what is declared ``RCNN_SHARED``, and wait for
+each other at ``RCNN_BARRIER``, which all must reach.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ class Dialect(NamedTuple):
         name: ``"metal"`` or ``"cuda"``.
         header: macros, put before the kernel's functions.
         place: first lines of a body: which lane and rows a thread works on.
+        grouped: likewise where threads work in groups.
     """
 
     name: str
     header: str
     place: str
+    grouped: str
 
 
 # Contraction is off, as whether a sample lies inside the map must not depend on the compiler; the
@@ -46,12 +50,19 @@ METAL = Dialect(
 #define RCNN_SQRT(a) metal::precise::sqrt(a)
 #define RCNN_FLOOR(a) metal::floor(a)
 #define RCNN_CEIL(a) metal::ceil(a)
+#define RCNN_SHARED threadgroup
+#define RCNN_BARRIER threadgroup_barrier(mem_flags::mem_threadgroup)
 typedef long rcnn_long;
 """,
     """
     const unsigned lane = thread_position_in_grid.x;
     const unsigned first_row = thread_position_in_grid.y;
     const unsigned row_step = threads_per_grid.y;
+""",
+    """
+    const unsigned thread_id = thread_position_in_threadgroup.x;
+    const unsigned threads = threads_per_threadgroup.x;
+    const unsigned group = threadgroup_position_in_grid.x;
 """,
 )
 
@@ -69,11 +80,18 @@ CUDA = Dialect(
 #define RCNN_SQRT(a) __fsqrt_rn(a)
 #define RCNN_FLOOR(a) floorf(a)
 #define RCNN_CEIL(a) ceilf(a)
+#define RCNN_SHARED __shared__
+#define RCNN_BARRIER __syncthreads()
 typedef long long rcnn_long;
 """,
     """
     const unsigned lane = blockIdx.x * blockDim.x + threadIdx.x;
     const unsigned first_row = blockIdx.y * blockDim.y + threadIdx.y;
     const unsigned row_step = gridDim.y * blockDim.y;
+""",
+    """
+    const unsigned thread_id = threadIdx.x;
+    const unsigned threads = blockDim.x;
+    const unsigned group = blockIdx.x;
 """,
 )

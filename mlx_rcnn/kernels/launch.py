@@ -34,6 +34,7 @@ class Kernel(NamedTuple):
         functions: what the body calls.
         body: the text, in the words of :mod:`.dialects`.
         atomic: whether the outputs are added to by many threads; then they are float32.
+        grouped: whether threads work in groups, and wait for each other.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Kernel(NamedTuple):
     functions: str
     body: str
     atomic: bool = False
+    grouped: bool = False
 
 
 def switch() -> str:
@@ -74,18 +76,33 @@ def build(kernel: Kernel, dialect: Dialect) -> Any:
         "input_names": list(kernel.inputs),
         "output_names": list(kernel.outputs),
         "header": dialect.header + kernel.functions,
-        "source": dialect.place + kernel.body,
+        "source": (dialect.grouped if kernel.grouped else dialect.place) + kernel.body,
     }
     if dialect is METAL:
         return mx.fast.metal_kernel(**names, atomic_outputs=kernel.atomic)
     return mx.fast.cuda_kernel(**names)
 
 
-def layout(lanes: int, rows: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """Grid and group, both in threads (x: lanes, y: rows), for this many lanes and rows."""
+class Layout(NamedTuple):
+    """Threads of a launch and of each of its groups, both (x, y, z)."""
+
+    grid: tuple[int, int, int]
+    group: tuple[int, int, int]
+
+
+def rows(lanes: int, count: int) -> Layout:
+    """Threads that work alone: ``lanes`` along x, ``count`` rows along y, both at least 1.
+
+    A thread takes several rows where there are too many.
+    """
     across = min(lanes, _LANES)
-    down = min(_GROUP // across, rows)
-    return (lanes, min(rows, _ROW_GROUPS * down), 1), (across, down, 1)
+    down = min(_GROUP // across, count)
+    return Layout((lanes, min(count, _ROW_GROUPS * down), 1), (across, down, 1))
+
+
+def groups(threads: int, count: int) -> Layout:
+    """So many groups of threads that work together."""
+    return Layout((threads * count, 1, 1), (threads, 1, 1))
 
 
 def launch(
@@ -95,8 +112,7 @@ def launch(
     shapes: Sequence[tuple[int, ...]],
     dtype: mx.Dtype,
     template: Template,
-    lanes: int,
-    rows: int,
+    layout: Layout,
 ) -> list[mx.array]:
     """Run a kernel.
 
@@ -107,18 +123,16 @@ def launch(
         shapes: of the outputs.
         dtype: of the outputs; with ``atomic`` float32, and they start as zeros.
         template: what is known when it is compiled.
-        lanes: threads along x, at least 1.
-        rows: of work, at least 1; a thread takes several where there are too many.
+        layout: of the threads.
 
     Returns:
         The outputs, unevaluated.
     """
-    grid, group = layout(lanes, rows)
     outputs = build(kernel, dialect)(
         inputs=list(inputs),
         template=list(template),
-        grid=grid,
-        threadgroup=group,
+        grid=layout.grid,
+        threadgroup=layout.group,
         output_shapes=list(shapes),
         output_dtypes=[dtype] * len(shapes),
         init_value=0 if kernel.atomic else None,

@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from . import roi_source
 from .dialects import Dialect
-from .launch import LEAST, Kernel, launch
+from .launch import LEAST, Kernel, launch, rows
 
 # Channels a thread: where it sits decides as much per thread, so the gradient takes more.
 _EACH = {"forward": 4, "scatter": 4, "collect": 16}
@@ -50,8 +50,8 @@ def fits(shapes: Sequence[tuple[int, ...]], dtype: mx.Dtype, rois: int, plan: Pl
         plan: the rest.
     """
     pixels = sum(n * h * w for n, h, w, _ in shapes)
-    rows = max(pixels, rois * plan.bins[0] * plan.bins[1])
-    return dtype in DTYPES and rois > 0 and shapes[0][3] > 0 and rows < _ROWS
+    work = max(pixels, rois * plan.bins[0] * plan.bins[1])
+    return dtype in DTYPES and rois > 0 and shapes[0][3] > 0 and work < _ROWS
 
 
 def pool(maps: Sequence[mx.array], boxes: mx.array, plan: Plan, dialect: Dialect) -> mx.array:
@@ -71,8 +71,8 @@ def pool(maps: Sequence[mx.array], boxes: mx.array, plan: Plan, dialect: Dialect
     kernel = _kernel("forward", len(maps))
     shape = (rois, *plan.bins, channels)
     template = _template("forward", maps[0].dtype, plan)
-    rows, lanes = rois * plan.bins[0] * plan.bins[1], _lanes(channels, "forward")
-    return launch(kernel, dialect, given, [shape], maps[0].dtype, template, lanes, rows)[0]
+    place = rows(_lanes(channels, "forward"), rois * plan.bins[0] * plan.bins[1])
+    return launch(kernel, dialect, given, [shape], maps[0].dtype, template, place)[0]
 
 
 def spread(
@@ -101,9 +101,9 @@ def spread(
     channels = shapes[0][3]
     given = [cotangent, *_tables(shapes, boxes, plan, kind)]
     if deterministic:
-        rows = sum(n * h * w for n, h, w, _ in shapes)
+        work = sum(n * h * w for n, h, w, _ in shapes)
     else:
-        rows = boxes.shape[0] * plan.bins[0] * plan.bins[1]
+        work = boxes.shape[0] * plan.bins[0] * plan.bins[1]
     grads = launch(
         _kernel(kind, len(shapes)),
         dialect,
@@ -111,8 +111,7 @@ def spread(
         shapes,
         cotangent.dtype if deterministic else mx.float32,
         _template(kind, cotangent.dtype, plan),
-        _lanes(channels, kind),
-        rows,
+        rows(_lanes(channels, kind), work),
     )
     return [grad.astype(cotangent.dtype) for grad in grads]
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from gpu_shim import SHIM, Fake, Part, Source, execute
-from mlx_rcnn.kernels import Plan, launch, pool, spread
+from mlx_rcnn.kernels import Plan, launch, pool, spread, suppress
 from mlx_rcnn.kernels.dialects import CUDA, METAL, Dialect
 from reference import noise
 from scenes import oracle, oracle_gradient, plan
@@ -42,27 +42,30 @@ def written(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> Written:
 
 
 def all_kernels(dialect: Dialect, dtype: mx.Dtype, levels: int) -> None:
-    """Launch every kernel of RoIAlign for so many levels."""
+    """Launch every kernel, those of RoIAlign for so many levels."""
     the = plan(scales=[1 / 4 / 2**k for k in range(levels)], ratio=0)
     shapes = [(1, 9, 9, 3)] * levels
     boxes = mx.zeros((5, 5))
     pool([mx.zeros(shape, dtype) for shape in shapes], boxes, the, dialect)
     for fixed in (False, True):
         spread(mx.zeros((5, 3, 2, 3), dtype), shapes, boxes, the, dialect, fixed)
+    for labels in (None, mx.zeros((2, 9), mx.int32)):
+        suppress(mx.zeros((2, 9, 4)), mx.ones((2, 9), mx.bool_), 0.5, labels, dialect)
 
 
 def test_metal_can_take_the_source(written: Written) -> None:
     for dtype in (mx.float32, mx.bfloat16):
         all_kernels(METAL, dtype, 6)
-    assert len(written.ran) == 6
+    assert len(written.ran) == 14
     for kernel, source, arguments in written.ran:
         assert len(source.buffers) <= 31
         assert "double" not in source.text  # Metal has none: each number says that it is a float
         assert not re.findall(r"\b\d+\.\d*(?:e-?\d+)?(?![\dfe])", source.text)
         assert ("atomic<float>" in " ".join(source.buffers)) == kernel.atomic
         assert arguments["init_value"] == (0 if kernel.atomic else None)
-        # No barrier, no threadgroup memory: no thread waits for another
-        assert "barrier" not in source.text and "threadgroup" not in source.text
+        # Barriers and threadgroup memory are suppression's alone
+        assert ("RCNN_BARRIER;" in source.text) == kernel.grouped == ("sweep" in kernel.name)
+        assert ("RCNN_SHARED unsigned" in source.text) == kernel.grouped
 
 
 def test_a_name_has_one_source(written: Written) -> None:
@@ -72,7 +75,7 @@ def test_a_name_has_one_source(written: Written) -> None:
     texts: dict[str, str] = {}
     for kernel, _, _ in written.ran:
         assert texts.setdefault(kernel.name, kernel.body) == kernel.body
-    assert len(texts) == 9
+    assert len(texts) == 12
 
 
 @pytest.mark.skipif(CLANG is None, reason="no clang++, which alone knows address spaces")
@@ -101,9 +104,10 @@ def test_nvidias_compiler_takes_the_source(
     written: Written, tmp_path: Path, dtype: mx.Dtype
 ) -> None:
     all_kernels(CUDA, dtype, 4)
-    header = CUDA.header + written.ran[0][0].functions
-    texts = [source.text.replace(header, "") for _, source, _ in written.ran]
-    assert len(texts) == 3
+    found = {kernel.name: (kernel, source) for kernel, source, _ in written.ran}.values()
+    texts = [source.text.replace(CUDA.header + kernel.functions, "") for kernel, source in found]
+    assert len(texts) == 6
+    header = CUDA.header + "".join(sorted({kernel.functions for kernel, _ in found}))
     file = tmp_path / "kernels.cu"
     types = "#include <cuda_bf16.h>\n#include <cuda_fp16.h>\nnamespace cooperative_groups {}\n"
     file.write_text(types + header + "".join(texts))
@@ -111,7 +115,7 @@ def test_nvidias_compiler_takes_the_source(
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     made = (tmp_path / "kernels.ptx").read_text()
-    assert len(re.findall(r"\.entry", made)) == 3
+    assert len(re.findall(r"\.entry", made)) == 6
     assert re.search(r"(red|atom)[.\w]*\.add\.f32", made)
     assert ".f64" not in made
 

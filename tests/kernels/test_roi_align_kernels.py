@@ -10,12 +10,12 @@ import pytest
 
 import scenes
 from gpu_shim import Fake
-from mlx_rcnn.kernels import Plan, launch, pool, spread
+from mlx_rcnn.kernels import launch, pool, spread
 from mlx_rcnn.kernels.dialects import METAL, Dialect
 from mlx_rcnn.ops.roi_gather import assign_levels
 from reference import noise
 from rois import EDGES, slow_roi_align
-from scenes import NAN, SCALES, SHAPES, boxes, oracle, oracle_gradient, plan, pyramid
+from scenes import SCALES, SHAPES, boxes, oracle, oracle_gradient, plan, pyramid
 
 TWIN = importlib.import_module("mlx_rcnn.ops.roi_align")._plain
 RATIOS = (0, 2)
@@ -126,32 +126,43 @@ def test_one_box_and_tiny_maps(fake: Fake, dialect: Dialect, shape: tuple[int, .
 def test_levels_are_assign_levels_bit_for_bit(fake: Fake, dialect: Dialect) -> None:
     """At each border, the numbers beside it, and where an area overflows or is none."""
     scales = (1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 32)
-    sides = [np.float32(v) for v in (0, 1e-30, 3, 112, 224, 448, 1e19, 3e38)]
-    sides += [np.float32(b) for b in plan(scales=scales).borders[:3]]
+    the = plan((1, 1), scales, 1, True)
+    sides = [np.float32(v) for v in (0, 1e-30, 3, 112, 224, 448, 1e19, 1e38, *the.borders[:3])]
     near = [np.nextafter(v, np.float32(to)) for v in sides for to in (-1e38, 1e38)]
-    near += [np.nextafter(v, np.float32(1e38)) for v in near]
-    corners = [(0, 0, v, v) for v in (*sides, *near)]
-    corners += [(0, 0, -v, -v) for v in sides] + [(0, 0, -v, v) for v in sides]
     rng = np.random.default_rng(0)  # areas whose square root is near a border, of uneven sides
-    uneven = 2.0 ** rng.uniform(-1, 1, 300)
-    border = np.repeat(plan(scales=scales).borders[:3], 100)
-    corners += [(0, 0, b * u, b / u) for b, u in zip(border, uneven, strict=True)]
-    corners += [(0, 0, NAN, 5), (NAN, 0, 300, 300)]
-    rois = np.array([(0, *c) for c in corners], np.float32)
-    # A kernel that is asked for the gradient of a level writes to that level's map alone.
-    shapes = [(1, 1, 2, 1)] * 5
-    for roi in np.array_split(rois, 1):
-        maps = [np.full(shape, level, np.float32) for level, shape in enumerate(shapes)]
-        the = Plan((1, 1), scales, plan(scales=scales).borders, 1, False)
-        moved = roi.copy()  # the sample, a box's centre, must lie on the map
-        middle = (moved[:, 1:3] + moved[:, 3:5]) / 2
-        found = np.array(pool(arrays(maps), mx.array(moved), the, dialect)).ravel()
-        level = np.array(assign_levels(mx.array(moved[:, 1:]), scales))
-        size = np.array(scales)[level][:, None]
-        on = (np.abs(middle * size) < 1).all(axis=1)
-        assert np.isin(found, range(5)).all()
-        np.testing.assert_array_equal(found[on], level[on])
-        assert on.sum() > 20
+    uneven = (2.0 ** rng.uniform(-1, 1, 300)).astype(np.float32)
+    border = np.repeat(the.borders[:3], 100)
+    size = [(v, v) for v in (*sides, *near)] + [(-v, -v) for v in sides] + [(-v, v) for v in sides]
+    size += [(b * u, b / u) for b, u in zip(border, uneven, strict=True)]
+    half = np.array(size, np.float32) / 2
+    # Around the origin, so that the one sample of each box lies on the first pixel.
+    rois = np.concatenate([np.zeros((len(half), 1), np.float32), -half, half], axis=1)
+    maps = [np.full((1, 1, 2, 1), level, np.float32) for level in range(5)]
+    found = np.array(pool(arrays(maps), mx.array(rois), the, dialect)).ravel()
+    expected = np.array(assign_levels(mx.array(rois[:, 1:]), scales))
+    assert set(expected) == {0, 1, 2, 3}  # of two levels of one scale the first is taken
+    np.testing.assert_array_equal(found, expected)
+    at = half[:, 0] * 2 == np.repeat(np.float32(the.borders[:3]), 1)[:, None]
+    assert at.any(axis=1).all()  # a box of exactly each border is among them
+
+
+def test_the_border_itself_counts(fake: Fake, dialect: Dialect) -> None:
+    """Samples at exactly -1 and at the length; a sixteenth further out they do not."""
+    ones, the = np.ones((1, 4, 4, 3), np.float32), plan((1, 1), (1.0,), 1)
+    for shift, value in ((0, 1), (1 / 16, 0)):
+        rois = [
+            [0, -1.5 - shift, 0, -0.5 - shift, 1],
+            [0, 0, -1.5 - shift, 1, -0.5 - shift],
+            [0, 3.5 + shift, 0, 4.5 + shift, 1],
+            [0, 0, 3.5 + shift, 1, 4.5 + shift],
+        ]
+        boxes = mx.array(rois)
+        found = np.array(pool(arrays([ones]), boxes, the, dialect))
+        assert (found == value).all()
+        for fixed in (False, True):
+            cotangent = mx.ones((4, 1, 1, 3))
+            [grad] = spread(cotangent, [ones.shape], boxes, the, dialect, fixed)
+            assert mx.sum(grad).item() == pytest.approx(12 * value)
 
 
 def test_threads_that_take_several_rows(

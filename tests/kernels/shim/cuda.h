@@ -5,7 +5,8 @@
 struct dim3 {
     unsigned x, y, z;
 };
-static dim3 threadIdx, blockIdx, blockDim, gridDim;
+static thread_local dim3 threadIdx, blockIdx;
+static dim3 blockDim, gridDim;
 typedef _Float16 __half;
 typedef Bfloat16 __nv_bfloat16;
 inline float atomicAdd(float* at, float value) {

@@ -4,6 +4,9 @@ typedef unsigned uint;
 #ifdef SPACES  // clang then refuses a pointer that leaves the memory it belongs to
 #define device __attribute__((address_space(1)))
 #define constant __attribute__((address_space(2)))
+#define threadgroup static __attribute__((address_space(3)))
+enum class mem_flags { mem_threadgroup };
+inline void threadgroup_barrier(mem_flags) {}
 #else
 #define device
 #define constant
