@@ -21,6 +21,7 @@ from scenes import oracle, oracle_gradient, plan
 
 NVCC, CLANG = shutil.which("nvcc"), shutil.which("clang++")
 SHAPE = (1, 4000, 60, 18800)  # 4.5e9 elements: 32 bits do not number them
+RESERVED = set("thread device constant kernel threadgroup half vertex fragment sampler".split())
 LAST = 4  # rows that hold something
 BOX = [0, 40.3, 3996.4, 58.1, 3999.7]
 
@@ -63,6 +64,8 @@ def test_metal_can_take_the_source(written: Written) -> None:
         assert not re.findall(r"\b\d+\.\d*(?:e-?\d+)?(?![\dfe])", source.text)
         assert ("atomic<float>" in " ".join(source.buffers)) == kernel.atomic
         assert arguments["init_value"] == (0 if kernel.atomic else None)
+        words = set(re.findall(r"[a-z]\w*", kernel.functions + kernel.body))
+        assert not words & RESERVED  # Metal's words cannot be names
         # Barriers and threadgroup memory are suppression's alone
         assert ("RCNN_BARRIER;" in source.text) == kernel.grouped == ("sweep" in kernel.name)
         assert ("RCNN_SHARED unsigned" in source.text) == kernel.grouped
@@ -85,12 +88,12 @@ def test_pointers_stay_in_their_address_space(written: Written, tmp_path: Path) 
     for _, source, _ in written.ran:
         kinds = [kind.replace("const ", "") for kind in source.buffers]
         given = ", ".join(f"{kind} b{i}" for i, kind in enumerate(kinds))
+        places = ", ".join(f"uint3 {v}" for v in source.call.split("%s, ")[1][:-1].split(", "))
         call = source.call % ", ".join(f"b{i}" for i in range(len(kinds)))
         file = tmp_path / "spaces.cpp"
         file.write_text(
             f'#define SPACES\n#include "metal.h"\n{source.text}\n'
-            "void run(%s, uint3 thread_position_in_grid, uint3 threads_per_grid) { %s; }\n"
-            % (given, call)
+            f"void run({given}, {places}) {{ {call}; }}\n"
         )
         command = [str(CLANG), "-std=c++20", "-w", "-c", f"-I{SHIM}", str(file)]
         command += ["-o", str(tmp_path / "spaces.o")]
@@ -109,7 +112,8 @@ def test_nvidias_compiler_takes_the_source(
     assert len(texts) == 6
     header = CUDA.header + "".join(sorted({kernel.functions for kernel, _ in found}))
     file = tmp_path / "kernels.cu"
-    types = "#include <cuda_bf16.h>\n#include <cuda_fp16.h>\nnamespace cooperative_groups {}\n"
+    types = "".join(f"#include <{name}>\n" for name in ("cstdint", "cuda_bf16.h", "cuda_fp16.h"))
+    types += "namespace cooperative_groups {}\n"
     file.write_text(types + header + "".join(texts))
     command = [str(NVCC), "-arch=sm_80", "-ptx", "-o", str(tmp_path / "kernels.ptx"), str(file)]
     done = subprocess.run(command, capture_output=True, text=True)
