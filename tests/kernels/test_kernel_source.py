@@ -21,19 +21,7 @@ from scenes import oracle, oracle_gradient, plan
 
 NVCC, CLANG = shutil.which("nvcc"), shutil.which("clang++")
 SHAPE = (1, 4000, 60, 18800)  # 4.5e9 elements: 32 bits do not number them
-RESERVED = set(
-    [
-        "thread",
-        "device",
-        "constant",
-        "kernel",
-        "threadgroup",
-        "half",
-        "vertex",
-        "fragment",
-        "sampler",
-    ]
-)
+RESERVED = {"constant", "device", "half", "kernel", "thread", "threadgroup", "vertex"}
 LAST = 4  # rows that hold something
 BOX = [0, 40.3, 3996.4, 58.1, 3999.7]
 
