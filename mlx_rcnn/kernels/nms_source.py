@@ -23,9 +23,9 @@ struct NmsBox {
     float x1, y1, x2, y2, area;
 };
 
-// A NaN stays one, as in MLX's maximum and minimum, and is above nothing.
-RCNN_FN float nms_larger(float a, float b) { return a > b || a != a ? a : b; }
-RCNN_FN float nms_smaller(float a, float b) { return a < b || a != a ? a : b; }
+// Either may be taken of a NaN: its box has an area of NaN, and so overlaps nothing.
+RCNN_FN float nms_larger(float a, float b) { return a > b ? a : b; }
+RCNN_FN float nms_smaller(float a, float b) { return a < b ? a : b; }
 
 RCNN_FN NmsBox nms_box(float x1, float y1, float x2, float y2) {
     NmsBox box;
