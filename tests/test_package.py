@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Bottom up. A unit is a module of mlx_rcnn or a whole subpackage; it imports units of lines above
 # its own line only, never one beside it. Inside a subpackage imports may not form a cycle.
 LAYERS = (
-    ("messages", "files", "memory", "structures", "moved", "processes", "tables"),
+    ("messages", "files", "memory", "structures", "moved", "processes", "tables", "kernels"),
     ("config", "ops"),
     ("layers", "inputs"),
     ("backbones", "outputs", "data"),
@@ -60,8 +60,9 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("ops/nms.py", "batched_nms"),
     ("ops/nms.py", "_settled"),
     ("ops/nms.py", "settle"),  # whether suppression has settled
-    ("ops/roi_align.py", "multiscale_roi_align"),  # the adaptive grid alone: sampling_ratio <= 0
+    ("ops/roi_align.py", "_plain"),  # the adaptive grid alone: sampling_ratio <= 0
     ("ops/roi_align.py", "_dense"),  # likewise: one RoI at a time
+    ("kernels/trust.py", None),  # once a kernel: is it right on this machine?
     ("ops/roi_pool.py", "multiscale_roi_pool"),  # how many pixels the largest bin covers
     ("ops/resize.py", None),  # Pillow's and OpenCV's rules are integer arithmetic in NumPy
     ("ops/keypoints.py", None),  # a RoI's heatmaps are resized to its own pixels

@@ -41,7 +41,9 @@ def chosen_kinds(args: argparse.Namespace) -> tuple[str, ...]:
             )
         folder = Path(args.out) / kind
         if kind != CSV and folder.exists() and any(folder.iterdir()):
-            raise CommandError(f"--save {kind}: {folder} is not empty: remove it or give another --out")
+            raise CommandError(
+                f"--save {kind}: {folder} is not empty: remove it or give another --out"
+            )
     if args.confidence is not None and not kinds:
         raise CommandError("--confidence goes with --save")
     return kinds
@@ -113,7 +115,8 @@ class Saver:
         pixels = image if image.dtype == np.uint8 else np.rint(image * 255).astype(np.uint8)
         for n, (entry, box) in enumerate(zip(kept, boxes, strict=True), 1):
             left, top = np.clip(np.floor(box[:2]), 0, [width - 1, height - 1]).astype(int)
-            right, bottom = np.clip(np.ceil(box[2:]), [left + 1, top + 1], [width, height]).astype(int)
+            least = [left + 1, top + 1]
+            right, bottom = np.clip(np.ceil(box[2:]), least, [width, height]).astype(int)
             name = _UNSAFE.sub("_", self._name(entry["category_id"]))
             target = self.out / CROPS / name / f"{path.stem}_{n}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
