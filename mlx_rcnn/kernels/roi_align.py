@@ -127,7 +127,7 @@ def _kernel(kind: str, levels: int) -> Kernel:
         f"roi_align_{kind}_{levels}",
         (*inputs, *table),
         outputs,
-        roi_source.functions(),
+        roi_source.FUNCTIONS,
         getattr(roi_source, kind)(levels),
         atomic=kind == "scatter",
     )

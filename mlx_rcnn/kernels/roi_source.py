@@ -15,7 +15,7 @@ from __future__ import annotations
 from string import Template
 
 # A bin of more samples than float32 counts one by one has none.
-_FUNCTIONS = """
+FUNCTIONS = """
 #define ROI_MOST 16777216.0f
 struct RoiAxis {
     float start, size, count;
@@ -245,11 +245,6 @@ def _pick(kind: str, name: str, variable: str, levels: int) -> str:
     lines = [f"{kind}* {name} = {name}0;"]
     lines += [f"if ({variable} == {k}) {name} = {name}{k};" for k in range(1, levels)]
     return "\n        ".join(lines)
-
-
-def functions() -> str:
-    """What all three bodies call."""
-    return _FUNCTIONS
 
 
 def forward(levels: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gpu_shim import Fake
-from mlx_rcnn.kernels import nms, suppress, suppressible
+from mlx_rcnn.kernels import launch, nms, suppress, suppressible
 from mlx_rcnn.kernels.dialects import METAL, Dialect
 from mlx_rcnn.ops import batched_nms, nms_mask
 from reference import slow_nms
@@ -87,7 +87,6 @@ def test_ties_with_the_threshold_and_what_is_no_box(fake: Fake, dialect: Dialect
 def test_a_group_of_any_size(fake: Fake, dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> None:
     boxes, valid = crowd(2, 500), np.ones((2, 500), bool)
     expected = twin(boxes, valid, 0.5)
-    monkeypatch.setattr(launch, "_LANES", 3)  # of 16 words: CUDA adds threads that have none
     monkeypatch.setattr(launch, "_LANES", 3)  # of 16 words: CUDA adds threads that have none
     for size in (1, 3, 40):
         monkeypatch.setattr(nms, "_THREADS", size)
