@@ -79,7 +79,9 @@ def _add_predict(commands: Any) -> None:
     add_model(parser)
     add_proposals(parser)
     _add_choice_of_detections(parser.add_argument_group("what to keep"))
-    _add_outputs(parser.add_argument_group("what to write"))
+    outputs = parser.add_argument_group("what to write")
+    _add_outputs(outputs)
+    _add_saving(outputs)
     _add_video(parser.add_argument_group("videos and cameras"))
     execution = parser.add_argument_group("how to run")
     add_execution(execution)
@@ -131,6 +133,22 @@ def _add_outputs(group: Any) -> None:
         "--no-images",
         action="store_true",
         help="write no pictures, only the results (default: write both)",
+    )
+
+
+def _add_saving(group: Any) -> None:
+    group.add_argument(
+        "--save",
+        metavar="A,B",
+        help="annotations for other tools and for training, in the --out folder: coco, voc, yolo, "
+        "labelme, cvat; detections.csv: csv; the part of the image in each box: crops (default: "
+        "none)",
+    )
+    group.add_argument(
+        "--confidence",
+        type=fraction,
+        metavar="X",
+        help="least score of what --save writes, 0 to 1 (default: 0.5)",
     )
 
 

@@ -26,6 +26,7 @@ from ..tables import display_width, pad
 from .errors import CommandError, load_model
 from .flags import model_settings
 from .predict_choice import SHOWN_SCORE, class_labels, select
+from .predict_save import Saver, chosen_kinds
 from .predict_video import check_video, run_video, video_sources
 from .preflight import check_writable, make_folders, set_device
 from .proposals import of_images, write
@@ -63,10 +64,13 @@ def run(args: argparse.Namespace) -> int:
     augment, tiles = augmentation(args), tiles_of(args)
     if augment is not None and tiles is not None:
         raise CommandError("--tile and --tta-sizes or --tta-flip: expected one of them")
+    kinds = chosen_kinds(args)
     videos = video_sources(args.source)
     if videos is not None:
         if tiles is not None:
             raise CommandError("--tile goes with images, not with videos")
+        if kinds:
+            raise CommandError("--save goes with images: of videos there are rows and lines always")
         return _on_videos(args, videos, augment)
     paths = _sources(args.source)
     results = Path(args.json) if args.json else Path(args.out) / "detections.json"
@@ -83,11 +87,12 @@ def run(args: argparse.Namespace) -> int:
     classes = class_labels(args.classes, model) if args.classes is not None else None
     make_folders(folders)
     given = of_images(args, model, paths)
+    saver = Saver(args, kinds, model)
 
     done, code = _Done(), 0
     began = time.perf_counter()
     try:
-        _predict(args, model, augment or tiles, classes, paths, given, done)
+        _predict(args, model, augment or tiles, classes, paths, given, saver, done)
     except KeyboardInterrupt:
         print("mlx_rcnn: interrupted", file=sys.stderr)
         code = 130
@@ -98,7 +103,9 @@ def run(args: argparse.Namespace) -> int:
                 write(results.with_name("proposals.npz"), done.proposed, str(model.source))
         except OSError as error:
             raise CommandError(f"cannot write {results}: {error.strerror}", 1) from error
+    saved = saver.write()
     _report(args, done, results, time.perf_counter() - began)
+    print("\n".join(saved), end="\n" * bool(saved))
     return code or (1 if done.failed else 0)
 
 
@@ -122,6 +129,7 @@ def _predict(
     classes: list[int] | None,
     paths: list[Path],
     given: dict[int, np.ndarray] | None,
+    saver: Saver,
     done: _Done,
 ) -> None:
     ids = image_ids(paths)
@@ -157,7 +165,9 @@ def _predict(
                     if isinstance(model, ProposalNetwork):
                         done.proposed.append((paths[i], prediction))
                     prediction = select(prediction, classes, args.top_k)
-                    done.entries += results_of(model, prediction, ids[i], image)
+                    entries = results_of(model, prediction, ids[i], image)
+                    done.entries += entries
+                    saver.add(paths[i], ids[i], image, entries)
                     done.rows.append(_row(args, paths[i], image, prediction, model.class_names))
                     if not args.no_images:
                         _write_picture(args, pictures[i], image, prediction, model, done)

@@ -173,8 +173,8 @@ def _item(
 ) -> Item:
     height, width = image.shape[:2]
     boxes = np.clip(boxes, 0, [width, height] * 2)
-    whole = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    kept = [entry for entry, ok in zip(kept, whole, strict=True) if ok]
+    whole = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+    kept = [kept[i] for i in whole]
     count = len(kept)
     target: dict[str, np.ndarray] = {
         "boxes": boxes[whole].astype(np.float32),
