@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def make_item(
     image_id: int | str,
     name: str,
     annotated: tuple[int, int] | None,
-    objects: Sequence[RawObject],
+    objects: Sequence[RawObject] | Callable[[tuple[int, int]], Sequence[RawObject]],
     defects: list[Defect],
     masks: bool = False,
     num_keypoints: int | None = None,
@@ -86,7 +86,8 @@ def make_item(
     Args:
         path, image_id, name: the image.
         annotated: (height, width) that the annotation gives, or ``None``.
-        objects: as annotated.
+        objects: as annotated, or what makes them of the (height, width) of the image, where
+            annotations are in fractions of it.
         defects: extended in place.
         masks: whether each object needs a segmentation. Default: ``False``.
         num_keypoints: how many an object has; those of one that cannot be used are dropped, and it
@@ -113,7 +114,8 @@ def make_item(
             )
             return None
         size, follow = stored, False  # annotated as stored, before the EXIF turn
-    kept, boxes = _passing(objects, size, name, defects, masks)
+    found = objects(size) if callable(objects) else objects
+    kept, boxes = _passing(found, size, name, defects, masks)
     target: Target = {
         "boxes": np.array(boxes, np.float32).reshape(-1, 4),
         "labels": np.array([o.label for o in kept], np.int32),
