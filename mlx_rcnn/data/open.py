@@ -10,6 +10,7 @@ from .coco import open_coco
 from .dataset import DetectionDataset
 from .formats import cvat, labelme, yolo
 from .formats.recognise import FORMATS, guess_format
+from .items import Masks
 from .listing import list_files
 from .splits import folder_splits, json_files, split_names
 from .voc import open_voc
@@ -23,7 +24,7 @@ def open_dataset(
     format: str | None = None,
     split: str | None = None,
     class_names: Sequence[str] | None = None,
-    masks: bool | None = False,
+    masks: Masks | None = False,
     *,
     keypoints: bool | None = False,
     images: str | os.PathLike[str] | None = None,
@@ -47,7 +48,8 @@ def open_dataset(
             data's own, alphabetical for VOC and LabelMe, by category id for COCO, in the order of
             the ``data.yaml`` or XML for YOLO and CVAT.
         masks: whether samples carry masks (VOC has none); objects without a segmentation are then
-            dropped. ``None``: if the data has any.
+            dropped. ``None``: if the data has any. ``"kept"``: none is dropped and samples have no
+            masks, but the outlines there are stay with the objects, to be written again.
         keypoints: whether samples carry keypoints (VOC has none). ``None``: if the data names
             some, and all classes the same ones. Default: ``False``.
         images: the folder that the names of images in COCO and CVAT files count from. Default:
@@ -81,7 +83,7 @@ def _open(
     root: Path,
     format: str | None,
     split: str | None,
-    masks: bool | None,
+    masks: Masks | None,
     keypoints: bool | None,
     images: Path | None,
 ) -> DetectionDataset:
@@ -99,7 +101,7 @@ def _open(
         return labelme.open_labelme(root, split, masks, keypoints)
     if not root.is_dir():
         raise ValueError(f"{root} is a file: expected a folder with VOC annotations")
-    if masks:
+    if masks is True:
         raise ValueError("VOC annotations hold no masks: expected masks=False, or COCO JSON")
     if keypoints:
         raise ValueError(

@@ -14,7 +14,7 @@ Point = tuple[int, int]
 Ring = list[Point]
 
 
-def mask_polygons(mask: np.ndarray) -> list[np.ndarray]:
+def mask_polygons(mask: np.ndarray) -> tuple[list[np.ndarray], int]:
     """One polygon for each part of a mask; holes are joined to it by bridges.
 
     Pixels that touch by a corner alone are two parts.
@@ -23,15 +23,16 @@ def mask_polygons(mask: np.ndarray) -> list[np.ndarray]:
         mask (H, W): non-zero inside.
 
     Returns:
-        float64 arrays (2 * K,) of x, y, ... in pixels, whole numbers; from the top down. None for
-        an empty mask.
+        float64 arrays (2 * K,) of x, y, ... in pixels, whole numbers, from the top down, none for
+        an empty mask; and how many holes there are.
     """
     inside = np.pad(np.asarray(mask) != 0, 1)
     rings = _rings(inside)
     outer = [bool(inside[ring[0][1] + 1, ring[0][0] + 1]) for ring in rings]
     steps = _bridged(rings, outer, inside)
     parts = [_walked(number, steps) for number in range(len(rings)) if outer[number]]
-    return [np.array(part, np.float64).reshape(-1) for part in parts]
+    polygons = [np.array(part, np.float64).reshape(-1) for part in parts]
+    return polygons, len(rings) - len(parts)
 
 
 def one_polygon(polygons: list[np.ndarray]) -> np.ndarray:

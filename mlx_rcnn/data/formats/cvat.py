@@ -15,14 +15,14 @@ from xml.etree.ElementTree import Element
 from ..categories import similar_names
 from ..dataset import DetectionDataset
 from ..fields import Notes, number, whole
-from ..items import Item, check_class_names, drop_below_a_pixel, make_item
+from ..items import Item, Masks, check_class_names, drop_below_a_pixel, make_item
 from ..listing import Files, list_files
 from ..sample import Defect
 from ..splits import SplitError
 from ..xml_files import read_xml, root_tag
 from .cvat_shapes import read_shape
 from .lists import choose, found_splits
-from .shapes import Shape, assemble
+from .shapes import Shape, merged_shapes, raw_objects
 
 _SUBSETS = {"validation": "val", "valid": "val"}
 
@@ -53,7 +53,7 @@ def open_cvat(
     path: Path,
     split: str | None = None,
     images: Path | None = None,
-    masks: bool | None = False,
+    masks: Masks | None = False,
     keypoints: bool | None = False,
 ) -> DetectionDataset:
     """Read CVAT annotations.
@@ -79,7 +79,7 @@ def open_cvat(
     files = list_files(images or file.path.parent)
     entries, known = _chosen(file, split)
     shapes = [shape for entry in file.entries for shape in entry.shapes]
-    used = {shape.label for shape in shapes if shape.is_area or len(shape.points) > 1}
+    used = {shape.label for shape in shapes}
     names = [name for name in file.names if name in used or name not in file.points]
     names += sorted(used - set(names))
     points = _keypoint_names(file, shapes)
@@ -107,7 +107,7 @@ def open_cvat(
         check_class_names(names),
         defects=(*file.notes.defects(), *file.defects),
         format="cvat",
-        masks=masks,
+        masks=masks is True,
         splits=known,
         keypoint_names=tuple(wanted) if wanted else None,
     )
@@ -183,11 +183,10 @@ def _labels(root: Element) -> tuple[list[str], list[str]]:
             continue
         if (label.findtext("parent") or "").strip():
             parts.append(name)
-        elif kind in ("points", "polyline", "tag"):
-            points.append(name)
-            names.append(name)
         else:
             names.append(name)
+            # No class unless an object has it: a skeleton may be the keypoints of a box.
+            points += [name] if kind in ("points", "polyline", "tag", "skeleton") else []
     return list(dict.fromkeys(names)), list(dict.fromkeys([*parts, *points]))
 
 
@@ -216,6 +215,9 @@ def _entry(element: Element, file: _File) -> _Entry | None:
         if child.tag == "box" and number(child.get("rotation") or 0):
             file.notes.add("rotated boxes", "upright box around each taken", f"{name}, {where}")
         entry.shapes.append(shape)
+    entry.shapes, lost = merged_shapes(entry.shapes)
+    for where, problem, rule in lost:
+        file.defects.append(Defect(f"{file.path}, {name}, {where}", problem, rule))
     return entry
 
 
@@ -272,15 +274,14 @@ def _item(
     image: Path,
     labels: Mapping[str, int],
     keypoint_names: Sequence[str] | None,
-    masks: bool,
+    masks: Masks,
 ) -> Item | None:
     name = str(image)
     if not image.is_file():
         where = f"{file.path}, {entry.name}"
         file.defects.append(Defect(where, f"no image {name}", "image dropped"))
         return None
-    objects, lost = assemble(entry.shapes, labels, keypoint_names)
-    file.defects.extend(Defect(f"{name}, {where}", problem, rule) for where, problem, rule in lost)
+    objects = raw_objects(entry.shapes, labels, keypoint_names)
     count = None if keypoint_names is None else len(keypoint_names)
     image_id = f"{entry.subset}/{entry.name}" if entry.subset else entry.name
     return make_item(image, image_id, name, entry.size, objects, file.defects, masks, count)

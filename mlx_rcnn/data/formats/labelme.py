@@ -22,11 +22,11 @@ from ...ops.rle import encode_rle
 from ..categories import similar_names
 from ..dataset import DetectionDataset
 from ..fields import mark, number, shown, whole
-from ..items import Item, check_class_names, drop_below_a_pixel, make_item
+from ..items import Item, Masks, check_class_names, drop_below_a_pixel, make_item
 from ..listing import Files, list_files
 from ..sample import Defect
 from .lists import choose, found_splits
-from .shapes import Shape, assemble, ellipse_polygon
+from .shapes import Shape, ellipse_polygon, merged_shapes, raw_objects
 
 _NO_AREA = ("line", "linestrip", "points")
 _NOT_CLASSES = ("__ignore__", "_background_", "__background__")
@@ -40,13 +40,13 @@ class _Parsed:
     size: tuple[int, int] | None
     data: Any
     shapes: list[Shape] = field(default_factory=list)
-    defects: list[tuple[str, str]] = field(default_factory=list)
+    defects: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 def open_labelme(
     path: Path,
     split: str | None = None,
-    masks: bool | None = False,
+    masks: Masks | None = False,
     keypoints: bool | None = False,
 ) -> DetectionDataset:
     """Read LabelMe annotations.
@@ -74,7 +74,7 @@ def open_labelme(
         first = next((str(found) for found in parsed.values()), "expected JSON files of LabelMe")
         raise ValueError(f"no LabelMe annotation in {path}; {first}")
     shapes = [shape for found in usable for shape in found.shapes]
-    names = sorted({shape.label for shape in shapes if shape.is_area})
+    names = sorted({shape.label for shape in shapes})
     points = sorted({name for shape in shapes for name in shape.points})
     if keypoints and not points:
         raise ValueError(f"{path} has no keypoints: expected points with a group_id")
@@ -98,7 +98,7 @@ def open_labelme(
         check_class_names(names),
         defects=tuple(defects),
         format="labelme",
-        masks=masks,
+        masks=masks is True,
         splits=splits,
         keypoint_names=tuple(wanted) if wanted else None,
     )
@@ -140,9 +140,11 @@ def _parse(path: Path) -> _Parsed | Defect:
             continue
         shape = _shape(entry, label, where, size) if label else "no label"
         if isinstance(shape, str):
-            found.defects.append((where, shape))
+            found.defects.append((where, shape, "object dropped"))
         else:
             found.shapes.append(shape)
+    found.shapes, lost = merged_shapes(found.shapes)
+    found.defects += lost
     return found
 
 
@@ -219,7 +221,7 @@ def _item(
     json_file: PurePosixPath,
     labels: Mapping[str, int],
     keypoint_names: Sequence[str] | None,
-    masks: bool,
+    masks: Masks,
     defects: list[Defect],
 ) -> Item | None:
     image = _image(found, files)
@@ -227,16 +229,14 @@ def _item(
     if image is None:
         problem = f"no image {found.image or found.path.stem}"
         try:
-            image, name = _stored(found.data), f"{found.path} (imageData)"
+            image, name = _stored(found.data, found.path.stem), f"{found.path} (imageData)"
         except ValueError as error:
             problem += f", and {error}" if found.data else ""
         if image is None:
             defects.append(Defect(str(found.path), problem, "image dropped"))
             return None
-    objects, lost = assemble(found.shapes, labels, keypoint_names)
-    for where, problem in found.defects:
-        defects.append(Defect(f"{name}, {where}", problem, "object dropped"))
-    defects.extend(Defect(f"{name}, {where}", problem, rule) for where, problem, rule in lost)
+    objects = raw_objects(found.shapes, labels, keypoint_names)
+    defects.extend(Defect(f"{name}, {at}", problem, rule) for at, problem, rule in found.defects)
     count = None if keypoint_names is None else len(keypoint_names)
     image_id = json_file.with_suffix("").as_posix()
     return make_item(image, image_id, name, found.size, objects, defects, masks, count)
@@ -259,7 +259,7 @@ def _image(found: _Parsed, files: Files) -> Path | None:
     return files.root / chosen[0] if chosen else None
 
 
-def _stored(data: Any) -> Path | None:
+def _stored(data: Any, stem: str) -> Path | None:
     """A temporary file of an image that is embedded in its JSON; it lives as long as Python."""
     if not isinstance(data, str) or not data:
         return None
@@ -269,10 +269,10 @@ def _stored(data: Any) -> Path | None:
         raise ValueError(f"its imageData is damaged: {error}") from error
     if not _embedded:
         _embedded.append(tempfile.TemporaryDirectory(prefix="mlx_rcnn-labelme-"))
-    descriptor, path = tempfile.mkstemp(dir=_embedded[0].name, suffix=".image")
-    with open(descriptor, "wb") as file:
-        file.write(content)
-    return Path(path)
+    folder = Path(tempfile.mkdtemp(dir=_embedded[0].name))
+    path = folder / f"{stem}{'.png' if content[1:4] == b'PNG' else '.jpg'}"
+    path.write_bytes(content)
+    return path
 
 
 def _unannotated(

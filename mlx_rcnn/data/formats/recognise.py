@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from ..listing import Files, list_files
 from ..splits import json_files
 from ..xml_files import root_tag
-from .yolo_layout import label_file
+from .yolo_paths import label_file
 
 FORMATS = ("voc", "coco", "yolo", "labelme", "cvat")
 _CALLED = {

@@ -94,21 +94,17 @@ def raw_object(
     return found
 
 
-def assemble(
-    shapes: Sequence[Shape], labels: Mapping[str, int], keypoint_names: Sequence[str] | None
-) -> tuple[list[RawObject], list[tuple[str, str, str]]]:
-    """The objects that the shapes of one image are.
+def merged_shapes(shapes: Sequence[Shape]) -> tuple[list[Shape], list[tuple[str, str, str]]]:
+    """The shapes of one image, one for each object.
 
     Polygons and masks of one label in one group are the parts of one object; a rectangle of that
     label and group is its box. Points of the group are its keypoints, if it is the only object.
 
     Args:
         shapes: of one image, in the file's order.
-        labels: by class name.
-        keypoint_names: of all objects; ``None`` if keypoints are not wanted.
 
     Returns:
-        The objects, unchecked; and (where, problem, rule) of each shape that became none.
+        The objects; and (where, problem, rule) of each shape that became none.
     """
     parts: dict[tuple[Any, ...], list[Shape]] = {}
     points: dict[Any, list[Shape]] = {}
@@ -122,8 +118,24 @@ def assemble(
     objects = [found for members in parts.values() for found in _merged(members)]
     lost: list[tuple[str, str, str]] = []
     for group, members in points.items():
-        _attach(objects, group, members, keypoint_names is not None, lost)
-    return [_object(shape, labels, keypoint_names) for shape in objects], lost
+        _attach(objects, group, members, lost)
+    return objects, lost
+
+
+def raw_objects(
+    shapes: Sequence[Shape], labels: Mapping[str, int], keypoint_names: Sequence[str] | None
+) -> list[RawObject]:
+    """Objects of merged shapes.
+
+    Args:
+        shapes: of :func:`merged_shapes`.
+        labels: by class name.
+        keypoint_names: of all objects; ``None`` if keypoints are not wanted.
+
+    Returns:
+        One an object, unchecked.
+    """
+    return [_object(shape, labels, keypoint_names) for shape in shapes]
 
 
 def _merged(members: Sequence[Shape]) -> list[Shape]:
@@ -162,7 +174,6 @@ def _attach(
     objects: list[Shape],
     group: Any,
     members: Sequence[Shape],
-    wanted: bool,
     lost: list[tuple[str, str, str]],
 ) -> None:
     """Give the points of a group to its object, or say why they have none."""
@@ -180,7 +191,7 @@ def _attach(
         problem = "a point without an object: expected a box or polygon of the same group"
         if len(owners) > 1:
             problem = f"a point of a group of {len(owners)} objects: expected one"
-        lost.append((shape.where, problem, "keypoint dropped" if wanted else "object dropped"))
+        lost.append((shape.where, problem, "keypoint dropped"))
 
 
 def _around(points: Iterable[tuple[float, float, int]]) -> Box:

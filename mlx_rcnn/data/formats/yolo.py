@@ -14,10 +14,11 @@ from pathlib import Path
 from ..categories import similar_names
 from ..dataset import DetectionDataset
 from ..fields import Notes
-from ..items import Item, RawObject, check_class_names, drop_below_a_pixel, make_item
+from ..items import Item, Masks, RawObject, check_class_names, drop_below_a_pixel, make_item
 from ..sample import Defect
 from ..splits import SplitError, text_of
-from .yolo_layout import NO_LABELS, YoloLayout, label_file, read_layout, split_images
+from .yolo_layout import NO_LABELS, YoloLayout, read_layout, split_images
+from .yolo_paths import label_file
 from .yolo_rows import Row, read_row, row_object
 
 Rows = list[Row | tuple[str, str]]
@@ -28,7 +29,7 @@ _MISSING = "no label file"
 class _Source:
     layout: YoloLayout
     ids: dict[Path, str]
-    masks: bool
+    masks: Masks
     keypoints: bool
     notes: Notes
     defects: list[Defect]
@@ -37,7 +38,7 @@ class _Source:
 def open_yolo(
     path: Path,
     split: str | None = None,
-    masks: bool | None = False,
+    masks: Masks | None = False,
     keypoints: bool | None = False,
 ) -> DetectionDataset:
     """Read YOLO labels.
@@ -81,7 +82,7 @@ def open_yolo(
         tuple(range(len(names))),
         (*notes.defects(), *layout.defects),
         "yolo",
-        masks,
+        masks is True,
         tuple(layout.splits),
         layout.pose.names if layout.pose is not None and with_keypoints else None,
     )
