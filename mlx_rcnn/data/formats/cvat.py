@@ -20,6 +20,7 @@ from ..listing import Files, list_files
 from ..sample import Defect
 from ..splits import SplitError
 from ..xml_files import read_xml, root_tag
+from .cvat_images import by_file_name, image_file
 from .cvat_shapes import read_shape
 from .lists import choose, found_splits
 from .shapes import Shape, merged_shapes, raw_objects
@@ -89,9 +90,11 @@ def open_cvat(
     if masks is None:
         masks = any(shape.polygons or shape.rle is not None for shape in shapes)
     labels = {name: label for label, name in enumerate(names, 1)}
-    by_name = _by_name(files)
+    by_name = by_file_name(files)
     items = [
-        _item(file, entry, _image(files, by_name, entry), labels, wanted, masks)
+        _item(
+            file, entry, image_file(files, by_name, entry.name, entry.subset), labels, wanted, masks
+        )
         for entry in entries
     ]
     if not any(items) and all(d.problem.startswith("no image") for d in file.defects):
@@ -148,6 +151,25 @@ def splits(path: Path) -> tuple[str, ...]:
         ValueError: as :func:`open_cvat`.
     """
     return _chosen(_read(find_xml(path)), None)[1]
+
+
+def subsets(path: Path) -> tuple[str, ...]:
+    """The subsets that a CVAT file has of its own, which are its splits.
+
+    Args:
+        path: as :func:`open_cvat`.
+
+    Returns:
+        Their names, ``default`` not among them.
+
+    Raises:
+        ValueError: as :func:`open_cvat`.
+    """
+    return _subsets(_read(find_xml(path)))
+
+
+def _subsets(file: _File) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(entry.subset for entry in file.entries if entry.subset))
 
 
 def _read(path: Path) -> _File:
@@ -223,11 +245,11 @@ def _entry(element: Element, file: _File) -> _Entry | None:
 
 def _chosen(file: _File, split: str | None) -> tuple[list[_Entry], tuple[str, ...]]:
     """The images of a split, and the names of all splits."""
-    subsets = tuple(dict.fromkeys(entry.subset for entry in file.entries if entry.subset))
-    if subsets:
-        if split is not None and split not in subsets:
-            raise SplitError(f"{file.path} has no split {split!r}: it has {', '.join(subsets)}")
-        return [e for e in file.entries if split in (None, e.subset)], subsets
+    there = _subsets(file)
+    if there:
+        if split is not None and split not in there:
+            raise SplitError(f"{file.path} has no split {split!r}: it has {', '.join(there)}")
+        return [e for e in file.entries if split in (None, e.subset)], there
     # Lists lie beside the file; what is deeper is of something else.
     files = Files(file.path.parent)
     for text in sorted(file.path.parent.glob("*.txt")):
@@ -245,27 +267,6 @@ def _keypoint_names(file: _File, shapes: Sequence[Shape]) -> list[str]:
     found = {name for shape in shapes for name in shape.points}
     listed = [name for name in file.points if name in found]
     return listed + sorted(found - set(listed))
-
-
-def _by_name(files: Files) -> dict[str, list[PurePosixPath]]:
-    found: dict[str, list[PurePosixPath]] = {}
-    for path in files.images:
-        found.setdefault(path.name, []).append(path)
-    return found
-
-
-def _image(files: Files, by_name: Mapping[str, Sequence[PurePosixPath]], entry: _Entry) -> Path:
-    """The file of an image; of one that is nowhere, where it was expected."""
-    subset = [f"images/{entry.subset}/", f"{entry.subset}/"] if entry.subset else []
-    tried = [files.root / f"{f}{entry.name}" for f in (*subset, "images/", "", "images/default/")]
-    try:
-        found = next((path for path in tried if path.is_file()), None)
-    except (OSError, ValueError):  # a name that is too long
-        found = None
-    if found is None:
-        same = by_name.get(PurePosixPath(entry.name).name, ())
-        found = files.root / same[0] if len(same) == 1 else None
-    return found or tried[len(subset)]
 
 
 def _item(
