@@ -114,7 +114,8 @@ def fit_anchors(sizes: np.ndarray, now: AnchorShapes) -> AnchorFit:
         now: the anchors to do better than.
 
     Returns:
-        The best that were met, of mean IoU, of recall no more than a hundredth less; ``now`` if none is better.
+        Those of the best mean IoU that were met, with at most a hundredth less recall; ``now`` if
+        none are better.
     """
     order = np.lexsort((sizes[:, 0], sizes.prod(axis=1)))
     step = -(-len(sizes) // _MOST)

@@ -29,6 +29,8 @@ def mask_polygons(mask: np.ndarray) -> tuple[list[np.ndarray], int]:
     inside = np.pad(np.asarray(mask) != 0, 1)
     rings = _rings(inside)
     outer = [bool(inside[ring[0][1] + 1, ring[0][0] + 1]) for ring in rings]
+    # Holes the other way round, so that areas by the shoelace formula are right too.
+    rings = [r if o else [r[0], *r[:0:-1]] for r, o in zip(rings, outer, strict=True)]
     steps = _bridged(rings, outer, inside)
     parts = [_walked(number, steps) for number in range(len(rings)) if outer[number]]
     polygons = [np.array(part, np.float64).reshape(-1) for part in parts]
@@ -120,7 +122,7 @@ def _bridged(rings: list[Ring], outer: list[bool], inside: np.ndarray) -> list[l
         return steps
     owner, corner = (np.zeros(inside.shape, np.int64) for _ in range(2))
     for number, ring in enumerate(rings):
-        for i in range(1, len(ring), 2):  # the edges down and up
+        for i in range(int(outer[number]), len(ring), 2):  # the edges down and up
             (x, start), (_, end) = ring[i], ring[(i + 1) % len(ring)]
             rows = slice(min(start, end), max(start, end))
             owner[rows, x], corner[rows, x] = number, i

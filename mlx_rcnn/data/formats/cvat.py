@@ -91,18 +91,16 @@ def open_cvat(
         masks = any(shape.polygons or shape.rle is not None for shape in shapes)
     labels = {name: label for label, name in enumerate(names, 1)}
     by_name = by_file_name(files)
-    items = [
-        _item(
-            file, entry, image_file(files, by_name, entry.name, entry.subset), labels, wanted, masks
-        )
-        for entry in entries
-    ]
-    if not any(items) and all(d.problem.startswith("no image") for d in file.defects):
-        where = images or file.path.parent
+    paths = [image_file(files, by_name, entry.name, entry.subset) for entry in entries]
+    if not any(path.is_file() for path in paths):
         raise ValueError(
             f"{file.path}: none of its {len(entries)} images ({entries[0].name}, ...) is in "
-            f"{where}; name their folder with --images (images= in Python)"
+            f"{files.root}; name their folder with --images (images= in Python)"
         )
+    items = [
+        _item(file, entry, image, labels, wanted, masks)
+        for entry, image in zip(entries, paths, strict=True)
+    ]
     file.defects.extend(similar_names(names, file.path))
     drop_below_a_pixel(items, file.path, file.defects)
     return DetectionDataset(
