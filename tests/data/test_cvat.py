@@ -53,7 +53,7 @@ def test_shapes(tmp_path):
     np.testing.assert_allclose(target["boxes"], expected, atol=1e-4)
     assert target["labels"].tolist() == [2, 1, 1, 2, 2] and target["difficult"].tolist()[1] == 1
     said = [str(defect) for defect in dataset.defects]
-    assert len(said) == 2 and "tags of whole images" in said[0] and "rotated boxes" in said[1]
+    assert len(said) == 2 and "rotated boxes" in said[0] and "tags of whole images" in said[1]
     masks = open_dataset(path, masks=True)[0].target["masks"]
     np.testing.assert_array_equal(masks[1][20:22, 10:13], [[0, 1, 1], [0, 1, 0]])
 

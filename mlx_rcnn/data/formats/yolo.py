@@ -14,7 +14,7 @@ from pathlib import Path
 from ..categories import similar_names
 from ..dataset import DetectionDataset
 from ..fields import Notes
-from ..items import Item, Masks, RawObject, check_class_names, drop_below_a_pixel, make_item
+from ..items import Item, Masks, RawObject, check_class_names, make_item
 from ..sample import Defect
 from ..splits import SplitError, text_of
 from .yolo_layout import NO_LABELS, YoloLayout, read_layout, split_images
@@ -75,7 +75,6 @@ def open_yolo(
     items = [_item(source, image, rows) for image, rows in read.items()]
     _orphans(layout, read)
     layout.defects.extend(similar_names(names, layout.root))
-    drop_below_a_pixel(items, layout.root, layout.defects)
     return DetectionDataset(
         [item for item in items if item is not None],
         check_class_names(names),
