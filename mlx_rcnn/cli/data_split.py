@@ -62,17 +62,22 @@ def _check_others(
     there = [name for name in dataset.splits if name not in ("trainval", args.split)]
     if not there:
         return
-    if not args.overwrite and set(there) & set(names):
+    if not args.overwrite and len(dataset.splits) > 1 and set(there) & set(names):
         raise CommandError(
             f"{args.path} has splits {', '.join(dataset.splits)}: --overwrite replaces them"
         )
     mine = {item.path.resolve() for item in dataset.items}
-    for name in (name for name in there if name not in names):
+    for name in there:
         theirs = {item.path.resolve() for item in open_path(args, name).items}
-        if mine & theirs:
+        if name not in names and mine & theirs:
             raise CommandError(
                 f"{args.path}: its split {name} stays, and shares {len(mine & theirs)} images with "
                 "the new ones: give --split to divide another, or a fraction for it too"
+            )
+        if name in names and theirs - mine:
+            raise CommandError(
+                f"{args.path}: its split {name} would be replaced, and {len(theirs - mine)} of its "
+                "images be in no split: divide all of it (no --split), or rename its list"
             )
 
 

@@ -66,6 +66,11 @@ def open_yolo(
     if keypoints and layout.pose is None:
         raise ValueError(f"{path} has no keypoints: expected kpt_shape in its data.yaml")
     read = {image: _read_rows(layout, image) for image in _once(images, layout)}
+    if all(rows == _MISSING for rows in read.values()):
+        first = label_file(next(iter(read)))
+        raise ValueError(
+            f"{layout.root}: none of {len(read)} images has YOLO labels: expected {first}, ..."
+        )
     names = layout.names if layout.names is not None else _unnamed(layout, read)
     if masks is None:
         masks = any(isinstance(row, Row) and row.outline for rows in read.values() for row in rows)
