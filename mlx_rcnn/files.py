@@ -64,7 +64,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     _remove_leftovers(path)
     part = path.with_name(f"{_prefix(path)}{os.getpid()}-{next(_NUMBER)}.part{path.suffix}")
     try:
-        part.mkdir(parents=True)
+        try:
+            part.mkdir(parents=True)
+        except OSError as error:  # of the folder asked for, not of ours beside it
+            raise type(error)(error.errno, error.strerror, str(path)) from error
         yield part
         os.replace(part, path)
     except BaseException:

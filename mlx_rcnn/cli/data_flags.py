@@ -24,7 +24,9 @@ def add_data_commands(commands: Any) -> None:
         description="Work on a data set of VOC, COCO, YOLO, LabelMe or CVAT annotations.",
         allow_abbrev=False,
     )
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions = parser.add_subparsers(
+        dest="action", metavar="ACTION", required=True, help="what to do"
+    )
     _add_check(actions)
     _add_stats(actions)
     _add_draw(actions)
