@@ -38,7 +38,7 @@ PAPERS = {RCNN: 47.0, FastRCNN: 2.0, FasterRCNN: 0.2, MaskRCNN: 0.195, CascadeRC
 PARTS = ("proposals", "features", "heads", "post-processing")
 
 
-def build(cls, depth, size):
+def build(cls, depth, size, count):
     """A model on a ResNet of random weights, the pyramid over it unless it is an R-CNN."""
     net = ResNetFPNConfig(depth=depth, num_classes=0)
     if cls is RCNN:
@@ -48,8 +48,8 @@ def build(cls, depth, size):
         "hidden_dim": 1024,
         "min_size": size,
         "max_size": 2 * size,
-        "rpn_pre_nms_top_n_test": 2000,
-        "rpn_post_nms_top_n_test": 2000,
+        "rpn_pre_nms_top_n_test": count,
+        "rpn_post_nms_top_n_test": count,
     }
     own = cls.config_class.__dataclass_fields__
     return cls(net, net.out_channels, 21, **{k: v for k, v in given.items() if k in own})
@@ -149,7 +149,7 @@ def main():
     )
     for cls in PAPERS:
         mx.random.seed(0)
-        model = build(cls, args.depth, args.size)
+        model = build(cls, args.depth, args.size, args.proposals)
         if cls is not RCNN:  # once for the memory; an R-CNN takes minutes
             measure(model, image, boxes, seconds)
         row = measure(model, image, boxes, seconds)

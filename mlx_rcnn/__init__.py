@@ -21,11 +21,13 @@ from .config.detector import (
     KeypointRCNNConfig,
     MaskRCNNConfig,
     ProposalNetworkConfig,
+    RCNNConfig,
 )
 from .heads import FastRCNNPredictor, KeypointRCNNPredictor, MaskRCNNPredictor
 from .inputs.images import load_image
 from .memory import reuse_large_blocks
 from .models import (
+    RCNN,
     CascadeMaskRCNN,
     CascadeRCNN,
     FasterRCNN,
@@ -34,13 +36,16 @@ from .models import (
     MaskRCNN,
     ProposalNetwork,
     TestTimeAugment,
+    Tiles,
     cascade_mask_rcnn_resnet_50_fpn,
     cascade_mask_rcnn_resnet_101_fpn,
     cascade_rcnn_resnet_50_fpn,
     cascade_rcnn_resnet_101_fpn,
     fast_rcnn_resnet_50_fpn,
+    fast_rcnn_vgg_16,
     faster_rcnn_resnet_50_fpn,
     faster_rcnn_resnet_101_fpn,
+    faster_rcnn_vgg_16,
     fasterrcnn_mobilenet_v3_large_320_fpn,
     fasterrcnn_mobilenet_v3_large_fpn,
     fasterrcnn_resnet50_fpn,
@@ -50,6 +55,9 @@ from .models import (
     mask_rcnn_resnet_101_fpn,
     maskrcnn_resnet50_fpn,
     maskrcnn_resnet50_fpn_v2,
+    predict_tiled,
+    rcnn_alexnet,
+    rcnn_vgg_16,
 )
 from .training import set_trainable
 
@@ -59,6 +67,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "RCNN",
     "AlexNetConfig",
     "CascadeMaskRCNN",
     "CascadeMaskRCNNConfig",
@@ -78,9 +87,11 @@ __all__ = [
     "MobileNetFPNConfig",
     "ProposalNetwork",
     "ProposalNetworkConfig",
+    "RCNNConfig",
     "ResNetConfig",
     "ResNetFPNConfig",
     "TestTimeAugment",
+    "Tiles",
     "VGGConfig",
     "cascade_mask_rcnn_resnet_50_fpn",
     "cascade_mask_rcnn_resnet_101_fpn",
@@ -88,8 +99,10 @@ __all__ = [
     "cascade_rcnn_resnet_101_fpn",
     "draw_detections",
     "fast_rcnn_resnet_50_fpn",
+    "fast_rcnn_vgg_16",
     "faster_rcnn_resnet_50_fpn",
     "faster_rcnn_resnet_101_fpn",
+    "faster_rcnn_vgg_16",
     "fasterrcnn_mobilenet_v3_large_320_fpn",
     "fasterrcnn_mobilenet_v3_large_fpn",
     "fasterrcnn_resnet50_fpn",
@@ -103,6 +116,9 @@ __all__ = [
     "maskrcnn_resnet50_fpn",
     "maskrcnn_resnet50_fpn_v2",
     "ops",
+    "predict_tiled",
+    "rcnn_alexnet",
+    "rcnn_vgg_16",
     "reuse_large_blocks",
     "save",
     "set_trainable",

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Bottom up. A unit is a module of mlx_rcnn or a whole subpackage; it imports units of lines above
 # its own line only, never one beside it. Inside a subpackage imports may not form a cycle.
 LAYERS = (
-    ("messages", "files", "memory", "structures", "moved", "processes", "tables"),
+    ("messages", "files", "memory", "structures", "moved", "processes", "tables", "kernels"),
     ("config", "ops"),
     ("layers", "inputs"),
     ("backbones", "outputs", "data"),
@@ -36,13 +36,12 @@ NEVER_REACHES = (("data", "models"), ("evaluation", "models"), ("convert", "mode
 FOREIGN = {"torch", "torchvision", "detectron2", "mmdet", "mmcv", "mmengine", "timm"}
 
 # One module alone imports these, where they are used: what they compute is an extra.
-ONE_MODULE = {"cv2": "mlx_rcnn.data.selective_search"}
+ONE_MODULE = {"cv2": "mlx_rcnn.data.selective_search", "av": "mlx_rcnn.inputs.video"}
 
 # Optional or heavy: `import mlx_rcnn` must not pull these in.
 NOT_AT_IMPORT = {
     *FOREIGN,
     *ONE_MODULE,
-    "av",
     "faster_coco_eval",
     "huggingface_hub",
     "matplotlib",
@@ -61,8 +60,9 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("ops/nms.py", "batched_nms"),
     ("ops/nms.py", "_settled"),
     ("ops/nms.py", "settle"),  # whether suppression has settled
-    ("ops/roi_align.py", "multiscale_roi_align"),  # the adaptive grid alone: sampling_ratio <= 0
+    ("ops/roi_align.py", "_plain"),  # the adaptive grid alone: sampling_ratio <= 0
     ("ops/roi_align.py", "_dense"),  # likewise: one RoI at a time
+    ("kernels/trust.py", None),  # once a kernel: is it right on this machine?
     ("ops/roi_pool.py", "multiscale_roi_pool"),  # how many pixels the largest bin covers
     ("ops/resize.py", None),  # Pillow's and OpenCV's rules are integer arithmetic in NumPy
     ("ops/keypoints.py", None),  # a RoI's heatmaps are resized to its own pixels
@@ -74,7 +74,8 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("inputs/targets.py", None),  # NumPy comes in
     ("inputs/proposals.py", None),
     ("models/results.py", "not_finite"),  # an error's text
-    ("models/proposal_network.py", None),  # likewise, and labels come in
+    ("models/tiled.py", None),  # results of NumPy are merged
+    ("models/proposal_network.py", None),  # results leave the device, and labels come in
     ("models/augmented.py", None),  # what is found in several views is merged by image
     ("models/boxing.py", "detect"),  # results leave the device here, once a batch
     ("models/results.py", "to_results"),
@@ -84,18 +85,23 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("heads/rois.py", "rows_with_positives"),  # how many RoIs a branch gets
     ("heads/rois.py", "valid_rois"),
     ("models/strides.py", "image_strides"),  # NumPy sizes of images
+    ("models/rcnn.py", "box_outputs"),  # which proposals there are came from the host
+    ("models/crop_units.py", None),  # features leave the device
     ("convert", None),  # checkpoints are NumPy until they are complete
     ("checkpoints/save.py", None),
     ("checkpoints/directory.py", "_digest"),  # what is written to disk
     ("outputs/skeletons.py", None),
     ("outputs/draw.py", None),
     ("outputs/coco.py", None),
+    ("outputs/detections.py", None),  # NumPy throughout
     ("data", None),  # NumPy throughout
     ("evaluation", None),
     ("training/step.py", "_take"),  # what the step's one evaluation has computed
     ("training/machines.py", "share_from_first"),  # once, before training
     ("training/watch.py", "_agree"),
     ("training/metrics.py", None),  # files
+    ("training/hinge.py", None),  # SVMs are NumPy, over features that have left the device
+    ("training/svms.py", None),
     ("cli", None),
 )
 

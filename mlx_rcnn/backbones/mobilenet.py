@@ -12,7 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..config.backbone import MOBILENETS
-from ..layers import Conv2d, Linear, conv_norm, hard_sigmoid, hard_swish, make_norm
+from ..layers import Conv2d, Linear, conv_norm, hard_sigmoid, hard_swish, make_norm, run_layers
 from ..messages import nearest
 
 
@@ -227,19 +227,19 @@ class MobileNetV3(nn.Module):
         """
         return self.features(x)[-1]
 
-    def units(self, pooled: mx.array) -> mx.array:
+    def units(self, pooled: mx.array, key: mx.array | None = None) -> mx.array:
         """What the classifier's last layer sees.
 
         Args:
             pooled (N, h, w, c): of :meth:`pooled`.
+            key: of the dropout, which then drops in any mode. Default: MLX's state in training
+                mode, and else none drops.
 
         Returns:
             (N, unit_channels): the classifier's hidden units, or without one the averages.
         """
-        x = mx.mean(pooled, axis=(1, 2))
-        for layer in self.classifier[:-1] if "classifier" in self else []:
-            x = layer(x)
-        return x
+        layers = self.classifier[:-1] if "classifier" in self else []
+        return run_layers(layers, mx.mean(pooled, axis=(1, 2)), key)
 
     def __call__(self, x: mx.array) -> mx.array:
         """Class logits (N, num_classes), or the pooled features (N, c) without a classifier.

@@ -11,7 +11,15 @@ from typing import Any, cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..layers import BatchNorm, Conv2d, GroupNorm, adaptive_average_pool, conv_norm, max_pool
+from ..layers import (
+    BatchNorm,
+    Conv2d,
+    GroupNorm,
+    adaptive_average_pool,
+    conv_norm,
+    max_pool,
+    run_layers,
+)
 
 
 class MaxPool(nn.Module):
@@ -98,19 +106,19 @@ class PlainNet(nn.Module):
         """
         return adaptive_average_pool(self.features[-1](self.last_map(x)), self.side)
 
-    def units(self, pooled: mx.array) -> mx.array:
+    def units(self, pooled: mx.array, key: mx.array | None = None) -> mx.array:
         """What the classifier's last layer sees.
 
         Args:
             pooled (N, side, side, channels): of :meth:`pooled`.
+            key: of the dropout, which then drops in any mode. Default: MLX's state in training
+                mode, and else none drops.
 
         Returns:
             (N, unit_channels), at least 0; without a classifier the map's own values.
         """
-        x = pooled.flatten(1)
-        for layer in self.classifier[:-1] if "classifier" in self else []:
-            x = layer(x)
-        return x
+        layers = self.classifier[:-1] if "classifier" in self else []
+        return run_layers(layers, pooled.flatten(1), key)
 
     def __call__(self, x: mx.array) -> mx.array:
         """Class logits (N, num_classes), or the units without a classifier.

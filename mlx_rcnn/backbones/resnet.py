@@ -225,11 +225,12 @@ class ResNet(nn.Module):
         """
         return self.features(x)[-1]
 
-    def units(self, pooled: mx.array) -> mx.array:
+    def units(self, pooled: mx.array, key: mx.array | None = None) -> mx.array:
         """What the classifier's last layer sees.
 
         Args:
             pooled (N, h, w, c): of :meth:`pooled`.
+            key: unused; the other networks have dropout.
 
         Returns:
             (N, unit_channels).

@@ -13,6 +13,7 @@ import mlx.nn as nn
 
 from ..backbones import VGG, AlexNet, MobileNetV3, ResNet
 from ..layers import BatchNorm, GroupNorm
+from ..models import RCNN
 from .downloads import fetch
 from .published import PUBLISHED_BACKBONES
 from .weights import assign, flat_parameters
@@ -36,6 +37,10 @@ def load_backbone(
     (1e-3 for torchvision's MobileNetV3, 1e-5 otherwise), so that ``backbone.net(images)`` gives the
     classifier's logits.
 
+    A box head of two linear layers that are as large as the hidden ones of VGG's or AlexNet's
+    classifier, 7 x 7 x 512 to 4096 to 4096 of VGG, starts from these, as in the papers of Fast and
+    Faster R-CNN; the line returned says so. An R-CNN has them in its backbone.
+
     >>> model = faster_rcnn_resnet_50_fpn(num_classes=5, backbone_num_classes=0)
     >>> load_backbone(model, "resnet50-0676ba61.pth")
     'ResNet-50 with the keys of torchvision or timm, 1000 classes'
@@ -48,7 +53,8 @@ def load_backbone(
             name such as ``"resnet50"`` (``mlx_rcnn.checkpoints.published.PUBLISHED_BACKBONES``),
             downloaded once.
         classifier: whether the last layers are loaded too, if the model has any
-            (``backbone_num_classes=0`` leaves them out). Default: ``True``.
+            (``backbone_num_classes=0`` leaves them out); without them an R-CNN still takes the
+            hidden ones. Default: ``True``.
 
     Returns:
         One line that says what was recognised.
@@ -72,11 +78,35 @@ def load_backbone(
     note = f"{found.network} with the keys of {found.library}"
     _check_network(found, net, path, note)
     expected = flat_parameters(net)
-    weights = {**found.weights, **_top(found, expected, classifier, f"{path} ({note})")}
+    kept = _kept(expected, classifier, isinstance(model, RCNN))
+    if classifier:
+        _check_classes(found, expected, f"{path} ({note})")
+    weights = {**found.weights, **kept}
     weights = {k: v for k, v in weights.items() if k in expected or not k.startswith(TOP)}
     assign(net, _cast(weights, expected), f"{path} ({note})")
     _set_epsilon(model, body, net, found.norm_eps)
-    return f"{note}, {found.classes or 'no'} classes"
+    end = ", its hidden layers in the box head" if _fill_box_heads(model, found) else ""
+    return f"{note}, {found.classes or 'no'} classes{end}"
+
+
+def _fill_box_heads(model: nn.Module, found: Classifier) -> bool:
+    """Start box heads from a plain classifier's hidden layers; whether there were any that fit."""
+    layers = sorted({int(k.split(".")[1]) for k in found.weights if k.startswith("classifier.")})
+    if found.family not in ("VGG", "AlexNet") or len(layers) < 2:
+        return False
+    weights = {
+        f"{ours}.{kind}": found.weights[f"classifier.{theirs}.{kind}"]
+        for ours, theirs in zip(("fc6", "fc7"), layers[:2], strict=True)
+        for kind in ("weight", "bias")
+    }
+    heads = model.roi_heads.get("box_head", []) if "roi_heads" in model else []
+    fit = []
+    for head in heads if isinstance(heads, list) else [heads]:
+        expected = flat_parameters(head)
+        if {k: v.shape for k, v in expected.items()} == {k: v.shape for k, v in weights.items()}:
+            assign(head, _cast(weights, expected), "the classifier")
+            fit.append(head)
+    return bool(fit)
 
 
 def _find(model: nn.Module) -> tuple[nn.Module, Network]:
@@ -154,18 +184,23 @@ def _refuse_tensorflow(path: Path) -> None:
         )
 
 
-def _top(
-    found: Classifier, expected: dict[str, mx.array], classifier: bool, name: str
-) -> dict[str, mx.array]:
-    """The last layers the model keeps: its own where the source's are not wanted."""
+def _kept(expected: dict[str, mx.array], classifier: bool, hidden: bool) -> dict[str, mx.array]:
+    """The last layers that the model keeps as they are; ``hidden``: it needs those before."""
     own = {key: value for key, value in expected.items() if key.startswith(TOP)}
-    if not own or not classifier:
-        return own
+    if classifier or not hidden or not own:
+        return {} if classifier else own
+    from mlx_rcnn.convert.libraries.classifiers import LAST
+
+    last = next(name for name in LAST if name in own).removesuffix("weight")
+    return {key: value for key, value in own.items() if key.startswith(last)}
+
+
+def _check_classes(found: Classifier, expected: dict[str, mx.array], name: str) -> None:
+    """Refuse a last layer for other classes than the model's, if it has one."""
     from mlx_rcnn.convert.libraries.classifiers import last_weight
 
-    last = last_weight(own)
-    assert last is not None
-    if found.classes != last.shape[0]:
+    last = last_weight({k: v for k, v in expected.items() if k.startswith(TOP)})
+    if last is not None and found.classes != last.shape[0]:
         has = f"has {found.classes} classes" if found.classes else "has no classifier"
         raise ValueError(
             f"{name} {has}, and the model's backbone.net {last.shape[0]}: build the model with "
@@ -173,7 +208,6 @@ def _top(
             + (", or 0 to leave the classifier out," if found.classes else "")
             + " or pass classifier=False to keep its own"
         )
-    return {}
 
 
 def _cast(weights: dict[str, mx.array], expected: dict[str, mx.array]) -> dict[str, mx.array]:

@@ -7,7 +7,6 @@ from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_rcnn.convert.libraries.recognise import rules_of
@@ -62,6 +61,8 @@ def export_state(model: Detector, library: str) -> dict[str, mx.array]:
 def _lacking(model: Detector, library: str) -> str | None:
     """What a library has no model for, whatever the names of its weights."""
     name = type(model).__name__
+    if name == "RCNN":
+        return "it has no R-CNN over crops"
     if library == "torchvision" and name not in ("FasterRCNN", "MaskRCNN", "KeypointRCNN"):
         return f"it has no {name}"
     per_stage = getattr(model.config, "cascade_mask_heads", None)
@@ -202,9 +203,10 @@ def _rpn_values(ours: dict[str, Any]) -> dict[str, Any]:
 def _box_values(ours: dict[str, Any], classes: int) -> dict[str, Any]:
     if "pool_size" not in ours:
         return {"MODEL.META_ARCHITECTURE": "ProposalNetwork"}
+    least = ours["box_score_thresh"]
     values = {
         "MODEL.ROI_HEADS.NUM_CLASSES": classes - 1,
-        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": np.min(ours["box_score_thresh"]).item(),
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": min(least if isinstance(least, tuple) else (least,)),
         "MODEL.ROI_HEADS.NMS_THRESH_TEST": ours["box_nms_thresh"],
         "MODEL.ROI_BOX_HEAD.FC_DIM": ours["hidden_dim"],
         "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2" if ours["roi_aligned"] else "ROIAlign",

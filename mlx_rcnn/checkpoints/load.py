@@ -22,6 +22,7 @@ from ..config.settings import cure, fields_named
 from ..layers import weights_to_come
 from ..messages import nearest
 from ..models import (
+    RCNN,
     CascadeMaskRCNN,
     CascadeRCNN,
     FasterRCNN,
@@ -50,6 +51,7 @@ Loaded: TypeAlias = (
     | CascadeRCNN
     | CascadeMaskRCNN
     | FastRCNN
+    | RCNN
     | ProposalNetwork
 )
 """What is loaded: which of them, the file says."""
@@ -60,6 +62,7 @@ MODELS: dict[str, type[Any]] = {
     "cascade_rcnn": CascadeRCNN,
     "cascade_mask_rcnn": CascadeMaskRCNN,
     "fast_rcnn": FastRCNN,
+    "rcnn": RCNN,
     "proposal_network": ProposalNetwork,
 }
 

@@ -66,7 +66,8 @@ def description(model: Detector, kind: str) -> dict[str, Any]:
         if kind != "proposal_network":
             predictor = predictors_of(model.roi_heads)[0]
             config["num_classes"] = predictor.cls_score.out_features
-            config["class_agnostic_bbox"] = predictor.bbox_pred.out_features == 4
+            if "class_agnostic_bbox" in config:
+                config["class_agnostic_bbox"] = predictor.bbox_pred.out_features == 4
         if model.needs_masks:
             masks = model.roi_heads.mask_predictor
             first = masks[0] if isinstance(masks, list) else masks

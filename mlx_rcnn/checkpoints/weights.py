@@ -29,6 +29,7 @@ _DECIDED_BY = {
     r"roi_heads\.box_predictor\.": ("class_agnostic_bbox",),
     r"roi_heads\.mask_(?:head|predictor)\.\d\.": ("cascade_mask_heads",),
     r"roi_heads\.mask_head\.": ("mask_num_convs", "mask_head_norm"),
+    r"roi_heads\.svms\.": ("rcnn_scores",),
     r"roi_heads\.keypoint_head\.": ("keypoint_layers",),
 }
 

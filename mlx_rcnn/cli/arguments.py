@@ -12,9 +12,10 @@ from .convert_flags import add_convert
 from .data_flags import add_data_commands
 from .errors import CommandError
 from .evaluate_flags import add_evaluate
-from .flags import add_augment, add_execution, add_model, count, fraction
+from .flags import add_execution, add_model, count, fraction, seconds
 from .proposals_flags import add_proposals
 from .train_flags import add_train
+from .view_flags import add_augment, add_tiles
 
 
 class _Parser(argparse.ArgumentParser):
@@ -51,15 +52,17 @@ def build_parser() -> argparse.ArgumentParser:
     add_convert(commands)
     _add_info(commands)
     add_data_commands(commands)
+    _add_doctor(commands)
     return parser
 
 
 def _add_predict(commands: Any) -> None:
     parser = commands.add_parser(
         "predict",
-        help="detect objects in images; write annotated pictures and COCO results",
+        help="detect objects in images and videos; write annotated pictures and COCO results",
         description="Detect objects in images. Writes an annotated picture of each image and one "
-        "COCO results file for all, and prints a table.",
+        "COCO results file for all, and prints a table. Of a video it writes an annotated one, "
+        "sound kept, and each detection with its frame and second, as JSON lines and CSV.",
         epilog="In the COCO results, image_id is the number for files named as COCO names them "
         "(000000000139.jpg is 139), and the path for all others; category_id is the model's label. "
         "Pictures keep the name of their image, with _2, _3, ... where two would be the same; "
@@ -72,15 +75,18 @@ def _add_predict(commands: Any) -> None:
         nargs="+",
         metavar="SOURCE",
         help="an image, a folder of images, a quoted glob pattern, or - for a list of these on "
-        "standard input, one a line",
+        "standard input, one a line; or a video, a folder of videos, or the number of a camera, "
+        "such as 0 (videos need pip install 'mlx-rcnn[video]')",
     )
     add_model(parser)
     add_proposals(parser)
     _add_choice_of_detections(parser.add_argument_group("what to keep"))
     _add_outputs(parser.add_argument_group("what to write"))
+    _add_video(parser.add_argument_group("videos and cameras"))
     execution = parser.add_argument_group("how to run")
     add_execution(execution)
     add_augment(execution)
+    add_tiles(execution)
 
 
 def _add_choice_of_detections(group: Any) -> None:
@@ -130,6 +136,31 @@ def _add_outputs(group: Any) -> None:
     )
 
 
+def _add_video(group: Any) -> None:
+    group.add_argument(
+        "--every",
+        type=count,
+        default=1,
+        metavar="N",
+        help="predict each N-th frame (default: 1, all)",
+    )
+    group.add_argument(
+        "--from",
+        dest="video_from",
+        type=seconds,
+        default=0.0,
+        metavar="S",
+        help="begin at so many seconds, or at M:S or H:M:S (default: 0)",
+    )
+    group.add_argument(
+        "--to",
+        dest="video_to",
+        type=seconds,
+        metavar="S",
+        help="end before so many seconds (default: the end)",
+    )
+
+
 def _add_info(commands: Any) -> None:
     parser = commands.add_parser(
         "info",
@@ -139,6 +170,18 @@ def _add_info(commands: Any) -> None:
         allow_abbrev=False,
     )
     add_model(parser)
+
+
+def _add_doctor(commands: Any) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="check that everything is computed right on this machine",
+        description="Compute every operation, a prediction and two training steps on this machine, "
+        "and compare them with NumPy and with the CPU: the first thing to do when something looks "
+        "wrong. Takes less than a minute; the exit code is 1 if anything is beyond its bound.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the table as JSON (default: none)")
 
 
 def _version() -> str:

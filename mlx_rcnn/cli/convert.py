@@ -39,7 +39,7 @@ from .verify import verify
 BUILDERS = {
     name: getattr(models, name)
     for name in models.__all__
-    if re.match(r"(faster|mask|keypoint)_?rcnn_", name)
+    if re.match(r"(faster|mask|keypoint)_?rcnn_(?!vgg)", name)
 }
 """What keys and shapes may not tell apart."""
 CARD = "README.md"

@@ -19,9 +19,10 @@ from ..evaluation.table import metrics_table
 from ..messages import listing, one_line
 from ..outputs.coco import write_results
 from .errors import CommandError, load_model
-from .flags import augmentation, check_augmentation, model_settings
+from .flags import model_settings
 from .preflight import check_writable, make_folders, set_device
 from .proposals import attach, data_folder, print_recall
+from .view_flags import augmentation, check_augmentation
 
 _DEFECTS_SHOWN = 10
 _SCORE_THRESH = 0.05

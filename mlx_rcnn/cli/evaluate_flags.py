@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from .flags import (
-    add_augment,
     add_class_names,
     add_data,
     add_execution,
@@ -13,6 +12,7 @@ from .flags import (
     fraction,
 )
 from .proposals_flags import add_proposals
+from .view_flags import add_augment
 
 
 def add_evaluate(commands: Any) -> None:

@@ -157,67 +157,6 @@ def add_execution(group: Any) -> None:
     )
 
 
-def add_augment(group: Any) -> None:
-    """Add ``--tta-sizes`` and ``--tta-flip``.
-
-    Args:
-        group: of a subcommand that predicts.
-    """
-    group.add_argument(
-        "--tta-sizes",
-        type=_sizes,
-        metavar="A,B",
-        help="test-time augmentation: short sides, in pixels, at each of which every image is "
-        "predicted; what is found is merged (default: the model's own size alone)",
-    )
-    group.add_argument(
-        "--tta-flip",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="predict mirror images too (default: with --tta-sizes)",
-    )
-
-
-def augmentation(args: argparse.Namespace) -> Any:
-    """What :func:`add_augment` read.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        A :class:`~mlx_rcnn.TestTimeAugment`; ``None`` if neither flag was given.
-
-    Raises:
-        CommandError: a single view.
-    """
-    if args.tta_sizes is None and not args.tta_flip:
-        if args.tta_flip is False:
-            raise CommandError("--no-tta-flip goes with --tta-sizes")
-        return None
-    from ..models import TestTimeAugment  # heavy
-
-    return TestTimeAugment(args.tta_sizes, args.tta_flip is not False)
-
-
-def check_augmentation(model: Any, augment: Any) -> None:
-    """Refuse a model that cannot predict so.
-
-    Args:
-        model: that was loaded.
-        augment: of :func:`augmentation`.
-
-    Raises:
-        CommandError: it cannot.
-    """
-    from ..models.augmented import check_augment
-
-    try:
-        if augment is not None:
-            check_augment(model, augment)
-    except ValueError as error:
-        raise CommandError(str(error).replace("flip=False", "--no-tta-flip")) from error
-
-
 def fraction(text: str) -> float:
     """A number from 0 to 1."""
     value: float = _number(text, float, 0.0, 1.0, "a number from 0 to 1")
@@ -230,13 +169,16 @@ def count(text: str) -> int:
     return value
 
 
-def _sizes(text: str) -> tuple[int, ...]:
-    """Whole numbers of 1 to 4000 between commas."""
-    rule = "whole numbers from 1 to 4000 between commas, such as 400,600,800"
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and 1 <= int(part) <= 4000 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} given, expected {rule}")
-    return tuple(map(int, parts))
+def seconds(text: str) -> float:
+    """Seconds, or minutes and hours before colons: ``90``, ``1:30``, ``0:01:30.5``."""
+    parts = text.split(":")
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        values = [-1.0]
+    if len(values) > 3 or not all(0 <= value < float("inf") for value in values):
+        raise argparse.ArgumentTypeError(f"{text!r} given, expected seconds, M:S or H:M:S")
+    return sum(value * 60.0**i for i, value in enumerate(reversed(values)))
 
 
 def _setting(text: str) -> tuple[str, Any]:

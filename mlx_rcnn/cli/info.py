@@ -9,7 +9,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..config.backbone import MobileNetFPNConfig, ResNetFPNConfig
+from ..config.backbone import AlexNetConfig, MobileNetFPNConfig, ResNetFPNConfig, VGGConfig
+from ..config.boxes import BoxConfig, FastRCNNConfig, RCNNConfig
+from ..config.proposals import ProposingConfig
 from .errors import load_model
 from .flags import model_settings
 
@@ -45,15 +47,14 @@ def describe(model: Any) -> list[str]:
     config = model.config
     parts = count_parameters(model)
     dtypes, size = _storage(model)
-    min_size = config.min_size if isinstance(config.min_size, int) else config.min_size[-1]
     rows = [
         ("architecture", f"{type(model).__name__}, {_backbone(model.backbone)}"),
         ("heads", _heads(config)),
         ("source", model.source or "built, not loaded"),
         ("classes", _classes(config.num_classes, model.class_names)),
         ("dtype", f"{' and '.join(dtypes)}, {size / 1e6:.1f} MB"),
-        ("input", f"short side {min_size} pixels, long side at most {config.max_size}"),
-        ("detections", _detections(config)),
+        ("input", _input(config)),
+        _found(config),
     ]
     rows.append(("runs on", runs_on()))
     lines = [f"{name:<13} {value}" for name, value in rows]
@@ -99,14 +100,23 @@ def runs_on() -> str:
     return f"GPU, {chip}, products in TF32: MLX_ENABLE_TF32=0 makes them float32, and slower"
 
 
-def _detections(config: Any) -> str:
-    """Which boxes are kept, in a few words."""
-    if not hasattr(config, "box_score_thresh"):
-        return (
-            f"at most {config.rpn_post_nms_top_n_test} proposals an image, NMS at IoU "
+def _input(config: Any) -> str:
+    """What the network sees of an image."""
+    if isinstance(config, RCNNConfig):
+        side, around = config.crop_size, config.crop_context
+        return f"a crop of {side} x {side} pixels of each proposal, {around} of them around its box"
+    min_size = config.min_size if isinstance(config.min_size, int) else config.min_size[-1]
+    return f"short side {min_size} pixels, long side at most {config.max_size}"
+
+
+def _found(config: Any) -> tuple[str, str]:
+    """What is found, and which of it is kept."""
+    if not isinstance(config, BoxConfig):
+        return "proposals", (
+            f"at most {config.rpn_post_nms_top_n_test} an image, NMS at IoU "
             f"{config.rpn_nms_thresh:g}"
         )
-    return (
+    return "detections", (
         f"at most {config.box_detections_per_img} an image, score {_least(config)} or more, "
         f"{_suppression(config)}"
     )
@@ -114,27 +124,40 @@ def _detections(config: Any) -> str:
 
 def _heads(config: Any) -> str:
     """The structure of RPN, box and mask head in a few words."""
-
-    def convs(count: int, norm: str | None) -> str:
-        plural = "s" if count != 1 else ""
-        return f"{count} convolution{plural}" + (f" with {norm} norm" if norm else "")
-
     parts = []
-    if hasattr(config, "rpn_conv_depth"):
-        parts.append(f"RPN {convs(config.rpn_conv_depth, None)}")
-    if hasattr(config, "box_head_convs"):
-        box = "2 linear layers"
-        if config.box_head_convs:
-            box = convs(config.box_head_convs, config.box_head_norm) + " and a linear layer"
-        stages = len(config.box_stages)
-        times = f"{stages} times " if stages > 1 else ""
-        parts.append(f"box {times}{box} of {config.hidden_dim}")
+    if isinstance(config, ProposingConfig):
+        parts.append(f"RPN {_convs(config.rpn_conv_depth, None)}")
+    if isinstance(config, FastRCNNConfig):
+        parts.append(_box_head(config))
+    if isinstance(config, RCNNConfig):
+        svm = config.rcnn_scores == "svm"
+        parts.append("a linear SVM a class" if svm else "box a linear layer over the classifier")
     if hasattr(config, "mask_num_convs"):
-        parts.append(f"mask {convs(config.mask_num_convs, config.mask_head_norm)}")
+        parts.append(f"mask {_convs(config.mask_num_convs, config.mask_head_norm)}")
     if hasattr(config, "keypoint_layers"):
-        head = convs(len(config.keypoint_layers), None)
+        head = _convs(len(config.keypoint_layers), None)
         parts.append(f"{config.num_keypoints} keypoints by {head}")
+    if isinstance(config, BoxConfig) and not isinstance(config, ProposingConfig):
+        parts.append("proposals from elsewhere")
     return ", ".join(parts)
+
+
+def _box_head(config: FastRCNNConfig) -> str:
+    """The box head, or how often it stands."""
+    if config.res5_head:
+        box = "the ResNet's fourth stage"
+    elif config.box_head_convs:
+        convs = _convs(config.box_head_convs, config.box_head_norm)
+        box = f"{convs} and a linear layer of {config.hidden_dim}"
+    else:
+        box = f"2 linear layers of {config.hidden_dim}"
+    stages = len(config.box_stages)
+    return f"box {box}" if stages == 1 else f"{stages} times box {box}"
+
+
+def _convs(count: int, norm: str | None) -> str:
+    plural = "s" if count != 1 else ""
+    return f"{count} convolution{plural}" + (f" with {norm} norm" if norm else "")
 
 
 def _backbone(module: Any) -> str:
@@ -146,8 +169,10 @@ def _backbone(module: Any) -> str:
         name = f"{'ResNet' if config.groups == 1 else 'ResNeXt'}-{config.depth}{wide}"
     elif isinstance(config, MobileNetFPNConfig):
         name = f"MobileNetV3-{config.variant}"
+    elif isinstance(config, VGGConfig):
+        return f"VGG-{config.depth}, {f'{config.norm} norm' if config.norm else 'no norms'}"
     else:
-        return type(module).__name__
+        return "AlexNet" if isinstance(config, AlexNetConfig) else type(module).__name__
     pyramid = f" with {config.fpn_norm} norm" if config.fpn_norm else ""
     return f"{name}, {config.norm} norm, epsilon {config.norm_eps:g}, FPN{pyramid}"
 

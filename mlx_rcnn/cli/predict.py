@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,19 @@ from tqdm import tqdm
 
 from ..inputs.images import find_images, load_image
 from ..memory import bounded_cache
-from ..models import ProposalNetwork
+from ..models import ProposalNetwork, TestTimeAugment, Tiles, predict_tiled
 from ..outputs.coco import image_ids, mask_option, results_of, write_results
 from ..outputs.draw import draw_detections, readable_scale
 from ..outputs.pictures import picture_paths, write_picture
 from ..outputs.skeletons import skeleton_style
 from ..tables import display_width, pad
 from .errors import CommandError, load_model
-from .flags import augmentation, check_augmentation, model_settings
+from .flags import model_settings
+from .predict_choice import SHOWN_SCORE, class_labels, select
+from .predict_video import check_video, run_video, video_sources
 from .preflight import check_writable, make_folders, set_device
 from .proposals import of_images, write
-
-SHOWN_SCORE = 0.5
-"""What pictures and the table show when no threshold is given; the JSON holds all detections."""
+from .view_flags import augmentation, check_augmentation, tiles_of
 
 _ROWS_SHOWN = 30
 _CLASSES_SHOWN = 3
@@ -60,7 +60,14 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CommandError: an argument that cannot work, or results that cannot be written.
     """
-    augment = augmentation(args)
+    augment, tiles = augmentation(args), tiles_of(args)
+    if augment is not None and tiles is not None:
+        raise CommandError("--tile and --tta-sizes or --tta-flip: expected one of them")
+    videos = video_sources(args.source)
+    if videos is not None:
+        if tiles is not None:
+            raise CommandError("--tile goes with images, not with videos")
+        return _on_videos(args, videos, augment)
     paths = _sources(args.source)
     results = Path(args.json) if args.json else Path(args.out) / "detections.json"
     folders = [results.parent] if args.no_images else [results.parent, Path(args.out)]
@@ -73,14 +80,14 @@ def run(args: argparse.Namespace) -> int:
     set_device(args.device)
     model = load_model(args.model, args.dtype, model_settings(args))
     check_augmentation(model, augment)
-    classes = _class_labels(args.classes, model) if args.classes is not None else None
+    classes = class_labels(args.classes, model) if args.classes is not None else None
     make_folders(folders)
     given = of_images(args, model, paths)
 
     done, code = _Done(), 0
     began = time.perf_counter()
     try:
-        _predict(args, model, augment, classes, paths, given, done)
+        _predict(args, model, augment or tiles, classes, paths, given, done)
     except KeyboardInterrupt:
         print("mlx_rcnn: interrupted", file=sys.stderr)
         code = 130
@@ -95,10 +102,23 @@ def run(args: argparse.Namespace) -> int:
     return code or (1 if done.failed else 0)
 
 
+def _on_videos(args: argparse.Namespace, videos: list[Path | int], augment: Any) -> int:
+    """As :func:`run`, frame by frame."""
+    if augment is not None:
+        raise CommandError("--tta-sizes and --tta-flip go with images, not with videos")
+    check_video(args, videos)
+    check_writable(Path(args.out))
+    set_device(args.device)
+    model = load_model(args.model, args.dtype, model_settings(args))
+    classes = class_labels(args.classes, model) if args.classes is not None else None
+    make_folders([Path(args.out)])
+    return run_video(args, model, classes, videos)
+
+
 def _predict(
     args: argparse.Namespace,
     model: Any,
-    augment: Any,
+    view: Any,
     classes: list[int] | None,
     paths: list[Path],
     given: dict[int, np.ndarray] | None,
@@ -112,8 +132,11 @@ def _predict(
         top_k = max(top_k, getattr(model.config, "box_detections_per_img", 0))
     # Without pictures masks become RLE one at a time: all of an image can be more than memory has.
     options: dict[str, Any] = mask_option(model) if args.no_images else {}
-    if augment is not None:
-        options["augment"] = augment
+    if isinstance(view, TestTimeAugment):
+        options["augment"] = view
+    run_model = model.predict
+    if isinstance(view, Tiles):
+        run_model = partial(predict_tiled, model, tiles=view)
     with tqdm(total=len(paths), unit="image", disable=len(paths) < 2) as bar, bounded_cache():
         for start in range(0, len(paths), args.batch_size):
             chosen = range(len(paths))[start : start + args.batch_size]
@@ -121,7 +144,7 @@ def _predict(
             if batch:
                 began = time.perf_counter()
                 boxes = () if given is None else ([given[i] for i, _ in batch],)
-                predictions = model.predict(
+                predictions = run_model(
                     [image for _, image in batch],
                     *boxes,
                     score_thresh=args.score_thresh,
@@ -133,7 +156,7 @@ def _predict(
                 for (i, image), prediction in zip(batch, predictions, strict=True):
                     if isinstance(model, ProposalNetwork):
                         done.proposed.append((paths[i], prediction))
-                    prediction = _select(prediction, classes, args.top_k)
+                    prediction = select(prediction, classes, args.top_k)
                     done.entries += results_of(model, prediction, ids[i], image)
                     done.rows.append(_row(args, paths[i], image, prediction, model.class_names))
                     if not args.no_images:
@@ -154,16 +177,6 @@ def _readable(
 def _complain(message: str, done: _Done) -> None:
     done.failed += 1
     tqdm.write(f"mlx_rcnn: {message}", file=sys.stderr)
-
-
-def _select(
-    prediction: dict[str, np.ndarray], classes: list[int] | None, top_k: int | None
-) -> dict[str, np.ndarray]:
-    """The rows of the classes asked for, the best ``top_k`` of them."""
-    if classes is None:
-        return prediction
-    rows = np.flatnonzero(np.isin(prediction["labels"], classes))[:top_k]
-    return {name: array[rows] for name, array in prediction.items()}
 
 
 def _write_picture(
@@ -253,28 +266,3 @@ def _sources(given: list[str]) -> list[Path]:
         return find_images(sources)
     except (OSError, ValueError) as error:
         raise CommandError(str(error)) from error
-
-
-def _class_labels(text: str, model: Any) -> list[int]:
-    """The labels that ``--classes`` names, by name (in any case) or by number."""
-    count = model.config.num_classes
-    names = model.class_names or ()
-    known = {name.lower(): label for label, name in enumerate(names) if label > 0 and name != "N/A"}
-    labels = []
-    for item in (part.strip() for part in text.split(",")):
-        if item.lower() in known:
-            labels.append(known[item.lower()])
-        elif item.isdecimal():
-            if not 1 <= int(item) < count:
-                raise CommandError(f"--classes: {item} is not in 1..{count - 1}")
-            labels.append(int(item))
-        elif not known:
-            raise CommandError(
-                f"--classes: {item!r} given, but the model has no class names: "
-                f"expected numbers from 1 to {count - 1}"
-            )
-        else:
-            near = difflib.get_close_matches(item.lower(), known, 3)
-            hint = f"did you mean {' or '.join(near)}?" if near else "see `mlx_rcnn info`"
-            raise CommandError(f"--classes: the model has no class {item!r}; {hint}")
-    return labels

@@ -41,6 +41,10 @@ BUILDERS: dict[str, Callable[..., Any]] = {
         models.cascade_mask_rcnn_resnet_50_fpn,
         models.cascade_mask_rcnn_resnet_101_fpn,
         models.fast_rcnn_resnet_50_fpn,
+        models.fast_rcnn_vgg_16,
+        models.faster_rcnn_vgg_16,
+        models.rcnn_alexnet,
+        models.rcnn_vgg_16,
     )
 }
 
@@ -143,10 +147,8 @@ def _built(args: argparse.Namespace, config: TrainConfig, given: dict[str, Any])
     if of_files := [name for name in _OF_FILES if name in given]:
         raise CommandError(f"{of_files[0]} goes with a model that is loaded, not with a builder")
     mx.random.seed(config.seed)
-    # Batches of a few images are too small for batch statistics.
-    norm = "group" if args.backbone is None else "frozen"
     try:
-        model = BUILDERS[args.model](**{"backbone_num_classes": 0, "norm": norm, **given})
+        model = BUILDERS[args.model](**{**_usual(args.model, args.backbone is not None), **given})
     except (TypeError, ValueError) as error:
         raise CommandError(f"--model {args.model}: {one_line(error)}") from error
     if args.backbone is None:
@@ -156,6 +158,13 @@ def _built(args: argparse.Namespace, config: TrainConfig, given: dict[str, Any])
     except (OSError, ValueError) as error:
         raise CommandError(f"--backbone {args.backbone}: {one_line(error)}") from error
     return model
+
+
+def _usual(builder: str, pretrained: bool) -> dict[str, Any]:
+    """What a builder is given besides: batches of a few images are too small for batch norms."""
+    if builder.endswith("_fpn"):
+        return {"backbone_num_classes": 0, "norm": "frozen" if pretrained else "group"}
+    return {"norm": "group"} if builder.endswith("_vgg_16") and not pretrained else {}
 
 
 def _check_settings(folder: Path, given: dict[str, Any]) -> None:

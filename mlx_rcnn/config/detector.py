@@ -10,7 +10,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 from ..messages import nearest
-from .boxes import BoxStage, FastRCNNConfig
+from .boxes import BoxConfig, BoxStage, FastRCNNConfig, RCNNConfig
 from .checks import (
     NORM_OR_NONE,
     SHARE,
@@ -31,6 +31,7 @@ T = TypeVar("T", bound=DetectorConfig)
 
 __all__ = [
     "STRIDE_RULES",
+    "BoxConfig",
     "BoxStage",
     "CascadeMaskRCNNConfig",
     "CascadeRCNNConfig",
@@ -40,6 +41,7 @@ __all__ = [
     "KeypointRCNNConfig",
     "MaskRCNNConfig",
     "ProposalNetworkConfig",
+    "RCNNConfig",
     "make_config",
     "to_json",
 ]

@@ -123,7 +123,22 @@ class CascadeSettings(DetectorSettings, total=False):
     cascade_mask_heads: bool
 
 
-class BuildSettings(MaskSettings, KeypointSettings, CascadeSettings, BackboneSettings, total=False):
+class RCNNSettings(TypedDict, total=False):
+    """Fields of :class:`~mlx_rcnn.RCNNConfig` beside those of every detector of boxes."""
+
+    crop_size: int
+    crop_context: int
+    crops_at_once: int
+    crops_per_batch: int
+    box_reg_iou_thresh: float
+    ridge: float
+    rcnn_scores: str
+    svm_bg_iou_thresh: float
+
+
+class BuildSettings(
+    MaskSettings, KeypointSettings, CascadeSettings, RCNNSettings, BackboneSettings, total=False
+):
     """Any field of a detector's config or of its backbone's, but those a builder names itself."""
 
 

@@ -1,4 +1,4 @@
-"""What the models of torchvision's zoo set besides their backbone."""
+"""What the models of torchvision's zoo, and of the papers, set besides their backbone."""
 
 from __future__ import annotations
 
@@ -23,3 +23,5 @@ MOBILENET_320 = {
     "rpn_pre_nms_top_n_test": 150,
     "rpn_post_nms_top_n_test": 150,
 }
+# Fast and Faster R-CNN as published: one map of stride 16, and the defaults of a box head.
+PLAIN = {"roi_pooling": "pool", "roi_levels": 1, "min_size": 600, "max_size": 1000}

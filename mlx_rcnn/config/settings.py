@@ -26,6 +26,7 @@ from .detector import (
     KeypointRCNNConfig,
     MaskRCNNConfig,
     ProposalNetworkConfig,
+    RCNNConfig,
 )
 
 _CONFIGS = (
@@ -36,6 +37,7 @@ _CONFIGS = (
     CascadeRCNNConfig,
     CascadeMaskRCNNConfig,
     ProposalNetworkConfig,
+    RCNNConfig,
     ResNetFPNConfig,
     ResNetConfig,
     MobileNetFPNConfig,

@@ -9,13 +9,8 @@ import mlx.nn as nn
 
 from .. import moved
 from ..config.detector import CascadeRCNNConfig, FastRCNNConfig
-from ..layers import Conv2d, EvaluatedModule, Linear, conv_norm, make_norm
+from ..layers import Conv2d, EvaluatedModule, Linear, conv_norm, dropped, make_norm
 from .res5 import Res5Head
-
-
-def _dropped(x: mx.array, share: float, key: mx.array) -> mx.array:
-    """Without a share of the units; the others make up for them."""
-    return x * mx.random.bernoulli(1 - share, x.shape, key=key) / (1 - share)
 
 
 class TwoMLPHead(nn.Module):
@@ -51,7 +46,7 @@ class TwoMLPHead(nn.Module):
         for layer, k in zip((self.fc6, self.fc7), keys, strict=True):
             x = mx.maximum(layer(x), 0)
             if k is not None:
-                x = _dropped(x, dropout, k)
+                x = dropped(x, dropout, k)
         return x
 
 
@@ -104,7 +99,7 @@ class FastRCNNConvFCHead(nn.Module):
             x = conv_norm(x, conv, norm, valid=valid)
         x = mx.maximum(self.fc(x.flatten(1)), 0)
         if dropout and key is not None:
-            x = _dropped(x, dropout, key)
+            x = dropped(x, dropout, key)
         return x
 
 

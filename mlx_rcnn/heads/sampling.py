@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from ..config.boxes import BoxStage, FastRCNNConfig
+from ..config.boxes import BoxConfig, BoxStage, FastRCNNConfig
 from ..ops import encode_boxes
 from ..ops.losses import SMOOTH_L1_BETA, box_regression_error, cross_entropy, normaliser
 from ..ops.matching import BELOW, match, sample
@@ -33,7 +33,7 @@ class SampledRoIs(NamedTuple):
 def sample_rois(
     proposals: Proposals,
     targets: Targets,
-    config: FastRCNNConfig,
+    config: BoxConfig,
     key: mx.array,
     stage: BoxStage | None = None,
 ) -> SampledRoIs:
@@ -44,14 +44,15 @@ def sample_rois(
     Args:
         proposals: of the network, taken as given.
         targets: in pixels of the network input.
-        config: the fields ``box_batch_size_per_image`` and ``box_positive_fraction``.
+        config: its ``sample_size`` and ``box_positive_fraction``.
         key: of the sampling.
         stage: the box head they are for. Default: the config's first.
 
     Returns:
-        S = ``box_batch_size_per_image`` rows an image, or as many as there are candidates.
+        S = ``config.sample_size`` rows an image, or as many as there are candidates.
     """
     stage = stage or config.box_stages[0]
+    count = config.sample_size(proposals.boxes.shape[0])
     rows = []
     for i, k in enumerate(mx.random.split(key, proposals.boxes.shape[0])):
         candidates = mx.concatenate([proposals.boxes[i], targets.boxes[i]])
@@ -67,7 +68,7 @@ def sample_rois(
         chosen = sample(
             exists & (matched >= 0),
             exists & (matched == BELOW),
-            config.box_batch_size_per_image,
+            count,
             config.box_positive_fraction,
             k,
         )

@@ -9,6 +9,7 @@ from .conv import (
     upsample_bilinear,
     upsample_nearest,
 )
+from .dropout import dropped, run_layers
 from .evaluated import EvaluatedModule, inference, weights_to_come
 from .norm import BatchNorm, FrozenBatchNorm, GroupNorm, Norm, conv_norm, fold, make_norm
 from .pool import adaptive_average_pool, max_pool
@@ -25,12 +26,14 @@ __all__ = [
     "adaptive_average_pool",
     "conv_norm",
     "conv_relu",
+    "dropped",
     "fold",
     "hard_sigmoid",
     "hard_swish",
     "inference",
     "make_norm",
     "max_pool",
+    "run_layers",
     "upsample_bilinear",
     "upsample_nearest",
     "weights_to_come",

@@ -20,14 +20,19 @@ from .builders import (
     maskrcnn_resnet50_fpn_v2,
 )
 from .cascade_rcnn import CascadeMaskRCNN, CascadeRCNN
+from .crop_units import crop_units
 from .fast_rcnn import FastRCNN
 from .faster_rcnn import FasterRCNN
 from .flow import Detector
 from .keypoint_rcnn import KeypointRCNN
 from .mask_rcnn import MaskRCNN
+from .plain_builders import fast_rcnn_vgg_16, faster_rcnn_vgg_16, rcnn_alexnet, rcnn_vgg_16
 from .proposal_network import ProposalNetwork
+from .rcnn import RCNN
+from .tiled import Tiles, predict_tiled
 
 __all__ = [
+    "RCNN",
     "CascadeMaskRCNN",
     "CascadeRCNN",
     "Detector",
@@ -37,13 +42,17 @@ __all__ = [
     "MaskRCNN",
     "ProposalNetwork",
     "TestTimeAugment",
+    "Tiles",
     "cascade_mask_rcnn_resnet_50_fpn",
     "cascade_mask_rcnn_resnet_101_fpn",
     "cascade_rcnn_resnet_50_fpn",
     "cascade_rcnn_resnet_101_fpn",
+    "crop_units",
     "fast_rcnn_resnet_50_fpn",
+    "fast_rcnn_vgg_16",
     "faster_rcnn_resnet_50_fpn",
     "faster_rcnn_resnet_101_fpn",
+    "faster_rcnn_vgg_16",
     "fasterrcnn_mobilenet_v3_large_320_fpn",
     "fasterrcnn_mobilenet_v3_large_fpn",
     "fasterrcnn_resnet50_fpn",
@@ -54,4 +63,7 @@ __all__ = [
     "maskrcnn_resnet50_fpn",
     "maskrcnn_resnet50_fpn_v2",
     "predict_augmented",
+    "predict_tiled",
+    "rcnn_alexnet",
+    "rcnn_vgg_16",
 ]

@@ -25,8 +25,9 @@ from ..heads.detections import (
 from ..inputs.transform import load_images, preprocess, resized_size
 from ..memory import bounded_cache
 from ..ops.nms import settle, sort_scores
+from ..outputs.detections import Detections
 from ..structures import Batch
-from .results import to_results
+from .results import named_results, to_results
 
 SIZES = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)  # detectron2's
 MAX_SIZE = 4000
@@ -108,7 +109,7 @@ def predict_augmented(
     nms_thresh: float | None = None,
     top_k: int | None = None,
     masks: str = "full",
-) -> list[Result]:
+) -> list[Detections]:
     """What ``predict`` gives, merged over several sizes of each image and their mirror images.
 
     Each view is predicted by itself. Boxes go back to the image given and all of them through the
@@ -140,7 +141,7 @@ def predict_augmented(
 
 def find_augmented(
     model: Any, images: Any, rule: DetectionRule, augment: TestTimeAugment, **options: Any
-) -> list[Result]:
+) -> list[Detections]:
     """What :func:`predict_augmented` does, for any rule and with options of the branches.
 
     Args:
@@ -159,16 +160,15 @@ def find_augmented(
     check_thresholds(rule, model.num_classes)
     given, views = load_images(images), augment.views
     if len(views) == 1:
-        found: list[Result]
-        found = model.find_in(_batch(model, given, views[0], augment), rule, **options)
-        return found
+        one = model.find_in(_batch(model, given, views[0], augment), rule, **options)
+        return named_results(model, one, images, given)
     with bounded_cache():
         net = model.to_predict()
         each = [_seen(net, _batch(net, given, v, augment), rule, v.mirror) for v in views]
         results = [merge_detections(of_image, rule) for of_image in zip(*each, strict=True)]
         for branch in net.branches:
             _add_branch(net, branch, given, augment, results, options)
-    return results
+    return named_results(model, results, images, given)
 
 
 def merge_detections(found: Sequence[Result], rule: DetectionRule) -> Result:

@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..config.boxes import FastRCNNConfig
+from ..config.boxes import BoxConfig, FastRCNNConfig
 from ..heads import DetectionRule, SampledRoIs, Stage, box_losses, sample_rois, select_detections
 from ..heads.box import predictors_of
 from ..heads.detections import CANDIDATES
@@ -48,7 +48,7 @@ class Learned(NamedTuple):
 class BoxSteps(MapSteps):
     """What is done with the part ``roi_heads``."""
 
-    config: FastRCNNConfig
+    config: BoxConfig
     roi_heads: Any
 
     @property
@@ -59,54 +59,11 @@ class BoxSteps(MapSteps):
 
     def stage(self, features: Maps, strides: Strides) -> Stage:
         """What works on RoIs over the maps of a batch."""
-        config, scales = self.config, strides.scales
-        levels = features[: len(scales[0])]
-
-        def of_one(
-            maps: Maps, rois: mx.array, size: tuple[int, int], each: tuple[float, ...]
-        ) -> mx.array:
-            if config.roi_pooling == "pool":
-                return multiscale_roi_pool(maps, rois, size, each)
-            ratio, aligned = config.roi_sampling_ratio, config.roi_aligned
-            return multiscale_roi_align(maps, rois, size, each, ratio, aligned)
-
-        def pool(rois: mx.array, size: tuple[int, int]) -> mx.array:
-            """RoIs (R, 5); with scales of each image they stand image after image."""
-            if len(scales) == 1:
-                return of_one(levels, rois, size, scales[0])
-            count = rois.shape[0] // len(scales)
-            alone = rois * mx.array([0.0, 1.0, 1.0, 1.0, 1.0])  # each is the first of its own maps
-            pooled = [
-                of_one([v[i : i + 1] for v in levels], alone[i * count :][:count], size, each)
-                for i, each in enumerate(scales)
-            ]
-            return mx.concatenate(pooled)
-
-        return Stage(self.roi_heads, config, pool)
+        raise NotImplementedError
 
     def box_outputs(self, stage: Stage, proposals: Proposals) -> tuple[mx.array, mx.array]:
         """Class logits (N, P, C) and deltas (N, P, 4 * C or 4) of proposals by one box head."""
-        n, count = proposals.boxes.shape[:2]
-
-        def run(piece: mx.array, _: slice) -> mx.array:
-            hidden: mx.array = stage.heads.box_head(stage.pool(piece, stage.config.pool_size))
-            return hidden
-
-        rois = batch_rows(proposals.boxes)
-        at_once = RES5_AT_ONCE if stage.config.res5_head else max(n * count, 1)
-        logits, deltas = stage.heads.box_predictor(in_pieces(rois, at_once, run))
-        return logits.reshape(n, count, -1), deltas.reshape(n, count, -1)
-
-    def training_outputs(
-        self, stage: Stage, rois: SampledRoIs, dropout_key: mx.array
-    ) -> tuple[mx.array, mx.array]:
-        """As :meth:`box_outputs` of the sampled RoIs, with dropout."""
-        n, count = rois.labels.shape
-        pooled = stage.pool(batch_rows(rois.boxes), stage.config.pool_size)
-        valid = rois.valid.reshape(-1)
-        hidden = stage.heads.box_head(pooled, stage.config.dropout, dropout_key, valid)
-        logits, deltas = stage.heads.box_predictor(hidden)
-        return logits.reshape(n, count, -1), deltas.reshape(n, count, -1)
+        raise NotImplementedError
 
     def box_stage(self, stage: Stage, proposals: Proposals, sizes: mx.array) -> BoxOutputs:
         """What detections are made of: the box head's outputs, and the boxes they are of.
@@ -137,11 +94,7 @@ class BoxSteps(MapSteps):
             keys: of the sampling and of the dropout.
             group: of the machines that share a batch.
         """
-        rule = box_loss(self.config, self.config.box_stages[0])
-        rois = sample_rois(proposals, targets, self.config, keys[0])
-        logits, deltas = self.training_outputs(stage, rois, keys[1])
-        classification, regression = box_losses(logits, deltas, rois, group, rule)
-        return Learned({"roi_cls_loss": classification, "roi_reg_loss": regression}, (rois,))
+        raise NotImplementedError
 
     def detect(self, batch: Batch, rule: DetectionRule, given: Proposals | None = None) -> Found:
         """Evaluated detections of a batch.
@@ -188,9 +141,84 @@ class BoxSteps(MapSteps):
         raise ValueError(lacking_proposals(self))
 
 
+class PooledBoxSteps(BoxSteps):
+    """Those of a box head over RoI features, which are pooled from maps."""
+
+    config: FastRCNNConfig
+
+    def stage(self, features: Maps, strides: Strides) -> Stage:
+        """See :meth:`BoxSteps.stage`."""
+        config, scales = self.config, strides.scales
+        levels = features[: len(scales[0])]
+
+        def of_one(
+            maps: Maps, rois: mx.array, size: tuple[int, int], each: tuple[float, ...]
+        ) -> mx.array:
+            if config.roi_pooling == "pool":
+                return multiscale_roi_pool(maps, rois, size, each)
+            ratio, aligned = config.roi_sampling_ratio, config.roi_aligned
+            return multiscale_roi_align(maps, rois, size, each, ratio, aligned)
+
+        def pool(rois: mx.array, size: tuple[int, int]) -> mx.array:
+            """RoIs (R, 5); with scales of each image they stand image after image."""
+            if len(scales) == 1:
+                return of_one(levels, rois, size, scales[0])
+            count = rois.shape[0] // len(scales)
+            alone = rois * mx.array([0.0, 1.0, 1.0, 1.0, 1.0])  # each is the first of its own maps
+            pooled = [
+                of_one([v[i : i + 1] for v in levels], alone[i * count :][:count], size, each)
+                for i, each in enumerate(scales)
+            ]
+            return mx.concatenate(pooled)
+
+        return Stage(self.roi_heads, config, pool)
+
+    def box_outputs(self, stage: Stage, proposals: Proposals) -> tuple[mx.array, mx.array]:
+        """See :meth:`BoxSteps.box_outputs`."""
+        n, count = proposals.boxes.shape[:2]
+
+        def run(piece: mx.array, _: slice) -> mx.array:
+            hidden: mx.array = stage.heads.box_head(stage.pool(piece, stage.config.pool_size))
+            return hidden
+
+        rois = batch_rows(proposals.boxes)
+        at_once = RES5_AT_ONCE if stage.config.res5_head else max(n * count, 1)
+        logits, deltas = stage.heads.box_predictor(in_pieces(rois, at_once, run))
+        return logits.reshape(n, count, -1), deltas.reshape(n, count, -1)
+
+    def training_outputs(
+        self, stage: Stage, rois: SampledRoIs, dropout_key: mx.array
+    ) -> tuple[mx.array, mx.array]:
+        """As :meth:`box_outputs` of the sampled RoIs, with dropout."""
+        n, count = rois.labels.shape
+        pooled = stage.pool(batch_rows(rois.boxes), stage.config.pool_size)
+        valid = rois.valid.reshape(-1)
+        hidden = stage.heads.box_head(pooled, stage.config.dropout, dropout_key, valid)
+        logits, deltas = stage.heads.box_predictor(hidden)
+        return logits.reshape(n, count, -1), deltas.reshape(n, count, -1)
+
+    def box_training(
+        self,
+        stage: Stage,
+        proposals: Proposals,
+        targets: Targets,
+        sizes: mx.array,
+        keys: tuple[mx.array, mx.array],
+        group: mx.distributed.Group | None,
+    ) -> Learned:
+        """See :meth:`BoxSteps.box_training`."""
+        rule = box_loss(self.config, self.config.box_stages[0])
+        rois = sample_rois(proposals, targets, self.config, keys[0])
+        logits, deltas = self.training_outputs(stage, rois, keys[1])
+        classification, regression = box_losses(logits, deltas, rois, group, rule)
+        return Learned({"roi_cls_loss": classification, "roi_reg_loss": regression}, (rois,))
+
+
 def lacking_proposals(model: nn.Module) -> str:
     """What to say where a model without proposals of its own was given none."""
+    name = type(model).__name__
+    article = "an" if name == "RCNN" else "a"
     return (
-        f"a {type(model).__name__} needs proposals: give predict(images, proposals) and "
+        f"{article} {name} needs proposals: give predict(images, proposals) and "
         "get_loss(images, targets, proposals) an array (P, 4) of each image"
     )

@@ -24,6 +24,26 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=Detector)
 
 
+def divided(
+    model: type[Detector], body: type[Any], fixed: dict[str, Any], config: Mapping[str, object]
+) -> tuple[Any, dict[str, Any]]:
+    """Split a builder's keywords between the backbone and the detector.
+
+    Args:
+        model: what is built.
+        body: config class of its backbone.
+        fixed: fields of that which the builder sets.
+        config: the keywords; a field that both have is the detector's.
+
+    Returns:
+        The backbone's config, and what is left for the detector.
+    """
+    own = {f.name for f in fields(body)} - {f.name for f in fields(model.config_class)}
+    own -= {"depth", "variant"}
+    net = body(**fixed, **{k: v for k, v in config.items() if k in own})
+    return net, {k: v for k, v in config.items() if k not in own}
+
+
 def _fpn(
     model: type[M],
     body: type[Any],
@@ -32,9 +52,7 @@ def _fpn(
     config: Mapping[str, object],
 ) -> M:
     """Split ``config`` between the backbone and the detector, and build both."""
-    own = {f.name for f in fields(body)} - {"depth", "variant", "num_classes"}
-    net = body(**fixed, **{k: v for k, v in config.items() if k in own})
-    detector = {k: v for k, v in config.items() if k not in own}
+    net, detector = divided(model, body, fixed, config)
     # RoIs are pooled from what the pyramid is fed with, not from its last level.
     options = {"use_fpn": True, "hidden_dim": 1024, "roi_levels": len(net.returned_layers)}
     return model(net, net.out_channels, num_classes, **{**options, **detector})

@@ -1,4 +1,4 @@
-"""Fast R-CNN: the two-stage flow with proposals from elsewhere."""
+"""Fast R-CNN, and what every detector over proposals from elsewhere is asked."""
 
 from __future__ import annotations
 
@@ -11,23 +11,16 @@ import numpy as np
 from ..config.boxes import FastRCNNConfig
 from ..heads.detections import detection_rule
 from ..inputs.proposals import prepare_proposals
+from ..outputs.detections import Detections
 from ..structures import Batch
 from .boxing import lacking_proposals
-from .flow import TwoStageDetector
+from .flow import BoxDetector, TwoStageDetector
 
 
-class FastRCNN(TwoStageDetector):
-    """A backbone, and a box head over proposals that are given (Girshick, 2015).
+class GivenProposals(BoxDetector):
+    """A detector over proposals that are given."""
 
-    Args:
-        backbone: as for :class:`FasterRCNN`, or a :class:`~mlx_rcnn.FastRCNNConfig`.
-        feat_channels (int): channels of the backbone's maps.
-        num_classes (int): with the background.
-        **config: further fields of :class:`~mlx_rcnn.FastRCNNConfig`.
-    """
-
-    config_class: type[FastRCNNConfig] = FastRCNNConfig
-    config: FastRCNNConfig
+    config: Any  # of a BoxConfig
     needs_proposals = True
 
     def __call__(self, images: mx.array, proposals: Any) -> tuple[mx.array, ...]:
@@ -53,7 +46,7 @@ class FastRCNN(TwoStageDetector):
         score_thresh: float | Sequence[float] | None = None,
         nms_thresh: float | None = None,
         top_k: int | None = None,
-    ) -> list[dict[str, np.ndarray]]:
+    ) -> list[Detections]:
         """Detect objects among proposals.
 
         Args:
@@ -102,3 +95,17 @@ class FastRCNN(TwoStageDetector):
             if any(boxes is None for boxes in proposals):
                 raise ValueError(lacking_proposals(self))
         return self.losses(images, targets, key, group, size_divisible, proposals)
+
+
+class FastRCNN(GivenProposals, TwoStageDetector):
+    """A backbone, and a box head over proposals that are given (Girshick, 2015).
+
+    Args:
+        backbone: as for :class:`FasterRCNN`, or a :class:`~mlx_rcnn.FastRCNNConfig`.
+        feat_channels (int): channels of the backbone's maps.
+        num_classes (int): with the background.
+        **config: further fields of :class:`~mlx_rcnn.FastRCNNConfig`.
+    """
+
+    config_class: type[FastRCNNConfig] = FastRCNNConfig
+    config: FastRCNNConfig

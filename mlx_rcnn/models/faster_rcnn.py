@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 
 from ..config.detector import FasterRCNNConfig
 from ..heads.detections import DetectionRule, detection_rule
+from ..outputs.detections import Detections
 from ..rpn.network import RegionProposalNetwork
 from ..structures import Proposals
 from .augmented import TestTimeAugment, find_augmented
@@ -67,7 +67,7 @@ class FasterRCNN(ProposalSteps, TwoStageDetector):
         nms_thresh: float | None = None,
         top_k: int | None = None,
         augment: TestTimeAugment | None = None,
-    ) -> list[dict[str, np.ndarray]]:
+    ) -> list[Detections]:
         """Detect objects.
 
         The images given are one batch: they are padded to a common size and go through together.
@@ -101,7 +101,7 @@ class FasterRCNN(ProposalSteps, TwoStageDetector):
 
     def find_or_augment(
         self, images: Any, rule: DetectionRule, augment: TestTimeAugment | None, **options: Any
-    ) -> list[dict[str, np.ndarray]]:
+    ) -> list[Detections]:
         """:meth:`find`, or :func:`~mlx_rcnn.models.augmented.find_augmented`.
 
         Args:

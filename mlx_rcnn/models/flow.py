@@ -11,7 +11,7 @@ cascade. What a model finds beside boxes is a :class:`~mlx_rcnn.heads.Branch` in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +20,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..backbones import make_backbone
-from ..config.boxes import FastRCNNConfig
+from ..config.boxes import BoxConfig, FastRCNNConfig
 from ..config.detector import make_config
 from ..config.network import DetectorConfig
 from ..heads import Branch, DetectionRule, RoIHeads
@@ -32,11 +32,13 @@ from ..inputs.targets import prepare_targets
 from ..inputs.transform import draw_sizes, load_images, preprocess
 from ..layers import inference
 from ..memory import bounded_cache
+from ..outputs.detections import Detections
 from ..processes import about_to_compute
 from ..structures import Batch, Proposals, Targets
-from .boxing import BoxSteps, lacking_proposals
+from .boxing import BoxSteps, PooledBoxSteps, lacking_proposals
 from .maps import Maps, MapSteps
-from .results import to_results
+from .results import named_results, to_results
+from .stream import stream
 from .strides import Strides, image_strides
 
 if TYPE_CHECKING:
@@ -91,6 +93,35 @@ class Detector(MapSteps):
         on_cpu = mx.default_device().type == mx.cpu
         return inference(self, widen=self.dtype is None and on_cpu)
 
+    def input_sizes(
+        self, images: Sequence[np.ndarray], key: mx.array | None = None
+    ) -> list[tuple[int, int]] | None:
+        """To which (height, width) images are resized.
+
+        Args:
+            images: (H, W, 3) each.
+            key: of the sizes that are drawn, in training. Default: none are.
+
+        Returns:
+            One an image; ``None`` as :func:`~mlx_rcnn.inputs.transform.resized_size` has it.
+        """
+        return None if key is None else draw_sizes(images, self.config, key)
+
+    def stream(self, source: Any, **options: Any) -> Iterator[Detections]:
+        """Predict the frames of a video or camera, or images, one after the other.
+
+        Memory stays flat however long the source is. As :func:`~mlx_rcnn.models.stream.stream`,
+        which tells the options.
+
+        Args:
+            source: path of a video, number of a camera, or an iterable of images.
+            **options: ``batch_size``, ``every``, ``start`` and ``stop``, and those of ``predict``.
+
+        Returns:
+            Results as ``predict`` gives them, each with its ``frame``.
+        """
+        return stream(self, source, **options)
+
     def begin_training(
         self,
         images: Any,
@@ -113,7 +144,7 @@ class Detector(MapSteps):
         if size_divisible is not None:
             padding = replace(config, size_divisible=size_divisible)
         given = load_images(images)
-        batch = preprocess(given, padding, draw_sizes(given, config, key))
+        batch = preprocess(given, padding, self.input_sizes(given, key))
         points = self.roi_heads.keypoint_predictor.num_keypoints if self.needs_keypoints else None
         truth = prepare_targets(targets, batch, self.num_classes, self.needs_masks, points)
         features = self.features(batch.pixels)
@@ -130,18 +161,12 @@ class Begun(NamedTuple):
     strides: Strides
 
 
-class TwoStageDetector(Detector, BoxSteps):
-    """Proposals, box heads over them, and branches; the models tell the arguments."""
+class BoxDetector(Detector, BoxSteps):
+    """Proposals, what tells of each, and branches; the models tell the arguments."""
 
-    config_class: type[FastRCNNConfig]
-    config: FastRCNNConfig
+    config_class: type[BoxConfig]
+    config: BoxConfig
     branches: tuple[Branch, ...] = ()
-
-    def build(self) -> None:
-        """See :meth:`Detector.build`."""
-        self.roi_heads = RoIHeads(self.config)
-        for branch in self.branches:
-            branch.build(self.roi_heads, self.config)
 
     @property
     def num_classes(self) -> int:
@@ -176,7 +201,7 @@ class TwoStageDetector(Detector, BoxSteps):
 
     def find(
         self, images: Any, rule: DetectionRule, proposals: Any = None, **options: Any
-    ) -> list[dict[str, np.ndarray]]:
+    ) -> list[Detections]:
         """What ``predict`` does, for any rule and with options of the branches.
 
         Args:
@@ -193,9 +218,11 @@ class TwoStageDetector(Detector, BoxSteps):
             ValueError, TypeError, FileNotFoundError: as ``predict``.
         """
         check_thresholds(rule, self.num_classes)
-        batch = preprocess(load_images(images), self.config)
+        pictures = load_images(images)
+        batch = preprocess(pictures, self.config, self.input_sizes(pictures))
         given = None if proposals is None else prepare_proposals(proposals, batch)
-        return self.find_in(batch, rule, given, **options)
+        found = self.find_in(batch, rule, given, **options)
+        return named_results(self, found, images, pictures)
 
     def find_in(
         self, batch: Batch, rule: DetectionRule, given: Proposals | None = None, **options: Any
@@ -262,6 +289,19 @@ class TwoStageDetector(Detector, BoxSteps):
             ValueError: it has none, they must be given.
         """
         raise ValueError(lacking_proposals(self))
+
+
+class TwoStageDetector(BoxDetector, PooledBoxSteps):
+    """Box heads over RoI features of the backbone's maps."""
+
+    config_class: type[FastRCNNConfig]
+    config: FastRCNNConfig
+
+    def build(self) -> None:
+        """See :meth:`Detector.build`."""
+        self.roi_heads = RoIHeads(self.config)
+        for branch in self.branches:
+            branch.build(self.roi_heads, self.config)
 
 
 def with_total(losses: Losses) -> Losses:

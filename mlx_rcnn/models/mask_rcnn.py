@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from ..config.detector import MaskRCNNConfig
 from ..heads import Branch, MaskBranch
 from ..heads.detections import detection_rule
+from ..outputs.detections import Detections
 from .augmented import TestTimeAugment
 from .faster_rcnn import FasterRCNN
 
@@ -41,7 +40,7 @@ class MaskRCNN(FasterRCNN):
         top_k: int | None = None,
         masks: str = "full",
         augment: TestTimeAugment | None = None,
-    ) -> list[dict[str, np.ndarray]]:
+    ) -> list[Detections]:
         """Detect objects and their masks.
 
         Args:

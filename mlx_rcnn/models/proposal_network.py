@@ -13,11 +13,12 @@ import numpy as np
 from ..config.proposals import ProposalNetworkConfig
 from ..inputs.transform import load_images, preprocess
 from ..memory import bounded_cache
+from ..outputs.detections import Detections
 from ..rpn.network import RegionProposalNetwork
-from ..structures import Detections
+from ..structures import Detections as Arrays
 from .flow import Detector, with_total
 from .proposing import ProposalSteps
-from .results import not_finite, to_results
+from .results import named_results, not_finite, to_results
 
 
 class ProposalNetwork(ProposalSteps, Detector):
@@ -51,7 +52,7 @@ class ProposalNetwork(ProposalSteps, Detector):
         score_thresh: float | None = None,
         nms_thresh: float | None = None,
         top_k: int | None = None,
-    ) -> list[dict[str, np.ndarray]]:
+    ) -> list[Detections]:
         """Propose boxes.
 
         Args:
@@ -74,19 +75,20 @@ class ProposalNetwork(ProposalSteps, Detector):
             "rpn_post_nms_top_n_test": top_k,
         }
         changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
-        batch = preprocess(load_images(images), self.config)
+        pictures = load_images(images)
+        batch = preprocess(pictures, self.config)
         model = self.to_predict()
         model.config = replace(self.config, **changes)
         with bounded_cache():
             features = model.features(batch.pixels)
             found = model.propose(features, batch, model.strides(features, batch))
             labels = mx.ones(found.scores.shape, dtype=mx.int32)
-            detections = Detections(found.boxes, found.scores, labels, found.valid, found.exact)
+            detections = Arrays(found.boxes, found.scores, labels, found.valid, found.exact)
             lost = mx.any(mx.isnan(found.scores))
             mx.eval(detections, lost)
         if np.array(lost):
             raise ValueError(not_finite(self))
-        return to_results(detections, batch)
+        return named_results(self, to_results(detections, batch), images, pictures)
 
     def get_loss(
         self,

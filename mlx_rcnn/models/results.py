@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -10,6 +13,8 @@ from mlx.utils import tree_flatten
 from ..inputs.transform import boxes_to_original
 from ..messages import listing
 from ..ops import clip_boxes
+from ..outputs.detections import Detections as Results
+from ..outputs.skeletons import skeleton_style
 from ..structures import Batch, Detections
 
 
@@ -40,6 +45,30 @@ def to_results(
             "labels": labels[i][ok],
         }
         for i, ok in enumerate(valid)
+    ]
+
+
+def named_results(
+    model: Any,
+    found: Sequence[Mapping[str, np.ndarray]],
+    images: Any,
+    pictures: Sequence[np.ndarray],
+) -> list[Results]:
+    """What ``predict`` gives: each image's arrays with names, the image's size, and how to draw.
+
+    Args:
+        model: that found them.
+        found: one an image.
+        images: as they were given.
+        pictures: the same, loaded.
+    """
+    given = images if isinstance(images, list | tuple) else [images]
+    if len(given) != len(pictures):  # one array of several
+        given = [None] * len(pictures)
+    style, names = skeleton_style(model), getattr(model, "class_names", None)
+    return [
+        Results(arrays, names, (picture.shape[0], picture.shape[1]), image, style)
+        for arrays, picture, image in zip(found, pictures, given, strict=True)
     ]
 
 

@@ -3,7 +3,7 @@
 The sequential definition is a fixed point: ``keep[j] = valid[j] and no kept i < j overlaps j``. One
 round of it on the whole overlap matrix settles at least one more box, in practice most, so a few
 rounds of a matrix-vector product replace the loop. Blocks of rows bound the memory and halve the
-work, as later boxes never suppress earlier ones.
+work, as later boxes never suppress earlier ones. A GPU has kernels that take the boxes in order.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import NamedTuple, Protocol, TypeVar
 import mlx.core as mx
 import numpy as np
 
+from ..kernels import backend, suppressible
 from .boxes import box_area
-from .fuse import fused_alike
+from .nms_fused import fused_nms
+from .overlaps import above_threshold
 
 # Rows resolved at once, and the rounds tried first. A CPU is bound by the matrix: short blocks stay
 # in its caches and skip more of the lower half. A GPU is bound by the number of kernels.
@@ -60,31 +62,6 @@ def settle(attempt: Callable[[int], E]) -> E:
     return found
 
 
-@fused_alike
-def _above(
-    x1: mx.array, y1: mx.array, x2: mx.array, y2: mx.array, areas: mx.array, threshold: mx.array
-) -> mx.array:
-    """Whether intersections (corners given) over unions exceed the threshold."""
-    width = x2 - x1
-    # (w + |w|) / 2 is max(w, 0) without a branch, which lets a compiled CPU kernel vectorise. A
-    # negative height needs nothing: over areas that are not negative its ratio is.
-    intersection = (width + mx.abs(width)) * 0.5 * (y2 - y1)
-    # Two empty boxes give 0 / 0 = NaN, which is not above any threshold.
-    return intersection / (areas - intersection) > threshold
-
-
-def _overlap(a: mx.array, b: mx.array, threshold: mx.array) -> mx.array:
-    """Columns (5, B, p, 1) and (5, B, 1, m) of boxes and areas -> (B, p, m) bool."""
-    # Not fused: compiled CPU kernels do not vectorise over broadcast arguments.
-    corners = (
-        mx.maximum(a[0], b[0]),
-        mx.maximum(a[1], b[1]),
-        mx.minimum(a[2], b[2]),
-        mx.minimum(a[3], b[3]),
-    )
-    return _above(*corners, a[4] + b[4], threshold)
-
-
 def _surviving(alive: mx.array, keep: mx.array, hits: mx.array) -> mx.array:
     """``alive`` (B, 1, m), 0 or 1, less what ``keep`` (B, 1, p) overlaps by ``hits`` (B, p, m)."""
     return mx.maximum(mx.addmm(alive, keep, hits, alpha=-1.0), 0.0)
@@ -111,18 +88,34 @@ def nms_mask(
         ``keep`` (B, n) bool, a subset of ``valid``, and ``exact`` () bool, whether every block had
         settled after ``rounds``. When false, call again with more (:func:`settle`).
     """
-    n = boxes.shape[1]
-    if n == 0:
+    if boxes.shape[1] == 0:
         return valid, mx.array(True)
-    block = GPU_BLOCK if on_gpu() else CPU_BLOCK
-    rounds = first_rounds() if rounds is None else rounds
     boxes = boxes.astype(mx.float32)
-    area = mx.maximum(box_area(boxes), 0)  # of an inverted box too
-    columns = mx.stack([*(boxes[..., i] for i in range(4)), area])  # (5, B, n)
     # torch compares a float32 IoU with a double: rounding the threshold down is the same.
     limit = np.float32(iou_threshold)
     limit = np.nextafter(limit, np.float32(-1)) if float(limit) > iou_threshold else limit
-    threshold = mx.array(float(limit), dtype=mx.float32)
+    dialect = backend()
+    if dialect and suppressible(*valid.shape):
+        keep = fused_nms(boxes, valid, float(limit), labels, dialect, _exact)
+        if keep is not None:
+            return keep, mx.array(True)
+    rounds = first_rounds() if rounds is None else rounds
+    return _in_rounds(boxes, valid, float(limit), labels, rounds)
+
+
+def _exact(boxes: mx.array, valid: mx.array, limit: float, labels: mx.array | None) -> mx.array:
+    """The kernels' twin: as many rounds as there are boxes."""
+    return _in_rounds(boxes, valid, limit, labels, boxes.shape[1])[0]
+
+
+def _in_rounds(
+    boxes: mx.array, valid: mx.array, limit: float, labels: mx.array | None, rounds: int
+) -> tuple[mx.array, mx.array]:
+    """:func:`nms_mask` in plain MLX, ``limit`` a float32."""
+    n, block = boxes.shape[1], GPU_BLOCK if on_gpu() else CPU_BLOCK
+    area = mx.maximum(box_area(boxes), 0)  # of an inverted box too
+    columns = mx.stack([*(boxes[..., i] for i in range(4)), area])  # (5, B, n)
+    threshold = mx.array(limit, dtype=mx.float32)
     better = mx.triu(mx.ones((min(block, n), min(block, n))), k=1)  # only better boxes suppress
     alive = valid.astype(mx.float32)[:, None, :]  # (B, 1, rest)
     keeps: list[mx.array] = []
@@ -131,7 +124,7 @@ def nms_mask(
         size = min(block, n - start)
         # Without this edge the scheduler may build every block's matrix before it uses one.
         rest = mx.depends(columns[:, :, start:], alive)
-        matrix = _overlap(rest[:, :, :size, None], rest[:, :, None, :], threshold)
+        matrix = above_threshold(rest[:, :, :size, None], rest[:, :, None, :], threshold)
         if labels is not None:
             part = labels[:, start:]
             matrix = matrix & (part[:, :size, None] == part[:, None, :])

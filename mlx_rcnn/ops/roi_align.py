@@ -1,6 +1,7 @@
 """RoIAlign on channels-last maps, in bounded memory.
 
-The average of bilinear samples is linear in the map and separable in y and x, so a bin is one
+A GPU has a kernel for it (:mod:`~mlx_rcnn.ops.roi_fused`); this is its twin, which a CPU runs. The
+average of bilinear samples is linear in the map and separable in y and x, so a bin is one
 (1, T) @ (T, C) product over gathered pixels. Shapes as in :mod:`~mlx_rcnn.ops.roi_gather`.
 """
 
@@ -12,13 +13,16 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 
+from ..kernels import Plan, backend, fits
 from . import roi_gather
+from .roi_fused import fused_roi_align
 from .roi_gather import (
     check_rois,
     chunks,
     flatten_levels,
     gather_chunked,
     group_by_grid,
+    level_borders,
     pixel_index,
 )
 
@@ -35,6 +39,7 @@ def roi_align(
     spatial_scale: float = 1.0,
     sampling_ratio: int = -1,
     aligned: bool = False,
+    deterministic: bool = False,
 ) -> mx.array:
     """RoIAlign (Mask R-CNN, section 3), as ``torchvision.ops.roi_align``.
 
@@ -43,9 +48,12 @@ def roi_align(
         boxes (R, 5): (batch index, x1, y1, x2, y2), pixels of the network input.
         output_size: bins, one number or (ph, pw).
         spatial_scale: map pixels per input pixel. Default: ``1.0``.
-        sampling_ratio: samples a bin and axis; 0 or less takes ``ceil(roi size / bins)``, which
-            costs one host synchronisation. Default: ``-1``.
-        aligned: shift by half a pixel, and let RoIs be smaller than one map pixel.
+        sampling_ratio: samples a bin and axis; 0 or less takes ``ceil(roi size / bins)``, which on
+            a CPU costs one host synchronisation. Default: ``-1``.
+        aligned: shift by half a pixel, and let RoIs be smaller than one map pixel. Default:
+            ``False``.
+        deterministic: on a GPU, sum the gradient in a fixed order, slower; on a CPU it always is.
+            Default: ``False``, and whatever ``MLX_RCNN_KERNELS`` says.
 
     Returns:
         (R, ph, pw, C): averages, in the features' dtype. Samples more than a pixel outside the map
@@ -55,7 +63,7 @@ def roi_align(
         ValueError: shapes or sizes that do not fit.
     """
     return multiscale_roi_align(
-        [features], boxes, output_size, [spatial_scale], sampling_ratio, aligned
+        [features], boxes, output_size, [spatial_scale], sampling_ratio, aligned, deterministic
     )
 
 
@@ -66,6 +74,7 @@ def multiscale_roi_align(
     spatial_scales: Sequence[float],
     sampling_ratio: int = 2,
     aligned: bool = False,
+    deterministic: bool = False,
 ) -> mx.array:
     """RoIAlign from the pyramid level that fits each RoI (FPN, equation 1).
 
@@ -79,6 +88,7 @@ def multiscale_roi_align(
         spatial_scales: map pixels per input pixel, one a level, powers of two.
         sampling_ratio: as in :func:`roi_align`. Default: ``2``.
         aligned: as in :func:`roi_align`.
+        deterministic: as in :func:`roi_align`.
 
     Returns:
         (R, ph, pw, C).
@@ -90,22 +100,12 @@ def multiscale_roi_align(
     channels = features[0].shape[-1]
     if boxes.shape[0] == 0:
         return mx.zeros((0, *bins, channels), dtype=features[0].dtype)
-    pixels, base, limit, scale = flatten_levels(features, boxes, spatial_scales)
-    corners = boxes[:, 1:] * scale[:, None] - (0.5 if aligned else 0.0)
-    start, extent = corners[:, :2], corners[:, 2:] - corners[:, :2]  # (R, 2), x then y
-    if not aligned:
-        extent = mx.maximum(extent, 1.0)
-    if sampling_ratio > 0:
-        grid = mx.full(extent.shape, float(sampling_ratio))
-        return _average(pixels, base, limit, start, extent, grid, bins, [sampling_ratio] * 2)
-    grid = mx.maximum(mx.ceil(extent / mx.array([bins[1], bins[0]])), 0.0)
-    grid = mx.where(mx.isinf(grid) | mx.isnan(grid), 0.0, grid)  # such a box has no samples
-    return group_by_grid(
-        np.array(grid),
-        lambda rows, most: _average(
-            pixels, base[rows], limit[rows], start[rows], extent[rows], grid[rows], bins, most
-        ),
-    )
+    scales = tuple(spatial_scales)
+    plan = Plan(bins, scales, tuple(level_borders(scales)), sampling_ratio, aligned)
+    dialect = backend()
+    if dialect and fits([f.shape for f in features], features[0].dtype, boxes.shape[0], plan):
+        return fused_roi_align(features, boxes, plan, dialect, _plain, deterministic)
+    return _plain(features, boxes, plan)
 
 
 def crop_masks(
@@ -152,6 +152,27 @@ def crop_masks(
         mask = masks[piece].astype(mx.float32)
         done.append(down[rows] @ mask @ across[rows].swapaxes(1, 2))
     return mx.concatenate(done)
+
+
+def _plain(features: Sequence[mx.array], boxes: mx.array, plan: Plan) -> mx.array:
+    """The twin of the kernel: L maps (N, h, w, C) and float32 RoIs (R, 5) -> (R, ph, pw, C)."""
+    bins, ratio = plan.bins, plan.ratio
+    pixels, base, limit, scale = flatten_levels(features, boxes, plan.scales)
+    corners = boxes[:, 1:] * scale[:, None] - (0.5 if plan.aligned else 0.0)
+    start, extent = corners[:, :2], corners[:, 2:] - corners[:, :2]  # (R, 2), x then y
+    if not plan.aligned:
+        extent = mx.maximum(extent, 1.0)
+    if ratio > 0:
+        grid = mx.full(extent.shape, float(ratio))
+        return _average(pixels, base, limit, start, extent, grid, bins, [ratio] * 2)
+    grid = mx.maximum(mx.ceil(extent / mx.array([bins[1], bins[0]])), 0.0)
+    grid = mx.where(mx.isinf(grid) | mx.isnan(grid), 0.0, grid)  # such a box has no samples
+    return group_by_grid(
+        np.array(grid),
+        lambda rows, most: _average(
+            pixels, base[rows], limit[rows], start[rows], extent[rows], grid[rows], bins, most
+        ),
+    )
 
 
 def _taps(

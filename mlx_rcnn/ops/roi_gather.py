@@ -7,6 +7,7 @@ pyramid are gathered from one flat list of pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -63,15 +64,22 @@ def flatten_levels(
     return pixels, base, limit, mx.array(list(scales), dtype=mx.float32)[level]
 
 
+def level_borders(scales: Sequence[float]) -> list[float]:
+    """Least side of a box, pixels of the input, of each level after the first; NaN: none is."""
+    # Level k = -log2(scale) starts at 224 * 2^(k - 4) = 14 / scale pixels. Of two maps of one
+    # scale (MobileNetV3's last two) torchvision takes the first.
+    return [
+        math.nan if scale == finer else 14.0 / scale * LEVEL_SLACK
+        for finer, scale in pairwise(scales)
+    ]
+
+
 def assign_levels(boxes: mx.array, scales: Sequence[float]) -> mx.array:
     """Index into ``scales`` for each box (R, 4), by comparison: a logarithm rounds differently."""
     size = mx.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
     level = mx.zeros(size.shape, dtype=mx.int32)
-    for finer, scale in pairwise(scales):
-        # Level k = -log2(scale) starts at 224 * 2^(k - 4) = 14 / scale pixels. Of two maps of one
-        # scale (MobileNetV3's last two) torchvision takes the first.
-        if scale != finer:
-            level = level + (size >= 14.0 / scale * LEVEL_SLACK).astype(mx.int32)
+    for border in level_borders(scales):
+        level = level + (size >= border).astype(mx.int32)
     return level
 
 

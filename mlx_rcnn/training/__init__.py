@@ -5,13 +5,17 @@ from typing import Any
 from .config import TrainConfig
 from .freeze import set_trainable
 
-__all__ = ["TrainConfig", "fit", "set_trainable"]
+__all__ = ["TrainConfig", "fit", "fit_svms", "set_trainable"]
 
 
 def __getattr__(name: str) -> Any:
-    """``fit``, when it is asked for: importing the package stays quick without the trainer."""
+    """``fit`` and ``fit_svms``, when asked for: importing the package stays quick without them."""
     if name == "fit":
         from .trainer import fit
 
         return fit
+    if name == "fit_svms":
+        from .svms import fit_svms
+
+        return fit_svms
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

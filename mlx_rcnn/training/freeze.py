@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from ..backbones import MobileNetV3, PlainNet, ResNet
-from ..models import Detector
+from ..models import RCNN, Detector
 
 
 def set_trainable(model: Detector, trainable_backbone_layers: int = 3) -> None:
     """Choose how much of the backbone learns, as torchvision's ``trainable_backbone_layers``.
 
     Everything outside ``backbone.net`` learns, a ``layer4`` over RoIs (C4 models) too. The
-    classifier's last layers do not, as detection does not use them; nor do frozen norms and
-    running statistics, whatever is asked.
+    classifier's last layers do not, as detection does not use them, but for the hidden ones of an
+    R-CNN; nor do frozen norms and running statistics, whatever is asked.
 
     Args:
         model: with a ResNet, MobileNetV3, VGG or AlexNet backbone.
@@ -35,6 +35,9 @@ def set_trainable(model: Detector, trainable_backbone_layers: int = 3) -> None:
         )
     model.unfreeze()
     model.backbone.net.freeze()
+    if isinstance(model, RCNN):
+        for layer in model.backbone.net.get("classifier", [])[:-1]:
+            layer.unfreeze()
     for stage in parts[len(parts) - count :]:
         for module in stage:
             module.unfreeze()

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ..config.boxes import FastRCNNConfig
+from ..config.boxes import BoxConfig, RCNNConfig
 from ..heads import FastRCNNPredictor, KeypointRCNNPredictor, MaskRCNNPredictor
 from ..heads.box import predictors_of
+from ..heads.rcnn import RCNNPredictor
 from ..models import Detector, KeypointRCNN
 
 
@@ -132,30 +133,38 @@ def set_classes(model: Detector, class_names: Sequence[str]) -> bool:
     """
     names = tuple(class_names)
     config, count = model.config, len(names)
-    if model.class_names == names or not isinstance(config, FastRCNNConfig):
+    if model.class_names == names or not isinstance(config, BoxConfig):
         return False  # a proposal network finds objects of any class
     heads = model.roi_heads
     old = predictors_of(heads)
     new = model.num_classes != count or model.class_names is not None or bool(model.source)
     if new:  # else never trained, and of the right size: it has only lacked the names
-        agnostic = config.class_agnostic_bbox
-        made = [_box_like(p.cls_score, count, agnostic) for p in old]
+        agnostic = getattr(config, "class_agnostic_bbox", False)
+        made = [_box_like(p, count, agnostic) for p in old]
         heads.box_predictor = made if isinstance(heads.box_predictor, list) else made[0]
         if model.needs_masks:
             masks = heads.mask_predictor
             several = masks if isinstance(masks, list) else [masks]
             fresh = [_mask_like(predictor, count) for predictor in several]
             heads.mask_predictor = fresh if isinstance(masks, list) else fresh[0]
+        if isinstance(config, RCNNConfig):  # its SVMs are fitted after the network
+            heads.pop("svms", None)
+            config = replace(config, rcnn_scores="softmax")
     each = config.box_score_thresh
     if isinstance(each, tuple) and len(each) != count - 1:  # they were of other classes
-        config = replace(config, box_score_thresh=FastRCNNConfig.box_score_thresh)
+        config = replace(config, box_score_thresh=type(config).box_score_thresh)
     model.config = replace(config, num_classes=count, class_names=names)
     return new
 
 
-def _box_like(layer: Any, count: int, agnostic: bool) -> FastRCNNPredictor:
-    made = FastRCNNPredictor(layer.weight.shape[1], count, agnostic)
-    made.set_dtype(layer.weight.dtype)
+def _box_like(old: Any, count: int, agnostic: bool) -> FastRCNNPredictor | RCNNPredictor:
+    made: FastRCNNPredictor | RCNNPredictor
+    units = old.cls_score.weight.shape[1]
+    if isinstance(old, RCNNPredictor):
+        made = RCNNPredictor(units, old.bbox_pred.weight.shape[1], count)
+    else:
+        made = FastRCNNPredictor(units, count, agnostic)
+    made.set_dtype(old.cls_score.weight.dtype)
     return made
 
 

@@ -201,3 +201,21 @@ def test_evaluate(models: Path, capsys) -> None:
     assert both == [e for e in plain if e["score"] > 0.5]
     views = run("--tta-sizes", "64,96")
     assert len(views) > 0 and views != plain
+
+
+def test_tiles(models: Path, capsys) -> None:
+    model = models / "mask_rcnn"
+    assert predict(model, "--tile", "128", "--overlap", "0.3", "--batch-size", "2") == 0
+    tiles = mlx_rcnn.Tiles(128, 0.3, batch_size=2)
+    [result] = mlx_rcnn.predict_tiled(mlx_rcnn.load(model), PHOTO, tiles)
+    assert len(result) > 5 and found() == coco_results(result, PHOTO)
+    assert predict(model, "--tile", "128", "--classes", "1", "--top-k", "3", images=True) == 0
+    assert 0 < len(found()) <= 3 and {entry["category_id"] for entry in found()} == {1}
+    for words, message in (
+        (("--overlap", "0.3"), "--overlap goes with --tile"),
+        (("--tile", "128", "--overlap", "1"), "expected at most 0.9"),
+        (("--tile", "4"), "expected an integer of at least 16"),
+        (("--tile", "0"), "expected a whole number of at least 1"),
+        (("--tile", "128", "--tta-flip"), "expected one of them"),
+    ):
+        assert message in refused(capsys, "predict", PHOTO, "--model", str(model), *words)

@@ -143,4 +143,4 @@ def test_a_networks_recall_and_training_on_a_file(here: Path, tmp_path: Path, ca
     assert run("info", "--model", here / "fast") == 0
     assert "FastRCNN" in capsys.readouterr().out
     assert run("info", "--model", here / "rpn") == 0
-    assert "proposals an image" in capsys.readouterr().out
+    assert "proposals     at most 100 an image" in capsys.readouterr().out

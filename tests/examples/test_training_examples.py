@@ -88,3 +88,19 @@ def test_the_detector_of_the_demo(tmp_path: Path, voc: Path):
         "mlx.core.float16",
         "mlx.core.float32",
     }
+
+
+def test_evolution(tmp_path: Path):
+    """The whole family over one small photo: a row each, and the parts add up."""
+    photo = tmp_path / "photo.png"
+    Image.fromarray(tiny.shapes(1)[0].image).save(photo)
+    command = [sys.executable, str(EXAMPLES / "evolution.py"), str(photo)]
+    command += ["--depth", "18", "--size", "64", "--proposals", "6"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [
+        line.split() for line in done.stdout.splitlines() if "RCNN" in line and "no Sel" not in line
+    ]
+    assert [row[0] for row in rows] == ["RCNN", "FastRCNN", "FasterRCNN", "MaskRCNN", "CascadeRCNN"]
+    for row in rows:
+        assert sum(map(float, row[1:5])) == pytest.approx(float(row[5]), abs=0.003)

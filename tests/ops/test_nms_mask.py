@@ -37,7 +37,8 @@ def test_mask_oracle(values, threshold, rounds, data):
         assert keep == expected or not exact  # it may not claim what it has not reached
 
 
-def test_every_number_of_rounds():
+def test_every_number_of_rounds(monkeypatch):
+    monkeypatch.setenv("MLX_RCNN_KERNELS", "0")  # a GPU too must work in rounds
     n = 24
     claims = []
     for rounds in range(1, n + 1):
@@ -53,7 +54,8 @@ def test_every_number_of_rounds():
 
 
 @pytest.mark.parametrize("block", [20], indirect=True)
-def test_one_unsettled_block_is_enough():
+def test_one_unsettled_block_is_enough(monkeypatch):
+    monkeypatch.setenv("MLX_RCNN_KERNELS", "0")  # a GPU too must work in rounds
     apart = np.array([[30 * i, 50, 30 * i + 9, 59] for i in range(20)], np.float32)
     for order in ((apart, chain(20)), (chain(20), apart), (apart, chain(20), apart)):
         b = np.concatenate(order)
@@ -62,7 +64,8 @@ def test_one_unsettled_block_is_enough():
         assert run_mask(b, rounds=20) == (expected, True)
 
 
-def test_one_unsettled_list_is_enough():
+def test_one_unsettled_list_is_enough(monkeypatch):
+    monkeypatch.setenv("MLX_RCNN_KERNELS", "0")  # a GPU too must work in rounds
     apart = np.array([[30 * i, 0, 30 * i + 9, 9] for i in range(40)], np.float32)
     batch, valid = mx.array(np.stack([apart, chain(40), apart])), mx.ones((3, 40), dtype=mx.bool_)
     _, exact = nms_mask(batch, valid, 0.5, rounds=2)

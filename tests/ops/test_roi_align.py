@@ -102,6 +102,7 @@ def test_grids_of_all_sizes_at_once():
 @pytest.mark.parametrize("name", ["chunks", "dense"])
 @pytest.mark.parametrize("ratio", [-1, 2])
 def test_chunks_and_dense_form_change_nothing(monkeypatch, name, ratio):
+    monkeypatch.setenv("MLX_RCNN_KERNELS", "0")  # the twin on a GPU too
     features, rois = mx.array(maps()), mx.array(np.array(EDGES, np.float32))
     weight = mx.array(noise("weight", len(EDGES), 3, 2, 3))
     gradient = mx.grad(lambda f: mx.sum(weight * roi_align(f, rois, (3, 2), 1.0, ratio)))
@@ -121,6 +122,7 @@ def test_chunks_and_dense_form_change_nothing(monkeypatch, name, ratio):
 
 
 def test_large_rois_take_the_dense_form(monkeypatch):
+    monkeypatch.setenv("MLX_RCNN_KERNELS", "0")  # the twin on a GPU too
     rois = np.array([[0, -20, -30, 60, 70], [1, 0, 0, 80, 5]])
     called = []
     dense = MODULE._dense
@@ -207,6 +209,7 @@ def test_what_is_no_box_reads_nothing_astray():
 
 @pytest.mark.parametrize("ratio", [-1, 2])
 def test_indices_in_slices_change_nothing(monkeypatch, ratio):
+    monkeypatch.setenv("MLX_RCNN_KERNELS", "0")  # the twin on a GPU too
     features, rois = mx.array(maps()), mx.array(np.array(EDGES, np.float32))
 
     def run_both():

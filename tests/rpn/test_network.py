@@ -280,7 +280,8 @@ def test_no_proposals():
     assert not mx.any(empty.valid).item()
 
 
-def test_too_few_rounds_are_reported():
+def test_too_few_rounds_are_reported(monkeypatch):
+    monkeypatch.setenv("MLX_RCNN_KERNELS", "0")  # a GPU too must work in rounds
     # 60 boxes in a chain, each overlapping the next by 3 / 5, on the second of two levels
     x = np.arange(60.0)
     chain = np.stack([x, 0 * x, x + 4, 0 * x + 1], axis=1).astype(np.float32)

@@ -1,0 +1,328 @@
+"""What ``mlx_rcnn doctor`` computes: each operation, and NumPy's answer to the same question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from ..config.backbone import ResNetFPNConfig
+from ..layers import Conv2d
+from ..models import MaskRCNN
+from ..ops import box_iou, decode_boxes, encode_boxes, nms, paste_masks, roi_align, roi_pool
+
+Arrays = list[np.ndarray]
+
+
+class Check(NamedTuple):
+    """One thing to prove.
+
+    ``compute`` gives arrays, on the default device; ``oracle`` the same from NumPy, ``None`` where
+    that is a whole network: there the CPU is the oracle of a GPU, and a second run that of a CPU.
+    ``bound`` of the greatest difference, as a share of the greatest value; on a GPU, whose products
+    may be rounded to TF32, ``gpu_bound``.
+    """
+
+    name: str
+    compute: Callable[[], Arrays]
+    oracle: Callable[[], Arrays] | None
+    bound: float
+    gpu_bound: float
+
+
+def _random(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def _boxes(count: int, side: float, seed: int = 1) -> np.ndarray:
+    corners = np.random.default_rng(seed).uniform(0, side, (count, 2, 2))
+    boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1) + 1], axis=1)
+    return boxes.astype(np.float32)
+
+
+def _products() -> Arrays:
+    return [np.array(mx.array(_random(96, 200)) @ mx.array(_random(200, 64, seed=1)))]
+
+
+def _products_oracle() -> Arrays:
+    return [_random(96, 200).astype(np.float64) @ _random(200, 64, seed=1)]
+
+
+def _convolution() -> Arrays:
+    """Forward, and the gradients of input and kernel."""
+    layer = Conv2d(8, 12, 3, stride=2, padding=1, bias=False)
+    weight, x = mx.array(_random(12, 3, 3, 8)), mx.array(_random(2, 15, 18, 8, seed=1))
+
+    def run(weight: mx.array, x: mx.array) -> mx.array:
+        layer.weight = weight
+        y: mx.array = layer(x)
+        return mx.sum(y * mx.cos(mx.arange(y.size).reshape(y.shape)))
+
+    gradients = mx.grad(run, argnums=(0, 1))(weight, x)
+    layer.weight = weight
+    return [np.array(v) for v in (layer(x), *gradients)]
+
+
+def _convolution_oracle() -> Arrays:
+    weight = _random(12, 3, 3, 8).astype(np.float64)
+    x = np.pad(_random(2, 15, 18, 8, seed=1).astype(np.float64), [(0, 0), (1, 1), (1, 1), (0, 0)])
+    y = np.zeros((2, 8, 9, 12))
+    for i in range(3):
+        for j in range(3):
+            y += x[:, i : i + 16 : 2, j : j + 18 : 2][:, :8, :9] @ weight[:, i, j].T
+    pull = np.cos(np.arange(y.size)).reshape(y.shape)
+    of_weight, of_x = np.zeros_like(weight), np.zeros_like(x)
+    for i in range(3):
+        for j in range(3):
+            part = x[:, i : i + 16 : 2, j : j + 18 : 2][:, :8, :9]
+            of_weight[:, i, j] = np.einsum("nhwo,nhwi->oi", pull, part)
+            of_x[:, i : i + 16 : 2, j : j + 18 : 2][:, :8, :9] += pull @ weight[:, i, j]
+    return [y, of_weight, of_x[:, 1:-1, 1:-1]]
+
+
+def _box_arithmetic() -> Arrays:
+    a, b = (mx.array(_boxes(40, 100, seed)) for seed in (1, 2))
+    deltas = encode_boxes(b, a, (10.0, 10.0, 5.0, 5.0))
+    return [np.array(v) for v in (box_iou(a, b), decode_boxes(deltas, a, (10.0, 10.0, 5.0, 5.0)))]
+
+
+def _box_oracle() -> Arrays:
+    a, b = (_boxes(40, 100, seed).astype(np.float64) for seed in (1, 2))
+    return [_iou(a, b), b]
+
+
+def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    low, high = np.maximum(a[:, None, :2], b[:, :2]), np.minimum(a[:, None, 2:], b[:, 2:])
+    shared = np.prod(np.maximum(high - low, 0), axis=-1)
+    areas = [np.prod(v[:, 2:] - v[:, :2], axis=1) for v in (a, b)]
+    iou: np.ndarray = shared / (areas[0][:, None] + areas[1] - shared)
+    return iou
+
+
+def _suppression() -> Arrays:
+    boxes, scores = _boxes(800, 100), np.random.default_rng(3).uniform(size=800)
+    return [np.array(nms(mx.array(boxes), mx.array(scores.astype(np.float32)), 0.5))]
+
+
+def _suppression_oracle() -> Arrays:
+    boxes = _boxes(800, 100).astype(np.float64)
+    scores = np.random.default_rng(3).uniform(size=800).astype(np.float32)
+    order, kept = np.argsort(-scores, kind="stable"), []
+    overlap = _iou(boxes, boxes) > 0.5
+    gone = np.zeros(len(boxes), bool)
+    for i in order:
+        if not gone[i]:
+            kept.append(i)
+            gone |= overlap[i]
+    return [np.array(kept)]
+
+
+def _rois() -> np.ndarray:
+    rows = np.concatenate([np.array([[0.0]] * 12), _boxes(12, 60)], axis=1)
+    return rows.astype(np.float32)
+
+
+def _roi_features() -> Arrays:
+    """RoIAlign, fixed and adaptive, and its gradient; RoIPool."""
+    feature, rois = mx.array(_random(1, 16, 16, 8)), mx.array(_rois())
+
+    def run(feature: mx.array) -> mx.array:
+        pooled = roi_align(feature, rois, 4, 0.25, 2, True)
+        return mx.sum(pooled * mx.sin(mx.arange(pooled.size).reshape(pooled.shape)))
+
+    fixed = roi_align(feature, rois, 4, 0.25, 2, True)
+    adaptive = roi_align(feature, rois, 4, 0.25, 0, True)
+    pooled = roi_pool(feature, rois, 4, 0.25)
+    return [np.array(v) for v in (fixed, adaptive, mx.grad(run)(feature), pooled)]
+
+
+def _roi_oracle() -> Arrays:
+    feature, rois = _random(1, 16, 16, 8)[0].astype(np.float64), _rois().astype(np.float64)
+    fixed = np.stack([_align(feature, roi[1:], 2) for roi in rois])
+    adaptive = np.stack([_align(feature, roi[1:], 0) for roi in rois])
+    pull = np.sin(np.arange(fixed.size)).reshape(fixed.shape)
+    gradient = np.zeros_like(feature)
+    for roi, own in zip(rois, pull, strict=True):
+        for (row, column), weights in _taps(feature.shape[:2], roi[1:], 2).items():
+            for (y, x), weight in weights:
+                gradient[y, x] += weight * own[row, column]
+    pooled = np.stack([_pool(feature, roi[1:]) for roi in rois])
+    return [fixed, adaptive, gradient[None], pooled]
+
+
+Taps = dict[tuple[int, int], list[tuple[tuple[int, int], float]]]
+
+
+def _taps(shape: tuple[int, ...], box: np.ndarray, ratio: int) -> Taps:
+    """By bin, the pixels that a box at a quarter reads, and their weights (Mask R-CNN, 3)."""
+    x1, y1, x2, y2 = box * 0.25 - 0.5
+    found: Taps = {}
+    grid = [ratio or max(int(np.ceil(extent / 4)), 1) for extent in (y2 - y1, x2 - x1)]
+    for row in range(4):
+        for column in range(4):
+            taps = found.setdefault((row, column), [])
+            for i in range(grid[0]):
+                for j in range(grid[1]):
+                    y = y1 + (row + (i + 0.5) / grid[0]) * (y2 - y1) / 4
+                    x = x1 + (column + (j + 0.5) / grid[1]) * (x2 - x1) / 4
+                    taps += [
+                        (place, weight / (grid[0] * grid[1]))
+                        for place, weight in _corners(shape, y, x)
+                    ]
+    return found
+
+
+def _corners(shape: tuple[int, ...], y: float, x: float) -> list[tuple[tuple[int, int], float]]:
+    height, width = shape
+    if not (-1 <= y <= height and -1 <= x <= width):
+        return []
+    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+    top, left = int(y), int(x)
+    down, right = min(top + 1, height - 1), min(left + 1, width - 1)
+    v, u = y - top, x - left
+    places = ((top, left), (top, right), (down, left), (down, right))
+    weights = ((1 - v) * (1 - u), (1 - v) * u, v * (1 - u), v * u)
+    return list(zip(places, weights, strict=True))
+
+
+def _align(feature: np.ndarray, box: np.ndarray, ratio: int) -> np.ndarray:
+    out = np.zeros((4, 4, feature.shape[2]))
+    for place, taps in _taps(feature.shape[:2], box, ratio).items():
+        for (y, x), weight in taps:
+            out[place] += weight * feature[y, x]
+    return out
+
+
+def _pool(feature: np.ndarray, box: np.ndarray) -> np.ndarray:
+    x1, y1, x2, y2 = (int(np.floor(v * 0.25 + 0.5)) for v in box)
+    height, width = max(y2 - y1 + 1, 1) / 4, max(x2 - x1 + 1, 1) / 4
+    out = np.zeros((4, 4, feature.shape[2]))
+    for i in range(4):
+        for j in range(4):
+            rows = slice(*(np.clip(f(v * height) + y1, 0, 16) for f, v in _edges(i)))
+            columns = slice(*(np.clip(f(v * width) + x1, 0, 16) for f, v in _edges(j)))
+            part = feature[rows, columns].reshape(-1, feature.shape[2])
+            out[i, j] = part.max(axis=0) if len(part) else 0
+    return out
+
+
+def _edges(index: int) -> tuple[tuple[Callable[[float], int], int], ...]:
+    return (lambda v: int(np.floor(v)), index), (lambda v: int(np.ceil(v)), index + 1)
+
+
+def _pasting() -> Arrays:
+    masks = np.random.default_rng(5).uniform(size=(6, 28, 28)).astype(np.float32)
+    return [np.asarray(paste_masks(masks, _boxes(6, 90), (100, 120), rule="detectron2"))]
+
+
+def _pasting_oracle() -> Arrays:
+    masks = np.random.default_rng(5).uniform(size=(6, 28, 28)).astype(np.float32)
+    out = np.zeros((6, 100, 120), bool)
+    for mask, (x1, y1, x2, y2), target in zip(masks, _boxes(6, 90), out, strict=True):
+        padded = np.pad(mask.astype(np.float64), 1)
+        for axis_y in range(100):
+            v = (axis_y + 0.5 - y1) / (y2 - y1) * 28 + 0.5
+            for axis_x in range(120):
+                u = (axis_x + 0.5 - x1) / (x2 - x1) * 28 + 0.5
+                if 0 < v < 29 and 0 < u < 29:
+                    top, left = int(v), int(u)
+                    a, b = v - top, u - left
+                    two = padded[top : top + 2, left : left + 2]
+                    share = (1 - a) * ((1 - b) * two[0, 0] + b * two[0, 1])
+                    target[axis_y, axis_x] = (
+                        share + a * ((1 - b) * two[1, 0] + b * two[1, 1]) >= 0.5
+                    )
+    return [out]
+
+
+def network() -> MaskRCNN:
+    """A small Mask R-CNN with the same weights each time."""
+    body = ResNetFPNConfig(depth=18, width=16, out_channels=32, norm="group", norm_groups=8)
+    model = MaskRCNN(
+        body,
+        32,
+        4,
+        use_fpn=True,
+        hidden_dim=64,
+        min_size=96,
+        max_size=128,
+        dropout=0.0,
+        mask_hidden_channels=16,
+        mask_num_convs=2,
+        rpn_post_nms_top_n_test=100,
+        rpn_post_nms_top_n_train=100,
+        box_batch_size_per_image=64,
+    )
+    named: Any = tree_flatten(model.parameters())
+    filled = []
+    for i, (name, value) in enumerate(named):
+        if value.ndim == 1:  # scales are 1, shifts 0: biases are drawn when a layer is made
+            filled.append((name, mx.full(value.shape, float(name.endswith(("weight", "var"))))))
+            continue
+        drawn = _random(*value.shape, seed=i) / np.sqrt(value.size / value.shape[0])
+        filled.append((name, mx.array(drawn)))
+    model.load_weights(filled)
+    model.eval()
+    return model
+
+
+def _picture() -> np.ndarray:
+    return np.random.default_rng(7).integers(0, 256, (96, 120, 3), dtype=np.uint8)
+
+
+def _prediction() -> Arrays:
+    """Raw outputs of the network: what follows them is chosen by thresholds."""
+    x = mx.array(_random(1, 96, 128, 3, seed=9))
+    features = network().features(x)
+    return [np.array(v) for v in features]
+
+
+def _detections() -> Arrays:
+    [found] = network().predict(_picture(), score_thresh=0.0, top_k=20, masks="raw")
+    return [np.array([len(found)]), np.isfinite(found["masks"]).all()[None]]
+
+
+def _training() -> Arrays:
+    """Losses of two steps of gradient descent."""
+    model = network()
+    model.train()
+    masks = np.zeros((2, 96, 120), np.uint8)
+    masks[0, 10:60, 10:70], masks[1, 30:90, 50:110] = 1, 1
+    boxes = np.array([[10, 10, 70, 60], [50, 30, 110, 90]], np.float32)
+    target = {"boxes": boxes, "labels": np.array([1, 3]), "masks": masks}
+
+    def loss(net: Any) -> mx.array:
+        total: mx.array = net.get_loss([_picture()], [target], key=mx.random.key(0))["total_loss"]
+        return total
+
+    losses = []
+    step = nn.value_and_grad(model, loss)
+    for _ in range(2):
+        value, gradients = step(model)
+        losses.append(float(value))
+        model.update(_moved(model.trainable_parameters(), gradients))
+    return [np.array(losses)]
+
+
+def _moved(weights: Any, gradients: Any) -> Any:
+    from mlx.utils import tree_map
+
+    return tree_map(lambda w, g: w - 1e-3 * g, weights, gradients)
+
+
+CHECKS = (
+    Check("matrix products", _products, _products_oracle, 1e-5, 2e-3),
+    Check("convolution and its gradients", _convolution, _convolution_oracle, 1e-5, 2e-3),
+    Check("box arithmetic", _box_arithmetic, _box_oracle, 1e-5, 1e-5),
+    Check("suppression, exact", _suppression, _suppression_oracle, 0.0, 0.0),
+    Check("RoIAlign, its gradient, RoIPool", _roi_features, _roi_oracle, 1e-5, 1e-4),
+    Check("pasted masks, share of pixels", _pasting, _pasting_oracle, 0.0, 0.0),
+    Check("a network's maps", _prediction, None, 1e-4, 2e-2),
+    Check("a prediction, number found", _detections, None, 0.0, 0.0),
+    Check("two training steps, losses", _training, None, 1e-4, 5e-2),
+)
+"""In the order in which they are run."""

@@ -1,0 +1,66 @@
+"""Crops of an image, warped to one size: what R-CNN classifies (Girshick et al., 2014)."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+
+def warp_crops(pixels: mx.array, rois: mx.array, size: int, context: int) -> mx.array:
+    """Cut boxes with some context out of images, and warp each to a square (R-CNN, appendix A).
+
+    The box is enlarged about its centre by ``size / (size - 2 * context)`` across and down, so that
+    after the warp it has ``context`` pixels around it. A pixel of the crop is one bilinear sample,
+    at its centre, of the image as it lies in an endless plane of zeros, the mean after
+    normalisation: the padding of a batch changes nothing. As in the paper's code nothing is
+    smoothed where an image shrinks; that code rounds boxes to whole pixels, and this does not.
+
+    Args:
+        pixels (N, H, W, C): images, normalised, zeros where they are padded.
+        rois (R, 5): (batch index, x1, y1, x2, y2), pixels of the images; no gradient reaches them.
+        size: side of a crop in pixels.
+        context: pixels of the crop on each side, less than half of ``size``.
+
+    Returns:
+        (R, size, size, C) in the dtype of ``pixels``.
+    """
+    height, width = pixels.shape[1:3]
+    rois = mx.stop_gradient(rois)
+    centre = 0.5 * (rois[:, 1:3] + rois[:, 3:5])
+    half = 0.5 * (rois[:, 3:5] - rois[:, 1:3]) * (size / (size - 2 * context))
+    low, high = centre - half, centre + half
+    columns, across = _samples(low[:, 0], high[:, 0], size, width)  # (2, R, size)
+    rows, down = _samples(low[:, 1], high[:, 1], size, height)
+    # Four gathers cost the same whatever the image's size; matrices around it do not, and lose even
+    # on one of 375 x 500.
+    flat = pixels.reshape(-1, pixels.shape[-1])
+    first = rois[:, 0].astype(mx.int32) * (height * width)
+    rows = first[None, :, None] + rows * width
+    lines = []
+    for row in rows:
+        index = row[:, :, None], columns[:, :, None, :]  # (R, size, 1) and (2, R, 1, size)
+        left, right = (flat[index[0] + column] for column in index[1])
+        lines.append(left * across[0][:, None, :, None] + right * across[1][:, None, :, None])
+    crops = lines[0] * down[0][:, :, None, None] + lines[1] * down[1][:, :, None, None]
+    return crops.astype(pixels.dtype)
+
+
+def _samples(low: mx.array, high: mx.array, size: int, length: int) -> tuple[mx.array, mx.array]:
+    """The two pixels each sample of an axis lies between, and their weights.
+
+    Args:
+        low, high (R,): where the crop begins and ends, in pixels of the image.
+        size: samples between them.
+        length: pixels of the image.
+
+    Returns:
+        index (2, R, size) int32, of pixels there are, and weight, same shape, 0 of those that are
+        not.
+    """
+    place = low[:, None] + (mx.arange(size) + 0.5) * ((high - low) / size)[:, None] - 0.5
+    before = mx.floor(mx.clip(place, -2, length))  # far away all are zeros, and integers overflow
+    fraction = place - before
+    index = mx.stack([before, before + 1])
+    weight = mx.stack([1 - fraction, fraction])
+    there = (index >= 0) & (index < length)
+    index = mx.clip(index, 0, length - 1).astype(mx.int32)
+    return index, mx.where(there, weight, 0.0)

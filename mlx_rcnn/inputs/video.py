@@ -1,0 +1,225 @@
+"""Frames of videos and cameras, decoded by PyAV (extra ``video``), which is FFmpeg."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+VIDEO_SUFFIXES = (
+    ".3gp",
+    ".avi",
+    ".m2ts",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpeg",
+    ".mpg",
+    ".mts",
+    ".ogv",
+    ".ts",
+    ".webm",
+    ".wmv",
+)
+"""What counts as a video in a folder; a file named outright may have any suffix."""
+
+_CAMERA_FORMATS = {"darwin": "avfoundation", "linux": "v4l2", "win32": "dshow"}
+
+
+class VideoError(ValueError):
+    """A video that cannot be opened, or holds no picture."""
+
+
+class Frame(NamedTuple):
+    """One picture of a video.
+
+    ``image`` (H, W, 3) uint8 RGB, upright; ``number``, counted from 0 in the order shown;
+    ``seconds`` since the video's start, as its own clock says, also where the rate varies.
+    """
+
+    image: np.ndarray
+    number: int
+    seconds: float
+
+
+def load_av() -> Any:
+    """PyAV.
+
+    Raises:
+        ImportError: it is not installed; how to is said.
+    """
+    try:
+        return import_module("av")
+    except ImportError as error:
+        raise ImportError(
+            'videos need PyAV: pip install "mlx-rcnn[video]" (or pip install av)'
+        ) from error
+
+
+class Video:
+    """A video file or a camera, whose frames are iterated once.
+
+    Colours of any depth become 8 bits, and the picture is turned by its rotation tag, as players
+    show it.
+
+    Args:
+        source: a path, or the number of a camera: 0 for the first.
+        start: seconds; frames before are not given. Default: ``0``.
+        stop: seconds; frames from it on are not given. Default: ``None``, the end.
+        every: only each so-manieth frame of those. Default: ``1``.
+
+    Attributes:
+        path: of the file, ``None`` for a camera.
+        rate (Fraction): frames a second on average, of the file.
+        frames: how many frames will be given, as far as the file tells, else ``None``.
+        truncated: why the file ended before its time, once it has; ``None`` if it has not.
+
+    Raises:
+        ImportError: PyAV is not installed; how to is said.
+        FileNotFoundError, PermissionError: the path cannot be opened.
+        VideoError: it is no video, or has no picture; no such camera; ``start``, ``stop`` or
+            ``every`` that leave nothing.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | int,
+        start: float = 0.0,
+        stop: float | None = None,
+        every: int = 1,
+    ) -> None:
+        if every < 1 or start < 0 or (stop is not None and stop <= start):
+            raise VideoError(
+                f"start={start}, stop={stop}, every={every}: expected 0 <= start < stop and every "
+                "of at least 1"
+            )
+        self.start, self.stop, self.every = float(start), stop, every
+        self.path = None if isinstance(source, int) else Path(source)
+        self.truncated: str | None = None
+        self._av = load_av()
+        self._container = self._open(source)
+        streams = self._container.streams.video
+        if not streams:
+            self._container.close()
+            raise VideoError(f"{source} has no picture: expected a video")
+        self._stream = streams[0]
+        self._stream.thread_type = "AUTO"
+        self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 30)
+        self.frames = self._count()
+        if self.path is not None and self.start and self._length() <= self.start:
+            self.close()
+            raise VideoError(f"{source} lasts {self._length():.2f} s: none is left from {start} s")
+
+    def _open(self, source: str | os.PathLike[str] | int) -> Any:
+        try:
+            if isinstance(source, int):
+                return self._camera(source)
+        except (self._av.FFmpegError, OSError, ValueError) as error:
+            raise VideoError(f"camera {source} cannot be opened: {_reason(error)}") from error
+        try:
+            path = Path(source)
+            if path.is_dir():
+                raise IsADirectoryError(f"{path} is a folder: expected a video")
+            with path.open("rb") as file:
+                if not file.read(1):
+                    raise VideoError(f"{path} is empty: expected a video")
+            return self._av.open(os.fspath(path))
+        except (FileNotFoundError, PermissionError, IsADirectoryError, VideoError):
+            raise
+        except (self._av.FFmpegError, OSError, ValueError) as error:
+            raise VideoError(f"{source} cannot be opened as a video: {_reason(error)}") from error
+
+    def _camera(self, number: int) -> Any:
+        kind = next((v for k, v in _CAMERA_FORMATS.items() if sys.platform.startswith(k)), None)
+        if kind is None:
+            raise VideoError(f"cameras are not known on {sys.platform}: expected a file")
+        name = f"/dev/video{number}" if kind == "v4l2" else f"{number}:none"
+        options = {"framerate": "30"} if kind == "avfoundation" else {}
+        return self._av.open(name, format=kind, options=options)
+
+    def _length(self) -> float:
+        """Seconds of the file as its header says; infinite if it does not."""
+        stream, container = self._stream, self._container
+        if stream.duration and stream.time_base:
+            return float(stream.duration * stream.time_base)
+        return container.duration / self._av.time_base if container.duration else float("inf")
+
+    def _count(self) -> int | None:
+        length = min(self._length(), self.stop or float("inf")) - self.start
+        if self.path is None or length == float("inf"):
+            return None
+        whole = self.start == 0 and self.stop is None and self._stream.frames
+        count = self._stream.frames if whole else round(length * float(self.rate))
+        return max(-(-int(count) // self.every), 1)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames in the order shown.
+
+        Raises:
+            VideoError: nothing of the video can be decoded.
+        """
+        first: float | None = None
+        given = False
+        index = -1
+        for index, frame in enumerate(self._decoded()):
+            clock = frame.time if frame.time is not None else float(index / self.rate)
+            first = clock if first is None else first
+            seconds = clock - first
+            if self.stop is not None and seconds >= self.stop:
+                break
+            if seconds < self.start or index % self.every:
+                continue
+            given = True
+            yield Frame(_upright(frame), index, seconds)
+        if index < 0 or not given:
+            why = self.truncated or "it has no frames there"
+            raise VideoError(f"{self.path or 'the camera'}: nothing could be decoded: {why}")
+
+    def _decoded(self) -> Iterator[Any]:
+        """FFmpeg's frames; damage in the file ends them, and is kept."""
+        try:
+            yield from self._container.decode(self._stream)
+        except (self._av.FFmpegError, OSError, ValueError) as error:
+            self.truncated = _reason(error)
+
+    @property
+    def container(self) -> Any:
+        """PyAV's, for its sound."""
+        return self._container
+
+    def close(self) -> None:
+        """Close the file or camera."""
+        self._container.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _upright(frame: Any) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, turned as the file says."""
+    pixels: np.ndarray = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / 90) % 4  # counterclockwise
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(getattr(error, "strerror", None) or error).split())

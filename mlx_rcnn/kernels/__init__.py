@@ -1,0 +1,19 @@
+"""Kernels of our own for a GPU; what each computes is computed in plain MLX too, in ``ops``."""
+
+from .launch import DETERMINISTIC, backend, switch
+from .nms import suppress, suppressible
+from .roi_align import Plan, fits, pool, spread
+from .trust import agree
+
+__all__ = [
+    "DETERMINISTIC",
+    "Plan",
+    "agree",
+    "backend",
+    "fits",
+    "pool",
+    "spread",
+    "suppress",
+    "suppressible",
+    "switch",
+]

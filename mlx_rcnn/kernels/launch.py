@@ -1,0 +1,140 @@
+"""Whether kernels run, and how one is compiled and launched."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import mlx.core as mx
+
+from .dialects import CUDA, METAL, Dialect
+
+SWITCH = "MLX_RCNN_KERNELS"
+OFF, ON, DETERMINISTIC = "0", "1", "deterministic"
+
+# Threads of a group, and of these the lanes at most.
+_GROUP, _LANES = 256, 64
+# Groups of rows that CUDA takes at most; each thread then goes on to further rows.
+_ROW_GROUPS = 65535
+# An input of fewer elements lies in Metal's constant memory, where no `device` pointer reaches.
+LEAST = 8
+
+Template = Sequence[tuple[str, int | bool | mx.Dtype]]
+
+
+class Kernel(NamedTuple):
+    """A kernel of any dialect.
+
+    Attributes:
+        name: of its own, as compiled kernels are kept by name.
+        inputs: names of the inputs.
+        outputs: names of the outputs.
+        functions: what the body calls.
+        body: the text, in the words of :mod:`.dialects`.
+        atomic: whether the outputs are added to by many threads; then they are float32.
+        grouped: whether threads work in groups, and wait for each other.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    functions: str
+    body: str
+    atomic: bool = False
+    grouped: bool = False
+
+
+def switch() -> str:
+    """The environment's say: ``"0"`` no kernels, ``"1"`` (default) or ``"deterministic"``.
+
+    Raises:
+        ValueError: it says anything else.
+    """
+    value = os.environ.get(SWITCH) or ON
+    if value not in (OFF, ON, DETERMINISTIC):
+        raise ValueError(f"{SWITCH}={value!r}: expected {OFF}, {ON} or {DETERMINISTIC}")
+    return value
+
+
+def backend() -> Dialect | None:
+    """The dialect that MLX's default device runs, or None: a CPU, or kernels are switched off."""
+    if switch() == OFF or mx.default_device().type != mx.DeviceType.gpu:
+        return None
+    if mx.metal.is_available():
+        return METAL
+    cuda = getattr(mx, "cuda", None)
+    return CUDA if cuda is not None and cuda.is_available() else None
+
+
+@functools.cache
+def build(kernel: Kernel, dialect: Dialect) -> Any:
+    """MLX's kernel object, made once; it compiles when it first runs."""
+    names: dict[str, Any] = {
+        "name": kernel.name,
+        "input_names": list(kernel.inputs),
+        "output_names": list(kernel.outputs),
+        "header": dialect.header + kernel.functions,
+        "source": (dialect.grouped if kernel.grouped else dialect.place) + kernel.body,
+    }
+    if dialect is METAL:
+        return mx.fast.metal_kernel(**names, atomic_outputs=kernel.atomic)
+    return mx.fast.cuda_kernel(**names)
+
+
+class Layout(NamedTuple):
+    """Threads of a launch and of each of its groups, both (x, y, z)."""
+
+    grid: tuple[int, int, int]
+    group: tuple[int, int, int]
+
+
+def rows(lanes: int, count: int) -> Layout:
+    """Threads that work alone: ``lanes`` along x, ``count`` rows along y, both at least 1.
+
+    A thread takes several rows where there are too many.
+    """
+    across = min(lanes, _LANES)
+    down = min(_GROUP // across, count)
+    return Layout((lanes, min(count, _ROW_GROUPS * down), 1), (across, down, 1))
+
+
+def groups(threads: int, count: int) -> Layout:
+    """So many groups of threads that work together."""
+    return Layout((threads * count, 1, 1), (threads, 1, 1))
+
+
+def launch(
+    kernel: Kernel,
+    dialect: Dialect,
+    inputs: Sequence[mx.array],
+    shapes: Sequence[tuple[int, ...]],
+    dtype: mx.Dtype,
+    template: Template,
+    layout: Layout,
+) -> list[mx.array]:
+    """Run a kernel.
+
+    Args:
+        kernel: what to run.
+        dialect: what to compile it as, :func:`backend`'s.
+        inputs: in the order of the kernel's names.
+        shapes: of the outputs.
+        dtype: of the outputs; with ``atomic`` float32, and they start as zeros.
+        template: what is known when it is compiled.
+        layout: of the threads.
+
+    Returns:
+        The outputs, unevaluated.
+    """
+    outputs = build(kernel, dialect)(
+        inputs=list(inputs),
+        template=list(template),
+        grid=layout.grid,
+        threadgroup=layout.group,
+        output_shapes=list(shapes),
+        output_dtypes=[dtype] * len(shapes),
+        init_value=0 if kernel.atomic else None,
+    )
+    return cast("list[mx.array]", outputs)

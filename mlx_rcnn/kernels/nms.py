@@ -1,0 +1,87 @@
+"""Non-maximum suppression in two launches, exact, without asking the host.
+
+Shapes: B lists of n boxes, each sorted by falling score.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import mlx.core as mx
+
+from . import nms_source
+from .dialects import Dialect
+from .launch import Kernel, groups, launch, rows
+
+# Bytes of bits that may be held at once; 20,000 boxes have 50 MB.
+_MOST_BYTES = 512 << 20
+_THREADS = 256  # that sweep through a list together
+
+
+def suppressible(lists: int, count: int) -> bool:
+    """Whether the kernels can do it: one box at least, few enough that their bits fit.
+
+    Args:
+        lists: B.
+        count: n.
+    """
+    words = _words(count)
+    fits = 4 * lists * count * words <= _MOST_BYTES and words <= nms_source.MOST_WORDS
+    return fits and lists > 0 and count > 0
+
+
+def suppress(
+    boxes: mx.array, valid: mx.array, limit: float, labels: mx.array | None, dialect: Dialect
+) -> mx.array:
+    """Which boxes stay: those that take part and that no better one that stays overlaps too much.
+
+    Args:
+        boxes (B, n, 4): float32 xyxy, any frame.
+        valid (B, n): bool, which take part.
+        limit: a box goes when its IoU is greater than this as a float32.
+        labels (B, n): int32; only boxes of equal label end each other. None: all do.
+        dialect: of the GPU.
+
+    Returns:
+        (B, n) bool, a subset of ``valid``; exact.
+    """
+    lists, count = valid.shape
+    words = _words(count)
+    geometry = mx.array([lists, count, words], dtype=mx.int32)
+    given = [boxes, valid, mx.array([limit], dtype=mx.float32)]
+    given += [geometry] if labels is None else [labels, geometry]
+    shape = (lists, count, words)
+    place = rows(words, lists * count)
+    find = _overlaps(labels is not None)
+    [hits] = launch(find, dialect, given, [shape], mx.uint32, (), place)
+    place = groups(_THREADS, lists)
+    inputs = [hits, valid, geometry]
+    [keep] = launch(_SWEEP, dialect, inputs, [(lists, count)], mx.bool_, (), place)
+    return keep
+
+
+def _words(count: int) -> int:
+    """Words that hold a bit a box."""
+    return -(-count // nms_source.WORD)
+
+
+@functools.cache
+def _overlaps(labelled: bool) -> Kernel:
+    """The kernel that writes the bits."""
+    return Kernel(
+        "nms_overlaps_of_labels" if labelled else "nms_overlaps",
+        ("boxes", "valid", "limit", *(("labels",) if labelled else ()), "geometry"),
+        ("hits",),
+        nms_source.FUNCTIONS,
+        nms_source.overlaps(labelled),
+    )
+
+
+_SWEEP = Kernel(
+    "nms_sweep",
+    ("hits", "valid", "geometry"),
+    ("keep",),
+    nms_source.FUNCTIONS,
+    nms_source.SWEEP,
+    grouped=True,
+)

@@ -1,0 +1,82 @@
+"""Predictions of one image after the other, decoded ahead: videos, cameras, folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from itertools import islice
+from typing import Any
+
+from ..inputs.ahead import ahead
+from ..inputs.images import load_image
+from ..inputs.video import Frame, Video
+from ..outputs.detections import Detections
+
+AHEAD = 2  # batches decoded while one is predicted
+
+
+def stream(
+    model: Any,
+    source: str | os.PathLike[str] | int | Video | Iterable[Any],
+    *,
+    batch_size: int = 1,
+    every: int = 1,
+    start: float = 0.0,
+    stop: float | None = None,
+    **options: Any,
+) -> Iterator[Detections]:
+    """Predict the frames of a video, of a camera, or any images one after the other.
+
+    Frames are decoded in a thread while others are predicted; nothing is kept, so that memory stays
+    flat however long the source is.
+
+    Args:
+        model: with ``predict``.
+        source: path of a video, number of a camera (0 is the first), an open
+            :class:`~mlx_rcnn.inputs.video.Video`, or an iterable of images.
+        batch_size: frames predicted at once. Default: ``1``.
+        every, start, stop: of the frames, see :class:`~mlx_rcnn.inputs.video.Video`; an open video
+            has its own.
+        **options: of ``predict``, such as ``score_thresh``.
+
+    Yields:
+        One result a frame, as ``predict`` gives it; its ``frame`` has the ``image``, the ``number``
+        and the ``seconds``.
+
+    Raises:
+        ImportError, VideoError, OSError: as :class:`~mlx_rcnn.inputs.video.Video`.
+        ValueError, TypeError: as ``predict``; a ``batch_size`` below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: expected at least 1")
+    if isinstance(source, Video):
+        frames: Iterable[Frame] = source
+        video = None
+    elif isinstance(source, str | os.PathLike | int):
+        frames = video = Video(source, start, stop, every)
+    else:
+        frames, video = _numbered(source, every), None
+    return _results(model, frames, video, batch_size, options)
+
+
+def _results(
+    model: Any, frames: Iterable[Frame], video: Video | None, size: int, options: dict[str, Any]
+) -> Iterator[Detections]:
+    try:
+        with closing(ahead(frames, AHEAD * size)) as waiting:  # type: ignore[type-var]
+            while batch := list(islice(waiting, size)):
+                found = model.predict([frame.image for frame in batch], **options)
+                for result, frame in zip(found, batch, strict=True):
+                    result.frame = frame
+                    yield result
+    finally:
+        if video is not None:
+            video.close()
+
+
+def _numbered(images: Iterable[Any], every: int) -> Iterator[Frame]:
+    """Images as frames of a video of one a second."""
+    for index, image in enumerate(images):
+        if index % every == 0:
+            yield Frame(load_image(image), index, float(index))

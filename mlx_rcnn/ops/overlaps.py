@@ -1,0 +1,41 @@
+"""Which boxes overlap too much, as a matrix of fused passes over memory."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from .fuse import fused_alike
+
+
+@fused_alike
+def _above(
+    x1: mx.array, y1: mx.array, x2: mx.array, y2: mx.array, areas: mx.array, threshold: mx.array
+) -> mx.array:
+    """Whether intersections (corners given) over unions exceed the threshold."""
+    width = x2 - x1
+    # (w + |w|) / 2 is max(w, 0) without a branch, which lets a compiled CPU kernel vectorise. A
+    # negative height needs nothing: over areas that are not negative its ratio is.
+    intersection = (width + mx.abs(width)) * 0.5 * (y2 - y1)
+    # Two empty boxes give 0 / 0 = NaN, which is not above any threshold.
+    return intersection / (areas - intersection) > threshold
+
+
+def above_threshold(a: mx.array, b: mx.array, threshold: mx.array) -> mx.array:
+    """Which pairs of boxes overlap by more than a threshold; suppression's matrix.
+
+    Args:
+        a (5, B, p, 1): x1, y1, x2, y2 and area of B lists of boxes, float32, areas not negative.
+        b (5, B, 1, m): likewise, same frame.
+        threshold (): float32.
+
+    Returns:
+        (B, p, m) bool: IoU above the threshold; never where both boxes are empty.
+    """
+    # Not fused: compiled CPU kernels do not vectorise over broadcast arguments.
+    corners = (
+        mx.maximum(a[0], b[0]),
+        mx.maximum(a[1], b[1]),
+        mx.minimum(a[2], b[2]),
+        mx.minimum(a[3], b[3]),
+    )
+    return _above(*corners, a[4] + b[4], threshold)
