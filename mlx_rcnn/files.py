@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -43,6 +44,41 @@ def replacing(path: Path) -> Iterator[Path]:
     flush(path.parent)
 
 
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give the name of a folder beside ``path`` that becomes it if the block succeeds.
+
+    Args:
+        path: a folder that does not exist or is empty; those above it are made.
+
+    Yields:
+        The folder to write to. It is removed if the block raises, with those made above it.
+
+    Raises:
+        FileExistsError: there is something.
+        OSError: it cannot be written; nothing is left behind.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(f"{path} exists and is not empty: expected a new folder")
+    above = [folder for folder in path.absolute().parents if not folder.exists()]
+    _remove_leftovers(path)
+    part = path.with_name(f"{_prefix(path)}{os.getpid()}-{next(_NUMBER)}.part{path.suffix}")
+    try:
+        try:
+            part.mkdir(parents=True)
+        except OSError as error:  # of the folder asked for, not of ours beside it
+            raise type(error)(error.errno, error.strerror, str(path)) from error
+        yield part
+        os.replace(part, path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        with suppress(OSError):
+            for folder in above:
+                folder.rmdir()
+        raise
+    flush(path.parent)
+
+
 def flush(path: Path) -> None:
     """Have a file's or a folder's contents on the disk: a power cut must not reorder renames.
 
@@ -77,7 +113,10 @@ def _remove_leftovers(path: Path) -> None:
             match = pattern.fullmatch(entry.name)
             if match and not _alive(int(match[1])):
                 with suppress(OSError):
-                    os.unlink(entry.path)
+                    if entry.is_dir(follow_symlinks=False):
+                        shutil.rmtree(entry.path)
+                    else:
+                        os.unlink(entry.path)
 
 
 def _alive(process: int) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from ..messages import nearest
 from .convert_flags import add_convert
+from .data_flags import add_data_commands
 from .errors import CommandError
 from .evaluate_flags import add_evaluate
 from .flags import add_execution, add_model, count, fraction, seconds
@@ -50,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_convert(commands)
     _add_info(commands)
+    add_data_commands(commands)
     _add_doctor(commands)
     return parser
 

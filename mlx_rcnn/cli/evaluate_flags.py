@@ -23,7 +23,7 @@ def add_evaluate(commands: Any) -> None:
     """
     parser = commands.add_parser(
         "evaluate",
-        help="measure a model on a VOC or COCO data set",
+        help="measure a model on a data set",
         description="Measure a model on annotated images: average precision, in all and for each "
         "class, and images per second.",
         epilog="Classes are matched by name: the data may have fewer than the model, never others. "
@@ -54,7 +54,7 @@ def _add_data(group: Any) -> None:
     group.add_argument(
         "--split",
         metavar="NAME",
-        help="the split, such as test (default: all of a VOC folder, the only JSON file of COCO)",
+        help="the split, such as test (default: all, the only JSON file of COCO)",
     )
     group.add_argument(
         "--max-unreadable",

@@ -13,6 +13,11 @@ MODEL_HELP = (
     "checkpoint file (.pth, .pkl), directory written by mlx_rcnn.save, name of published weights, "
     "or repository of the Hugging Face Hub (owner/name)"
 )
+DATA_FORMATS = ("voc", "coco", "yolo", "labelme", "cvat")
+DATA_HELP = (
+    "folder of VOC, COCO, YOLO, LabelMe or CVAT annotations, or their file: COCO JSON, data.yaml, "
+    "CVAT XML"
+)
 STYLES = ("pytorch", "caffe")
 
 
@@ -38,16 +43,12 @@ def add_data(parser: Any) -> None:
     Args:
         parser: of a subcommand.
     """
-    parser.add_argument(
-        "--data", required=True, metavar="PATH", help="folder in VOC layout, or COCO JSON file"
-    )
-    parser.add_argument(
-        "--format", choices=("voc", "coco"), help="of the data (default: recognised)"
-    )
+    parser.add_argument("--data", required=True, metavar="PATH", help=DATA_HELP)
+    parser.add_argument("--format", choices=DATA_FORMATS, help="of the data (default: recognised)")
     parser.add_argument(
         "--images",
         metavar="DIR",
-        help="folder that file_name in COCO JSON counts from (default: looked for beside it)",
+        help="folder that the names in a COCO or CVAT file count from (default: looked for)",
     )
     parser.add_argument(
         "--strict", action="store_true", help="defects in the data are an error (default: left out)"

@@ -1,4 +1,4 @@
-"""The command line: ``mlx_rcnn predict``, ``train``, ``evaluate``, ``convert`` and ``info``."""
+"""The command line: ``mlx_rcnn predict``, ``train``, ``evaluate``, ``convert`` and others."""
 
 from __future__ import annotations
 

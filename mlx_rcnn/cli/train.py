@@ -201,7 +201,7 @@ def _data(args: argparse.Namespace, model: Any, config: TrainConfig) -> tuple[An
         ("--split", args.data, args.split),
         ("--val-split", args.val_data or args.data, args.val_split),
     ):
-        if split is not None and Path(path).is_file():  # it would be the same data
+        if split is not None and _is_one(Path(path), args.format):  # it would be the same data
             raise CommandError(f"{name} {split}: {path} is one file and has no splits")
     try:
         split = args.split or _train_split(args)
@@ -222,6 +222,14 @@ def _data(args: argparse.Namespace, model: Any, config: TrainConfig) -> tuple[An
         raise CommandError(one_line(error)) from error
 
 
+def _is_one(path: Path, format: str | None) -> bool:
+    """Whether data is a file without splits; what cannot be told is said when it is opened."""
+    try:
+        return path.is_file() and not splits_of(path, format)
+    except (OSError, ValueError):
+        return path.suffix.lower() == ".json"
+
+
 def _train_split(args: argparse.Namespace) -> str | None:
     """The split to train on where none is named; ``None`` for data without splits.
 
@@ -229,9 +237,7 @@ def _train_split(args: argparse.Namespace) -> str | None:
         CommandError: there are splits, and none of them is to train on.
     """
     root = Path(args.data)
-    if not root.is_dir():
-        return None
-    splits = splits_of(root, args.format)
+    splits = splits_of(root, args.format) if root.exists() else ()
     if not splits or TRAIN in splits:
         return TRAIN if splits else None
     if TRAINVAL in splits:

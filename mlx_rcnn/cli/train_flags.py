@@ -20,9 +20,9 @@ def add_train(commands: Any) -> None:
     """
     parser = commands.add_parser(
         "train",
-        help="train or fine-tune a model on a VOC or COCO data set",
-        description="Train a model on a VOC or COCO data set. Its heads are made new for the "
-        "data's classes, and its keypoints, unless it has them already.",
+        help="train or fine-tune a model on a data set",
+        description="Train a model on a data set of VOC, COCO, YOLO, LabelMe or CVAT. Its heads "
+        "are made new for the data's classes, and its keypoints, unless it has them already.",
         epilog="Ctrl-C finishes the step, saves, and exits with code 130; --resume goes on from "
         "there as if nothing had happened. DIR/last and DIR/best are models for the other "
         "commands. On several machines: mlx.launch ... mlx_rcnn train ...",
@@ -67,11 +67,16 @@ def add_train(commands: Any) -> None:
     add_settings(parser)
     group = parser.add_argument_group("how to train")
     for item in fields(TrainConfig):
-        _add_field(group, item)
+        add_field(group, item)
 
 
-def _add_field(group: Any, item: Field[Any]) -> None:
-    """One flag of one field; ``None`` when it is not given."""
+def add_field(group: Any, item: Field[Any]) -> None:
+    """Add the flag of one field; what it reads is ``None`` when it is not given.
+
+    Args:
+        group: of a subcommand.
+        item: a field of :class:`TrainConfig`.
+    """
     assert item.default is not MISSING
     default = item.default
     text = item.metadata["help"].replace("%", "%%")
@@ -113,5 +118,5 @@ def given_settings(args: argparse.Namespace) -> dict[str, Any]:
     Returns:
         Values by field name.
     """
-    values = {item.name: getattr(args, f"train_{item.name}") for item in fields(TrainConfig)}
+    values = {item.name: getattr(args, f"train_{item.name}", None) for item in fields(TrainConfig)}
     return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Datasets: VOC, COCO and made-up shapes; checks, augmentation and loading."""
+"""Datasets: VOC, COCO, YOLO, LabelMe, CVAT and made-up shapes; checks, augmentation, loading."""
 
 from ..inputs.proposals import Proposed, check_proposals
 from .augment import (
@@ -22,6 +22,7 @@ from .sample import DatasetError, Defect, Sample
 from .selective_search import selective_search
 from .shapes import ShapesDataset
 from .write import write_coco
+from .writers.write import WrittenDataset, write_dataset
 
 __all__ = [
     "Augmentation",
@@ -41,6 +42,7 @@ __all__ = [
     "ShapesDataset",
     "TrainBatch",
     "VerticalFlip",
+    "WrittenDataset",
     "check_proposals",
     "compute_proposals",
     "image_names",
@@ -53,5 +55,6 @@ __all__ = [
     "selective_search",
     "with_proposals",
     "write_coco",
+    "write_dataset",
     "write_proposals",
 ]

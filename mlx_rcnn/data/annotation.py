@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .fields import Notes, mark, number, shown, whole
-from .items import RawObject
+from .items import Masks, RawObject
 from .keypoints import read_keypoints
 
 
@@ -16,7 +16,7 @@ def read_annotation(
     annotation: Mapping[str, Any],
     label_of: Mapping[int, int],
     notes: Notes,
-    masks: bool,
+    masks: Masks,
     num_keypoints: int | None,
 ) -> RawObject | str:
     """Read one annotation.

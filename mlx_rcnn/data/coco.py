@@ -13,7 +13,7 @@ from .categories import read_categories
 from .dataset import DetectionDataset
 from .fields import Notes, shown, whole
 from .folders import find_images
-from .items import Item, check_class_names, drop_below_a_pixel, make_item
+from .items import Item, Masks, check_class_names, drop_below_a_pixel, make_item
 from .keypoints import KeypointKind, category_keypoints
 from .sample import Defect
 from .splits import find_json, other_tool
@@ -58,7 +58,7 @@ def open_coco(
     path: Path,
     split: str | None = None,
     images: Path | None = None,
-    masks: bool | None = False,
+    masks: Masks | None = False,
     keypoints: bool | None = False,
 ) -> DetectionDataset:
     """Read COCO annotations.
@@ -70,7 +70,8 @@ def open_coco(
         path: the JSON file, or a folder with one, or one a split (named so, or its folder is).
         split: ``"train"``, ``"val2017"``, ... Default: the only one.
         images: the folder that ``file_name`` counts from. Default: looked for beside the JSON.
-        masks: whether objects need a segmentation; ``None``: if the data has any.
+        masks: whether objects need a segmentation (see :data:`~mlx_rcnn.data.items.Masks`);
+            ``None``: if the data has any.
         keypoints: whether samples carry keypoints; ``None``: if the categories name some, and all
             the same ones.
 
@@ -105,7 +106,7 @@ def open_coco(
         tuple(categories),
         (*notes.defects(), *defects),
         "coco",
-        masks,
+        masks is True,
         splits,
         kind.names if kind else None,
         kind.skeleton if kind else None,
@@ -198,7 +199,7 @@ class _Source:
 
     files: Mapping[str, Path]
     label_of: Mapping[int, int]
-    masks: bool
+    masks: Masks
     kind: KeypointKind | None
     notes: Notes
     defects: list[Defect]

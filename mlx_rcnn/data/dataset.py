@@ -1,4 +1,4 @@
-"""The dataset that VOC and COCO annotations become."""
+"""The dataset that annotations of every format become."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ class DetectionDataset:
     Args:
         items: one an image.
         class_names: by label, the background first.
-        category_ids: the dataset's own id of labels 1..C-1 (COCO; -1 for a class it lacks).
+        category_ids: the dataset's own id of labels 1..C-1 (COCO and
+            YOLO; -1 for a class it lacks).
         defects: what was found wrong, and done about it.
-        format: ``"voc"`` or ``"coco"``.
+        format: ``"voc"``, ``"coco"``, ``"yolo"``, ``"labelme"`` or ``"cvat"``.
         masks: whether samples carry masks.
         splits: the splits that the source has.
         keypoint_names: one a keypoint, where samples carry keypoints.

@@ -93,6 +93,27 @@ def shared_images(first: Any, second: Any) -> list[str]:
     return found
 
 
+def same_images(dataset: Any) -> list[list[int]]:
+    """Images grouped by what is in their files.
+
+    Args:
+        dataset: of images on disk (``items``).
+
+    Returns:
+        Indices of images whose files have the same bytes, in the data set's order; most alone.
+    """
+    paths = [item.path.resolve() for item in dataset.items]
+    sizes: dict[int, int] = {}
+    for path in dict.fromkeys(paths):
+        sizes[_size(path)] = sizes.get(_size(path), 0) + 1
+    digests: dict[Path, bytes] = {}
+    groups: dict[Any, list[int]] = {}
+    for i, path in enumerate(paths):
+        key = path if sizes[_size(path)] == 1 else _digest(path, digests)
+        groups.setdefault(key, []).append(i)
+    return list(groups.values())
+
+
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else -1
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from .sample import Defect, Target, select
 
 # Boxes that pass the border by no more are rounding, and are clipped without a word.
 _OUTSIDE = 1.0
+Masks = bool | Literal["kept"]
+"""Whether objects need an outline; ``"kept"``: those that have one keep it, and none is needed."""
 
 
 @dataclass(slots=True)
@@ -55,7 +57,8 @@ class Item:
         size: (height, width) as it will be loaded.
         target: boxes, labels, iscrowd, difficult, and perhaps keypoints.
         upright: whether to follow the EXIF orientation.
-        segmentations: one an object, or ``None`` without masks.
+        segmentations: one an object (``None`` for one without, where they are ``"kept"``), or
+            ``None`` without masks.
         truth: the same objects in COCO's terms, or ``None`` where ``target`` is that.
         proposals (P, 4): float32 xyxy, or ``None`` (see :func:`with_proposals`).
     """
@@ -76,9 +79,9 @@ def make_item(
     image_id: int | str,
     name: str,
     annotated: tuple[int, int] | None,
-    objects: Sequence[RawObject],
+    objects: Sequence[RawObject] | Callable[[tuple[int, int]], Sequence[RawObject]],
     defects: list[Defect],
-    masks: bool = False,
+    masks: Masks = False,
     num_keypoints: int | None = None,
 ) -> Item | None:
     """Check one image and its objects; what does not pass goes to ``defects``.
@@ -86,9 +89,11 @@ def make_item(
     Args:
         path, image_id, name: the image.
         annotated: (height, width) that the annotation gives, or ``None``.
-        objects: as annotated.
+        objects: as annotated, or what makes them of the (height, width) of the image, where
+            annotations are in fractions of it.
         defects: extended in place.
-        masks: whether each object needs a segmentation. Default: ``False``.
+        masks: whether each object needs a segmentation; ``"kept"``: sound ones are kept, and none
+            is needed. Default: ``False``.
         num_keypoints: how many an object has; those of one that cannot be used are dropped, and it
             stays as a box. Default: no keypoints.
 
@@ -113,7 +118,8 @@ def make_item(
             )
             return None
         size, follow = stored, False  # annotated as stored, before the EXIF turn
-    kept, boxes = _passing(objects, size, name, defects, masks)
+    found = objects(size) if callable(objects) else objects
+    kept, boxes = _passing(found, size, name, defects, masks)
     target: Target = {
         "boxes": np.array(boxes, np.float32).reshape(-1, 4),
         "labels": np.array([o.label for o in kept], np.int32),
@@ -195,7 +201,7 @@ def _passing(
     size: tuple[int, int],
     name: str,
     defects: list[Defect],
-    masks: bool,
+    masks: Masks,
 ) -> tuple[list[RawObject], list[tuple[float, ...]]]:
     """The objects that can be used, and their boxes cut to the image."""
     height, width = size
@@ -205,7 +211,11 @@ def _passing(
     for found in objects:
         box = tuple(float(v) for v in found.box)
         where = f"{name}, {found.where}"
-        problem = _problem(box, width, height) or (_mask_problem(found, size) if masks else None)
+        problem = _problem(box, width, height)
+        if problem is None and masks == "kept":
+            _keep_sound(found, size, where, defects)
+        elif problem is None and masks:
+            problem = _mask_problem(found, size)
         if problem is None and (box, found.label, found.crowd) in seen:
             problem = f"box {_shown(box)} comes up twice"
         if problem is not None:
@@ -254,6 +264,16 @@ def _mask_problem(found: RawObject, size: tuple[int, int]) -> str | None:
             mask = segmentation_mask(found.segmentation, *size)
             found.truth["area"] = float(np.count_nonzero(mask))
     return problem
+
+
+def _keep_sound(found: RawObject, size: tuple[int, int], where: str, defects: list[Defect]) -> None:
+    """Drop an outline that cannot be used; no outline is fine."""
+    if found.segmentation is None:
+        return
+    problem = _mask_problem(found, size)
+    if problem is not None:
+        defects.append(Defect(where, problem, "outline dropped"))
+        found.segmentation = None
 
 
 def _keypoints(

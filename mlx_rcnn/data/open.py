@@ -8,10 +8,14 @@ from pathlib import Path
 
 from .coco import open_coco
 from .dataset import DetectionDataset
+from .formats import cvat, labelme, yolo
+from .formats.recognise import FORMATS, guess_format
+from .items import Masks
+from .listing import list_files
 from .splits import folder_splits, json_files, split_names
-from .voc import list_files, open_voc
+from .voc import open_voc
 
-FORMATS = ("voc", "coco")
+_SPLITS_OF = {"yolo": yolo.splits, "labelme": labelme.splits, "cvat": cvat.splits}
 _SPLITS = ("train", "trainval", "val", "valid", "validation", "test", "minival")
 
 
@@ -20,32 +24,36 @@ def open_dataset(
     format: str | None = None,
     split: str | None = None,
     class_names: Sequence[str] | None = None,
-    masks: bool | None = False,
+    masks: Masks | None = False,
     *,
     keypoints: bool | None = False,
     images: str | os.PathLike[str] | None = None,
     strict: bool = False,
 ) -> DetectionDataset:
-    """Open VOC or COCO annotations and check them; no image is decoded.
+    """Open annotations of VOC, COCO, YOLO, LabelMe or CVAT and check them; no image is decoded.
 
     What is wrong is dropped, and listed in ``defects``: images that are missing, unreadable or of
-    another size than annotated, XML that is not well formed, objects whose box has no area, is not
-    finite, lies outside the image or comes up twice, whose class or image is unknown, and with
+    another size than annotated, files that are not well formed, objects whose box has no area, is
+    not finite, lies outside the image or comes up twice, whose class or image is unknown, and with
     ``masks`` those without a usable segmentation. Boxes that reach over the border are cut. With
     ``keypoints``, objects whose keypoints cannot be used stay as boxes without any.
 
     Args:
-        path: a VOC folder (a devkit with its years, a year, or images and XML files in any
-            nesting), a COCO JSON file, or a folder with such files.
-        format: ``"voc"`` or ``"coco"``. Default: told by what is there.
-        split: ``"train"``, ``"val"``, ... Default: all of a VOC folder; the only file of COCO's.
+        path: a folder in one of the layouts of ``docs/data.md``, a COCO or LabelMe JSON file, a
+            ``data.yaml`` or ``.data`` file of YOLO, or a CVAT XML file.
+        format: ``"voc"``, ``"coco"``, ``"yolo"``, ``"labelme"`` or ``"cvat"``. Default: told by
+            what is there.
+        split: ``"train"``, ``"val"``, ... Default: everything; the only file of COCO's.
         class_names: the labels to use, as a model has them, the background first. Default: the
-            data's own, alphabetical for VOC, by category id for COCO.
-        masks: whether samples carry masks (COCO only); objects without a segmentation are then
-            dropped. ``None``: if the data has any.
-        keypoints: whether samples carry keypoints (COCO only). ``None``: if the categories name
-            some, and all the same ones. Default: ``False``.
-        images: the folder that COCO's ``file_name`` counts from. Default: looked for.
+            data's own, alphabetical for VOC and LabelMe, by category id for COCO, in the order of
+            the ``data.yaml`` or XML for YOLO and CVAT.
+        masks: whether samples carry masks (VOC has none); objects without a segmentation are then
+            dropped. ``None``: if the data has any. ``"kept"``: none is dropped and samples have no
+            masks, but the outlines there are stay with the objects, to be written again.
+        keypoints: whether samples carry keypoints (VOC has none). ``None``: if the data names
+            some, and all classes the same ones. Default: ``False``.
+        images: the folder that the names of images in COCO and CVAT files count from. Default:
+            looked for.
         strict: make defects an error. Default: ``False``.
 
     Returns:
@@ -75,7 +83,7 @@ def _open(
     root: Path,
     format: str | None,
     split: str | None,
-    masks: bool | None,
+    masks: Masks | None,
     keypoints: bool | None,
     images: Path | None,
 ) -> DetectionDataset:
@@ -85,9 +93,15 @@ def _open(
         raise ValueError(f"format={format!r}: expected one of {FORMATS}")
     if format == "coco":
         return open_coco(root, split, images, masks, keypoints)
+    if format == "cvat":
+        return cvat.open_cvat(root, split, images, masks, keypoints)
+    if format == "yolo":
+        return yolo.open_yolo(root, split, masks, keypoints)
+    if format == "labelme":
+        return labelme.open_labelme(root, split, masks, keypoints)
     if not root.is_dir():
         raise ValueError(f"{root} is a file: expected a folder with VOC annotations")
-    if masks:
+    if masks is True:
         raise ValueError("VOC annotations hold no masks: expected masks=False, or COCO JSON")
     if keypoints:
         raise ValueError(
@@ -97,11 +111,11 @@ def _open(
 
 
 def splits_of(root: Path, format: str | None = None) -> tuple[str, ...]:
-    """The splits that a folder says it has, whether or not they can be read.
+    """The splits that data says it has, whether or not they can be read.
 
     Args:
-        root: a folder.
-        format: ``"voc"`` or ``"coco"``. Default: told by what is there.
+        root: a folder or a file.
+        format: one of ``FORMATS``. Default: told by what is there.
 
     Returns:
         Their names; empty for data without splits.
@@ -109,7 +123,12 @@ def splits_of(root: Path, format: str | None = None) -> tuple[str, ...]:
     Raises:
         ValueError: no annotations.
     """
-    if (format or guess_format(root)) == "coco":
+    format = format or guess_format(root)
+    if format in _SPLITS_OF:
+        return _SPLITS_OF[format](root)
+    if root.is_file():
+        return ()
+    if format == "coco":
         named = (split_names(file, root) for file in json_files(root))
         return tuple(dict.fromkeys(name for names in named for name in names))
     files = list_files(root)
@@ -119,29 +138,3 @@ def splits_of(root: Path, format: str | None = None) -> tuple[str, ...]:
     chosen = main or inside or [path for path in lists if len(path.parts) == 1]
     # A list that names nothing known is a fault to be told of, not a folder without splits.
     return tuple(dict.fromkeys(p.stem for p in chosen)) or tuple(folder_splits(files.xml))
-
-
-def guess_format(path: Path) -> str:
-    """Tell the format of annotations.
-
-    Args:
-        path: a file or a folder.
-
-    Returns:
-        ``"voc"`` or ``"coco"``.
-
-    Raises:
-        ValueError: neither, or both.
-    """
-    if path.is_file():
-        if path.suffix.lower() != ".json":
-            raise ValueError(f"{path}: expected a folder of VOC annotations or a COCO JSON file")
-        return "coco"
-    voc, coco = bool(list_files(path).xml), bool(json_files(path))
-    if voc and coco:
-        raise ValueError(
-            f"{path} has both XML and JSON files: choose the format, voc or coco (--format)"
-        )
-    if not voc and not coco:
-        raise ValueError(f"no annotations in {path}: expected VOC XML files or COCO JSON")
-    return "voc" if voc else "coco"

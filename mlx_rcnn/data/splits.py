@@ -33,7 +33,7 @@ def other_tool(data: Any) -> str | None:
     if not isinstance(first, dict):
         return None
     if "shapes" in first and "imagePath" in first:
-        return "labelme's, not COCO: convert it (labelme2coco, or labelme's labelme2coco.py)"
+        return "labelme's, not COCO: --format labelme reads it"
     if "_via_img_metadata" in first or "regions" in first:
         return "VIA's, not COCO: export it as COCO"
     if isinstance(data, list) and "data" in first and "annotations" in first:

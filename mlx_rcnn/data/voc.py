@@ -7,65 +7,22 @@ numbers alone too, so nothing is subtracted: predictions come out in the frame o
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 from ..inputs.images import IMAGE_SUFFIXES
 from .categories import similar_names
 from .dataset import DetectionDataset
 from .fields import mark
 from .items import Item, RawObject, check_class_names, drop_below_a_pixel, make_item
+from .listing import Files
 from .sample import Defect
 from .splits import SplitError, find_splits, folder_splits, list_keys
+from .xml_files import read_xml
 
-_NOT_PHOTOS = ("SegmentationClass", "SegmentationObject")  # of the same stems as the photos
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-
-
-@dataclass
-class Files:
-    """The files below a folder that matter, hidden ones left out, sorted.
-
-    Args:
-        root: the folder.
-        xml, images, text: paths relative to it.
-    """
-
-    root: Path
-    xml: list[PurePosixPath] = field(default_factory=list)
-    images: list[PurePosixPath] = field(default_factory=list)
-    text: list[PurePosixPath] = field(default_factory=list)
-
-
-def list_files(root: Path) -> Files:
-    """Find XML files, images and split lists at any depth below a folder.
-
-    Args:
-        root: the folder.
-
-    Returns:
-        What is there.
-    """
-    files = Files(root)
-    for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if len(PurePosixPath(Path(folder).relative_to(root)).parts) > 20:
-            folders.clear()  # a link that leads back up
-        for name in sorted(names):
-            path = PurePosixPath(Path(folder, name).relative_to(root).as_posix())
-            suffix = path.suffix.lower()
-            if name.startswith("."):  # macOS leaves ._a.xml files on foreign disks
-                continue
-            if suffix == ".xml":
-                files.xml.append(path)
-            elif suffix in IMAGE_SUFFIXES and path.parent.name not in _NOT_PHOTOS:
-                files.images.append(path)
-            elif suffix == ".txt":
-                files.text.append(path)
-    return files
 
 
 def open_voc(files: Files, split: str | None = None) -> DetectionDataset:
@@ -137,14 +94,11 @@ class _Parsed:
 def _parse(path: Path) -> _Parsed | Defect:
     """One XML file; what cannot be read at all is a defect."""
     try:
-        root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
-        line, column = error.position
-        reason = str(error).split(":")[0]
-        problem = f"not well-formed XML at line {line}, column {column + 1}: {reason}"
-        return Defect(str(path), problem, "image dropped")
-    except (OSError, ValueError, LookupError) as error:  # an encoding nobody knows
+        root = read_xml(path)
+    except OSError as error:
         return Defect(str(path), f"cannot read the XML: {error}", "image dropped")
+    except ValueError as error:
+        return Defect(str(path), str(error), "image dropped")
     if root.tag != "annotation":
         problem = f"not a VOC annotation: <{root.tag}>, expected <annotation>"
         return Defect(str(path), problem, "image dropped")
@@ -168,7 +122,7 @@ def _parse(path: Path) -> _Parsed | Defect:
     return found
 
 
-def _size(root: ElementTree.Element) -> tuple[int, int] | None:
+def _size(root: Element) -> tuple[int, int] | None:
     """(height, width) as annotated; ``None`` where missing or zero, as some tools write it."""
     try:
         height, width = (int(float(root.findtext(f"size/{k}") or 0)) for k in ("height", "width"))

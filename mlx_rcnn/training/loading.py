@@ -63,17 +63,19 @@ def check_overlap(train_set: Any, val_set: Any) -> None:
         )
 
 
-def make_loader(train_set: Any, config: TrainConfig, group: mx.distributed.Group) -> Loader:
-    """A loader of this machine's share of the data.
+def augmentation(config: TrainConfig, train_set: Any) -> Compose | None:
+    """What happens to each image before it is trained on.
 
     Args:
-        train_set: see :mod:`mlx_rcnn.data`.
-        config: the fields ``batch_size``, ``seed``, ``workers``, ``hflip``, ``vflip``,
-            ``scale_jitter`` and ``colour_jitter``.
-        group: of the machines.
+        config: the fields ``hflip``, ``vflip``, ``scale_jitter``, ``colour_jitter`` and
+            ``keypoint_pairs``.
+        train_set: its ``keypoint_names`` say what swaps in a mirror.
 
     Returns:
-        The loader.
+        The steps; ``None`` for none.
+
+    Raises:
+        ValueError: keypoints that name a side and have no partner.
     """
     steps: list[Any] = []
     if config.hflip:
@@ -86,11 +88,26 @@ def make_loader(train_set: Any, config: TrainConfig, group: mx.distributed.Group
         steps.append(ScaleJitterCrop(scale=config.scale_jitter))
     if config.colour_jitter:
         steps.append(ColourJitter().scaled(config.colour_jitter))
+    return Compose(steps) if steps else None
+
+
+def make_loader(train_set: Any, config: TrainConfig, group: mx.distributed.Group) -> Loader:
+    """A loader of this machine's share of the data.
+
+    Args:
+        train_set: see :mod:`mlx_rcnn.data`.
+        config: the fields ``batch_size``, ``seed``, ``workers``, ``max_unreadable`` and those of
+            :func:`augmentation`.
+        group: of the machines.
+
+    Returns:
+        The loader.
+    """
     return Loader(
         train_set,
         config.batch_size,
         seed=config.seed,
-        augment=Compose(steps) if steps else None,
+        augment=augmentation(config, train_set),
         rank=group.rank(),
         world_size=group.size(),
         workers=config.workers,

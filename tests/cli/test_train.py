@@ -144,7 +144,7 @@ def test_resume_from_other_classes(tmp_path: Path, data: Path, train):
         (["--ema", "1.5"], ["--ema 1.5", "from 0 to 1"]),
         (["--min-size", "320,x"], ["--min-size", "several separated by commas"]),
         (["--schedule", "line"], ["--schedule", "invalid choice"]),
-        (["--format", "yolo"], ["--format", "invalid choice"]),
+        (["--format", "kitti"], ["--format", "invalid choice"]),
         (["--split", "nowhere"], ["nowhere", "has no splits"]),
         (["--val-split", "val"], ["--val-split val", "has no splits"]),
         (["--resume"], ["--output", "no checkpoint to resume from"]),

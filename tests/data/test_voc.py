@@ -213,8 +213,8 @@ def test_what_cannot_be_opened(tmp_path):
         open_dataset(tmp_path)
     with pytest.raises(ValueError, match="no annotations in .*: expected VOC XML"):
         open_dataset(tmp_path, format="voc")
-    with pytest.raises(ValueError, match="format='yolo': expected one of"):
-        open_dataset(tmp_path, format="yolo")
+    with pytest.raises(ValueError, match="format='kitti': expected one of"):
+        open_dataset(tmp_path, format="kitti")
     with pytest.raises(ValueError, match="expected a folder of VOC annotations or a COCO JSON"):
         open_dataset(save_image(tmp_path / "a.jpg"))
     with pytest.raises(ValueError, match="is a file: expected a folder"):
@@ -228,5 +228,5 @@ def test_what_cannot_be_opened(tmp_path):
     with pytest.raises(ValueError, match="VOC annotations hold no masks"):
         open_dataset(tmp_path, masks=True)
     (tmp_path / "b.json").write_text("{}")
-    with pytest.raises(ValueError, match="both XML and JSON files: choose the format"):
+    with pytest.raises(ValueError, match="both VOC XML .* and COCO JSON .* files: choose"):
         open_dataset(tmp_path)

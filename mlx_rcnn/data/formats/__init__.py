@@ -1,0 +1,1 @@
+"""Readers of YOLO, LabelMe and CVAT annotations, and how a format is recognised."""

@@ -1,0 +1,49 @@
+"""Where the images of a CVAT file are, as its exports lay them out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from ..listing import Files
+
+
+def by_file_name(files: Files) -> dict[str, list[PurePosixPath]]:
+    """Images by the name of their file.
+
+    Args:
+        files: below the folder.
+
+    Returns:
+        Relative paths.
+    """
+    found: dict[str, list[PurePosixPath]] = {}
+    for path in files.images:
+        found.setdefault(path.name, []).append(path)
+    return found
+
+
+def image_file(
+    files: Files, by_name: Mapping[str, Sequence[PurePosixPath]], name: str, subset: str
+) -> Path:
+    """The file of an image: in the folder, in ``images/``, in one of its subset, or anywhere.
+
+    Args:
+        files: below the folder that names count from.
+        by_name: of :func:`by_file_name`.
+        name: as the XML has it.
+        subset: likewise, perhaps empty.
+
+    Returns:
+        Its path; of one that is nowhere, or in several places, the path where it was expected.
+    """
+    folders = [f"images/{subset}/", f"{subset}/"] if subset else []
+    tried = [files.root / f"{f}{name}" for f in (*folders, "images/", "", "images/default/")]
+    try:
+        found = next((path for path in tried if path.is_file()), None)
+    except (OSError, ValueError):  # a name that is too long
+        found = None
+    if found is None:
+        same = by_name.get(PurePosixPath(name).name, ())
+        found = files.root / same[0] if len(same) == 1 else None
+    return found or tried[len(folders)]

@@ -1,0 +1,62 @@
+"""Paths of YOLO data: what is written in lists, and where an image has its labels."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+_IMAGE_FOLDERS = ("images", "jpegimages")
+
+
+def resolve(root: Path, base: Path, entry: str) -> Path | None:
+    """What a path in a list or a ``data.yaml`` means, on this machine.
+
+    Tools write paths from where they ran: what is not found as written, from the file or from the
+    root, is looked for below the root without its first folders.
+
+    Args:
+        root: the folder of the data.
+        base: the folder of the file that says it.
+        entry: as written, with slashes.
+
+    Returns:
+        The path; ``None`` if there is none.
+    """
+    given = PurePosixPath(entry)
+    try:
+        for folder in (base, root):
+            if (folder / given).exists():
+                return _plain(folder / given)
+        parts = [part for part in given.parts if part not in ("..", ".", "/")]
+        for start in range(len(parts)):
+            path = root.joinpath(*parts[start:])
+            if path.exists():
+                return path
+    except (OSError, ValueError):  # a name that is too long, or holds a null
+        pass
+    return None
+
+
+def _plain(path: Path) -> Path:
+    """Without ``./`` and ``../``, so that one file has one name."""
+    return path.resolve() if ".." in path.parts else path
+
+
+def label_file(image: Path) -> Path:
+    """Where an image has its labels: in ``labels/`` beside ``images/``, or next to it.
+
+    Args:
+        image: its path.
+
+    Returns:
+        The file; where there is none, the one that is expected.
+    """
+    candidates = []
+    for i in range(len(image.parts) - 2, -1, -1):
+        if image.parts[i].lower() in _IMAGE_FOLDERS:
+            candidates.append(Path(*image.parts[:i], "labels", *image.parts[i + 1 :]))
+            break
+    candidates.append(image)
+    candidates.append(image.parent / "labels" / image.name)
+    candidates.append(image.parent.parent / "labels" / image.name)
+    named = [path.parent / f"{path.stem}.txt" for path in candidates]
+    return next((path for path in named if path.is_file()), named[0])

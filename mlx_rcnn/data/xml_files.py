@@ -1,0 +1,65 @@
+"""XML files read without what XML may do to a reader: entities are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+
+def read_xml(path: Path) -> Element:
+    """The root element of an XML file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its tree.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not well-formed, of an encoding that is not known, or declares entities,
+            which may grow without bound (a "billion laughs") or name other files.
+    """
+    builder, parser = TreeBuilder(), expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    parser.EntityDeclHandler = _refuse
+    try:
+        with path.open("rb") as file:
+            parser.ParseFile(file)
+        return builder.close()
+    except expat.ExpatError as error:
+        place = f"at line {error.lineno}, column {error.offset + 1}"
+        reason = str(error).split(":")[0]
+        raise ValueError(f"not well-formed XML {place}: {reason}") from error
+    except (LookupError, AssertionError) as error:  # an encoding nobody knows; an unclosed tree
+        raise ValueError(f"cannot read the XML: {error}") from error
+
+
+def root_tag(path: Path) -> str | None:
+    """The tag of the outermost element, from the first kilobytes of a file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The tag; ``None`` if there is none so soon, or it cannot be read.
+    """
+    found: list[str] = []
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = lambda tag, _: found.append(tag)
+    parser.EntityDeclHandler = _refuse
+    try:
+        with path.open("rb") as file:
+            parser.Parse(file.read(4096), False)
+    except (OSError, ValueError, LookupError, expat.ExpatError):
+        pass
+    return found[0] if found else None
+
+
+def _refuse(name: str, *_: Any) -> None:
+    raise ValueError(f"cannot read the XML: it declares an entity ({name[:40]}), which is refused")
