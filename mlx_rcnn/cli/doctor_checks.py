@@ -14,6 +14,7 @@ from ..config.backbone import ResNetFPNConfig
 from ..layers import Conv2d
 from ..models import MaskRCNN
 from ..ops import box_iou, decode_boxes, encode_boxes, nms, paste_masks, roi_align, roi_pool
+from .doctor_oracles import aligned, overlaps, pasted, pooled, roi_taps
 
 Arrays = list[np.ndarray]
 
@@ -92,15 +93,7 @@ def _box_arithmetic() -> Arrays:
 
 def _box_oracle() -> Arrays:
     a, b = (_boxes(40, 100, seed).astype(np.float64) for seed in (1, 2))
-    return [_iou(a, b), b]
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    low, high = np.maximum(a[:, None, :2], b[:, :2]), np.minimum(a[:, None, 2:], b[:, 2:])
-    shared = np.prod(np.maximum(high - low, 0), axis=-1)
-    areas = [np.prod(v[:, 2:] - v[:, :2], axis=1) for v in (a, b)]
-    iou: np.ndarray = shared / (areas[0][:, None] + areas[1] - shared)
-    return iou
+    return [overlaps(a, b), b]
 
 
 def _suppression() -> Arrays:
@@ -112,7 +105,7 @@ def _suppression_oracle() -> Arrays:
     boxes = _boxes(800, 100).astype(np.float64)
     scores = np.random.default_rng(3).uniform(size=800).astype(np.float32)
     order, kept = np.argsort(-scores, kind="stable"), []
-    overlap = _iou(boxes, boxes) > 0.5
+    overlap = overlaps(boxes, boxes) > 0.5
     gone = np.zeros(len(boxes), bool)
     for i in order:
         if not gone[i]:
@@ -131,8 +124,8 @@ def _roi_features() -> Arrays:
     feature, rois = mx.array(_random(1, 16, 16, 8)), mx.array(_rois())
 
     def run(feature: mx.array) -> mx.array:
-        pooled = roi_align(feature, rois, 4, 0.25, 2, True)
-        return mx.sum(pooled * mx.sin(mx.arange(pooled.size).reshape(pooled.shape)))
+        seen = roi_align(feature, rois, 4, 0.25, 2, True)
+        return mx.sum(seen * mx.sin(mx.arange(seen.size).reshape(seen.shape)))
 
     fixed = roi_align(feature, rois, 4, 0.25, 2, True)
     adaptive = roi_align(feature, rois, 4, 0.25, 0, True)
@@ -142,76 +135,16 @@ def _roi_features() -> Arrays:
 
 def _roi_oracle() -> Arrays:
     feature, rois = _random(1, 16, 16, 8)[0].astype(np.float64), _rois().astype(np.float64)
-    fixed = np.stack([_align(feature, roi[1:], 2) for roi in rois])
-    adaptive = np.stack([_align(feature, roi[1:], 0) for roi in rois])
+    fixed = np.stack([aligned(feature, roi[1:], 2) for roi in rois])
+    adaptive = np.stack([aligned(feature, roi[1:], 0) for roi in rois])
     pull = np.sin(np.arange(fixed.size)).reshape(fixed.shape)
     gradient = np.zeros_like(feature)
     for roi, own in zip(rois, pull, strict=True):
-        for (row, column), weights in _taps(feature.shape[:2], roi[1:], 2).items():
+        for (row, column), weights in roi_taps(feature.shape[:2], roi[1:], 2).items():
             for (y, x), weight in weights:
                 gradient[y, x] += weight * own[row, column]
-    pooled = np.stack([_pool(feature, roi[1:]) for roi in rois])
-    return [fixed, adaptive, gradient[None], pooled]
-
-
-Taps = dict[tuple[int, int], list[tuple[tuple[int, int], float]]]
-
-
-def _taps(shape: tuple[int, ...], box: np.ndarray, ratio: int) -> Taps:
-    """By bin, the pixels that a box at a quarter reads, and their weights (Mask R-CNN, 3)."""
-    x1, y1, x2, y2 = box * 0.25 - 0.5
-    found: Taps = {}
-    grid = [ratio or max(int(np.ceil(extent / 4)), 1) for extent in (y2 - y1, x2 - x1)]
-    for row in range(4):
-        for column in range(4):
-            taps = found.setdefault((row, column), [])
-            for i in range(grid[0]):
-                for j in range(grid[1]):
-                    y = y1 + (row + (i + 0.5) / grid[0]) * (y2 - y1) / 4
-                    x = x1 + (column + (j + 0.5) / grid[1]) * (x2 - x1) / 4
-                    taps += [
-                        (place, weight / (grid[0] * grid[1]))
-                        for place, weight in _corners(shape, y, x)
-                    ]
-    return found
-
-
-def _corners(shape: tuple[int, ...], y: float, x: float) -> list[tuple[tuple[int, int], float]]:
-    height, width = shape
-    if not (-1 <= y <= height and -1 <= x <= width):
-        return []
-    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
-    top, left = int(y), int(x)
-    down, right = min(top + 1, height - 1), min(left + 1, width - 1)
-    v, u = y - top, x - left
-    places = ((top, left), (top, right), (down, left), (down, right))
-    weights = ((1 - v) * (1 - u), (1 - v) * u, v * (1 - u), v * u)
-    return list(zip(places, weights, strict=True))
-
-
-def _align(feature: np.ndarray, box: np.ndarray, ratio: int) -> np.ndarray:
-    out = np.zeros((4, 4, feature.shape[2]))
-    for place, taps in _taps(feature.shape[:2], box, ratio).items():
-        for (y, x), weight in taps:
-            out[place] += weight * feature[y, x]
-    return out
-
-
-def _pool(feature: np.ndarray, box: np.ndarray) -> np.ndarray:
-    x1, y1, x2, y2 = (int(np.floor(v * 0.25 + 0.5)) for v in box)
-    height, width = max(y2 - y1 + 1, 1) / 4, max(x2 - x1 + 1, 1) / 4
-    out = np.zeros((4, 4, feature.shape[2]))
-    for i in range(4):
-        for j in range(4):
-            rows = slice(*(np.clip(f(v * height) + y1, 0, 16) for f, v in _edges(i)))
-            columns = slice(*(np.clip(f(v * width) + x1, 0, 16) for f, v in _edges(j)))
-            part = feature[rows, columns].reshape(-1, feature.shape[2])
-            out[i, j] = part.max(axis=0) if len(part) else 0
-    return out
-
-
-def _edges(index: int) -> tuple[tuple[Callable[[float], int], int], ...]:
-    return (lambda v: int(np.floor(v)), index), (lambda v: int(np.ceil(v)), index + 1)
+    most = np.stack([pooled(feature, roi[1:]) for roi in rois])
+    return [fixed, adaptive, gradient[None], most]
 
 
 def _pasting() -> Arrays:
@@ -221,22 +154,7 @@ def _pasting() -> Arrays:
 
 def _pasting_oracle() -> Arrays:
     masks = np.random.default_rng(5).uniform(size=(6, 28, 28)).astype(np.float32)
-    out = np.zeros((6, 100, 120), bool)
-    for mask, (x1, y1, x2, y2), target in zip(masks, _boxes(6, 90), out, strict=True):
-        padded = np.pad(mask.astype(np.float64), 1)
-        for axis_y in range(100):
-            v = (axis_y + 0.5 - y1) / (y2 - y1) * 28 + 0.5
-            for axis_x in range(120):
-                u = (axis_x + 0.5 - x1) / (x2 - x1) * 28 + 0.5
-                if 0 < v < 29 and 0 < u < 29:
-                    top, left = int(v), int(u)
-                    a, b = v - top, u - left
-                    two = padded[top : top + 2, left : left + 2]
-                    share = (1 - a) * ((1 - b) * two[0, 0] + b * two[0, 1])
-                    target[axis_y, axis_x] = (
-                        share + a * ((1 - b) * two[1, 0] + b * two[1, 1]) >= 0.5
-                    )
-    return [out]
+    return [pasted(masks, _boxes(6, 90), 100, 120)]
 
 
 def network() -> MaskRCNN:

@@ -61,29 +61,19 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CommandError: an argument that cannot work, or results that cannot be written.
     """
-    augment, tiles = augmentation(args), tiles_of(args)
-    if augment is not None and tiles is not None:
-        raise CommandError("--tile and --tta-sizes or --tta-flip: expected one of them")
-    kinds = chosen_kinds(args)
+    view, kinds = _view(args), chosen_kinds(args)
     videos = video_sources(args.source)
     if videos is not None:
-        if tiles is not None:
-            raise CommandError("--tile goes with images, not with videos")
-        if kinds:
-            raise CommandError("--save goes with images: of videos there are rows and lines always")
-        return _on_videos(args, videos, augment)
+        return _on_videos(args, videos, view, kinds)
     paths = _sources(args.source)
-    results = Path(args.json) if args.json else Path(args.out) / "detections.json"
-    folders = [results.parent] if args.no_images else [results.parent, Path(args.out)]
-    if results.is_dir():
-        raise CommandError(f"--json {results} is a folder: expected a file")
-    if results.resolve() in [path.resolve() for path in paths]:
-        raise CommandError(f"--json {results} is one of the images: expected another file")
+    results = _results_file(args, paths)
+    folders = [results.parent] if args.no_images and not kinds else [results.parent, Path(args.out)]
     for folder in folders:
         check_writable(folder)
     set_device(args.device)
     model = load_model(args.model, args.dtype, model_settings(args))
-    check_augmentation(model, augment)
+    if isinstance(view, TestTimeAugment):
+        check_augmentation(model, view)
     classes = class_labels(args.classes, model) if args.classes is not None else None
     make_folders(folders)
     given = of_images(args, model, paths)
@@ -92,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     done, code = _Done(), 0
     began = time.perf_counter()
     try:
-        _predict(args, model, augment or tiles, classes, paths, given, saver, done)
+        _predict(args, model, view, classes, paths, given, saver, done)
     except KeyboardInterrupt:
         print("mlx_rcnn: interrupted", file=sys.stderr)
         code = 130
@@ -109,10 +99,32 @@ def run(args: argparse.Namespace) -> int:
     return code or (1 if done.failed else 0)
 
 
-def _on_videos(args: argparse.Namespace, videos: list[Path | int], augment: Any) -> int:
+def _view(args: argparse.Namespace) -> Any:
+    """Several views of an image, or its tiles; ``None`` for the image as it is."""
+    augment, tiles = augmentation(args), tiles_of(args)
+    if augment is not None and tiles is not None:
+        raise CommandError("--tile and --tta-sizes or --tta-flip: expected one of them")
+    return augment or tiles
+
+
+def _results_file(args: argparse.Namespace, paths: list[Path]) -> Path:
+    """Where the results of images go; no folder, and no image."""
+    results = Path(args.json) if args.json else Path(args.out) / "detections.json"
+    if results.is_dir():
+        raise CommandError(f"--json {results} is a folder: expected a file")
+    if results.resolve() in [path.resolve() for path in paths]:
+        raise CommandError(f"--json {results} is one of the images: expected another file")
+    return results
+
+
+def _on_videos(
+    args: argparse.Namespace, videos: list[Path | int], view: Any, kinds: tuple[str, ...]
+) -> int:
     """As :func:`run`, frame by frame."""
-    if augment is not None:
-        raise CommandError("--tta-sizes and --tta-flip go with images, not with videos")
+    if view is not None:
+        raise CommandError("--tta-sizes, --tta-flip and --tile go with images, not with videos")
+    if kinds:
+        raise CommandError("--save goes with images: of videos there are rows and lines always")
     check_video(args, videos)
     check_writable(Path(args.out))
     set_device(args.device)

@@ -174,7 +174,7 @@ def _item(
     height, width = image.shape[:2]
     boxes = np.clip(boxes, 0, [width, height] * 2)
     whole = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
-    kept = [kept[i] for i in whole]
+    kept = [kept[i] for i in whole.tolist()]
     count = len(kept)
     target: dict[str, np.ndarray] = {
         "boxes": boxes[whole].astype(np.float32),

@@ -137,6 +137,7 @@ def test_what_cannot_work_is_one_line(told: Told, tmp_path: Path, capsys: Any) -
         ((good, "--every", "0"), "expected a whole number of at least 1"),
         ((good, "--to", "a:b"), "expected seconds, M:S or H:M:S"),
         ((good, "--tta-flip"), "go with images, not with videos"),
+        ((good, "--save", "csv"), "--save goes with images"),
     ):
         assert run(*words, "--out", tmp_path / "out") == 2, words
         err = capsys.readouterr().err
