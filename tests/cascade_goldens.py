@@ -106,7 +106,7 @@ def mask_rows(model: Any, stage: Any, golden: Golden) -> list[Row]:
     """Probabilities and areas of the masks, on the golden detections."""
     rois = batch_rows(mx.array(golden["det_boxes_input"])[None])
     labels = mx.array(golden["det_classes"] + 1)
-    masks = np.array(model.branches[0].probabilities(stage, rois, labels))
+    masks = np.array(model.branches[0].raw(stage, rois, labels))
     error = np.abs(masks - golden["mask_probs"].astype(np.float32)).max()
     areas = area_errors(model, masks, golden["det_boxes"], golden)
     return [

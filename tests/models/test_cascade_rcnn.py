@@ -126,7 +126,12 @@ def test_nothing_to_learn_and_no_proposals() -> None:
 
 
 def test_loss_weights_and_the_scale_of_gradients() -> None:
-    kinds = {"dropout": 0.0, "box_batch_size_per_image": 10**4, "box_positive_fraction": 0.9}
+    kinds = {
+        "dropout": 0.0,
+        "box_batch_size_per_image": 10**4,
+        "box_positive_fraction": 0.9,
+        "rpn_post_nms_top_n_train": 40,
+    }
     plain = seeded("cascade_rcnn", **kinds)
     found = plain.get_loss(IMAGES, TARGETS, key=mx.random.key(1))
     only = [

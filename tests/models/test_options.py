@@ -149,11 +149,14 @@ def test_pooling_and_class_agnostic_boxes(pooling: str) -> None:
         assert len(found["scores"]) > 0
 
 
-LOSSES: list[dict[str, Any]] = [
-    {"box_reg_loss": "giou", "rpn_reg_loss": "giou"},
+MORE_LOSSES: list[dict[str, Any]] = [
     {"box_reg_loss": "l1", "rpn_reg_loss": "l1"},
-    {"box_smooth_l1_beta": 0.0, "rpn_smooth_l1_beta": 0.0},
     {"box_smooth_l1_beta": 1.0, "rpn_smooth_l1_beta": 1.0},
+]
+LOSSES: list[Any] = [
+    *(pytest.param(options, marks=pytest.mark.slow) for options in MORE_LOSSES),
+    {"box_reg_loss": "giou", "rpn_reg_loss": "giou"},
+    {"box_smooth_l1_beta": 0.0, "rpn_smooth_l1_beta": 0.0},
     {"class_agnostic_bbox": True, "box_reg_loss": "giou"},
     {"roi_pooling": "pool"},
 ]
