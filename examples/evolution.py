@@ -121,7 +121,7 @@ def draw(path, names, rows):
     axes.barh(places + 0.2, papers, 0.38, label="published", color="0.75")
     for place, row, total in zip(places, rows, totals, strict=True):
         most = int(np.argmax(row))
-        share = f"{total:.2g} s, {row[most] / total:.0%} {PARTS[most]}"
+        share = f"{total:.{0 if total > 10 else 1}f} s, {row[most] / total:.0%} {PARTS[most]}"
         axes.text(total * 1.08, place - 0.2, share, va="center", fontsize=8)
     axes.set(xscale="log", xlabel="seconds an image", yticks=places, yticklabels=names)
     axes.set_xlim(min(papers + totals) / 2, max(papers + totals) * 12)
