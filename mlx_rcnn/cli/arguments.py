@@ -60,9 +60,10 @@ def _add_predict(commands: Any) -> None:
     parser = commands.add_parser(
         "predict",
         help="detect objects in images and videos; write annotated pictures and COCO results",
-        description="Detect objects in images. Writes an annotated picture of each image and one "
-        "COCO results file for all, and prints a table. Of a video it writes an annotated one, "
-        "sound kept, and each detection with its frame and second, as JSON lines and CSV.",
+        description="Detect objects in images and videos. Writes an annotated picture of each "
+        "image and one COCO results file for all, and prints a table. Of a video it writes an "
+        "annotated one, sound kept, and each detection with its frame and second, as JSON lines "
+        "and CSV.",
         epilog="In the COCO results, image_id is the number for files named as COCO names them "
         "(000000000139.jpg is 139), and the path for all others; category_id is the model's label. "
         "Pictures keep the name of their image, with _2, _3, ... where two would be the same; "

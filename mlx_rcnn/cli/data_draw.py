@@ -79,14 +79,10 @@ def _picture(dataset: Any, index: int, augment: Any, seed: int) -> Image.Image |
     image, target = sample.image, sample.target
     if augment is not None:
         image, target = augment(image, target, np.random.default_rng([seed, index]))
-    found = {**target, "scores": np.ones(len(target["boxes"]), np.float32)}
-    if "keypoints" in target:
-        # Scores above any threshold where a keypoint is visible.
-        found["keypoints_scores"] = np.where(target["keypoints"][..., 2] > 0, 1e3, -1e3)
     height, width = image.shape[:2]
     picture = draw_detections(
         image,
-        found,
+        target,
         dataset.class_names,
         scale=readable_scale(width, height),
         skeleton=dataset.keypoint_skeleton,

@@ -59,9 +59,11 @@ def draw_detections(
 
     Args:
         image: the image that was predicted on, as :func:`mlx_rcnn.inputs.images.load_image` takes
-        it. prediction: one dict of ``predict``: ``boxes`` (D, 4) xyxy in pixels of ``image``,
+            it.
+        prediction: one dict of ``predict``: ``boxes`` (D, 4) xyxy in pixels of ``image``,
             ``scores`` (D,), ``labels`` (D,), and if present ``masks`` (D, H, W) bool, ``keypoints``
-            (D, K, 3) of x, y and a visibility, 0 for none, and ``keypoints_scores`` (D, K).
+            (D, K, 3) of x, y and a visibility, 0 for none, and ``keypoints_scores`` (D, K). A
+            target, which has no ``scores``, is drawn whole, its tags names alone.
         class_names: names indexed by label, the background's first. ``None`` writes ``class 7``.
         score_thresh (float): leave out detections that score less. Default: ``0.0``.
         alpha (float): opacity of the masks, 0 to 1. Default: ``0.45``.
@@ -97,7 +99,11 @@ def draw_detections(
         shown = Joints(joints.points * scale, joints.scores >= keypoint_thresh)
         draw_skeletons(picture, shown, boxes * scale, order, skeleton, style.line)
     items = [
-        (_pixel_box(boxes[i] * scale, *picture.size), int(labels[i]), float(scores[i]))
+        (
+            _pixel_box(boxes[i] * scale, *picture.size),
+            int(labels[i]),
+            float(scores[i]) if "scores" in prediction else None,
+        )
         for i in order
     ]
     _draw_boxes(picture, items, style, class_names)
@@ -118,7 +124,7 @@ def readable_scale(width: int, height: int) -> int:
 
 def _draw_boxes(
     picture: Image.Image,
-    items: Sequence[tuple[Rect, int, float]],
+    items: Sequence[tuple[Rect, int, float | None]],
     style: _Style,
     class_names: Sequence[str] | None,
 ) -> None:
@@ -167,7 +173,7 @@ def _pixels(image: np.ndarray) -> np.ndarray:
 
 def _arrays(prediction: Mapping[str, Any], size: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
     boxes = np.asarray(prediction["boxes"], np.float64).reshape(-1, 4)
-    scores = np.asarray(prediction["scores"], np.float64)
+    scores = np.asarray(prediction.get("scores", np.full(len(boxes), np.inf)), np.float64)
     labels = np.asarray(prediction["labels"]).astype(int)
     if not len(boxes) == len(scores) == len(labels):
         raise ValueError(
@@ -225,7 +231,12 @@ def _name(label: int, class_names: Sequence[str] | None) -> str:
 
 
 def _place_tag(
-    box: Rect, name: str, score: float, style: _Style, size: tuple[int, int], taken: Sequence[Rect]
+    box: Rect,
+    name: str,
+    score: float | None,
+    style: _Style,
+    size: tuple[int, int],
+    taken: Sequence[Rect],
 ) -> _Tag | None:
     """Where a tag hides least of the better ones: above its box, inside at the top, or below."""
     small = box[3] - box[1] < 4 * style.font  # a full size tag would bury a small object
@@ -255,9 +266,9 @@ def _place_tag(
     return _Tag(best[1], text, letters)
 
 
-def _fit_text(name: str, score: float, letters: int, width: int) -> str:
+def _fit_text(name: str, score: float | None, letters: int, width: int) -> str:
     """The longest of name and score, name, and shortened name that an image is wide enough for."""
-    for text in (f"{name} {score:.2f}", name):
+    for text in (name,) if score is None else (f"{name} {score:.2f}", name):
         if _extent(text, letters)[0] <= width:
             return text
     for end in range(len(name) - 1, 0, -1):

@@ -98,6 +98,20 @@ def test_names_are_written_and_unknown_labels_too():
     assert np.asarray(short).tolist() == np.asarray(numbered).tolist()
 
 
+def test_a_target_is_drawn_without_a_score():
+    scored = detections([[10, 100, 190, 190]])
+    target = {key: value for key, value in scored.items() if key != "scores"}
+    scored, target = (
+        np.asarray(draw_detections(grey(200, 200), item, score_thresh=0.9), int)
+        for item in ({**scored, "scores": np.ones(1)}, target)
+    )
+    changed = (target != GREY).any(-1)
+    assert changed[100:191, 10:191].any(), "the box is there, whatever the threshold"
+    # Its tag is above the box, and narrower by the figure.
+    tags = [(picture != GREY).any(-1)[:100].sum() for picture in (scored, target)]
+    assert 0 < tags[1] < 0.8 * tags[0]
+
+
 def test_float_images_and_pil_images():
     prediction = detections([[10, 20, 90, 80]])
     expected = np.asarray(draw_detections(grey(100, 100), prediction))
