@@ -97,7 +97,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("data", None),  # NumPy throughout
     ("evaluation", None),
     ("training/step.py", "_take"),  # what the step's one evaluation has computed
-    ("training/machines.py", "share_from_first"),  # once, before training
+    ("training/machines.py", "number_of_first"),  # once before training, and an epoch
     ("training/watch.py", "_agree"),
     ("training/metrics.py", None),  # files
     ("training/hinge.py", None),  # SVMs are NumPy, over features that have left the device

@@ -10,6 +10,7 @@ from .augment import (
     ScaleJitterCrop,
     VerticalFlip,
 )
+from .balance import repeat_factors
 from .dataset import DetectionDataset
 from .loader import Loader, TrainBatch
 from .open import open_dataset
@@ -51,6 +52,7 @@ __all__ = [
     "read_note",
     "read_proposal_results",
     "read_proposals",
+    "repeat_factors",
     "report",
     "selective_search",
     "with_proposals",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -13,11 +13,13 @@ import numpy as np
 
 from ..inputs.images import ImageError
 from .augment import Augmentation
+from .balance import draw_repeats, epoch_images
 from .sample import Sample, Target
 
 # Width over height falls between these: 2^(-1 .. 1) in six steps, as torchvision groups images.
 _ASPECTS = 2.0 ** np.linspace(-1, 1, 7)
 _ORDER, _AUGMENT = 0, 1  # streams of random numbers
+Turn = tuple[int, int]  # an image, and how often it came up before in its epoch
 
 
 class TrainBatch(NamedTuple):
@@ -39,10 +41,10 @@ class Loader:
     """Batches of a dataset, loaded ahead by threads.
 
     The order is a function of (seed, epoch, rank) alone, and an image's augmentation of (seed,
-    epoch, image): neither depends on threads, on where an epoch was resumed, or on the number of
-    machines. Batches hold images of similar aspect ratio, as far as there are enough; those left
-    over of each ratio are put together. ``world_size`` machines at ``batch_size`` take the images
-    that one at ``world_size * batch_size`` takes in a step.
+    epoch, image, and how often it came up before in it): neither depends on threads, on where an
+    epoch was resumed, or on the number of machines. Batches hold images of similar aspect ratio, as
+    far as there are enough; those left over of each ratio are put together. ``world_size`` machines
+    at ``batch_size`` take the images that one at ``world_size * batch_size`` takes in a step.
 
     Args:
         dataset: with ``len``, indexing that gives a :class:`Sample`, and ``sizes``.
@@ -57,9 +59,12 @@ class Loader:
         prefetch: batches loaded ahead. Default: ``3``.
         max_unreadable: share of the images, rounded up, that may be unreadable; each is named once
             in a warning, and the next one that can be read takes its place. Default: ``0.1``.
+        repeats: how many times an epoch each image comes up, (N,), at least 1, on average over
+            epochs (:func:`~mlx_rcnn.data.repeat_factors`). Default: once.
 
     Raises:
-        ValueError: a number out of range, or fewer images than a step takes.
+        ValueError: a number out of range, fewer images than a step takes, or ``repeats`` that are
+            not one an image or not shuffled.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class Loader:
         drop_last: bool = True,
         prefetch: int = 3,
         max_unreadable: float = 0.1,
+        repeats: np.ndarray | None = None,
     ) -> None:
         for name, value, least in (
             ("batch_size", batch_size, 1),
@@ -94,6 +100,14 @@ class Loader:
                 f"{len(dataset)} images, but a step takes {step} "
                 f"(batch_size {batch_size}, {world_size} machines): expected a smaller batch_size"
             )
+        if repeats is not None:
+            repeats = np.asarray(repeats, np.float64)
+            if repeats.shape != (len(dataset),) or not (repeats >= 1).all() or not shuffle:
+                raise ValueError(
+                    f"repeats of shape {repeats.shape} and shuffle={shuffle}: expected "
+                    f"({len(dataset)},), each at least 1, and shuffle=True"
+                )
+        self.repeats = repeats
         self.dataset, self.batch_size, self.seed, self.augment = dataset, batch_size, seed, augment
         self.rank, self.world_size, self.workers = rank, world_size, workers
         self.shuffle, self.drop_last, self.prefetch = shuffle, drop_last, prefetch
@@ -105,7 +119,8 @@ class Loader:
     def __len__(self) -> int:
         """Batches an epoch."""
         step = self.batch_size * self.world_size
-        whole, rest = divmod(len(self.dataset), step)
+        count = len(self.dataset) if self.repeats is None else epoch_images(self.repeats)
+        whole, rest = divmod(count, step)
         return whole + (rest > 0 and not self.drop_last)
 
     def order(self, epoch: int) -> list[list[int]]:
@@ -117,13 +132,7 @@ class Loader:
         Returns:
             Indices, one list a batch.
         """
-        step = self.batch_size * self.world_size
-        steps = self._steps(epoch, step)
-        if self.world_size > 1 and len(steps[-1]) < step:
-            flat = [index for indices in steps for index in indices]
-            steps[-1] = [*steps[-1], *(flat * step)][:step]
-        mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
-        return [indices[mine] for indices in steps]
+        return [[index for index, _ in turns] for turns in self._turns(epoch)]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[TrainBatch]:
         """The batches of one epoch, in order.
@@ -140,16 +149,16 @@ class Loader:
         """
         if not 0 <= start <= len(self):
             raise ValueError(f"start={start}: expected 0 to {len(self)}")
-        order = self.order(epoch)[start:]
+        order = self._turns(epoch)[start:]
         if self.workers == 0:
-            for indices in order:
-                yield _collate([self._load(index, epoch) for index in indices])
+            for turns in order:
+                yield _collate([self._load(turn, epoch) for turn in turns])
             return
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="mlx_rcnn-loader")
         try:
             waiting: deque[list[Future[Sample]]] = deque()
-            for indices in order:
-                waiting.append([pool.submit(self._load, index, epoch) for index in indices])
+            for turns in order:
+                waiting.append([pool.submit(self._load, turn, epoch) for turn in turns])
                 if len(waiting) > self.prefetch:
                     yield _collate([future.result() for future in waiting.popleft()])
             while waiting:
@@ -157,33 +166,53 @@ class Loader:
         finally:  # also when the caller leaves early
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _steps(self, epoch: int, step: int) -> list[list[int]]:
-        """Indices of every step of all machines."""
+    def _turns(self, epoch: int) -> list[list[Turn]]:
+        """The batches of this machine."""
+        step = self.batch_size * self.world_size
+        steps = self._steps(epoch, step)
+        if self.world_size > 1 and len(steps[-1]) < step:
+            flat = [turn for turns in steps for turn in turns]
+            steps[-1] = [*steps[-1], *(flat * step)][:step]
+        mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
+        return [turns[mine] for turns in steps]
+
+    def _steps(self, epoch: int, step: int) -> list[list[Turn]]:
+        """Every step of all machines."""
         count = len(self.dataset)
         if not self.shuffle:
-            steps = [list(range(i, min(i + step, count))) for i in range(0, count, step)]
+            turns = [(index, 0) for index in range(count)]
+            steps = [turns[i : i + step] for i in range(0, count, step)]
         else:
             rng = np.random.default_rng([_ORDER, self.seed, epoch])
-            open_steps: dict[int, list[int]] = {}
+            open_steps: dict[int, list[Turn]] = {}
             steps = []
-            for index in rng.permutation(count).tolist():
-                indices = open_steps.setdefault(int(self._groups[index]), [])
-                indices.append(index)
-                if len(indices) == step:
-                    steps.append(open_steps.pop(int(self._groups[index])))
+            for turn in self._shuffled(rng):
+                group = int(self._groups[turn[0]])
+                turns = open_steps.setdefault(group, [])
+                turns.append(turn)
+                if len(turns) == step:
+                    steps.append(open_steps.pop(group))
             # By aspect ratio, so that those put together are as alike as can be; from a start that
             # changes, so that it is not always the widest that are left out.
-            rest = [index for group in sorted(open_steps) for index in open_steps[group]]
-            turn = int(rng.integers(len(rest))) if rest else 0
-            rest = rest[turn:] + rest[:turn]
+            rest = [turn for group in sorted(open_steps) for turn in open_steps[group]]
+            first = int(rng.integers(len(rest))) if rest else 0
+            rest = rest[first:] + rest[:first]
             steps += [rest[i : i + step] for i in range(0, len(rest), step)]
         return steps[: len(self)]
 
-    def _load(self, index: int, epoch: int) -> Sample:
-        sample, index = self._readable(index)
+    def _shuffled(self, rng: np.random.Generator) -> Iterator[Turn]:
+        images = len(self.dataset) if self.repeats is None else draw_repeats(self.repeats, rng)
+        times: Counter[int] = Counter()
+        for index in rng.permutation(images).tolist():
+            yield index, times[index]
+            times[index] += 1
+
+    def _load(self, turn: Turn, epoch: int) -> Sample:
+        sample, index = self._readable(turn[0])
         if self.augment is None:
             return sample
-        rng = np.random.default_rng([_AUGMENT, self.seed, epoch, index])
+        again = [turn[1]] if turn[1] else []
+        rng = np.random.default_rng([_AUGMENT, self.seed, epoch, index, *again])
         image, target = self.augment(sample.image, sample.target, rng)
         return sample._replace(image=image, target=target)
 

@@ -38,9 +38,18 @@ LIMITS: dict[str, tuple[float, float | None]] = {
     "checkpoint_steps": (0, None),
     "cache_limit": (0, None),
     "val_fraction": (0, 1),
+    "patience": (0, None),
+    "repeat_thresh": (0, 1),
     "max_unreadable": (0, 1),
 }
-MAY_CHANGE = ("workers", "checkpoint_steps", "cache_limit", "epochs", "max_unreadable")
+MAY_CHANGE = (
+    "workers",
+    "checkpoint_steps",
+    "cache_limit",
+    "epochs",
+    "patience",
+    "max_unreadable",
+)
 """Fields that a resumed run may change: no step depends on the first three, and a longer run is
 what people ask for (its schedule is stretched from where the run stands)."""
 
@@ -100,6 +109,14 @@ class TrainConfig:
         None,
         "decides which checkpoint is the best, such as AP50 (default: keypoints_AP for a "
         "Keypoint R-CNN, segm_AP for a Mask R-CNN, else AP)",
+    )
+    patience: int = _field(
+        0, "epochs in a row without a better metric that end the run, 0: none do"
+    )
+    repeat_thresh: float = _field(
+        0.0,
+        "share of the images: those of a class with fewer come up sqrt(repeat_thresh / its share) "
+        "times an epoch, LVIS's repeat factor, 0: never",
     )
     val_fraction: float = _field(
         0.0, "share of the training images, drawn by the seed, that is kept for validation"

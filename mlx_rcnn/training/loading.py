@@ -15,6 +15,7 @@ from ..data import (
     ScaleJitterCrop,
     TrainBatch,
     VerticalFlip,
+    repeat_factors,
 )
 from ..data.divide import divide, shared_images
 from .config import TrainConfig
@@ -96,13 +97,14 @@ def make_loader(train_set: Any, config: TrainConfig, group: mx.distributed.Group
 
     Args:
         train_set: see :mod:`mlx_rcnn.data`.
-        config: the fields ``batch_size``, ``seed``, ``workers``, ``max_unreadable`` and those of
-            :func:`augmentation`.
+        config: the fields ``batch_size``, ``seed``, ``workers``, ``max_unreadable``,
+            ``repeat_thresh`` and those of :func:`augmentation`.
         group: of the machines.
 
     Returns:
         The loader.
     """
+    thresh = config.repeat_thresh
     return Loader(
         train_set,
         config.batch_size,
@@ -112,6 +114,7 @@ def make_loader(train_set: Any, config: TrainConfig, group: mx.distributed.Group
         world_size=group.size(),
         workers=config.workers,
         max_unreadable=config.max_unreadable,
+        repeats=repeat_factors(train_set, thresh) if thresh else None,
     )
 
 

@@ -10,6 +10,22 @@ from ..checkpoints.weights import Arrays, flatten, unflatten
 from .step import TrainStep
 
 
+def number_of_first(group: mx.distributed.Group, value: int) -> int:
+    """The whole number that the first machine has, on all machines.
+
+    Args:
+        group: of the machines, all of which ask.
+        value: of this machine.
+
+    Returns:
+        The first machine's.
+    """
+    if group.size() == 1:
+        return value
+    own = value if group.rank() == 0 else 0
+    return int(mx.distributed.all_sum(mx.array(own, mx.int32), group=group).item())  # type: ignore[arg-type]
+
+
 def share_from_first(trainer: TrainStep, step: int) -> int:
     """Give all machines the state that the first one has.
 
@@ -36,4 +52,4 @@ def share_from_first(trainer: TrainStep, step: int) -> int:
     trainer.model.update(unflatten(share_all(trainer.model.parameters())))
     trainer.optimizer.state = unflatten(share_all(trainer.optimizer.state))
     trainer.average = share_all(trainer.average)
-    return int(share(mx.array(step, dtype=mx.int32)).item())  # type: ignore[arg-type]
+    return number_of_first(group, step)

@@ -74,6 +74,47 @@ def check_metric(name: str | None, known: Iterable[str]) -> None:
         )
 
 
+def deciding_score(
+    scores: dict[str, Any], metric: str | None, usual: str
+) -> tuple[str, float | None]:
+    """The metric that says which epoch is the best, and its value.
+
+    Args:
+        scores: of one evaluation, perhaps empty.
+        metric: the one asked for; ``None`` takes the usual one.
+        usual: of the model's kind; where an evaluation does not give it, AP is taken.
+
+    Returns:
+        Name and value, ``None`` for what is not finite.
+
+    Raises:
+        ValueError: ``scores`` without ``metric``.
+    """
+    if scores:
+        check_metric(metric, scores)
+    name = metric or (usual if usual in scores else "AP")
+    value = scores.get(name)
+    return name, None if value is None or not math.isfinite(value) else float(value)
+
+
+def epochs_without_better(scores: Iterable[float | None]) -> int:
+    """How many epochs have passed since the best one.
+
+    Args:
+        scores: of each epoch so far, ``None`` for none.
+
+    Returns:
+        0 if the last one is better than all before it.
+    """
+    best, passed = -math.inf, 0
+    for score in scores:
+        if score is not None and score > best:
+            best, passed = score, 0
+        else:
+            passed += 1
+    return passed
+
+
 def coco_names(model: Any) -> list[str]:
     """The metrics that COCO's evaluation gives of a model of this kind."""
     boxes = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
@@ -120,9 +161,13 @@ class Metrics:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({k: _plain(v) for k, v in line.items()}) + "\n")
 
+    def epochs(self) -> list[dict[str, Any]]:
+        """The lines of the epochs so far."""
+        return [line for line in self.lines() if line.get("kind") == "epoch"]
+
     def evaluated(self, epoch: int) -> bool:
         """Whether the line of an epoch, counted from 1, is there."""
-        return any(v.get("kind") == "epoch" and v.get("epoch") == epoch for v in self.lines())
+        return any(line.get("epoch") == epoch for line in self.epochs())
 
 
 def _plain(value: Any) -> Any:

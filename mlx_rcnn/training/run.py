@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -30,7 +29,7 @@ from .config import TrainConfig
 from .interrupt import Stop, interruptions
 from .loading import batches_of, make_loader
 from .lock import locked
-from .machines import share_from_first
+from .machines import number_of_first, share_from_first
 from .metrics import (
     SAMPLES_FOLDER,
     Evaluate,
@@ -39,7 +38,9 @@ from .metrics import (
     check_metric,
     coco_evaluation,
     coco_names,
+    deciding_score,
     draw_curves,
+    epochs_without_better,
     metric_of,
 )
 from .new_heads import check_keypoints, keypoints_of
@@ -49,8 +50,6 @@ from .prepare import prepare_model
 from .run_folder import NONFINITE, check_folder, check_resume, clear_folder, describe_data
 from .schedule import learning_rate
 from .step import StepResult, TrainStep
-
-METRIC = "AP"  # of an evaluation that does not give the metric of the model's kind
 
 
 class Trainer:
@@ -77,6 +76,11 @@ class Trainer:
             self.evaluate = coco_evaluation(config.batch_size, config.max_unreadable)
             if self.evaluate is None:
                 self._say("no evaluation: pip install 'mlx-rcnn[eval]' gives COCO metrics")
+        if config.patience and self.evaluate is None:
+            raise ValueError(
+                f"patience={config.patience}: no epoch is evaluated; expected validation data "
+                "(val_fraction has it drawn), and mlx-rcnn[eval] installed"
+            )
         self.step, self.best = 0, None  # type: int, float | None
         self.scores: dict[str, Any] = {}
         self.interrupted = False
@@ -156,6 +160,8 @@ class Trainer:
                     except KeyboardInterrupt:  # a second Ctrl-C; the checkpoint is there
                         self.interrupted = True
                         return
+                if self._no_better():
+                    return
                 if stop.asked and self.group.size() == 1 and epoch + 1 < self.config.epochs:
                     self.interrupted = True
                     return
@@ -253,7 +259,7 @@ class Trainer:
                     self.scores = line["metrics"] = self.evaluate(model, self.val_set)
                 sheet = self.folder / SAMPLES_FOLDER / f"epoch-{epoch + 1:03d}.png"
                 contact_sheet(model, self.val_set, self.train_set.class_names, sheet)
-        name, score = self._score()
+        name, score = self._score(self.scores)
         if self.best is None or (score is not None and score > self.best):
             self.best = score
             self._save(BEST)
@@ -263,15 +269,21 @@ class Trainer:
         shown = "" if score is None else f", {name} {score:.4f} (best {self.best:.4f})"
         self._say(f"epoch {epoch + 1}: {record.get('images_per_s', 0):.1f} images/s{shown}")
 
-    def _score(self) -> tuple[str, float | None]:
-        """The metric that decides, and its value; NaN is no score."""
-        if self.scores:
-            check_metric(self.config.metric, self.scores)
-        name = self.config.metric or metric_of(self.model)
-        if self.config.metric is None and name not in self.scores:
-            name = METRIC
-        value = self.scores.get(name)
-        return name, None if value is None or not math.isfinite(value) else float(value)
+    def _no_better(self) -> bool:
+        """Whether ``patience`` is over, by the record: a resumed run waits no longer."""
+        if not (patience := self.config.patience):
+            return False
+        waited = 0
+        if self.first:
+            scores = [self._score(line.get("metrics") or {})[1] for line in self.metrics.epochs()]
+            waited = epochs_without_better(scores)
+        if number_of_first(self.group, waited) < patience:
+            return False
+        self._say(f"stopped: no better in {patience} epoch{'s' if patience > 1 else ''}")
+        return True
+
+    def _score(self, scores: dict[str, Any]) -> tuple[str, float | None]:
+        return deciding_score(scores, self.config.metric, metric_of(self.model))
 
     def _save(self, name: str) -> Path:
         progress = Progress(

@@ -20,7 +20,8 @@ from PIL import Image
 
 import mlx_rcnn
 import tiny
-from mlx_rcnn.training import TrainConfig, trainer
+from mlx_rcnn.data import repeat_factors
+from mlx_rcnn.training import TrainConfig, fit, trainer
 from mlx_rcnn.training import metrics as report
 from mlx_rcnn.training.checkpoint import LAST, read_progress
 from mlx_rcnn.training.metrics import Metrics
@@ -119,6 +120,49 @@ def test_an_evaluation_that_died_is_made_up_for(tmp_path: Path, monkeypatch):
     assert [line["epoch"] for line in epochs] == [1, 2]
     again = tiny.train(tmp_path, resume=True)  # a run that is over has nothing to do
     assert again.step == 6 and len(Metrics(tmp_path, 6).lines()) == 8
+
+
+def test_a_run_ends_when_patience_is_over(tmp_path: Path, capsys):
+    scores = iter([0.1, 0.3, 0.3, math.nan, 0.2, 0.4, 0.4, 0.1])
+
+    def run(**options):
+        return fit(
+            tiny.build(),
+            tiny.shapes(2),
+            tiny.shapes(2, 1),
+            replace(tiny.CONFIG, epochs=8, **options),
+            tmp_path / "run",
+            evaluate=lambda *_: {"AP": next(scores)},
+            resume=(tmp_path / "run").exists(),
+        )
+
+    done = run(patience=2)  # an equal score is no better, and NaN is none
+    assert (done.epoch, done.best, done.interrupted) == (4, 0.3, False)
+    assert "stopped: no better in 2 epochs" in capsys.readouterr().err
+    before = state(tmp_path / "run")
+    done = run(patience=2)  # it is over: nothing is done again
+    assert done.epoch == 4
+    same(before, state(tmp_path / "run"))
+    done = run(patience=3)  # the two epochs waited count
+    assert done.epoch == 5
+    done = run(patience=4)
+    assert (done.epoch, done.best) == (8, 0.4)
+    assert [len(Metrics(tmp_path / "run", 8).epochs())] == [8]
+
+
+def test_patience_needs_an_evaluation(tmp_path: Path):
+    with pytest.raises(ValueError, match="patience=2: no epoch is evaluated"):
+        fit(tiny.build(), tiny.shapes(2), None, replace(tiny.CONFIG, patience=2), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_rare_classes_come_up_more_often(tmp_path: Path):
+    data = tiny.shapes(6)
+    factors = repeat_factors(data, 1.0)
+    assert factors.max() > 1
+    config = replace(tiny.CONFIG, epochs=1, batch_size=1, repeat_thresh=1.0)
+    done = fit(tiny.build(), data, None, config, tmp_path / "run")
+    assert done.step == math.floor(factors.sum()) > len(data)
 
 
 def test_a_run_that_is_over_may_be_made_longer(tmp_path: Path):
