@@ -49,6 +49,12 @@ def test_two_at_batch_2_are_one_at_batch_4(tmp_path: Path):
     assert lines == [6, 6]  # 2 epochs of 2 steps and an evaluation: the first machine alone wrote
 
 
+@pytest.mark.skipif(not LAUNCH.exists(), reason="mlx.launch is not installed beside Python")
+def test_both_end_when_patience_is_over(tmp_path: Path):
+    run(2, str(tmp_path), "2", "patience")  # the first alone knows the scores
+    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 6  # 2 of 6 epochs
+
+
 def test_normaliser_alone():
     # The count, but never 0.
     assert [normaliser(mx.array(n)).item() for n in (0, 1, 7)] == [1, 1, 7]
