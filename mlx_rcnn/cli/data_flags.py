@@ -9,7 +9,14 @@ from ..training.config import TrainConfig
 from .flags import DATA_FORMATS, DATA_HELP, MODEL_HELP, add_settings, count, fraction
 from .train_flags import add_field
 
-_AUGMENTED = ("hflip", "vflip", "scale_jitter", "colour_jitter", "keypoint_pairs")
+_AUGMENTED = (
+    "hflip",
+    "vflip",
+    "rotate90",
+    "scale_jitter",
+    "colour_jitter",
+    "keypoint_pairs",
+)
 
 
 def add_data_commands(commands: Any) -> None:

@@ -1,4 +1,4 @@
-"""Moving an image with what its target says: flips, scaling, windows and borders.
+"""Moving an image with what its target says: flips, turns, scaling, windows and borders.
 
 Nothing given is changed. Coordinates are pixels, x to the right and y down; edges lie between
 pixels: flipping a width W maps x to W - x, of keypoints too, as torchvision does. A keypoint that
@@ -78,6 +78,45 @@ def flip_vertically(image: np.ndarray, target: Target) -> tuple[np.ndarray, Targ
             np.stack([points[..., 0], height - points[..., 1], points[..., 2]], -1)
         )
     return np.ascontiguousarray(image[::-1]), out
+
+
+def transpose(image: np.ndarray, target: Target) -> tuple[np.ndarray, Target]:
+    """Mirror at the diagonal: x becomes y; the keypoints keep their names.
+
+    Args:
+        image (H, W, 3): uint8.
+        target: boxes, and optionally masks, keypoints and proposals.
+
+    Returns:
+        The image (W, H, 3) and its target.
+    """
+    swapped = [1, 0, 3, 2]
+    out = {**target, "boxes": target["boxes"][:, swapped]}
+    if "proposals" in target:
+        out["proposals"] = target["proposals"][:, swapped]
+    if "masks" in target:
+        out["masks"] = np.ascontiguousarray(target["masks"].transpose(0, 2, 1))
+    if "keypoints" in target:
+        out["keypoints"] = target["keypoints"][..., [1, 0, 2]]
+    return np.ascontiguousarray(image.transpose(1, 0, 2)), out
+
+
+def rotate90(image: np.ndarray, target: Target, turns: int) -> tuple[np.ndarray, Target]:
+    """Turn counterclockwise by 90 degrees so many times, as ``np.rot90``.
+
+    Args:
+        image (H, W, 3): uint8.
+        target: boxes, and optionally masks, keypoints, which keep their names, and proposals.
+        turns: 0 to 3.
+
+    Returns:
+        The image and its target.
+    """
+    if turns % 2:
+        image, target = transpose(image, target)
+    if turns in (1, 2):
+        image, target = flip_vertically(image, target)
+    return flip_horizontally(image, target) if turns in (2, 3) else (image, target)
 
 
 def resize(image: np.ndarray, target: Target, size: tuple[int, int]) -> tuple[np.ndarray, Target]:

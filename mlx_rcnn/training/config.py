@@ -32,6 +32,7 @@ LIMITS: dict[str, tuple[float, float | None]] = {
     "freeze": (0, 6),
     "hflip": (0, 1),
     "vflip": (0, 1),
+    "rotate90": (0, 1),
     "colour_jitter": (0, 1),
     "seed": (0, 2**32 - 1),
     "workers": (1, None),
@@ -93,6 +94,7 @@ class TrainConfig:
     )
     hflip: float = _field(0.5, "chance that an image is mirrored")
     vflip: float = _field(0.0, "chance that an image is turned upside down")
+    rotate90: float = _field(0.0, "chance that an image is turned by 90, 180 or 270 degrees")
     scale_jitter: tuple[float, ...] | None = _field(
         None,
         "LOW,HIGH: scale an image by a factor between, then crop or fill it to its own size "

@@ -12,6 +12,7 @@ from ..data import (
     Compose,
     HorizontalFlip,
     Loader,
+    RandomRotate90,
     ScaleJitterCrop,
     TrainBatch,
     VerticalFlip,
@@ -68,8 +69,8 @@ def augmentation(config: TrainConfig, train_set: Any) -> Compose | None:
     """What happens to each image before it is trained on.
 
     Args:
-        config: the fields ``hflip``, ``vflip``, ``scale_jitter``, ``colour_jitter`` and
-            ``keypoint_pairs``.
+        config: the fields ``hflip``, ``vflip``, ``rotate90``, ``scale_jitter``, ``colour_jitter``
+            and ``keypoint_pairs``.
         train_set: its ``keypoint_names`` say what swaps in a mirror.
 
     Returns:
@@ -85,6 +86,8 @@ def augmentation(config: TrainConfig, train_set: Any) -> Compose | None:
         steps.append(HorizontalFlip(config.hflip, names, config.keypoint_pairs))
     if config.vflip:
         steps.append(VerticalFlip(config.vflip))
+    if config.rotate90:
+        steps.append(RandomRotate90(config.rotate90))
     if config.scale_jitter is not None:
         steps.append(ScaleJitterCrop(scale=config.scale_jitter))
     if config.colour_jitter:

@@ -9,6 +9,7 @@ from mlx_rcnn.data import (
     ColourJitter,
     Compose,
     HorizontalFlip,
+    RandomRotate90,
     RandomShortSide,
     ScaleJitterCrop,
     ShapesDataset,
@@ -50,6 +51,21 @@ def test_flips_happen_half_of_the_time():
     image, target = drawn([(0, 0, 10, 10)])
     counts = [HorizontalFlip()(image, target, rng)[0] is not image for _ in range(400)]
     assert 160 < sum(counts) < 240  # four deviations of 10 around 200
+
+
+def test_quarter_turns_are_as_often_as_asked_and_equally_likely():
+    rng = np.random.default_rng(0)
+    image, target = drawn([(0, 0, 10, 10)])
+    corners = []
+    for _ in range(400):
+        turned, moved = RandomRotate90()(image, target, rng)
+        agree(turned, moved)
+        corners.append((*turned.shape[:2], *moved["boxes"][0, :2]))
+    shares = {corner: corners.count(corner) for corner in corners}
+    # As it was, and by 90, 180 and 270 degrees, each in a quarter: 100 give or take four of 8.7.
+    assert set(shares) == {(40, 60, 0, 0), (60, 40, 0, 50), (40, 60, 50, 30), (60, 40, 30, 0)}
+    assert all(65 < count < 135 for count in shares.values())
+    assert all(RandomRotate90(0.0)(image, target, rng)[0] is image for _ in range(20))
 
 
 def test_short_sides():

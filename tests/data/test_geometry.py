@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_rcnn.data.geometry import crop, flip_horizontally, flip_vertically, pad, resize
+from mlx_rcnn.data.geometry import crop, flip_horizontally, flip_vertically, pad, resize, rotate90
 from rectangles import agree, drawn
 
 
@@ -96,6 +96,36 @@ def test_keypoints_outside_a_crop_are_not_visible(masks):
     assert target["keypoints"][0, 1].tolist() == [9.5, 8, 2]
     # An object that is gone takes its keypoints along.
     assert crop(image, target, (32, 0), (8, 60))[1]["keypoints"].shape == (0, 5, 3)
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_quarter_turns_are_those_of_numpy(turns):
+    image, target = drawn([(0, 0, 12, 9), (20, 10, 41, 30), (50, 35, 60, 40)])
+    before = image.copy(), {key: value.copy() for key, value in target.items()}
+    turned, moved = rotate90(image, target, turns)
+    np.testing.assert_array_equal(turned, np.rot90(image, turns))
+    agree(turned, moved)
+    np.testing.assert_array_equal(moved["masks"], np.rot90(target["masks"], turns, (1, 2)))
+    assert turned.flags.c_contiguous and moved["masks"].flags.c_contiguous
+    np.testing.assert_array_equal(image, before[0])
+    assert all((target[key] == before[1][key]).all() for key in target)
+    back, found = rotate90(turned, moved, -turns % 4)
+    np.testing.assert_array_equal(back, image)
+    np.testing.assert_array_equal(found["boxes"], target["boxes"])
+
+
+def test_points_and_proposals_turn_by_hand():
+    image, target = pointed((10, 8, 2), (60, 0, 1), (5, 5, 0))  # 40 rows, 60 columns
+    target["proposals"] = np.array([[1, 2, 11, 22]], np.float32)
+    want = {  # (x, y) goes to (y, 60 - x), to (60 - x, 40 - y), to (40 - y, x)
+        1: ([[8, 50, 2], [0, 0, 1], [0, 0, 0]], [2, 49, 22, 59]),
+        2: ([[50, 32, 2], [0, 40, 1], [0, 0, 0]], [49, 18, 59, 38]),
+        3: ([[32, 10, 2], [40, 60, 1], [0, 0, 0]], [18, 1, 38, 11]),
+    }
+    for turns, (points, proposal) in want.items():
+        _, moved = rotate90(image, target, turns)
+        assert moved["keypoints"].tolist() == [points]
+        assert moved["proposals"].tolist() == [proposal]
 
 
 def proposed(*rows):
