@@ -163,8 +163,9 @@ class RCNNConfig(BoxConfig):
         box_reg_iou_thresh (float): the box regression learns from examples of classes whose IoU
             with their target is greater. Default: ``0.6``.
         ridge (float): lambda of the box regression's ridge as published, for 10,000 pairs of each
-            class: a pair bears a share of it. The paper solves it at once, ``get_loss`` goes there
-            step by step, and slowly where directions of the map vary little. Default: ``1000``.
+            class: a pair bears a share of it. :func:`~mlx_rcnn.training.ridge.fit_boxes` solves it
+            at once, as the paper does; ``get_loss`` goes there step by step, and slowly where
+            directions of the map vary little. Default: ``1000``.
         rcnn_scores (str): ``"softmax"``, of the fine-tuned classifier, or ``"svm"``, one linear SVM
             a class as published, see :func:`~mlx_rcnn.training.svms.fit_svms`. Default:
             ``"softmax"``.

@@ -20,7 +20,7 @@ from .builders import (
     maskrcnn_resnet50_fpn_v2,
 )
 from .cascade_rcnn import CascadeMaskRCNN, CascadeRCNN
-from .crop_units import crop_units
+from .crop_units import crop_maps, crop_units
 from .fast_rcnn import FastRCNN
 from .faster_rcnn import FasterRCNN
 from .flow import Detector
@@ -47,6 +47,7 @@ __all__ = [
     "cascade_mask_rcnn_resnet_101_fpn",
     "cascade_rcnn_resnet_50_fpn",
     "cascade_rcnn_resnet_101_fpn",
+    "crop_maps",
     "crop_units",
     "fast_rcnn_resnet_50_fpn",
     "fast_rcnn_vgg_16",

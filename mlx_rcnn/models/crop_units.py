@@ -1,7 +1,8 @@
-"""The features that R-CNN's SVMs see."""
+"""The features that R-CNN's SVMs and box regression see."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -35,6 +36,43 @@ def crop_units(
     Raises:
         ValueError, TypeError, FileNotFoundError: as :meth:`RCNN.predict`.
     """
+    channels = classifier_of(model.backbone).unit_channels
+
+    def layer(net: Any, pooled: mx.array) -> mx.array:
+        units: mx.array = net.units(pooled)
+        return units
+
+    return _features(model, images, proposals, channels, layer, progress)
+
+
+def crop_maps(
+    model: RCNN, images: Any, proposals: Any, *, progress: bool = False
+) -> list[np.ndarray]:
+    """The last pooled map of an R-CNN's classifier of each proposal's crop, flattened.
+
+    Args:
+        model, images, proposals, progress: as :func:`crop_units`.
+
+    Returns:
+        One array (P, h * w * c) float32 an image, what ``box_predictor.bbox_pred`` sees.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: as :meth:`RCNN.predict`.
+    """
+    values = model.roi_heads.box_predictor.bbox_pred.weight.shape[1]
+    return _features(
+        model, images, proposals, values, lambda _, pooled: pooled.flatten(1), progress
+    )
+
+
+def _features(
+    model: RCNN,
+    images: Any,
+    proposals: Any,
+    channels: int,
+    layer: Callable[[Any, mx.array], mx.array],
+    progress: bool,
+) -> list[np.ndarray]:
     model, pictures = model.to_predict(), load_images(images)
     batch = preprocess(pictures, model.config, model.input_sizes(pictures))
     given = prepare_proposals(proposals, batch)
@@ -42,11 +80,11 @@ def crop_units(
     stage = model.stage([batch.pixels], Strides([], []))
     rois = batch_rows(given.boxes)[mx.array(np.flatnonzero(valid).astype(np.int32))]
     side, step = model.config.crop_size, model.config.crops_at_once
-    done = [np.zeros((0, net.unit_channels), np.float32)]
+    done = [np.zeros((0, channels), np.float32)]
     with bounded_cache(), tqdm(total=len(rois), unit="crop", disable=not progress) as bar:
         for start in range(0, len(rois), step):
             piece = rois[start : start + step]
-            units = net.units(net.pooled(stage.pool(piece, (side, side))))
-            done.append(np.array(units.astype(mx.float32)))
+            rows = layer(net, net.pooled(stage.pool(piece, (side, side))))
+            done.append(np.array(rows.astype(mx.float32)))
             bar.update(len(piece))
     return np.split(np.concatenate(done), np.cumsum(valid.sum(axis=1))[:-1])

@@ -5,15 +5,19 @@ from typing import Any
 from .config import TrainConfig
 from .freeze import set_trainable
 
-__all__ = ["TrainConfig", "fit", "fit_svms", "set_trainable"]
+__all__ = ["TrainConfig", "fit", "fit_boxes", "fit_svms", "set_trainable"]
 
 
 def __getattr__(name: str) -> Any:
-    """``fit`` and ``fit_svms``, when asked for: importing the package stays quick without them."""
+    """What trains, when asked for: importing the package stays quick without it."""
     if name == "fit":
         from .trainer import fit
 
         return fit
+    if name == "fit_boxes":
+        from .ridge import fit_boxes
+
+        return fit_boxes
     if name == "fit_svms":
         from .svms import fit_svms
 

@@ -8,15 +8,12 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
-from tqdm import tqdm
 
 from ..config.boxes import RCNNConfig
-from ..inputs.images import load_image
-from ..inputs.proposals import check_proposals
 from ..layers import Linear
 from ..models import RCNN, crop_units
-from ..models.boxing import lacking_proposals
 from ..ops import box_iou
+from .crop_samples import CropSample, crop_samples
 from .hinge import Hyperplane, fit_hinge
 
 HARD = -1.0  # margin of a negative from which it bears on the SVM
@@ -49,21 +46,6 @@ class _Settings(NamedTuple):
     first_negatives: int
     max_passes: int
     progress: bool
-
-
-class _Image(NamedTuple):
-    """A sample: its ``number``, its ``picture``, and what is in it.
-
-    Targets have ``boxes`` (G, 4) and ``labels`` (G,), and some are ``examples`` (G,); ``proposals``
-    (P, 4) are as ``boxes``.
-    """
-
-    number: int
-    picture: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    examples: np.ndarray
-    proposals: np.ndarray
 
 
 def fit_svms(
@@ -237,33 +219,14 @@ class _Mining:
         config: RCNNConfig = model.config
         model.config = replace(config, rcnn_scores="svm")
 
-    def _images(self) -> Iterator[_Image]:
-        steps = range(len(self.samples))
-        for i in tqdm(steps, unit="image", disable=not self.settings.progress):
-            picture, target = self.samples[i][:2]
-            given = target.get("proposals") if self.proposals is None else self.proposals[i]
-            if given is None:
-                raise ValueError(lacking_proposals(self.model))
-            image = load_image(picture)
-            boxes, rows = check_proposals(
-                [target["boxes"], given],
-                [image.shape[:2]] * 2,
-                [f"samples[{i}]: boxes", f"samples[{i}]: proposals"],
-            )
-            labels = np.asarray(target["labels"]).reshape(-1)
-            wrong = labels[(labels < 1) | (labels > len(self.classes))]
-            if len(wrong):
-                raise ValueError(
-                    f"samples[{i}]: label {wrong[0]}, expected one in 1..{len(self.classes)}"
-                )
-            crowd = np.asarray(target.get("iscrowd", np.zeros(len(boxes)))).reshape(-1)
-            yield _Image(i, image, boxes, labels, crowd == 0, rows)
+    def _images(self) -> Iterator[CropSample]:
+        return crop_samples(self.model, self.samples, self.proposals, self.settings.progress)
 
-    def _units(self, image: _Image, boxes: np.ndarray) -> np.ndarray:
+    def _units(self, image: CropSample, boxes: np.ndarray) -> np.ndarray:
         [rows] = crop_units(self.model, [image.picture], [boxes])
         return rows
 
-    def _background(self, image: _Image, label: int) -> np.ndarray:
+    def _background(self, image: CropSample, label: int) -> np.ndarray:
         """Which proposals (P,) are background to a class."""
         own = image.boxes[image.labels == label]
         if not len(own) or not len(image.proposals):
