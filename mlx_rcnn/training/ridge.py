@@ -58,10 +58,10 @@ def fit_boxes(
         raise ValueError(f"{len(samples)} samples, max_pairs={max_pairs}: expected at least 1")
     found: list[Pairs] = [[] for _ in range(model.num_classes - 1)]
     for sample in crop_samples(model, samples, proposals, progress):
-        for label, pairs in enumerate(found, 1):
-            boxes, targets = _pairs(sample, label, model.config.box_reg_iou_thresh)
-            if len(boxes):
-                pairs.append((sample.number, boxes, targets))
+        boxes, targets, labels = _pairs(sample, model.config.box_reg_iou_thresh)
+        for label in np.unique(labels).tolist():
+            own = labels == label
+            found[label - 1].append((sample.number, boxes[own], targets[own]))
     if not any(found):
         raise ValueError(
             "nothing to regress: no proposal overlaps a target by more than box_reg_iou_thresh="
@@ -76,9 +76,9 @@ def fit_boxes(
         counts.append(sum(len(boxes) for _, boxes, _ in pairs))
         if counts[-1]:
             maps, deltas = _rows(model, samples, pairs, progress)
-            own = slice(4 * label, 4 * label + 4)
+            rows = slice(4 * label, 4 * label + 4)
             strength = model.config.ridge * counts[-1] / RIDGE_PAIRS
-            weight[own], bias[own] = solve_ridge(maps, deltas, strength)
+            weight[rows], bias[rows] = solve_ridge(maps, deltas, strength)
     dtype = layer.weight.dtype
     layer.weight, layer.bias = mx.array(weight).astype(dtype), mx.array(bias).astype(dtype)
     return counts
@@ -111,17 +111,16 @@ def solve_ridge(
     return weight.T, level - mean @ weight
 
 
-def _pairs(sample: CropSample, label: int, thresh: float) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes that learn to become a target of a class, and these targets."""
-    targets = sample.boxes[sample.examples]
-    own = sample.labels[sample.examples] == label
-    if not own.any():
-        return targets[:0], targets[:0]
+def _pairs(sample: CropSample, thresh: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes (P, 4), the targets (P, 4) that they learn to become, and their labels (P,)."""
+    targets, labels = sample.boxes[sample.examples], sample.labels[sample.examples]
+    if not len(targets):
+        return targets, targets, labels
     boxes = np.concatenate([sample.proposals, targets])
     iou = np.array(box_iou(mx.array(boxes), mx.array(targets)))
-    best = iou.argmax(axis=1)  # of all classes: the target that a box stands for
-    near = own[best] & (iou.max(axis=1) > thresh)
-    return boxes[near], targets[best[near]]
+    best = iou.argmax(axis=1)
+    near = iou.max(axis=1) > thresh
+    return boxes[near], targets[best[near]], labels[best[near]]
 
 
 def _drawn(pairs: Pairs, most: int, random: np.random.Generator) -> Pairs:
