@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def same_images(dataset: Any) -> list[list[int]]:
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else -1
+    return path.stat().st_size if os.path.isfile(path) else -1
 
 
 def _digest(path: Path, known: dict[Path, bytes]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -62,10 +63,10 @@ def find_images(path: Path, names: Sequence[str], given: Path | None) -> dict[st
     folders = [given] if given is not None else _near(path)
     best = max(folders, key=lambda folder: _count(folder, names[:: max(len(names) // _TRIED, 1)]))
     found = _in_folder(best, names)
-    if not any(file.is_file() for file in found.values()):
+    if not any(os.path.isfile(file) for file in found.values()):
         best = max(folders, key=lambda folder: _count(folder, names))
         found = _in_folder(best, names)
-    if not any(file.is_file() for file in found.values()):
+    if not any(os.path.isfile(file) for file in found.values()):
         where = given or f"{path.parent} or the folders beside it"
         raise ValueError(
             f"{path}: none of its {len(names)} images ({names[0]}, ...) is in {where}; "
@@ -85,26 +86,19 @@ def _near(path: Path) -> list[Path]:
 def _count(folder: Path, names: Sequence[str]) -> int:
     if not folder.is_dir():
         return -1
-    return sum(_is_file(file) for file in _in_folder(folder, names).values())
+    return sum(os.path.isfile(file) for file in _in_folder(folder, names).values())
 
 
 def _in_folder(folder: Path, names: Sequence[str]) -> dict[str, Path]:
     """Paths in one folder; two images never become the same file by another spelling."""
-    found = {name: folder / name for name in names if _is_file(folder / name)}
+    found = {name: folder / name for name in names if os.path.isfile(folder / name)}
     taken = set(found.values())
     for spell in _SPELLINGS[1:]:
         left = [name for name in names if name not in found]
         spelled = [spell(name) for name in left]
         for name, other in zip(left, spelled, strict=True):
             file = folder / other
-            if other and spelled.count(other) == 1 and file not in taken and _is_file(file):
+            if other and spelled.count(other) == 1 and file not in taken and os.path.isfile(file):
                 found[name] = file
                 taken.add(file)
     return {name: found.get(name, folder / name) for name in names}
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds a null
-        return False

@@ -156,3 +156,10 @@ def test_images_elsewhere_twice_and_missing(tmp_path):
     assert len(open_dataset(path, images=tmp_path / "photos")) == 1
     with pytest.raises(FileNotFoundError, match="no such folder of images"):
         open_dataset(path, images=tmp_path / "none")
+
+
+def test_a_name_that_is_too_long_for_a_file_is_a_defect(tmp_path):
+    path = save(tmp_path, image(BOX), image(BOX, f"{'x' * 300}.jpg"))
+    dataset = open_dataset(path)
+    assert len(dataset) == 1
+    assert any("no image" in defect.problem for defect in dataset.defects)

@@ -104,6 +104,12 @@ def test_an_embedded_image_where_there_is_no_file(tmp_path):
     assert dataset.items[0].path == tmp_path / "a.jpg"
 
 
+def test_a_path_of_another_machine_that_cannot_be_looked_at(tmp_path):
+    path = save(tmp_path / "a.json", RECTANGLE, imagePath=f"/{'x' * 300}/photo.jpg")
+    path.with_suffix(".jpg").rename(tmp_path / "photo.jpg")
+    assert open_dataset(tmp_path).items[0].path == tmp_path / "photo.jpg"
+
+
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [

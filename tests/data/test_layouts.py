@@ -41,6 +41,16 @@ def test_images_are_found(tmp_path, json_at, names, files):
     assert len(data) == 2 and data.defects == ()
 
 
+def test_a_name_that_is_too_long_for_a_file(tmp_path):
+    path = moved(tmp_path, "a.json", ["x.jpg", "y.jpg"], ["x.jpg", "y.jpg"])
+    path.write_text(path.read_text().replace("x.jpg", "x" * 300 + ".jpg"))
+    data = open_dataset(path)
+    assert len(data) == 1 and any("xxx" in defect.where for defect in data.defects)
+    path.write_text(path.read_text().replace("y.jpg", "y" * 300 + ".jpg"))
+    with pytest.raises(ValueError, match="none of its 2 images"):
+        open_dataset(path)
+
+
 def test_encoded_names(tmp_path):
     names = ["my%20cat.jpg", "%C3%A9.jpg"]
     data = open_dataset(moved(tmp_path, "a.json", names, ["my cat.jpg", "é.jpg"]))

@@ -69,6 +69,19 @@ def test_roboflow_layout_with_its_wrong_paths(tmp_path):
     assert "what the classes are called" in str(dataset.defects[0])
 
 
+def test_paths_of_another_machine_that_cannot_be_looked_at(tmp_path):
+    # Path.exists raises on the whole path, as below a folder that belongs to another user.
+    far = "/" + "x" * 300
+    make(tmp_path, {"a": (BOX,), "b": (BOX,)})
+    write(tmp_path / "data.yaml", "names: [cat, dog]", f"train: {far}/images")
+    assert [boxes(open_dataset(tmp_path), i) for i in (0, 1)] == [[XYXY], [XYXY]]
+    write(tmp_path / "data.yaml", "names: [cat, dog]", "train: train.txt")
+    write(tmp_path / "train.txt", f"{far}/images/a.jpg", f"images/{'y' * 300}.jpg")
+    dataset = open_dataset(tmp_path, split="train")
+    assert len(dataset) == 1 and boxes(dataset) == [XYXY]
+    assert any("yyy" in defect.where for defect in dataset.defects)
+
+
 def test_darknet_layout(tmp_path):
     save_image(tmp_path / "obj_train_data" / "a.jpg")
     save_image(tmp_path / "obj_train_data" / "b.jpg")

@@ -7,6 +7,7 @@ around it, and for masks its four corners.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -276,7 +277,7 @@ def _item(
     masks: Masks,
 ) -> Item | None:
     name = str(image)
-    if not image.is_file():
+    if not os.path.isfile(image):
         where = f"{file.path}, {entry.name}"
         file.defects.append(Defect(where, f"no image {name}", "image dropped"))
         return None

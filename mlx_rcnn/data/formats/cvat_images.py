@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -39,10 +40,7 @@ def image_file(
     """
     folders = [f"images/{subset}/", f"{subset}/"] if subset else []
     tried = [files.root / f"{f}{name}" for f in (*folders, "images/", "", "images/default/")]
-    try:
-        found = next((path for path in tried if path.is_file()), None)
-    except (OSError, ValueError):  # a name that is too long
-        found = None
+    found = next((path for path in tried if os.path.isfile(path)), None)
     if found is None:
         same = by_name.get(PurePosixPath(name).name, ())
         found = files.root / same[0] if len(same) == 1 else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -246,12 +247,9 @@ def _image(found: _Parsed, files: Files) -> Path | None:
     """The image's file: where ``imagePath`` says, beside the JSON, or anywhere if there is one."""
     folder = found.path.parent
     name = PurePosixPath(found.image).name
-    try:
-        for path in (folder / found.image, folder / name):
-            if name and path.is_file():
-                return path
-    except (OSError, ValueError):
-        pass
+    for path in (folder / found.image, folder / name):
+        if name and os.path.isfile(path):  # Path.is_file raises where we may not look
+            return path
     here = PurePosixPath(folder.relative_to(files.root).as_posix())
     beside = [p for p in files.images if p.parent == here and p.stem == found.path.stem]
     anywhere = [p for p in files.images if name and p.name == name]

@@ -7,6 +7,7 @@ from the left and the top of the upright image, as Ultralytics takes them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,7 @@ def _once(images: Sequence[Path], layout: YoloLayout) -> list[Path]:
 def _read_rows(layout: YoloLayout, image: Path) -> Rows | str:
     """The lines of an image's labels; what is wrong with a line, and its place."""
     path = label_file(image)
-    if not path.is_file():
+    if not os.path.isfile(path):
         return _MISSING
     try:
         lines = text_of(path).splitlines()
@@ -154,7 +155,7 @@ def _item(source: _Source, image: Path, rows: Rows | str) -> Item | None:
         if rows != _MISSING:
             source.defects.append(Defect(name, rows, "image dropped"))
             return None
-        if image.is_file():  # else its own defect
+        if os.path.isfile(image):  # else its own defect
             source.notes.add(_MISSING, "taken as an image without objects", image.name)
         rows = []
     for row in rows:

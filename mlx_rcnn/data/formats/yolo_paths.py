@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 
 _IMAGE_FOLDERS = ("images", "jpegimages")
@@ -22,17 +23,16 @@ def resolve(root: Path, base: Path, entry: str) -> Path | None:
         The path; ``None`` if there is none.
     """
     given = PurePosixPath(entry)
-    try:
-        for folder in (base, root):
-            if (folder / given).exists():
-                return _plain(folder / given)
-        parts = [part for part in given.parts if part not in ("..", ".", "/")]
-        for start in range(len(parts)):
-            path = root.joinpath(*parts[start:])
-            if path.exists():
-                return path
-    except (OSError, ValueError):  # a name that is too long, or holds a null
-        pass
+    # Not Path.exists, which raises on a name that is too long, or below a folder that is closed to
+    # us: a path of another machine may be either.
+    for folder in (base, root):
+        if os.path.exists(folder / given):
+            return _plain(folder / given)
+    parts = [part for part in given.parts if part not in ("..", ".", "/")]
+    for start in range(len(parts)):
+        path = root.joinpath(*parts[start:])
+        if os.path.exists(path):
+            return path
     return None
 
 
@@ -59,4 +59,4 @@ def label_file(image: Path) -> Path:
     candidates.append(image.parent / "labels" / image.name)
     candidates.append(image.parent.parent / "labels" / image.name)
     named = [path.parent / f"{path.stem}.txt" for path in candidates]
-    return next((path for path in named if path.is_file()), named[0])
+    return next((path for path in named if os.path.isfile(path)), named[0])
