@@ -8,6 +8,7 @@ from importlib import metadata
 from typing import Any, NoReturn
 
 from ..messages import nearest
+from .benchmark_flags import add_benchmark
 from .convert_flags import add_convert
 from .data_flags import add_data_commands
 from .errors import CommandError
@@ -53,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_info(commands)
     add_data_commands(commands)
     _add_doctor(commands)
+    add_benchmark(commands)
     return parser
 
 
