@@ -40,6 +40,7 @@ FOREIGN = {"detectron2", "mmdet", "mmcv", "mmengine", "timm"}
 ONE_MODULE = {
     "av": "mlx_rcnn.inputs.video",
     "cv2": "mlx_rcnn.data.selective_search",
+    "shtab": "mlx_rcnn.cli.completion",
     "torch": "mlx_rcnn.benchmark.theirs",
     "torchvision": "mlx_rcnn.benchmark.theirs",
 }

@@ -55,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_data_commands(commands)
     _add_doctor(commands)
     add_benchmark(commands)
+    _add_completion(commands)
     return parser
 
 
@@ -203,6 +204,19 @@ def _add_doctor(commands: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--json", metavar="FILE", help="write the table as JSON (default: none)")
+
+
+def _add_completion(commands: Any) -> None:
+    parser = commands.add_parser(
+        "completion",
+        help="print a script by which a shell completes commands and flags",
+        description="Print a script by which a shell completes this command's words; needs "
+        "pip install 'mlx-rcnn[completion]'.",
+        epilog='In ~/.bashrc: eval "$(mlx_rcnn completion bash)". In ~/.zshrc, after compinit: '
+        'eval "$(mlx_rcnn completion zsh)". In config.fish: mlx_rcnn completion fish | source.',
+        allow_abbrev=False,
+    )
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
 
 
 def _version() -> str:
