@@ -1,7 +1,8 @@
 """What MkDocs does beside building pages: sources for the reference, and files beyond docs/.
 
-Pages link to files of the repository (examples, the changelog) by relative paths, which work where
-the repository is shown. In the site such a file is laid under ``repository/``, and the link follows.
+Pages link to files of the repository (examples, the changelog) by relative paths, which work
+where the repository is shown. In the site such a file lies under ``repository/``, and the link
+follows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Writes the reference's pages: python docs/write_api.py [--check].
 
-A page a public module, each public name once, where most people import it from; the text of each is its
-docstring, put in by mkdocstrings when the site is built.
+A page a public module, each public name once, where most people import it from; the text of each
+is its docstring, put in by mkdocstrings when the site is built.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ METHODS = ("__call__", "predict", "stream", "get_loss", "raw_outputs", "to_predi
 
 
 def address(module: ModuleType, name: str) -> str:
-    """Where a name is defined, as the reader of sources finds it; as imported where it is no object."""
+    """Where a name is defined, which is where a reader of sources finds it."""
     thing = getattr(module, name)
     inner = getattr(thing, "__qualname__", "")
     if inspect.isroutine(thing) or inspect.isclass(thing):

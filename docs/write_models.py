@@ -33,12 +33,17 @@ KINDS: dict[str, Any] = {  # by how a name starts, the longer ones first
 OF_A_COPY = (  # in the terms, but of a converted file's own card
     " Changes made: tensors were renamed and their axes reordered, as the command below says."
 )
+BUILDERS = (
+    "`{fast,faster,mask,cascade,cascade_mask}_rcnn_resnet_50_fpn`\n(some with 101), "
+    "`{rcnn,fast_rcnn,faster_rcnn}_vgg_16`, `rcnn_alexnet`, and torchvision's names"
+)
 PAGE = Path(__file__).resolve().with_name("models.md")
 HEAD = """# Models
 
-Published weights that load here as they are. AP is on COCO val2017 as their authors published it, of boxes
-and of masks or keypoints; we have not run COCO. What is proven of each is in [Checkpoints](coming_from.md).
-Size is that of all values as float32; `mlx_rcnn convert ... --dtype float16` halves it.
+Published weights that load here as they are. AP is on COCO val2017 as their authors published it,
+of boxes and of masks or keypoints; we have not run COCO. What is proven of each is in
+[Checkpoints](coming_from.md). Size is that of all values as float32; `mlx_rcnn convert ... --dtype
+float16` halves it.
 
 This page is written by `python docs/write_models.py` from the tables that the package itself uses.
 """
@@ -47,25 +52,41 @@ By these names weights are downloaded once, checked by their digest and kept (`-
 fasterrcnn_resnet50_fpn_v2`, `mlx_rcnn.load("fasterrcnn_resnet50_fpn_v2")`):
 """
 BY_FILE = """
-Their files are fetched from the library's model zoo and given by path. The digest that ends a file's name, or
-the file's own where it was renamed, tells which it is:
+Their files are fetched from the library's model zoo and given by path. The digest that ends a
+file's name, or the file's own where it was renamed, tells which it is:
 """
 TAIL = """
 ## Ours
 
-| model | data | AP | AP50 | licence | size |
-|---|---|---|---|---|---|
-| [blood cells](../examples/blood_cells/README.md), `examples/blood_cells/model` | BCCD, 205 photos | 57.4 | 90.6 | MIT | {own} |
+| model | AP | AP50 | licence | size |
+|---|---|---|---|---|
+| [blood cells](../examples/blood_cells/README.md), `model` | 57.4 | 90.6 | MIT | {own} |
 
-AP on BCCD's 72 test photos. It was trained here from scratch.
+In `examples/blood_cells`; trained here from scratch on 205 photos of BCCD, AP on its 72 test photos.
 
 ## Classifiers to start from
 
-`mlx_rcnn train --model faster_rcnn_resnet_50_fpn --backbone resnet50` starts from a classifier of ImageNet.
+`mlx_rcnn train --model faster_rcnn_resnet_50_fpn --backbone resnet50` starts from a classifier of
+ImageNet.
 
 {backbones}
 
-A file of timm or transformers with such a network does as well, by its path.
+A file of timm or transformers with such a network does as well, by its path:
+`mlx_rcnn.load_backbone(model, "resnet50")` is the same from Python.
+
+## Untrained
+
+`train --model` and `mlx_rcnn` know builders by name: {builders}.
+Any ResNet-18 to 152 with FPN in torchvision's layout loads too, whatever its width, classes and
+norm. Or a model over any backbone:
+
+```python
+from mlx_rcnn import FasterRCNN
+
+model = FasterRCNN(MyBackbone(), feat_channels=128, num_classes=5)  # any MLX module, channels last
+cls_logits, bbox_deltas = model(pixels)  # raw outputs
+losses = model.get_loss(images, targets)  # torchvision's, to train with
+```
 """
 
 
@@ -144,6 +165,7 @@ def page() -> str:
     text.append(
         TAIL.format(
             own=f"{own.stat().st_size / 1e6:.1f} MB",
+            builders=BUILDERS,
             backbones=fill(f"Known by name, on torchvision's terms: {classifiers}."),
         ).lstrip()
     )

@@ -44,7 +44,10 @@ MODELS = {
     "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth": "faster_rcnn",
     "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth": "mask_rcnn",
     "model_final_280758.pkl": "faster_rcnn",
+    "epoch_12.pth": "faster_rcnn",
+    "snapshot-detector-250.pt": "faster_rcnn",
 }
+LAYOUTS = "model_final.pth"  # of five classes, whose names it does not know
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def blocks(path: Path) -> Iterator[Block]:
 
 
 def commands(block: Block) -> list[list[str]]:
-    """The words of each command of a shell block; what a prompt, a comment or a pipe adds is off."""
+    """The words of each command of a shell block, without prompts and comments."""
     found, text = [], block.code.replace("\\\n", " ")
     for line in text.splitlines():
         line = re.sub(r"^\$ ", "", line.strip())
@@ -84,9 +87,12 @@ def commands(block: Block) -> list[list[str]]:
 
 def arguments(words: list[str]) -> list[str] | None:
     """What a command gives to ``mlx_rcnn``; ``None`` for a command of something else."""
-    for i, word in enumerate(words):
-        if word == "mlx_rcnn" and "pip" not in words[:i]:
-            return words[i + 1 :]
+    while words and re.match(r"\w+=", words[0]):  # of the environment
+        words = words[1:]
+    for start in (["mlx_rcnn"], ["-m", "mlx_rcnn"]):
+        for i in range(len(words) if start[0] == "-m" else 1):
+            if words[i : i + len(start)] == start:
+                return words[i + len(start) :]
     return None
 
 
@@ -106,7 +112,8 @@ def make_folder(folder: Path) -> None:
     make_pedestrians(folder / "PennFudanPed", tiny.shapes(6))
     names = open_dataset(folder / "my_photos", split="train").class_names
     for name, kind in MODELS.items():
-        mlx_rcnn.save(small_model(kind, names), folder / name)
+        mlx_rcnn.save(small_model(kind, len(names), names), folder / name)
+    mlx_rcnn.save(small_model("faster_rcnn", 6), folder / LAYOUTS)
 
 
 SPLITS = (("train", 4, 0), ("val", 2, 1), ("test", 2, 2))
@@ -125,9 +132,9 @@ def make_pedestrians(folder: Path, shapes: ShapesDataset) -> None:
         Image.fromarray(numbers).save(folder / "PedMasks" / f"Ped{i:05}_mask.png")
 
 
-def small_model(kind: str, names: tuple[str, ...]) -> Any:
+def small_model(kind: str, classes: int, names: tuple[str, ...] | None = None) -> Any:
     """An untrained model that takes milliseconds, and finds something whatever it sees."""
     options = {"class_names": names, "box_score_thresh": 0.0, "box_detections_per_img": 8}
-    model = tiny.build(kind, classes=len(names), **options).eval()
+    model = tiny.build(kind, classes=classes, **options).eval()
     mx.eval(model.parameters())
     return model

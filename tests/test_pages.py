@@ -61,9 +61,9 @@ class MyBackbone(nn.Module):
 def given(page: str) -> dict[str, Any]:
     """What a page's blocks take for granted."""
     names: dict[str, Any] = {"mlx_rcnn": mlx_rcnn, "mx": mx, "nn": nn, "np": np}
-    if page in ("docs/predicting.md", "docs/coming_from.md", "docs/evaluating.md"):
+    if page in ("docs/predicting.md", "docs/training.md", "docs/evaluating.md"):
         names["model"] = mlx_rcnn.load("my_model")
-    if page in ("README.md", "docs/coming_from.md", "docs/from_torchvision.md"):
+    if page == "docs/models.md":
         [batch] = tiny.batches(2)
         names |= {"MyBackbone": MyBackbone, "pixels": mx.zeros((1, 64, 64, 3))}
         names |= {"images": batch.images, "targets": batch.targets}

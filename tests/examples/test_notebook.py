@@ -23,9 +23,9 @@ def test_it_runs() -> None:
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel", reason="pip install '.[docs]' brings ipykernel")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    done = nbclient.NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": NOTEBOOK.parent}}
-    ).execute()
+    where = {"metadata": {"path": NOTEBOOK.parent}}
+    client = nbclient.NotebookClient(notebook, timeout=300, resources=where)
+    done = client.execute()
     ran = [cell for cell in done.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in ran] == list(range(1, len(ran) + 1))
     shown = [kind for out in ran[0].outputs for kind in out.get("data", {})]
