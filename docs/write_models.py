@@ -62,7 +62,7 @@ TAIL = """
 |---|---|---|---|---|
 | [blood cells](../examples/blood_cells/README.md), `model` | 57.4 | 90.6 | MIT | {own} |
 
-In `examples/blood_cells`; trained here from scratch on 205 photos of BCCD, AP on its 72 test photos.
+In `examples/blood_cells`; trained here from scratch on 205 photos of BCCD; AP on 72 others of it.
 
 ## Classifiers to start from
 
