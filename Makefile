@@ -68,8 +68,9 @@ lint: $(STAMP)
 	cd $(TYPED) && "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" \
 	    --cache-dir "$(CURDIR)/.mypy_cache" -p mlx_rcnn
 
+# Not --quiet: MkDocs then does not count the warnings that --strict is to fail on.
 docs: $(SITE_STAMP)
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "build/site/index.html"
 
 # The threaded builds first; a library counts only when the loader takes it without a word.
