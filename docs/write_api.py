@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -52,6 +53,17 @@ def entry(module: ModuleType, name: str) -> Iterator[str]:
         shown = METHODS if name == "FasterRCNN" else ("predict",)
         yield "      inherited_members: true\n      members:"
         yield "\n".join(f"        - {method}" for method in shown)
+    yield ""
+    yield from described(getattr(module, name))
+
+
+def described(thing: object) -> Iterator[str]:
+    """A table of the fields that say what they are themselves, as those of ``TrainConfig`` do."""
+    if not is_dataclass(thing) or "help" not in fields(thing)[0].metadata:
+        return
+    yield "| field | default | what it is |\n|---|---|---|"
+    for field in fields(thing):
+        yield f"| `{field.name}` | `{field.default!r}` | {field.metadata['help']} |"
     yield ""
 
 
