@@ -12,7 +12,7 @@ from .convert_flags import add_convert
 from .data_flags import add_data_commands
 from .errors import CommandError
 from .evaluate_flags import add_evaluate
-from .flags import add_execution, add_model, count, fraction, seconds
+from .flags import add_execution, add_model, add_resume, count, fraction, seconds
 from .proposals_flags import add_proposals
 from .train_flags import add_train
 from .view_flags import add_augment, add_tiles
@@ -137,6 +137,7 @@ def _add_outputs(group: Any) -> None:
         action="store_true",
         help="write no pictures, only the results (default: write both)",
     )
+    add_resume(group, "with the same arguments: predict the images that it lacks")
 
 
 def _add_saving(group: Any) -> None:

@@ -9,6 +9,7 @@ from .flags import (
     add_data,
     add_execution,
     add_model,
+    add_resume,
     fraction,
 )
 from .proposals_flags import add_proposals
@@ -82,3 +83,4 @@ def _add_metric(group: Any) -> None:
         "box_score_thresh says, else 0.05)",
     )
     group.add_argument("--json", metavar="FILE", help="COCO results file to write (default: none)")
+    add_resume(group, "with the same arguments and --json: predict the images that it lacks")
