@@ -68,7 +68,8 @@ def _add_predict(commands: Any) -> None:
         "(000000000139.jpg is 139), and the path for all others; category_id is the model's label. "
         "Pictures keep the name of their image, with _2, _3, ... where two would be the same; "
         "images under 256 pixels are enlarged to be readable. Unreadable images are named and "
-        "passed over; the exit code is then 1.",
+        "passed over; the exit code is then 1. Several machines share the images: mlx.launch ... "
+        "mlx_rcnn predict ...",
         allow_abbrev=False,
     )
     parser.add_argument(

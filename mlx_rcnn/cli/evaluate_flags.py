@@ -29,7 +29,8 @@ def add_evaluate(commands: Any) -> None:
         "class, and images per second.",
         epilog="Classes are matched by name: the data may have fewer than the model, never others. "
         "What is wrong in the data is named and left out. In the results file, image_id and "
-        "category_id are the data's own (VOC: the image's name, and the model's label).",
+        "category_id are the data's own (VOC: the image's name, and the model's label). Several "
+        "machines share the images: mlx.launch ... mlx_rcnn evaluate ...",
         allow_abbrev=False,
     )
     add_data(parser)

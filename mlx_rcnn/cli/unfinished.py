@@ -24,6 +24,8 @@ _FORMAT = 1
 # Of the command line: what does not change results, or is compared by what it stands for.
 _PASSED_OVER = {"command", "resume", "json", "model", "source", "data", "max_unreadable"}
 
+_FLAGS = {"settings": "set", "class_names": "classes"}
+
 
 class Unfinished:
     """The file of a run that is not finished.
@@ -130,7 +132,7 @@ class Unfinished:
         if "settings" in odd:
             then, mine = begun["settings"], now["settings"]
             name = min(k for k in then.keys() | mine.keys() if then.get(k) != mine.get(k))
-            what = f"{name.replace('_', '-')} {then.get(name)}, now {mine.get(name)}"
+            what = f"{_as_flag(name, then.get(name))}, now {_as_flag(name, mine.get(name))}"
         else:
             what = " and ".join(f"other {name}" for name in odd)
         raise CommandError(
@@ -169,6 +171,13 @@ def _digest(model: Any) -> str:
         value = value.view(uint16) if value.dtype == bfloat16 else value
         digest.update(np.ascontiguousarray(np.array(value, copy=False)).data.cast("B"))
     return digest.hexdigest()
+
+
+def _as_flag(name: str, value: Any) -> str:
+    flag = f"--{_FLAGS.get(name, name).replace('_', '-')}"
+    if value is True:
+        return flag
+    return f"no {flag}" if value is None or value is False else f"{flag} {value}"
 
 
 def _as_read(about: dict[str, Any]) -> dict[str, Any]:

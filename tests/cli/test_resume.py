@@ -143,8 +143,8 @@ def test_annotations_changed_meanwhile_are_left_alone(model: Model, capsys: Any)
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--score-thresh", "0.3"), "begun with score-thresh None, now 0.3"),
-        (("--batch-size", "2"), "begun with batch-size 1, now 2"),
+        (("--score-thresh", "0.3"), "begun with no --score-thresh, now --score-thresh 0.3"),
+        (("--batch-size", "2"), "begun with --batch-size 1, now --batch-size 2"),
         (("images",), "begun with other images"),
         (("weights",), "begun with other weights"),
         (("damaged",), "is damaged"),
