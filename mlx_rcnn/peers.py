@@ -23,6 +23,7 @@ PATIENCE = 15.0  # seconds to connect
 TURN = 0.5  # seconds a read or a look around takes at most
 GONE = "is gone: its process was killed, or the connection is lost"
 _ADDRESS = 4  # numbers of an IPv4 address
+_GREETING = 256  # bytes of a first message at most
 # Of the kernel: a machine that is off is found out in 25 s, whatever Python does meanwhile; while
 # something is on its way to it, on Linux alone.
 _KEEPALIVE = {
@@ -69,14 +70,25 @@ class Peer:
         self._rest = bytearray(rest)
         return [json.loads(line) for line in lines], False
 
-    def wait(self, seconds: float) -> list[dict[str, Any]]:
-        """The first messages, or none in so many seconds."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            messages, closed = self.read()
-            if messages or closed:
-                return messages
-        return []
+    def greeting(self, seconds: float) -> dict[str, Any]:
+        """The first message, and not a byte of the next; empty if it is none of ours."""
+        line, until = b"", time.monotonic() + seconds
+        while not line.endswith(b"\n"):
+            if len(line) == _GREETING or time.monotonic() > until:
+                return {}
+            if select.select([self.socket], [], [], TURN)[0]:
+                try:
+                    byte = self.socket.recv(1)
+                except OSError:
+                    byte = b""
+                if not byte:
+                    return {}
+                line += byte
+        try:
+            message = json.loads(line)
+        except ValueError:
+            return {}
+        return message if isinstance(message, dict) else {}
 
     def close(self) -> None:
         """Close the connection."""
@@ -120,8 +132,8 @@ def _accept(listener: socket.socket, token: int, size: int) -> tuple[dict[int, P
                 lacking = [r for r in range(1, size) if r not in peers]
                 return peers, f"machines {lacking} did not connect"
             peer = Peer(connection)
-            hello = next(iter(peer.wait(PATIENCE)), {})
-            if hello.get("token") == token and 0 < hello.get("rank", 0) < size:
+            hello = peer.greeting(PATIENCE)
+            if hello.get("token") == token and hello.get("rank") in range(1, size):
                 peers[hello["rank"]] = peer
             else:  # a stranger
                 connection.close()

@@ -99,7 +99,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("models/crop_units.py", None),  # features leave the device
     ("convert", None),  # checkpoints are NumPy until they are complete
     ("checkpoints/save.py", None),
-    ("checkpoints/directory.py", "_digest"),  # what is written to disk
+    ("checkpoints/weights.py", "add_to_digest"),  # what is written to disk
     ("outputs/skeletons.py", None),
     ("outputs/draw.py", None),
     ("outputs/coco.py", None),

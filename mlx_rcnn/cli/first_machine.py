@@ -50,9 +50,22 @@ class First:
         if peers:
             self._thread.start()
 
+    def begin(self, common: dict[str, Any]) -> None:
+        """Wait until all machines are ready.
+
+        Args:
+            common: what must be equal on all of them, JSON, each a list.
+
+        Raises:
+            CommandError: one has failed, or differs.
+        """
+        with self._news:
+            ready, ranks = self._common.keys(), self._peers.keys()
+            self._news.wait_for(lambda: self._error or self.lost or ready == ranks)
+            self._check(common)
+
     def share(
         self,
-        common: dict[str, Any],
         batches: Sequence[int],
         predict: Callable[[int], Result],
         keep: Callable[[int, int, Result], None],
@@ -60,24 +73,15 @@ class First:
         """Have all batches predicted, here and there; lost machines are in ``lost`` then.
 
         Args:
-            common: what must be equal on all machines, JSON, each a list.
             batches: by number.
             predict: one batch.
             keep: its number, machine and result; called for one at a time.
-
-        Raises:
-            CommandError: a machine failed before it began, or differs.
         """
         with self._news:
-            ranks = self._peers.keys()
-            self._news.wait_for(
-                lambda: self._error or self.lost or self._common.keys() == ranks  # any of them
-            )
-            self._check(common)
             self._keep, self._todo = keep, deque(batches)
             own = deque[int]()
             for turn in range(_AHEAD):  # one for each before anyone has two
-                for rank in ranks:
+                for rank in self._peers:
                     self._hand(rank, turn + 1)
                 if turn == 0 and self._todo:
                     own.append(self._todo.popleft())
@@ -140,6 +144,8 @@ class First:
     def _hand(self, rank: int, most: int = _AHEAD) -> None:
         """Give a machine work, or say goodbye to it."""
         held, peer = self._held[rank], self._peers[rank]
+        if peer.left:
+            return
         given = []
         while len(held) < most and self._todo:
             given.append(self._todo.popleft())

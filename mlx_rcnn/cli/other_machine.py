@@ -30,7 +30,7 @@ class Other:
         """Predict what the first machine asks for, until it says goodbye.
 
         Args:
-            common: see :meth:`~mlx_rcnn.cli.first_machine.First.share`.
+            common: see :meth:`~mlx_rcnn.cli.first_machine.First.begin`.
             predict: one batch.
 
         Raises:

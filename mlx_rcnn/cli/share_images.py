@@ -81,6 +81,7 @@ class Work:
             if isinstance(self.team, Other):
                 self.team.work(self._common, timed)
                 return
+            self.team.begin(self._common)
             todo = [batch for batch in self._batches if batch not in self._found]
             done = self.count - self._images_in(todo)
             with tqdm(
@@ -98,7 +99,7 @@ class Work:
                     bar.update(len(self._chosen(batch)))
 
                 try:
-                    self.team.share(self._common, todo, timed, keep)
+                    self.team.share(todo, timed, keep)
                 except KeyboardInterrupt:  # of a launcher, perhaps because another machine was lost
                     self.team.fate()
                     raise

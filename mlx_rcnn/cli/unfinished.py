@@ -13,10 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from mlx.core import bfloat16, uint16
-from mlx.utils import tree_flatten
-
+from ..checkpoints.weights import add_to_digest, flatten
 from ..files import replacing
 from .errors import CommandError
 
@@ -165,11 +162,8 @@ def described(args: argparse.Namespace, images: Sequence[str], model: Any) -> di
 def _digest(model: Any) -> str:
     """Of the same settings and weights always the same."""
     digest = hashlib.blake2b(repr(getattr(model, "config", None)).encode(), digest_size=16)
-    tree = model.parameters() if hasattr(model, "parameters") else {}
-    for name, value in sorted(tree_flatten(tree)):
-        digest.update(f"{name} {value.dtype} {value.shape}".encode())
-        value = value.view(uint16) if value.dtype == bfloat16 else value
-        digest.update(np.ascontiguousarray(np.array(value, copy=False)).data.cast("B"))
+    if hasattr(model, "parameters"):
+        add_to_digest(digest, flatten(model.parameters()))
     return digest.hexdigest()
 
 

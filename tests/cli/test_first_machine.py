@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from mlx_rcnn.cli.errors import CommandError
-from mlx_rcnn.cli.first_machine import First, Result
+from mlx_rcnn.cli.first_machine import READY, First, Result
 from mlx_rcnn.cli.other_machine import Other
 from mlx_rcnn.peers import Peer
 
@@ -75,7 +76,8 @@ class Kept:
 def test_each_batch_is_done_once(size: int, count: int) -> None:
     kept, batches = Kept(), [number * 2 for number in range(count)]
     with team(size, *[works] * (size - 1)) as first:
-        first.share(COMMON, batches, predicted, kept)
+        first.begin(COMMON)
+        first.share(batches, predicted, kept)
     assert sorted(kept.batches) == batches and not first.lost
     if count >= size:  # each has had one before anyone had two
         assert set(kept.batches.values()) == set(range(size))
@@ -89,7 +91,7 @@ def test_a_machine_with_other_images_ends_all() -> None:
     with team(2, other) as first:
         said = "machine 1 of 2 has other images than the first: c.jpg, not b.jpg; expected the same"
         with pytest.raises(CommandError, match=said):
-            first.share(COMMON, [0], predicted, Kept())
+            first.begin(COMMON)
         first.leave("failed: ohoh")
 
 
@@ -97,7 +99,7 @@ def test_a_machine_that_fails_before_there_is_work_ends_all() -> None:
     with team(3, lambda other: other.leave("failed: no such folder"), stopped("ended")) as first:
         said = "machine 1 of 3 failed: no such folder; machine 0 stops with it"
         with pytest.raises(CommandError, match=said):
-            first.share(COMMON, [0], predicted, Kept())
+            first.begin(COMMON)
 
 
 @pytest.mark.parametrize("how", ["fails", "is gone"])
@@ -114,7 +116,8 @@ def test_what_a_lost_machine_had_is_missing_and_the_rest_is_done(how: str) -> No
 
     kept = Kept()
     with team(3, lost, works) as first:
-        first.share(COMMON, range(12), predicted, kept)
+        first.begin(COMMON)
+        first.share(range(12), predicted, kept)
         assert first.losses().startswith(f"machine 1 of 3 {how[:4]}")
     # It had the first, and one more so that it would not wait.
     assert sorted(kept.batches) == [1, 2, *range(4, 12)]
@@ -126,8 +129,9 @@ def test_what_cannot_be_kept_ends_all() -> None:
             raise CommandError("disk full")
 
     with team(2, stopped("failed: disk full")) as first:
+        first.begin(COMMON)
         with pytest.raises(CommandError, match="disk full"):
-            first.share(COMMON, range(50), predicted, full)
+            first.share(range(50), predicted, full)
         first.leave("failed: disk full")
 
 
@@ -137,7 +141,20 @@ def test_large_results_arrive() -> None:
 
     sizes = []
     with team(2, lambda other: other.work(COMMON, predict)) as first:
-        first.share(
-            COMMON, range(4), predict, lambda _, __, result: sizes.append(len(result[1][0]))
-        )
+        first.begin(COMMON)
+        first.share(range(4), predict, lambda _, __, found: sizes.append(len(found[1][0])))
     assert sizes == [3_000_000] * 4
+
+
+def test_a_machine_may_be_lost_between_ready_and_work() -> None:
+    def ready(other: Other) -> None:
+        other._peer.send({"kind": READY, "common": COMMON})
+        other._peer.close()
+
+    kept = Kept()
+    with team(2, ready) as first:
+        with contextlib.suppress(CommandError):  # or it was seen to be gone at once
+            first.begin(COMMON)
+        assert first.fate().startswith("machine 1 of 2 is gone")
+        first.share(range(3), predicted, kept)
+    assert sorted(kept.batches) == [0, 1, 2]
