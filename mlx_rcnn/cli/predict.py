@@ -160,17 +160,10 @@ def _on_videos(
     return run_video(args, model, classes, videos)
 
 
-def _predictor(
-    args: argparse.Namespace,
-    model: Any,
-    view: Any,
-    classes: list[int] | None,
-    paths: list[Path],
-    given: dict[int, np.ndarray] | None,
-    saver: Saver,
-) -> Callable[[range], Result]:
-    """Predicts a batch: images by their place in ``paths``."""
-    ids = image_ids(paths)
+def _runner(
+    args: argparse.Namespace, model: Any, view: Any, classes: list[int] | None
+) -> Callable[..., Any]:
+    """The model's prediction, with what the command line says of it."""
     top_k = args.top_k
     if classes is not None and top_k is not None:
         # The cut comes after the choice of classes: other classes must not use it up.
@@ -182,6 +175,21 @@ def _predictor(
     run_model = model.predict
     if isinstance(view, Tiles):
         run_model = partial(predict_tiled, model, tiles=view)
+    thresholds = {"score_thresh": args.score_thresh, "nms_thresh": args.nms_thresh}
+    return partial(run_model, top_k=top_k, **thresholds, **options)
+
+
+def _predictor(
+    args: argparse.Namespace,
+    model: Any,
+    view: Any,
+    classes: list[int] | None,
+    paths: list[Path],
+    given: dict[int, np.ndarray] | None,
+    saver: Saver,
+) -> Callable[[range], Result]:
+    """Predicts a batch: images by their place in ``paths``."""
+    ids, run_model = image_ids(paths), _runner(args, model, view, classes)
 
     def predict(chosen: range) -> Result:
         found: dict[str, Any] = {"images": [], "problems": [], "seconds": 0.0}
@@ -190,14 +198,7 @@ def _predictor(
         if batch:
             began = time.perf_counter()
             boxes = () if given is None else ([given[i] for i, _ in batch],)
-            predictions = run_model(
-                [image for _, image in batch],
-                *boxes,
-                score_thresh=args.score_thresh,
-                nms_thresh=args.nms_thresh,
-                top_k=top_k,
-                **options,
-            )
+            predictions = run_model([image for _, image in batch], *boxes)
             found["seconds"] = time.perf_counter() - began
             for (i, image), prediction in zip(batch, predictions, strict=True):
                 own: dict[str, Any] = {}

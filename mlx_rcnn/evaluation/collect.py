@@ -97,9 +97,7 @@ def collect(
             batches.append(predict(chosen))
             left_out.add(batches[-1])
             bar.update(len(chosen))
-    out = assemble(batches, dataset, getattr(model, "finds_objects", False))
-    out.seconds = sum(batch["seconds"] for batch in batches)
-    return out
+    return assemble(batches, dataset, getattr(model, "finds_objects", False))
 
 
 def assemble(batches: Iterable[Entry], dataset: Any, objects: bool = False) -> Collected:
@@ -112,7 +110,7 @@ def assemble(batches: Iterable[Entry], dataset: Any, objects: bool = False) -> C
         objects: all objects are of one class. Default: ``False``.
 
     Returns:
-        Detections and ground truth, without a time.
+        Detections and ground truth, with the seconds that all took together.
 
     Raises:
         ImageError: there is no image.
@@ -120,6 +118,7 @@ def assemble(batches: Iterable[Entry], dataset: Any, objects: bool = False) -> C
     out = Collected(tuple(dataset.class_names))
     for batch in batches:
         out.unreadable += batch["problems"]
+        out.seconds += batch["seconds"]
         for image in batch["images"]:
             number = add_truth(
                 out, dataset, image["place"], image["size"], image["id"], image.get("target")
