@@ -15,7 +15,17 @@ ROOT = Path(__file__).resolve().parents[1]
 # Bottom up. A unit is a module of mlx_rcnn or a whole subpackage; it imports units of lines above
 # its own line only, never one beside it. Inside a subpackage imports may not form a cycle.
 LAYERS = (
-    ("messages", "files", "memory", "structures", "moved", "processes", "tables", "kernels"),
+    (
+        "messages",
+        "files",
+        "memory",
+        "structures",
+        "moved",
+        "processes",
+        "peers",
+        "tables",
+        "kernels",
+    ),
     ("config", "ops"),
     ("layers", "inputs"),
     ("backbones", "outputs", "data"),
@@ -96,7 +106,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("models/crop_units.py", None),  # features leave the device
     ("convert", None),  # checkpoints are NumPy until they are complete
     ("checkpoints/save.py", None),
-    ("checkpoints/directory.py", "_digest"),  # what is written to disk
+    ("checkpoints/weights.py", "add_to_digest"),  # what is written to disk
     ("outputs/skeletons.py", None),
     ("outputs/draw.py", None),
     ("outputs/coco.py", None),
@@ -105,7 +115,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("evaluation", None),
     ("training/step.py", "_take"),  # what the step's one evaluation has computed
     ("training/machines.py", "number_of_first"),  # once before training, and an epoch
-    ("training/watch.py", "_agree"),
+    ("peers.py", "_agree"),
     ("training/metrics.py", None),  # files
     ("training/hinge.py", None),  # SVMs are NumPy, over features that have left the device
     ("training/svms.py", None),

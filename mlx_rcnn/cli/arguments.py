@@ -13,7 +13,7 @@ from .convert_flags import add_convert
 from .data_flags import add_data_commands
 from .errors import CommandError
 from .evaluate_flags import add_evaluate
-from .flags import add_execution, add_model, count, fraction, seconds
+from .flags import add_execution, add_model, add_resume, count, fraction, seconds
 from .proposals_flags import add_proposals
 from .train_flags import add_train
 from .view_flags import add_augment, add_tiles
@@ -71,7 +71,8 @@ def _add_predict(commands: Any) -> None:
         "(000000000139.jpg is 139), and the path for all others; category_id is the model's label. "
         "Pictures keep the name of their image, with _2, _3, ... where two would be the same; "
         "images under 256 pixels are enlarged to be readable. Unreadable images are named and "
-        "passed over; the exit code is then 1.",
+        "passed over; the exit code is then 1. Several machines share the images: mlx.launch ... "
+        "mlx_rcnn predict ...",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -140,6 +141,7 @@ def _add_outputs(group: Any) -> None:
         action="store_true",
         help="write no pictures, only the results (default: write both)",
     )
+    add_resume(group, "with the same arguments: predict the images that it lacks")
 
 
 def _add_saving(group: Any) -> None:

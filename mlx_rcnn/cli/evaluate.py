@@ -13,26 +13,31 @@ from typing import Any
 
 from ..config.categories import NEVER_ANNOTATED, class_names_of
 from ..data import DetectionDataset, open_dataset
-from ..evaluation import coco_metrics, collect, read_results, results_entries, voc_metrics
+from ..evaluation import coco_metrics, read_results, results_entries, voc_metrics
 from ..evaluation.coco import load_evaluator
 from ..evaluation.table import metrics_table
 from ..messages import listing, one_line
 from ..outputs.coco import write_results
 from .errors import CommandError, load_model
+from .evaluate_images import Images, check_several
+from .first_machine import First
 from .flags import model_settings
+from .machines import machines
+from .other_machine import Other
 from .preflight import check_writable, make_folders, set_device
 from .proposals import attach, data_folder, print_recall
+from .unfinished import unfinished_paths
 from .view_flags import augmentation, check_augmentation
 
 _DEFECTS_SHOWN = 10
-_SCORE_THRESH = 0.05
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure ``args.model`` on ``args.data`` and print the metrics.
 
     All that can be wrong with the arguments and the data is checked before the model is loaded,
-    and its classes before it predicts.
+    and its classes before it predicts. Under ``mlx.launch`` machines share the images, and the
+    first one measures.
 
     Args:
         args: the parsed command line.
@@ -41,14 +46,26 @@ def run(args: argparse.Namespace) -> int:
         The exit code, 0.
 
     Raises:
-        CommandError: an argument or data that cannot work, or results that cannot be written.
+        CommandError: an argument or data that cannot work, results that cannot be written, or a
+            machine that was lost, with what is missing (what was done is kept).
     """
+    with machines() as team:
+        return _run(args, team)
+
+
+def _run(args: argparse.Namespace, team: First | Other) -> int:
+    if team.size > 1:
+        check_several(args)
     results, augment = _prepare(args), augmentation(args)
     if args.predictions:
         return _score_again(args)
     model, dataset = _opened(args, results)
     check_augmentation(model, augment)
     if getattr(model, "finds_objects", False):  # and has no classes to score
+        if team.size > 1:
+            raise CommandError(
+                "a proposal network is measured by one machine: leave mlx.launch out"
+            )
         _complain(dataset)
         return print_recall(args, model, dataset)
     difference = _difference(model.class_names, dataset.class_names)
@@ -56,16 +73,20 @@ def run(args: argparse.Namespace) -> int:
     dataset = attach(args, model, dataset, data_folder(args.data))
     if args.metric == "coco" and getattr(model, "needs_keypoints", False):
         _check_keypoints(model, dataset)
+    images = Images(args, team, model, dataset, augment)
+    if not team.first:
+        return images.help_first()
     _complain(dataset)
     if results is not None:
         make_folders([results.parent])
     with kept_until_scored(results) as kept:
-        collected = _collect(args, model, dataset, augment)
+        collected = images.collect(kept)
         # The detections first: they are what took the time.
         try:
             write_results(kept, results_entries(collected, dataset.category_ids))
         except OSError as error:
             raise CommandError(f"cannot write {kept}: {error.strerror}", 1) from error
+        images.written()
         found = _score(args, collected, kept)
     print("\n".join([*metrics_table(found, args.metric), *difference]))
     if results is not None:
@@ -82,6 +103,8 @@ def _prepare(args: argparse.Namespace) -> Path | None:
         if results.is_dir():
             raise CommandError(f"--json {results} is a folder: expected a file")
         check_writable(results.parent)
+    if args.resume and results is None:
+        raise CommandError("--resume goes with --json FILE, beside which what is done is kept")
     if args.predictions and (args.tta_sizes or args.tta_flip):
         raise CommandError("--tta-sizes and --tta-flip go with --model")
     set_device(args.device)
@@ -121,7 +144,8 @@ def kept_until_scored(results: Path | None) -> Iterator[Path]:
         results: the file asked for, if one was.
 
     Yields:
-        That file; else one in the system's temporary folder, which is removed once all is well.
+        That file; else one in the system's temporary folder, which is removed once all is well, or
+        nothing is in it.
     """
     if results is not None:
         yield results
@@ -132,7 +156,7 @@ def kept_until_scored(results: Path | None) -> Iterator[Path]:
         yield kept
         done = True
     finally:
-        if done or not kept.exists():
+        if done or not (kept.exists() or unfinished_paths(kept)[0].exists()):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -256,22 +280,3 @@ def _complain(dataset: DetectionDataset) -> None:
     more = len(dataset.defects) - _DEFECTS_SHOWN
     if more > 0:
         print(f"mlx_rcnn: ... and {more} more defects in the data", file=sys.stderr)
-
-
-def _collect(args: argparse.Namespace, model: Any, dataset: DetectionDataset, augment: Any) -> Any:
-    least = args.score_thresh
-    if least is None:
-        own = "box_score_thresh" in dict(args.settings or ())
-        least = model.config.box_score_thresh if own else _SCORE_THRESH
-    try:
-        return collect(
-            model,
-            dataset,
-            batch_size=args.batch_size,
-            score_thresh=least,
-            progress=len(dataset) > 1,
-            max_unreadable=args.max_unreadable,
-            augment=augment,
-        )
-    except (OSError, ValueError) as error:  # an image that is damaged further down
-        raise CommandError(one_line(error), 1) from error

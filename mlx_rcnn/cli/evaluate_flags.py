@@ -9,6 +9,7 @@ from .flags import (
     add_data,
     add_execution,
     add_model,
+    add_resume,
     fraction,
 )
 from .proposals_flags import add_proposals
@@ -28,7 +29,8 @@ def add_evaluate(commands: Any) -> None:
         "class, and images per second.",
         epilog="Classes are matched by name: the data may have fewer than the model, never others. "
         "What is wrong in the data is named and left out. In the results file, image_id and "
-        "category_id are the data's own (VOC: the image's name, and the model's label).",
+        "category_id are the data's own (VOC: the image's name, and the model's label). Several "
+        "machines share the images: mlx.launch ... mlx_rcnn evaluate ...",
         allow_abbrev=False,
     )
     add_data(parser)
@@ -82,3 +84,4 @@ def _add_metric(group: Any) -> None:
         "box_score_thresh says, else 0.05)",
     )
     group.add_argument("--json", metavar="FILE", help="COCO results file to write (default: none)")
+    add_resume(group, "with the same arguments and --json: predict the images that it lacks")

@@ -157,6 +157,20 @@ def add_execution(group: Any) -> None:
     )
 
 
+def add_resume(group: Any, how: str) -> None:
+    """Add ``--resume``.
+
+    Args:
+        group: of a subcommand.
+        how: it goes on.
+    """
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help=f"go on with a run that ended early, {how} (default: begin anew)",
+    )
+
+
 def fraction(text: str) -> float:
     """A number from 0 to 1."""
     value: float = _number(text, float, 0.0, 1.0, "a number from 0 to 1")
