@@ -115,13 +115,9 @@ def coco_metrics(
         ImportError: faster-coco-eval is not installed.
         ValueError: ``keypoint_sigmas`` of another number, or not above 0.
     """
-    truth, found = _boxes_only(collected.truth), _boxes_only(collected.found)
-    result, classes = _score(collected, truth, found, "bbox")
+    result, classes = _score(collected, *entries_of(collected, "bbox"), "bbox")
     if collected.masks:
-        masks = [_json_segmentation(e) for e in collected.truth if "segmentation" in e]
-        # Without the box, so that areas are those of the mask.
-        drawn = [{k: v for k, v in entry.items() if k != "bbox"} for entry in collected.found]
-        segm, segm_classes = _score(collected, masks, drawn, "segm")
+        segm, segm_classes = _score(collected, *entries_of(collected, "segm"), "segm")
         _add(result, classes, "segm", segm, segm_classes)
     if collected.keypoints is not None:
         sigmas = _sigmas(keypoint_sigmas, collected.keypoints)
@@ -137,6 +133,38 @@ def coco_metrics(
         names[label]: {**row, "objects": counts.get(label, 0)} for label, row in classes.items()
     }
     return {**result, "per_class": per_class, **summary(collected)}
+
+
+def entries_of(collected: Collected, kind: str) -> tuple[list[Entry], list[Entry]]:
+    """Ground truth and detections as the evaluator is given them for boxes or masks.
+
+    Args:
+        collected: detections and ground truth.
+        kind: ``"bbox"`` or ``"segm"``.
+
+    Returns:
+        Annotations and detections. Of masks: those annotations that have one, and detections
+        without their box, so that areas are those of the mask.
+    """
+    if kind == "bbox":
+        return _boxes_only(collected.truth), _boxes_only(collected.found)
+    masks = [_json_segmentation(e) for e in collected.truth if "segmentation" in e]
+    return masks, [{k: v for k, v in e.items() if k != "bbox"} for e in collected.found]
+
+
+def precision_curves(collected: Collected, kind: str) -> tuple[list[int], np.ndarray]:
+    """Precision over recall of each class, any area, at most 100 detections an image.
+
+    Args:
+        collected: detections and ground truth.
+        kind: ``"bbox"`` or ``"segm"``.
+
+    Returns:
+        The labels of the K classes, and (10, 101, K): at IoU 0.50:0.05:0.95 and recall 0:0.01:1,
+        the best precision at this recall or more; -1 of a class without objects. AP is its mean.
+    """
+    labels, precision, _ = _arrays(collected, *entries_of(collected, kind), kind)
+    return labels, precision[..., 0, -1]
 
 
 def load_evaluator() -> Any:
@@ -187,6 +215,30 @@ def _score(
     sigmas: list[float] | None = None,
 ) -> tuple[dict[str, float], dict[int, dict[str, float]]]:
     """Metrics of all classes together, and AP and AP50 by label."""
+    labels, precision, recall = _arrays(collected, truth, found, kind, sigmas)
+    of_points = kind == "keypoints"
+    wanted = _KEYPOINT_PRECISIONS if of_points else _PRECISIONS
+    result = {key: mean(precision[at, ..., a, -1]) for key, (at, a) in wanted.items()}
+    if of_points:
+        result |= {k: mean(recall[at, ..., a, -1]) for k, (at, a) in _KEYPOINT_RECALLS.items()}
+    else:
+        result |= {key: mean(recall[..., area, m]) for key, (area, m) in _RECALLS.items()}
+    every = precision[..., 0, -1]
+    classes = {
+        label: {"AP": mean(every[..., k]), "AP50": mean(every[0, :, k])}
+        for k, label in enumerate(labels)
+    }
+    return result, classes
+
+
+def _arrays(
+    collected: Collected,
+    truth: list[Entry],
+    found: list[Entry],
+    kind: str,
+    sigmas: list[float] | None = None,
+) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Labels, precision (10 thresholds, 101 recalls, classes, areas, limits), recall likewise."""
     module = load_evaluator()
     names = collected.class_names
     used = {entry["category_id"] for entry in truth}  # COCO's own N/A is never annotated
@@ -197,36 +249,29 @@ def _score(
         "categories": [{"id": label, "name": names[label]} for label in labels],
     }
     expected = module.COCO(annotations, print_function=_silent)
-    detected = expected.loadRes([entry for entry in found if entry["category_id"] in labels])
+    known = set(labels)
+    detected = expected.loadRes([entry for entry in found if entry["category_id"] in known])
     evaluator = module.COCOeval_faster(
         expected, detected, kind, print_function=_silent, kpt_oks_sigmas=sigmas
     )
     evaluator.params.catIds = labels  # of keypoints it takes only those that are annotated
     evaluator.evaluate()
     evaluator.accumulate()
-    # (10 thresholds, 101 recalls, classes, areas, limits) and (10, classes, areas, limits).
     sizes = len(labels), len(evaluator.params.areaRng), len(evaluator.params.maxDets)
     precision = np.asarray(evaluator.eval["precision"]).reshape(10, 101, *sizes)
     recall = np.asarray(evaluator.eval["recall"]).reshape(10, *sizes)
-    of_points = kind == "keypoints"
-    wanted = _KEYPOINT_PRECISIONS if of_points else _PRECISIONS
-    result = {key: _mean(precision[at, ..., a, -1]) for key, (at, a) in wanted.items()}
-    if of_points:
-        result |= {k: _mean(recall[at, ..., a, -1]) for k, (at, a) in _KEYPOINT_RECALLS.items()}
-    else:
-        result |= {key: _mean(recall[..., area, m]) for key, (area, m) in _RECALLS.items()}
-    classes = {
-        label: {
-            "AP": _mean(precision[:, :, k, 0, -1]),
-            "AP50": _mean(precision[0, :, k, 0, -1]),
-        }
-        for k, label in enumerate(labels)
-    }
-    return result, classes
+    return labels, precision, recall
 
 
-def _mean(values: np.ndarray) -> float:
-    """Pycocotools's mean: -1 stands for nothing to find."""
+def mean(values: np.ndarray) -> float:
+    """Pycocotools's mean.
+
+    Args:
+        values: precisions or recalls, -1 where there is nothing to find.
+
+    Returns:
+        The mean of the others; NaN without any.
+    """
     known = values[values > -1]
     return float(known.mean()) if known.size else float("nan")
 
