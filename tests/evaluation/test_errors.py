@@ -18,6 +18,7 @@ from recipe import GOLDENS
 
 THEIRS = dict(zip(("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss"), KINDS, strict=True))
 CROWDED = 8  # the image that has more than 100
+HALF_IN_CROWD = 0.769254  # by exactly a half: enough for COCO to pass it over, not for tidecv
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,7 @@ def test_what_is_right_gives_the_evaluators_average_precision(golden):
     # TIDE takes 100 detections an image, COCO 100 of each class: the same where there are fewer.
     few = [e for e in collected.found if e["image_id"] != CROWDED]
     assert len(few) < len(collected.found) - 100
+    few = [e for e in few if e["score"] != HALF_IN_CROWD]
     collected = replace(collected, found=few)
     for kind in ("bbox", "segm"):
         labels, curves = precision_curves(collected, kind)
