@@ -1,5 +1,6 @@
 """How good a model is: COCO's metrics and PASCAL VOC's."""
 
+from .analysis import error_analysis
 from .coco import coco_metrics, evaluate_coco
 from .collect import Collected, collect, results_entries
 from .results import read_results
@@ -9,6 +10,7 @@ __all__ = [
     "Collected",
     "coco_metrics",
     "collect",
+    "error_analysis",
     "evaluate_coco",
     "evaluate_voc",
     "read_results",
