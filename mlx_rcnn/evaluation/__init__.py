@@ -3,6 +3,7 @@
 from .analysis import error_analysis
 from .coco import coco_metrics, evaluate_coco
 from .collect import Collected, collect, results_entries
+from .report.write import write_report
 from .results import read_results
 from .voc import evaluate_voc, voc_metrics
 
@@ -16,4 +17,5 @@ __all__ = [
     "read_results",
     "results_entries",
     "voc_metrics",
+    "write_report",
 ]
