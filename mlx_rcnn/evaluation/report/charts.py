@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .text import escape
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 260, 200, 30, 30, 8
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 260, 205, 30, 30, 16
 
 
 def curve_chart(title: str, curves: Sequence[tuple[str, Sequence[float] | None]]) -> str:
@@ -29,7 +29,7 @@ def curve_chart(title: str, curves: Sequence[tuple[str, Sequence[float] | None]]
             parts.append(f'<text x="{x:g}" y="{foot + 13}" text-anchor="middle">{share:g}</text>')
             parts.append(f'<text x="{_LEFT - 4}" y="{y + 4:g}" text-anchor="end">{share:g}</text>')
     parts.append(f'<text x="{right}" y="{_HEIGHT - 3}" text-anchor="end">recall</text>')
-    parts.append(f'<text x="{_LEFT + 3}" y="{foot - 4}">precision</text>')
+    parts.append('<text x="2" y="10">precision</text>')
     legend = []
     for i, (name, values) in enumerate(curves):
         if values is None:
@@ -37,13 +37,13 @@ def curve_chart(title: str, curves: Sequence[tuple[str, Sequence[float] | None]]
         line = _path(values, right - _LEFT, foot - _TOP, _LEFT, _TOP)
         parts.append(f'<path class="c{i}" d="{line}"/>')
         key = f'<svg width="26" height="8"><path class="c{i}" d="M0 4H26"/></svg>'
-        legend.append(f"{key} {escape(name)}")
+        legend.append(f"<span>{key} {escape(name)}</span>")
     if not legend:
         parts.append(f'<text x="{_WIDTH / 2}" y="{_HEIGHT / 2}" text-anchor="middle">none</text>')
     return (
         f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
-        f"<figcaption><bdi>{escape(title)}</bdi><br>{' &nbsp; '.join(legend)}</figcaption></figure>"
+        f"<figcaption><bdi>{escape(title)}</bdi><br>{''.join(legend)}</figcaption></figure>"
     )
 
 

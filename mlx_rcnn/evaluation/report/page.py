@@ -111,7 +111,7 @@ def _kind(report: Mapping[str, Any], kind: str) -> str:
         "Best first, detections take objects of their class, and what is left those of other "
         "classes; the last row is what is found where there is nothing, the last column what is "
         "not found. Detections in crowds are left out.</p>",
-        confusion_table(found["confusion"]),
+        confusion_table(found["confusion"], found["per_class"]),
     ]
     return "\n".join(parts)
 

@@ -19,7 +19,9 @@ th, td { padding: .2rem .55rem; text-align: right; border-bottom: 1px solid var(
   white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; max-width: 20rem; overflow: hidden;
   text-overflow: ellipsis; }
-th.text, td.text { text-align: left; }
+td:has(> .left), td:has(> svg.left) { text-align: left; }
+.classes th, .classes td { padding: .2rem .35rem; font-size: 13px; }
+figcaption span { white-space: nowrap; margin-right: .8em; }
 th { color: var(--soft); font-weight: 600; }
 .sorts thead th { cursor: pointer; } .sorts th[aria-sort] { color: var(--ink); }
 .wide { overflow-x: auto; } .tall { max-height: 40rem; overflow: auto; }
@@ -27,6 +29,7 @@ th { color: var(--soft); font-weight: 600; }
 .up { color: var(--three); } .down { color: var(--bad); }
 .matrix td.n { background: color-mix(in srgb, var(--one) var(--p), transparent); }
 .matrix td.n.wrong { background: color-mix(in srgb, var(--bad) var(--p), transparent); }
+.matrix th { vertical-align: bottom; }
 .matrix th.turned { writing-mode: vertical-rl; max-height: 12rem; text-align: left; }
 .charts { display: flex; flex-wrap: wrap; gap: 1rem; } .charts figure { margin: 0; width: 17rem; }
 svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }

@@ -73,11 +73,11 @@ def errors_table(found: Mapping[str, Any], other: Mapping[str, Any] | None) -> s
         mine = [s["errors"][kind] for s in sides]
         counts = "/".join(str(r["count"]) for r in mine)
         costs = _costs([r["dAP"] for r in mine], largest)
-        rows.append([kind, *costs, counts, f'<span class="soft">{words}</span>'])
+        rows.append([kind, *costs, counts, f'<span class="soft left">{words}</span>'])
     for name, key in extra.items():
         rows.append([name, *_costs([s[key] for s in sides], largest), "", ""])
     heads = ["error", "dAP"] if other is None else ["error", "dAP", "other", "difference"]
-    return table([*heads, "", "count", ""], rows)
+    return table([*heads, "", "count" if other is None else "count/other", ""], rows)
 
 
 def _costs(values: Sequence[float], largest: float) -> list[str]:
@@ -118,10 +118,11 @@ def classes_table(found: Mapping[str, Any], other: Mapping[str, Any] | None, nam
     return text
 
 
-def confusion_table(confusion: Mapping[str, Any]) -> str:
-    """The matrix, or of many classes those that are confused most."""
+def confusion_table(confusion: Mapping[str, Any], order: Iterable[str]) -> str:
+    """The matrix, or of many classes those that are confused most; in the order of all names."""
     cells = {(true, found): count for true, found, count in confusion["cells"]}
-    names = list(dict.fromkeys(n for pair in cells for n in pair if n))
+    used = {name for pair in cells for name in pair}
+    names = [name for name in order if name in used]
     mixed: Counter[str] = Counter()
     for (true, found), count in cells.items():
         if true and found and true != found:
