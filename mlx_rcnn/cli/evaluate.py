@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(f"cannot write {kept}: {error.strerror}", 1) from error
         found = _score(args, collected, kept)
         print("\n".join([*metrics_table(found, args.metric), *lines]))
-        _report(args, collected, dataset, other, kept)
+        _report(args, (collected, dataset, found), other, kept)
     if results is not None:
         print(f"results: {results}")
     return 0
@@ -170,8 +170,9 @@ def _score_again(args: argparse.Namespace) -> int:
     except (OSError, ValueError) as error:
         raise CommandError(f"--predictions {one_line(error)}") from error
     other = _other(args, dataset)
-    print("\n".join(metrics_table(_score(args, collected, path), args.metric)))
-    _report(args, collected, dataset, other, path)
+    found = _score(args, collected, path)
+    print("\n".join(metrics_table(found, args.metric)))
+    _report(args, (collected, dataset, found), other, path)
     return 0
 
 
@@ -195,16 +196,14 @@ def _other(args: argparse.Namespace, dataset: DetectionDataset) -> Any:
     return model, own
 
 
-def _report(
-    args: argparse.Namespace, collected: Any, dataset: DetectionDataset, other: Any, kept: Path
-) -> None:
+def _report(args: argparse.Namespace, measured: tuple[Any, ...], other: Any, kept: Path) -> None:
     """Write ``--report``, if it was asked for; if that fails, the detections are kept."""
     if args.report is None:
         return
     try:
         if isinstance(other, tuple):
             other = _collect(args, *other, augmentation(args))
-        save_report(args, collected, dataset, other)
+        save_report(args, *measured, other)
     except CommandError as error:
         text = f"{error}; the detections are kept: --predictions {kept} goes on from them"
         raise CommandError(text, error.code) from error

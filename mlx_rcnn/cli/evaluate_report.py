@@ -74,7 +74,11 @@ def results_against(source: str, dataset: DetectionDataset) -> Collected:
 
 
 def save_report(
-    args: argparse.Namespace, collected: Collected, dataset: Any, against: Collected | None
+    args: argparse.Namespace,
+    collected: Collected,
+    dataset: Any,
+    metrics: dict[str, Any],
+    against: Collected | None,
 ) -> None:
     """Write the report, and say where.
 
@@ -82,6 +86,7 @@ def save_report(
         args: the parsed command line.
         collected: what was measured.
         dataset: on which.
+        metrics: of it.
         against: what it is compared with, if anything.
 
     Raises:
@@ -90,7 +95,15 @@ def save_report(
     data = args.data if args.split is None else f"{args.data}, {args.split}"
     names = args.model or args.predictions, args.against or "other"
     try:
-        write_report(args.report, collected, dataset, names=names, data=str(data), against=against)
+        write_report(
+            args.report,
+            collected,
+            dataset,
+            names=names,
+            data=str(data),
+            against=against,
+            metrics=metrics,
+        )
     except OSError as error:
         reason = error.strerror or one_line(error)
         raise CommandError(f"cannot write --report {args.report}: {reason}", 1) from error

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .coco import precision_curves
+from .coco import precision_curves, scored_labels
 from .collect import Collected
 from .confusion import confusion_matrix
 from .curves import best_threshold, class_precisions, mean_curves
@@ -50,8 +50,8 @@ def error_analysis(
         raise ValueError(f"kind={kind!r}: expected 'bbox' or 'segm'")
     if kind == "segm" and not collected.masks:
         raise ValueError("kind='segm': the detections or the data have no masks")
-    labels, precision = precision_curves(collected, kind)
-    matches = match(collected, kind, labels)
+    labels, precision = scored_labels(collected), precision_curves(collected, kind)
+    matches = match(collected, kind)
     count = len(collected.class_names)
     values, curves = mean_curves(precision)
     best, costs = best_threshold(matches), error_costs(matches, count)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..config.categories import COCO_KEYPOINTS
 from .collect import Collected, Entry, collect, count_objects, summary
+from .entries import entries_of, keypoint_entry
 
 # Name, value, and where it lies: IoU thresholds 0.50:0.05:0.95, areas all/small/medium/large,
 # at most 1/10/100 detections an image.
@@ -121,7 +122,7 @@ def coco_metrics(
         _add(result, classes, "segm", segm, segm_classes)
     if collected.keypoints is not None:
         sigmas = _sigmas(keypoint_sigmas, collected.keypoints)
-        points = [_json_keypoints(e) for e in collected.truth if "keypoints" in e]
+        points = [keypoint_entry(e) for e in collected.truth if "keypoints" in e]
         marked = [
             {k: v for k, v in e.items() if k not in ("bbox", "segmentation")}
             for e in collected.found
@@ -135,24 +136,7 @@ def coco_metrics(
     return {**result, "per_class": per_class, **summary(collected)}
 
 
-def entries_of(collected: Collected, kind: str) -> tuple[list[Entry], list[Entry]]:
-    """Ground truth and detections as the evaluator is given them for boxes or masks.
-
-    Args:
-        collected: detections and ground truth.
-        kind: ``"bbox"`` or ``"segm"``.
-
-    Returns:
-        Annotations and detections. Of masks: those annotations that have one, and detections
-        without their box, so that areas are those of the mask.
-    """
-    if kind == "bbox":
-        return _boxes_only(collected.truth), _boxes_only(collected.found)
-    masks = [_json_segmentation(e) for e in collected.truth if "segmentation" in e]
-    return masks, [{k: v for k, v in e.items() if k != "bbox"} for e in collected.found]
-
-
-def precision_curves(collected: Collected, kind: str) -> tuple[list[int], np.ndarray]:
+def precision_curves(collected: Collected, kind: str) -> np.ndarray:
     """Precision over recall of each class, any area, at most 100 detections an image.
 
     Args:
@@ -160,11 +144,25 @@ def precision_curves(collected: Collected, kind: str) -> tuple[list[int], np.nda
         kind: ``"bbox"`` or ``"segm"``.
 
     Returns:
-        The labels of the K classes, and (10, 101, K): at IoU 0.50:0.05:0.95 and recall 0:0.01:1,
-        the best precision at this recall or more; -1 of a class without objects. AP is its mean.
+        (10, 101, K), K of :func:`scored_labels`: at IoU 0.50:0.05:0.95 and recall 0:0.01:1, the
+        best precision at this recall or more; -1 of a class without objects. AP is its mean.
     """
-    labels, precision, _ = _arrays(collected, *entries_of(collected, kind), kind)
-    return labels, precision[..., 0, -1]
+    _, precision, _ = _arrays(collected, *entries_of(collected, kind), kind)
+    return precision[..., 0, -1]
+
+
+def scored_labels(collected: Collected) -> list[int]:
+    """The labels that are scored: all but those of COCO's own ``N/A``, which nothing is of.
+
+    Args:
+        collected: detections and ground truth.
+
+    Returns:
+        Without the background.
+    """
+    used = {entry["category_id"] for entry in collected.truth}
+    names = collected.class_names
+    return [label for label in range(1, len(names)) if names[label] != "N/A" or label in used]
 
 
 def load_evaluator() -> Any:
@@ -240,9 +238,7 @@ def _arrays(
 ) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Labels, precision (10 thresholds, 101 recalls, classes, areas, limits), recall likewise."""
     module = load_evaluator()
-    names = collected.class_names
-    used = {entry["category_id"] for entry in truth}  # COCO's own N/A is never annotated
-    labels = [label for label in range(1, len(names)) if names[label] != "N/A" or label in used]
+    names, labels = collected.class_names, scored_labels(collected)
     annotations = {
         "images": collected.images,
         "annotations": truth,
@@ -274,26 +270,6 @@ def mean(values: np.ndarray) -> float:
     """
     known = values[values > -1]
     return float(known.mean()) if known.size else float("nan")
-
-
-def _boxes_only(entries: list[Entry]) -> list[Entry]:
-    others = {"segmentation", "keypoints", "keypoints_scores"}
-    return [{k: v for k, v in entry.items() if k not in others} for entry in entries]
-
-
-def _json_keypoints(entry: Mapping[str, Any]) -> Entry:
-    """With keypoints as a list, and without a mask."""
-    points = np.asarray(entry["keypoints"], np.float64).tolist()
-    return {**{k: v for k, v in entry.items() if k != "segmentation"}, "keypoints": points}
-
-
-def _json_segmentation(entry: Mapping[str, Any]) -> Entry:
-    """With polygons as lists, and those of fewer than three points left out."""
-    segmentation = entry["segmentation"]
-    if not isinstance(segmentation, Mapping):
-        polygons = [np.asarray(p, np.float64).reshape(-1).tolist() for p in segmentation]
-        segmentation = [p for p in polygons if len(p) >= 6]
-    return {**entry, "segmentation": segmentation}
 
 
 def _silent(*_: Any, **__: Any) -> None:

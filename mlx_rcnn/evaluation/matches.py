@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .coco import entries_of, load_evaluator
+from .coco import load_evaluator, scored_labels
 from .collect import Collected, Entry
+from .entries import entries_of
 
 KINDS = ("class", "location", "both", "duplicate", "background", "missed")
 """What can be wrong, by number; the last is of objects, the others of detections."""
@@ -75,7 +76,7 @@ class _Image(NamedTuple):
     crowds: list[int]
 
 
-def match(collected: Collected, kind: str, labels: Sequence[int]) -> Matches:
+def match(collected: Collected, kind: str) -> Matches:
     """Match detections to objects, and say of each one that is not right what is wrong.
 
     Detections, best first, take the object of their class that they overlap most and that is free,
@@ -87,7 +88,6 @@ def match(collected: Collected, kind: str, labels: Sequence[int]) -> Matches:
     Args:
         collected: detections and ground truth.
         kind: ``"bbox"`` or ``"segm"``.
-        labels: that are scored; the rest are left out.
 
     Returns:
         All of it in arrays.
@@ -96,7 +96,7 @@ def match(collected: Collected, kind: str, labels: Sequence[int]) -> Matches:
         ImportError: faster-coco-eval is not installed.
     """
     load_evaluator()
-    known = set(labels)
+    known = set(scored_labels(collected))
     truth, found = entries_of(collected, kind)
     # Entries are filtered, never moved: their numbers are those of `collected`.
     rows = [i for i, e in enumerate(collected.found) if e["category_id"] in known]

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from mlx_rcnn.evaluation import coco_metrics, error_analysis
-from mlx_rcnn.evaluation.coco import precision_curves
 from mlx_rcnn.evaluation.compare import compare
 from mlx_rcnn.evaluation.confusion import confusion_matrix
 from mlx_rcnn.evaluation.curves import best_threshold
@@ -34,7 +33,7 @@ def random_collected(seed, images=12, classes=4):
 
 
 def matched(collected):
-    return match(collected, "bbox", precision_curves(collected, "bbox")[0])
+    return match(collected, "bbox")
 
 
 def test_the_best_threshold_by_hand():

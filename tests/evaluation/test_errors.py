@@ -11,7 +11,7 @@ import pytest
 from annotated import save_image
 from mlx_rcnn.data import open_dataset
 from mlx_rcnn.evaluation import coco_metrics, read_results
-from mlx_rcnn.evaluation.coco import precision_curves
+from mlx_rcnn.evaluation.coco import precision_curves, scored_labels
 from mlx_rcnn.evaluation.errors import error_costs
 from mlx_rcnn.evaluation.matches import KINDS, match
 from recipe import GOLDENS
@@ -35,8 +35,7 @@ def golden(tmp_path_factory):
 
 
 def costs(collected, kind="bbox"):
-    labels, _ = precision_curves(collected, kind)
-    matches = match(collected, kind, labels)
+    matches = match(collected, kind)
     return matches, error_costs(matches, len(collected.class_names))
 
 
@@ -66,8 +65,8 @@ def test_what_is_right_gives_the_evaluators_average_precision(golden):
     few = [e for e in few if e["score"] != HALF_IN_CROWD]
     collected = replace(collected, found=few)
     for kind in ("bbox", "segm"):
-        labels, curves = precision_curves(collected, kind)
-        matches = match(collected, kind, labels)
+        labels, curves = scored_labels(collected), precision_curves(collected, kind)
+        matches = match(collected, kind)
         per_class = coco_metrics(collected)["per_class"]
         name = "AP50" if kind == "bbox" else "segm_AP50"
         for k, label in enumerate(labels):

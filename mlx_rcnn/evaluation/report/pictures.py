@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -14,23 +15,26 @@ from PIL import Image
 from ...data.polygons import segmentation_mask, usable_polygons
 from ...inputs.images import ImageError, load_image
 from ...messages import one_line
-from ..coco import precision_curves
 from ..collect import Collected, Entry
 from ..matches import KINDS, MISSED, RIGHT, Matches, match
 from .text import escape, percent, plural
 
-SIDE = 440  # pixels of a picture's longer side
+SIDE = 560  # pixels of a picture's longer side
 _GAP = 6
 _RIGHT = (46, 160, 90)  # the outline of what is right
 _QUALITY = 82
+# Labels that draw_detections colours orange, yellow, brown, blue, red and pink; that many further
+# on the hue is the same.
+_COLOURS, _SAME_COLOUR = (40, 121, 116, 117, 35, 17), 144
 
 
 class Shown(NamedTuple):
-    """What pictures are made of: a model's detections, how they are scored, and the images."""
+    """What pictures are made of: a model's detections, how they are scored, the images, a name."""
 
     collected: Collected
     analysis: Mapping[str, Any]
     dataset: Any
+    name: str = ""
 
 
 def figures(shown: Shown, image_ids: Sequence[int | str]) -> list[str]:
@@ -50,8 +54,7 @@ def figures(shown: Shown, image_ids: Sequence[int | str]) -> list[str]:
     chosen = [numbers[own] for own in image_ids]
     part = _part(shown.collected, set(chosen))
     kind, thresh = shown.analysis["kind"], shown.analysis["confusion"]["score_thresh"]
-    labels = precision_curves(shown.collected, kind)[0]
-    matches = match(part, kind, labels)
+    matches = match(part, kind)
     scores = {row["image_id"]: row for row in shown.analysis["images"]}
     places = _places(shown)
     parts = []
@@ -63,6 +66,7 @@ def figures(shown: Shown, image_ids: Sequence[int | str]) -> list[str]:
             counts = (f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
             words += f" ({', '.join(counts)})"
         words += f", {row['missed']} not found; F1 {percent(row['F1'])}"
+        words = f"{shown.name}: {words}" if shown.name else words
         name, drawn = str(own), ""
         try:
             index = places[str(own)]
@@ -90,7 +94,7 @@ def draw_both(
         thresh: least score of the detections that are shown.
 
     Returns:
-        RGB, two pictures of at most 440 pixels.
+        RGB, two pictures of at most 560 pixels.
     """
     height, width = pixels.shape[:2]
     scale = SIDE / max(height, width)
@@ -134,21 +138,38 @@ def _panel(
     draw = ImageDraw.Draw(picture)
     for x1, y1, x2, y2 in boxes[~named].tolist():
         draw.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=_RIGHT, width=2)
-    # A label of its own for each kind and class: draw_detections names and colours by label.
-    own = [kind + len(KINDS) * e["category_id"] for kind, e in zip(kinds, entries, strict=True)]
-    words = {
-        o: f"{KINDS[k]}: {names[e['category_id']]}"
-        for o, k, e in zip(own, kinds, entries, strict=True)
-    }
     rows = np.flatnonzero(named).tolist()
-    drawn: dict[str, Any] = {"boxes": boxes[named], "labels": np.array([own[i] for i in rows], int)}
+    labels, known = _labels_and_names(
+        [kinds[i] for i in rows], [_readable(names, entries[i]["category_id"]) for i in rows]
+    )
+    drawn: dict[str, Any] = {"boxes": boxes[named], "labels": labels}
     if entries and "score" in entries[0]:
         drawn["scores"] = np.array([entries[i]["score"] for i in rows])
     if rows and all("segmentation" in entries[i] for i in rows):
         drawn["masks"] = np.stack([_mask(entries[i], size, small.size) for i in rows])
-    known = [words.get(label, "") for label in range(max(own, default=0) + 1)]
     result: Image.Image = draw_detections(np.asarray(picture), drawn, known)
     return result
+
+
+def _labels_and_names(kinds: Sequence[int], classes: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Labels for ``draw_detections``, which names and colours by them: a colour a kind."""
+    words = [f"{KINDS[kind]}: {name}" for kind, name in zip(kinds, classes, strict=True)]
+    known, taken = {}, Counter[int]()
+    for kind, text in zip(kinds, words, strict=True):
+        if text not in known:
+            known[text] = _COLOURS[kind] + _SAME_COLOUR * taken[kind]
+            taken[kind] += 1
+    names = [""] * (max(known.values(), default=0) + 1)
+    for text, label in known.items():
+        names[label] = text
+    return np.array([known[text] for text in words], int), names
+
+
+def _readable(names: Sequence[str], label: int) -> str:
+    """A class's name in letters that the font has."""
+    from ...outputs.lettering import readable
+
+    return readable(names[label], label) or f"class {label}"
 
 
 def _seen(matches: Matches, number: int, thresh: float) -> np.ndarray:

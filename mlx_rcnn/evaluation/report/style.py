@@ -30,7 +30,8 @@ th { color: var(--soft); font-weight: 600; }
 .matrix td.n { background: color-mix(in srgb, var(--one) var(--p), transparent); }
 .matrix td.n.wrong { background: color-mix(in srgb, var(--bad) var(--p), transparent); }
 .matrix th { vertical-align: bottom; }
-.matrix th.turned { writing-mode: vertical-rl; max-height: 12rem; text-align: left; }
+.matrix th.turned { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 12rem;
+  text-align: left; vertical-align: top; }
 .charts { display: flex; flex-wrap: wrap; gap: 1rem; } .charts figure { margin: 0; width: 17rem; }
 svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
 svg .axis { stroke: var(--line); fill: none; } svg path { fill: none; stroke-width: 1.8; }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from .page import GENERATOR, html_page
 from .pictures import Shown, figures
 
 PAGE, NUMBERS = "index.html", "report.json"
-_WORST, _CHANGED = 12, 4  # pictures
+_WORST, _CHANGED = 12, 3  # images with pictures
 _DIGITS = 6
 
 
@@ -29,6 +29,7 @@ def write_report(
     names: Sequence[str] = ("model", "other"),
     data: str = "data",
     against: Collected | None = None,
+    metrics: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write an evaluation as one page to read, and its numbers as JSON.
 
@@ -42,6 +43,8 @@ def write_report(
         names: of the model, and of the one it is compared with.
         data: name of the data. Default: ``"data"``.
         against: detections of another model on the same images. Default: none.
+        metrics: of ``collected``, by :func:`~mlx_rcnn.evaluation.coco_metrics`, where they are
+            known already. Default: computed.
 
     Returns:
         What ``report.json`` holds, where NaN is ``null``: ``model``, ``data``, ``metrics`` (see
@@ -58,11 +61,15 @@ def write_report(
     """
     folder = Path(folder)
     check_replaceable(folder)
-    report = _report(collected, names[0], data)
+    report = _report(collected, names[0], data, metrics)
     if against is not None:
         report["against"] = _against(report, against, names[1])
-    shown = Shown(collected, report["analyses"][report["pictures"]], dataset)
-    page = html_page(report, _worst(shown), _changed(shown, report))
+    kind, changed = report["pictures"], {}
+    shown = Shown(collected, report["analyses"][kind], dataset)
+    if against is not None:
+        other = Shown(against, report["against"]["analyses"][kind], dataset, names[1])
+        changed = _changed(shown._replace(name=names[0]), other)
+    page = html_page(report, _worst(shown), changed)
     folder.mkdir(parents=True, exist_ok=True)
     numbers = json.dumps(_plain(report), indent=None, allow_nan=False)
     with replacing(folder / NUMBERS) as second, replacing(folder / PAGE) as first:
@@ -93,12 +100,14 @@ def check_replaceable(folder: Path) -> None:
             )
 
 
-def _report(collected: Collected, name: str, data: str) -> dict[str, Any]:
+def _report(
+    collected: Collected, name: str, data: str, metrics: dict[str, Any] | None = None
+) -> dict[str, Any]:
     kinds = ("bbox", "segm") if collected.masks else ("bbox",)
     return {
         "model": name,
         "data": data,
-        "metrics": coco_metrics(collected),
+        "metrics": coco_metrics(collected) if metrics is None else metrics,
         "analyses": {kind: error_analysis(collected, kind) for kind in kinds},
         "pictures": kinds[-1],
     }
@@ -124,14 +133,18 @@ def _worst(shown: Shown) -> list[str]:
     return figures(shown, [row["image_id"] for row in rows[:_WORST]])
 
 
-def _changed(shown: Shown, report: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Figures of the images that this model does better and worse than the other."""
-    if shown.dataset is None or "against" not in report:
+def _changed(mine: Shown, theirs: Shown) -> dict[str, list[str]]:
+    """Figures of the images that one model does better and worse than the other, of both."""
+    if mine.dataset is None:
         return {}
-    images = report["against"]["difference"][report["pictures"]]["images"]
-    better = [row["image_id"] for row in images if row["difference"] > 0][:_CHANGED]
-    worse = [row["image_id"] for row in images if row["difference"] < 0][::-1][:_CHANGED]
-    return {"Better": figures(shown, better), "Worse": figures(shown, worse)}
+    images = compare(mine.analysis, theirs.analysis)["images"]
+    better = [row["image_id"] for row in images if row["difference"] > 0]
+    worse = [row["image_id"] for row in images if row["difference"] < 0][::-1]
+    drawn = {}
+    for title, ids in (("Better", better[:_CHANGED]), ("Worse", worse[:_CHANGED])):
+        pairs = zip(figures(mine, ids), figures(theirs, ids), strict=True)
+        drawn[title] = [figure for pair in pairs for figure in pair]
+    return drawn
 
 
 def _plain(value: Any) -> Any:
