@@ -182,8 +182,8 @@ def _other(args: argparse.Namespace, dataset: DetectionDataset) -> Any:
         return None
     if is_results(args.against):
         return results_against(args.against, dataset)
-    model = load_model(args.against, args.dtype)
     try:
+        model = load_model(args.against, args.dtype)
         if getattr(model, "finds_objects", False):
             raise CommandError("it finds objects of any class: expected a model of classes")
         check_augmentation(model, augmentation(args))

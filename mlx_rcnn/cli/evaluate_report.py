@@ -69,7 +69,9 @@ def results_against(source: str, dataset: DetectionDataset) -> Collected:
     """
     try:
         return read_results(Path(source), dataset)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise CommandError(f"--against {source}: {error.strerror}") from error
+    except ValueError as error:
         raise CommandError(f"--against {one_line(error)}") from error
 
 

@@ -45,7 +45,8 @@ input[type=search] { font: inherit; padding: .2rem .5rem; margin: .3rem 0; }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; }
   .tall { max-height: none; overflow: visible; } .wide { overflow: visible; }
   nav, input { display: none; } h2, h3 { break-after: avoid; } tr { break-inside: avoid; }
-  .classes { font-size: 7pt; } th, td { padding: .1rem .25rem; }
+  th, td { padding: .1rem .25rem; } th { white-space: normal; }
+  .classes th, .classes td { font-size: 6.5pt; padding: .05rem .15rem; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
 

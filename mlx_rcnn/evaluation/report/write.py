@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...files import replacing
+from ...files import new_folder, replacing
 from ..analysis import error_analysis
 from ..coco import coco_metrics
 from ..collect import Collected
@@ -70,13 +70,21 @@ def write_report(
         other = Shown(against, report["against"]["analyses"][kind], dataset, names[1])
         changed = _changed(shown._replace(name=names[0]), other)
     page = html_page(report, _worst(shown), changed)
-    folder.mkdir(parents=True, exist_ok=True)
-    numbers = json.dumps(_plain(report), indent=None, allow_nan=False)
+    numbers = json.dumps(_plain(report), allow_nan=False) + "\n"
+    if folder.is_dir() and any(folder.iterdir()):
+        _save(folder, page, numbers)
+    else:
+        with new_folder(folder) as part:
+            _save(part, page, numbers)
+    return report
+
+
+def _save(folder: Path, page: str, numbers: str) -> None:
+    """Both files, or neither."""
     with replacing(folder / NUMBERS) as second, replacing(folder / PAGE) as first:
-        second.write_text(numbers + "\n", encoding="utf-8")
+        second.write_text(numbers, encoding="utf-8")
         # A file name that is no Unicode must not stop the report.
         first.write_bytes(page.encode("utf-8", "xmlcharrefreplace"))
-    return report
 
 
 def check_replaceable(folder: Path) -> None:
