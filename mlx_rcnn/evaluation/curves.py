@@ -22,8 +22,9 @@ def best_threshold(matches: Matches, label: int | None = None) -> dict[str, Any]
 
     Returns:
         ``score_thresh``, the least score of the detections kept, of two that are as good the
-        higher one; ``precision``, ``recall`` and ``F1``. Without objects all but ``precision`` is
-        NaN; without detections ``score_thresh`` is ``None`` and ``precision`` is NaN.
+        higher one, and the least of all if nothing is right; ``precision``, ``recall`` and ``F1``.
+        Without objects recall and F1 are NaN; without detections ``score_thresh`` is ``None`` and
+        precision NaN.
     """
     mine = ~matches.passed_over
     objects = matches.object_labels
@@ -39,7 +40,7 @@ def best_threshold(matches: Matches, label: int | None = None) -> dict[str, Any]
         none = 0.0 if total else float("nan")
         return {"score_thresh": None, "precision": float("nan"), "recall": none, "F1": none}
     f1 = 2 * right[ends] / (ends + 1 + total)
-    at = int(ends[f1.argmax()])
+    at = int(ends[f1.argmax() if right[-1] else -1])
     return {
         "score_thresh": float(scores[at]),
         "precision": float(right[at] / (at + 1)),

@@ -58,6 +58,9 @@ def test_the_best_threshold_by_hand():
 
 
 def test_the_best_threshold_without_detections_or_objects():
+    wrong = [(1, 1, 50, 50, 60, 60, 0.9), (1, 1, 70, 70, 80, 80, 0.2)]
+    none = best_threshold(matched(collected_of([(1, 1, 0, 0, 9, 9, 0)], wrong)), 1)
+    assert none == {"score_thresh": 0.2, "precision": 0, "recall": 0, "F1": 0}  # all of them
     none = best_threshold(matched(collected_of([(1, 1, 0, 0, 9, 9, 0)], [])), 1)
     assert none["score_thresh"] is None and math.isnan(none["precision"])
     assert none["recall"] == none["F1"] == 0
