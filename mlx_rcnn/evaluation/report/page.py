@@ -81,17 +81,9 @@ def _kind(report: Mapping[str, Any], kind: str) -> str:
     """All that is told of boxes, or of masks."""
     found = report["analyses"][kind]
     other = report["against"]["analyses"].get(kind) if report.get("against") else None
-    best = found["best"]
-    parts = [f'<h2 id="{kind}">{KIND_NAMES[kind]}</h2>']
-    if best["score_thresh"] is None:
-        parts.append("<p>Nothing was found.</p>")
-    else:
-        parts.append(
-            "<p>At IoU 0.5 the best threshold is a score of "
-            f"<b>{number(best['score_thresh'])}</b>: "
-            f"precision {percent(best['precision'])}, recall {percent(best['recall'])}, F1 "
-            f"{percent(best['F1'])}, all classes together.</p>"
-        )
+    parts = [f'<h2 id="{kind}">{KIND_NAMES[kind]}</h2>', _threshold(found["best"], "the")]
+    if other is not None:
+        parts.append(_threshold(other["best"], "the other model's"))
     parts += [
         "<h3>What errors cost</h3>",
         "<p>dAP is what AP50 would gain if an error were put right and nothing else changed "
@@ -114,6 +106,16 @@ def _kind(report: Mapping[str, Any], kind: str) -> str:
         confusion_table(found["confusion"], found["per_class"]),
     ]
     return "\n".join(parts)
+
+
+def _threshold(best: Mapping[str, Any], whose: str) -> str:
+    if best["score_thresh"] is None:
+        return "<p>Nothing was found.</p>"
+    shares = ", ".join(f"{name} {percent(best[name])}" for name in ("precision", "recall", "F1"))
+    return (
+        f"<p>At IoU 0.5 {whose} best threshold is a score of "
+        f"<b>{number(best['score_thresh'])}</b>: {shares}, all classes together.</p>"
+    )
 
 
 def _charts(found: Mapping[str, Any], other: Mapping[str, Any] | None) -> str:

@@ -39,7 +39,7 @@ svg .axis { stroke: var(--line); fill: none; } svg path { fill: none; stroke-wid
 .c2 { stroke: var(--three); stroke-dasharray: 2 3; }
 .c3 { stroke: var(--soft); stroke-dasharray: 9 3 2 3; }
 svg .bar { fill: var(--one); stroke: none; } svg .other { fill: var(--soft); stroke: none; }
-.sheet figure { margin: 0 0 1.2rem; break-inside: avoid; }
+.sheet { margin-top: .8rem; } .sheet figure { margin: 0 0 1.2rem; break-inside: avoid; }
 .sheet img { max-width: 100%; height: auto; display: block; border: 1px solid var(--line); }
 input[type=search] { font: inherit; padding: .2rem .5rem; margin: .3rem 0; }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; }
@@ -63,7 +63,7 @@ for (const table of document.querySelectorAll('table.sorts')) {
     const rows = [...body.rows].sort((a, b) => {
       const x = key(a), y = key(b), m = number(x), n = number(y);
       if (isNaN(m) && isNaN(n)) return x.localeCompare(y);
-      if (isNaN(m) || isNaN(n)) return isNaN(m) ? (up ? -1 : 1) : (up ? 1 : -1);
+      if (isNaN(m) || isNaN(n)) return isNaN(m) ? (up ? 1 : -1) : (up ? -1 : 1);
       return m - n;
     });
     body.append(...(up ? rows : rows.reverse()));
