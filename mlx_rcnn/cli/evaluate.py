@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     model, dataset = _opened(args, results)
     check_augmentation(model, augment)
     if getattr(model, "finds_objects", False):  # and has no classes to score
+        if args.report is not None:
+            raise CommandError("--report goes with a model of classes: this one finds any object")
         _complain(dataset)
         return print_recall(args, model, dataset)
     lines = difference(model.class_names, dataset.class_names)
@@ -202,8 +204,10 @@ def _report(args: argparse.Namespace, measured: tuple[Any, ...], other: Any, kep
         return
     try:
         if isinstance(other, tuple):
-            other = _collect(args, *other, augmentation(args))
-        save_report(args, *measured, other)
+            model, own = other
+            other = _collect(args, model, own, augmentation(args))
+        collected, dataset, metrics = measured
+        save_report(args, collected, dataset, metrics, other)
     except CommandError as error:
         text = f"{error}; the detections are kept: --predictions {kept} goes on from them"
         raise CommandError(text, error.code) from error

@@ -195,12 +195,10 @@ def _bytes(pixels: np.ndarray) -> Image.Image:
 
 def _part(collected: Collected, numbers: set[int]) -> Collected:
     """Some of the images alone; their numbers stay."""
-    kept = {
-        name: [e for e in getattr(collected, name) if e["image_id"] in numbers]
-        for name in ("truth", "found")
-    }
     images = [e for e in collected.images if e["id"] in numbers]
-    return replace(collected, images=images, **kept)
+    truth = [e for e in collected.truth if e["image_id"] in numbers]
+    found = [e for e in collected.found if e["image_id"] in numbers]
+    return replace(collected, images=images, truth=truth, found=found)
 
 
 def _places(shown: Shown) -> dict[str, int]:
