@@ -32,8 +32,10 @@ def check_report(args: argparse.Namespace) -> None:
     folder = Path(args.report)
     if folder.exists() and not folder.is_dir():
         raise CommandError(f"--report {folder} is a file: expected a folder")
-    if folder.resolve() == Path(args.data).resolve():  # report.json would be taken for annotations
-        raise CommandError(f"--report {folder} is the data: expected another folder")
+    data = Path(args.data).resolve()
+    if folder.resolve() == (data.parent if data.is_file() else data):
+        # Beside annotations report.json would be taken for some.
+        raise CommandError(f"--report {folder} is the folder of the data: expected another")
     try:
         check_replaceable(folder)
     except OSError as error:

@@ -180,7 +180,7 @@ def test_what_cannot_be_is_said_before_work_starts(data, capsys, monkeypatch):
     for arguments, words in (
         (["--report", "file"], "--report file is a file: expected a folder"),
         (["--report", "file/x"], "cannot write to file/x: file is not a folder"),
-        (["--report", "data"], "--report data is the data: expected another folder"),
+        (["--report", "data"], "--report data is the folder of the data: expected another"),
         (["--report", "site"], "--report site/index.html is there and is not of a report"),
         (["--report", "notes"], "--report notes/report.json is there and is not of a report"),
         (["--report", "out", "--metric", "voc"], "--report goes with --metric coco: --metric voc"),
@@ -190,6 +190,8 @@ def test_what_cannot_be_is_said_before_work_starts(data, capsys, monkeypatch):
     ):
         words = words.replace("file is not", f"{Path('file').absolute()} is not")
         assert error_of(capsys, *arguments).startswith(words)
+    assert main(["evaluate", "--data", str(data), "--model", "good", "--report", "data"]) == 2
+    assert "is the folder of the data" in capsys.readouterr().err
     assert Path("site/index.html").read_text() == "<p>My site"
     assert not Path("out").exists() and not Path("o").exists()
 
