@@ -111,6 +111,6 @@ def save_report(
     except OSError as error:
         reason = error.strerror or one_line(error)
         raise CommandError(f"cannot write --report {args.report}: {reason}", 1) from error
-    except ValueError as error:  # images that only one of two models could read
+    except ValueError as error:  # images that the other model could not read
         raise CommandError(f"--report: {one_line(error)}", 1) from error
     print(f"report: {Path(args.report) / PAGE}")

@@ -13,7 +13,7 @@ import pytest
 
 import mlx_rcnn.checkpoints.load
 import mlx_rcnn.evaluation.report.write as write
-from annotated import make_coco
+from annotated import make_coco, save_image
 from mlx_rcnn.cli.main import main
 
 NAMES = ("__background__", "cat", "dog")
@@ -156,6 +156,31 @@ def test_from_a_results_file(data, capsys):
     one, two = (json.loads(Path(n, "report.json").read_text()) for n in ("one", "two"))
     assert one["analyses"] == two["analyses"]
     assert two["against"]["difference"]["bbox"]["AP"] == 0.25
+
+
+def test_an_image_that_can_no_longer_be_read_is_not_compared(data, capsys, monkeypatch):
+    evaluate("--json", "bad.json", model="bad")
+    evaluate("--json", "good.json")
+    image = Path("data/images/a.jpg")
+
+    def load(source, dtype=None):  # the data is open by then
+        image.unlink()
+        return Model(source == "good")
+
+    monkeypatch.setattr(mlx_rcnn.checkpoints.load, "load", load)
+    assert evaluate("--report", "out", "--against", "bad.json") == 0
+    assert "no such image: data/images/a.jpg: image left out" in capsys.readouterr().err
+    report = json.loads(Path("out/report.json").read_text())
+    [row] = report["against"]["difference"]["bbox"]["images"]
+    assert row["image_id"] == 9 and report["against"]["metrics"]["images"] == 1
+    assert report["metrics"]["unreadable"] == 1
+    assert "left out, as unreadable: 1 image" in Page("out/index.html").text
+    # The other way round it is an error: the file has all of them, and the model one fewer.
+    save_image(image)
+    arguments = ["--data", "data", "--predictions", "good.json", "--report", "o"]
+    assert main(["evaluate", *arguments, "--against", "bad"]) == 1
+    words = "--report: the other model's detections are of 1 of the 2 images: expected all of them"
+    assert f"{words}; the detections are kept: --predictions good.json" in capsys.readouterr().err
 
 
 def error_of(capsys, *arguments, code=2, model="good"):

@@ -62,7 +62,7 @@ def _summary(report: Mapping[str, Any]) -> str:
     left = found["unreadable"]
     lines = [
         f"<p>{text} in <bdi>{escape(report['data'])}</bdi>"
-        + (f"; {plural(left, 'image')} could not be read and are left out" if left else "")
+        + (f"; left out, as unreadable: {plural(left, 'image')}" if left else "")
         + ". All numbers are percent, except counts and thresholds; small, medium and large end at "
         "areas of 32² and 96² pixels.</p>",
         metrics_rows(found, against["metrics"] if against else None),

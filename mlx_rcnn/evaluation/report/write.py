@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...files import new_folder, replacing
 from ..analysis import error_analysis
 from ..coco import coco_metrics
-from ..collect import Collected
+from ..collect import Collected, Entry
 from ..compare import compare
 from .page import GENERATOR, html_page
 from .pictures import Shown, figures
@@ -57,12 +58,13 @@ def write_report(
         FileExistsError: the folder holds files of these names that are not of a report.
         OSError: it cannot be written; what was there before is untouched.
         ImportError: faster-coco-eval is not installed.
-        ValueError: ``against`` is of other images.
+        ValueError: ``against`` lacks images.
     """
     folder = Path(folder)
     check_replaceable(folder)
     report = _report(collected, names[0], data, metrics)
     if against is not None:
+        against = _on_images_of(collected, against)
         report["against"] = _against(report, against, names[1])
     kind, changed = report["pictures"], {}
     shown = Shown(collected, report["analyses"][kind], dataset)
@@ -106,6 +108,28 @@ def check_replaceable(folder: Path) -> None:
             raise FileExistsError(
                 f"{path} is there and is not of a report: expected another folder"
             )
+
+
+def _on_images_of(collected: Collected, against: Collected) -> Collected:
+    """``against`` without images that ``collected`` lacks, such as those that were unreadable."""
+    numbers = {own: number for number, own in enumerate(collected.ids, 1)}
+    new = {old: numbers[own] for old, own in enumerate(against.ids, 1) if own in numbers}
+    if len(new) < len(numbers):
+        raise ValueError(
+            f"the other model's detections are of {len(new)} of the {len(numbers)} images: "
+            "expected all of them"
+        )
+
+    def renumbered(entries: list[Entry], key: str) -> list[Entry]:
+        return [{**e, key: new[e[key]]} for e in entries if e[key] in new]
+
+    return replace(
+        against,
+        images=sorted(renumbered(against.images, "id"), key=lambda e: int(e["id"])),
+        truth=renumbered(against.truth, "image_id"),
+        found=renumbered(against.found, "image_id"),
+        ids=list(collected.ids),
+    )
 
 
 def _report(
