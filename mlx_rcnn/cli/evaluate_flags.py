@@ -47,6 +47,7 @@ def add_evaluate(commands: Any) -> None:
     _add_data(on)
     add_proposals(on)
     _add_metric(parser.add_argument_group("what to measure"))
+    _add_report(parser.add_argument_group("a report to read"))
     execution = parser.add_argument_group("how to run")
     add_execution(execution)
     add_augment(execution)
@@ -85,3 +86,19 @@ def _add_metric(group: Any) -> None:
     )
     group.add_argument("--json", metavar="FILE", help="COCO results file to write (default: none)")
     add_resume(group, "with the same arguments and --json: predict the images that it lacks")
+
+
+def _add_report(group: Any) -> None:
+    group.add_argument(
+        "--report",
+        metavar="DIR",
+        help="folder for index.html, one page with AP, precision and recall at the best threshold "
+        "and their curves by class, a confusion matrix, what each kind of error costs, and the "
+        "worst images; and the same as report.json (default: none)",
+    )
+    group.add_argument(
+        "--against",
+        metavar="OTHER",
+        help="another model, or a results file of an earlier --json, that the report compares "
+        "with: --set, --classes, --state and --style are of --model alone (default: none)",
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data import DetectionDataset
-from ..evaluation import Collected
+from ..evaluation import Collected, collect
 from ..evaluation.batches import LeftOut, predictor
 from ..evaluation.collect import assemble
 from ..messages import one_line
@@ -112,6 +112,34 @@ class Images:
 
     def _batch(self, chosen: range) -> Result:
         return self._predict(chosen), []
+
+
+def collect_alone(
+    args: argparse.Namespace, model: Any, dataset: DetectionDataset, augment: Any
+) -> Collected:
+    """Predict all images on this machine, keeping nothing of a run that ends early.
+
+    Args:
+        args, model, dataset, augment: as of :class:`Images`.
+
+    Returns:
+        Detections and ground truth.
+
+    Raises:
+        CommandError: too many images cannot be read.
+    """
+    try:
+        return collect(
+            model,
+            dataset,
+            batch_size=args.batch_size,
+            score_thresh=least_score(args, model),
+            progress=len(dataset) > 1,
+            max_unreadable=args.max_unreadable,
+            augment=augment,
+        )
+    except (OSError, ValueError) as error:  # an image that is damaged further down
+        raise CommandError(one_line(error), 1) from error
 
 
 def least_score(args: argparse.Namespace, model: Any) -> Any:
