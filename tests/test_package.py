@@ -36,7 +36,11 @@ NEVER_REACHES = (("data", "models"), ("evaluation", "models"), ("convert", "mode
 FOREIGN = {"torch", "torchvision", "detectron2", "mmdet", "mmcv", "mmengine", "timm"}
 
 # One module alone imports these, where they are used: what they compute is an extra.
-ONE_MODULE = {"cv2": "mlx_rcnn.data.selective_search", "av": "mlx_rcnn.inputs.video"}
+ONE_MODULE = {
+    "cv2": "mlx_rcnn.data.selective_search",
+    "av": "mlx_rcnn.inputs.video",
+    "tensorboardX": "mlx_rcnn.training.log_files",
+}
 
 # Optional or heavy: `import mlx_rcnn` must not pull these in.
 NOT_AT_IMPORT = {

@@ -93,7 +93,7 @@ def _run(args: argparse.Namespace) -> int:
         )
     except (FloatingPointError, OSError) as error:
         raise CommandError(one_line(error), 1) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ImportError) as error:
         raise CommandError(one_line(error)) from error
     if summary.interrupted:
         print(f"stopped after step {summary.step}; --resume goes on from {folder / LAST}")

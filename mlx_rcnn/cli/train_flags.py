@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
-from ..training.config import CHOICES, TrainConfig, flag
+from ..training.config import CHOICES, WORDS, TrainConfig, flag
 from .flags import MODEL_HELP, add_data, add_settings
 from .proposals_flags import add_proposals
 
@@ -84,25 +84,28 @@ def add_field(group: Any, item: Field[Any]) -> None:
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
         text = f"{text} (default: {shown})"
     options: dict[str, Any] = {"help": text, "dest": f"train_{item.name}"}
-    if item.name in CHOICES:
+    if item.name in CHOICES and not isinstance(default, tuple):
         options["choices"] = CHOICES[item.name]
     else:
-        options["type"], options["metavar"] = _reader(str(item.type)), "N"
+        options["type"], options["metavar"] = _reader(str(item.type), WORDS.get(item.name)), "N"
     group.add_argument(flag(item.name), **options)
 
 
-def _reader(kind: str) -> Callable[[str], Any]:
-    if "str" in kind:
+def _reader(kind: str, word: str | None = None) -> Callable[[str], Any]:
+    if "str" in kind and word is None:
         return (lambda text: tuple(text.split(","))) if kind.startswith("tuple") else str
     number: Callable[[str], Any] = int if "int" in kind else float
     several = kind.startswith("tuple")
     rule = "a whole number" if number is int else "a number"
 
     def read(text: str) -> Any:
+        if text == word:
+            return text
         try:
             values = tuple(number(part) for part in (text.split(",") if several else [text]))
         except ValueError:
             more = ", or several separated by commas" if several else ""
+            more = f" or {word}" if word else more
             raise argparse.ArgumentTypeError(f"{text!r} given, expected {rule}{more}") from None
         return values if several else values[0]
 

@@ -4,8 +4,18 @@ from typing import Any
 
 from .config import TrainConfig
 from .freeze import set_trainable
+from .loggers import Logger, MlflowLogger, WandbLogger
 
-__all__ = ["TrainConfig", "fit", "fit_boxes", "fit_svms", "set_trainable"]
+__all__ = [
+    "Logger",
+    "MlflowLogger",
+    "TrainConfig",
+    "WandbLogger",
+    "fit",
+    "fit_boxes",
+    "fit_svms",
+    "set_trainable",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -156,10 +156,15 @@ class Metrics:
                 found.append(value)
         return found
 
-    def add(self, line: dict[str, Any]) -> None:
-        """Append a line; what is not finite becomes ``null``, as JSON has no word for it."""
+    def add(self, line: dict[str, Any]) -> dict[str, Any]:
+        """Append a line, and return it as it is there.
+
+        What is not finite becomes ``null``, as JSON has no word for it.
+        """
+        plain = {k: _plain(v) for k, v in line.items()}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({k: _plain(v) for k, v in line.items()}) + "\n")
+            file.write(json.dumps(plain) + "\n")
+        return plain
 
     def epochs(self) -> list[dict[str, Any]]:
         """The lines of the epochs so far."""

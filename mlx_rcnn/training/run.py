@@ -29,6 +29,7 @@ from .config import TrainConfig
 from .interrupt import Stop, interruptions
 from .loading import batches_of, make_loader
 from .lock import locked
+from .loggers import Loggers, RunStart
 from .machines import number_of_first, share_from_first
 from .metrics import (
     SAMPLES_FOLDER,
@@ -48,7 +49,7 @@ from .optimizer import make_optimizer
 from .pictures import contact_sheet
 from .prepare import prepare_model
 from .run_folder import NONFINITE, check_folder, check_resume, clear_folder, describe_data
-from .schedule import learning_rate
+from .schedule import rate_of
 from .step import StepResult, TrainStep
 
 
@@ -63,9 +64,10 @@ class Trainer:
         config: TrainConfig,
         folder: Path,
         evaluate: Evaluate | None = None,
+        loggers: Loggers | None = None,
     ):
         self.model, self.train_set, self.val_set = model, train_set, val_set
-        self.config, self.folder = config, folder
+        self.config, self.folder, self.loggers = config, folder, loggers or Loggers([])
         self.group = mx.distributed.init()
         self.first = self.group.rank() == 0
         self.keypoints = keypoints_of(train_set) if model.needs_keypoints else None
@@ -131,7 +133,10 @@ class Trainer:
                 self._save(LAST)
         if self.val_set is None:
             self._say("nothing is validated: no validation data, and no val_fraction")
-        with interruptions() as stop:
+        with interruptions() as stop, closing(self.loggers):
+            if self.first:
+                lines = self.metrics.lines()
+                self.loggers.start(RunStart(self.folder, asdict(self.config), lines))
             self._epochs(stop)
         self.model.eval()
         peak = mx.get_peak_memory()
@@ -180,15 +185,7 @@ class Trainer:
                 chosen = list(islice(batches, config.accumulate))
                 ready = time.perf_counter()
                 waited += ready - asked
-                rate = learning_rate(
-                    self.step,
-                    total,
-                    config.lr,
-                    config.schedule,
-                    config.warmup,
-                    config.drops,
-                    config.drop_factor,
-                )
+                rate = rate_of(config, self.step, total)
                 result = self._take_step(chosen, rate, stop)
                 count = sum(len(b.images) for b in chosen) * self.group.size()
                 images += count
@@ -242,7 +239,8 @@ class Trainer:
     ) -> None:
         losses = {k: round(v, 6) for k, v in result.losses.items()}
         line = {"lr": rate, "norm": round(result.norm, 4), "images_per_s": round(speed, 2)}
-        self.metrics.add({"kind": "step", "step": self.step, "epoch": epoch + 1, **losses, **line})
+        place = {"kind": "step", "step": self.step, "epoch": epoch + 1}
+        self.loggers.log(self.metrics.add({**place, **losses, **line}))
         shown = {k.removesuffix("_loss"): f"{v:.3f}" for k, v in result.losses.items()}
         memory = mx.get_peak_memory() / 1e9
         bar.set_description(f"epoch {epoch + 1}/{self.config.epochs}", refresh=False)
@@ -263,7 +261,7 @@ class Trainer:
         if self.best is None or (score is not None and score > self.best):
             self.best = score
             self._save(BEST)
-        self.metrics.add(line)
+        self.loggers.log(self.metrics.add(line))
         if not draw_curves(self.metrics) and epoch == 0:
             self._say("no curves.png: pip install 'mlx-rcnn[plots]' draws it")
         shown = "" if score is None else f", {name} {score:.4f} (best {self.best:.4f})"

@@ -12,11 +12,13 @@ import mlx.core as mx
 
 from .checkpoint import BEST, FOLDER, LAST, Progress
 from .config import TrainConfig, changes, from_json
+from .log_files import CSV_FILE, TENSORBOARD_FOLDER
 from .metrics import CURVES_FILE, METRICS_FILE, SAMPLES_FOLDER
 from .new_heads import DataKeypoints
 
 NONFINITE = "nonfinite"
-OURS = {LAST, BEST, NONFINITE, FOLDER, METRICS_FILE, CURVES_FILE, SAMPLES_FOLDER}
+FOLDERS = (FOLDER, SAMPLES_FOLDER, TENSORBOARD_FOLDER)
+OURS = {LAST, BEST, NONFINITE, *FOLDERS, METRICS_FILE, CURVES_FILE, CSV_FILE}
 
 
 def check_folder(folder: Path, resume: bool = False, overwrite: bool = False) -> None:
@@ -60,7 +62,7 @@ def clear_folder(folder: Path) -> None:
     for path in sorted(folder.iterdir()) if folder.exists() else ():
         if path.name in OURS and (path.is_symlink() or path.is_file()):
             path.unlink()  # the links first: never one to what is already gone
-    for name in (FOLDER, SAMPLES_FOLDER):
+    for name in FOLDERS:
         if (folder / name).is_dir():
             shutil.rmtree(folder / name)
 
