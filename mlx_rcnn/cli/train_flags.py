@@ -55,6 +55,13 @@ def add_train(commands: Any) -> None:
         help="start the backbone of a builder from a classifier: file or directory of torchvision, "
         "timm or transformers, or a name such as resnet50 (default: none, random weights)",
     )
+    parser.add_argument(
+        "--init",
+        metavar="MODEL",
+        help="start a builder from a detector of another kind, such as a Mask R-CNN from a Faster "
+        "R-CNN: its backbone, settings and the heads that fit; for the same kind with other "
+        "classes --model alone is enough (default: none)",
+    )
     add_proposals(parser)
     parser.add_argument("--output", default="run", metavar="DIR", help="of the run (default: run)")
     again = parser.add_mutually_exclusive_group()

@@ -44,7 +44,7 @@ from .metrics import (
     epochs_without_better,
     metric_of,
 )
-from .new_heads import check_keypoints, keypoints_of
+from .new_heads import check_keypoints, keypoints_of, predictors, what_is_new
 from .optimizer import make_optimizer
 from .pictures import contact_sheet
 from .prepare import prepare_model
@@ -97,9 +97,12 @@ class Trainer:
         if progress is not None:
             names = self.train_set.class_names
             self.config = check_resume(progress, names, self.config, self.data)
+        before, loaded = predictors(self.model), self.model.source and progress is None
         config = self.config = prepare_model(
             self.model, self.train_set.class_names, self.config, self.keypoints
         )
+        if loaded:
+            self._say(what_is_new(self.model, before))
         self.loader = make_loader(self.train_set, config, self.group)
         self.steps = len(self.loader) // config.accumulate  # an epoch
         if not self.steps:
