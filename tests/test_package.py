@@ -102,6 +102,8 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("evaluation", None),
     ("training/step.py", "_take"),  # what the step's one evaluation has computed
     ("training/machines.py", "number_of_first"),  # once before training, and an epoch
+    ("training/machines.py", "least"),  # once before training
+    ("training/batch_size.py", "_largest"),  # sizes of files
     ("training/watch.py", "_agree"),
     ("training/metrics.py", None),  # files
     ("training/hinge.py", None),  # SVMs are NumPy, over features that have left the device

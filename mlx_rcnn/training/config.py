@@ -158,6 +158,17 @@ class TrainConfig:
         for item in fields(self):
             self._check(item.name, getattr(self, item.name), _kind(item))
 
+    @property
+    def images(self) -> int:
+        """``batch_size`` once it is a number.
+
+        Raises:
+            ValueError: it is still to be measured.
+        """
+        if isinstance(self.batch_size, str):
+            raise ValueError(f"batch_size={self.batch_size!r}: expected to be measured by now")
+        return self.batch_size
+
     def _check(self, name: str, value: Any, kind: str) -> None:
         if value is None and kind.endswith("| None"):
             return

@@ -122,7 +122,7 @@ def make_loader(train_set: Any, config: TrainConfig, group: mx.distributed.Group
         last = config.epochs - without, augmentation(replace(config, mosaic=0.0), train_set)
     return Loader(
         train_set,
-        config.batch_size,
+        config.images,
         seed=config.seed,
         augment=augmentation(config, train_set),
         rank=group.rank(),

@@ -35,11 +35,11 @@ class Summary(NamedTuple):
     peak_memory: int
 
 
-def coco_evaluation(batch_size: int, max_unreadable: float = 0.1) -> Evaluate | None:
+def coco_evaluation(batch_size: Callable[[], int], max_unreadable: float = 0.1) -> Evaluate | None:
     """COCO metrics of a model on a data set.
 
     Args:
-        batch_size: images predicted at once.
+        batch_size: says how many images are predicted at once, when that is known.
         max_unreadable: share of the images that may be left out. Default: ``0.1``.
 
     Returns:
@@ -50,7 +50,7 @@ def coco_evaluation(batch_size: int, max_unreadable: float = 0.1) -> Evaluate | 
     from ..evaluation import evaluate_coco
 
     return lambda model, dataset: evaluate_coco(
-        model, dataset, batch_size=batch_size, progress=False, max_unreadable=max_unreadable
+        model, dataset, batch_size=batch_size(), progress=False, max_unreadable=max_unreadable
     )
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import mlx.core as mx
 from tqdm import tqdm
 
 from ..memory import bounded_cache
+from .batch_size import fitting_batch
 from .checkpoint import (
     BEST,
     LAST,
@@ -75,7 +76,7 @@ class Trainer:
         self.evaluate = evaluate
         if evaluate is None and val_set is not None:
             check_metric(config.metric, coco_names(model))
-            self.evaluate = coco_evaluation(config.batch_size, config.max_unreadable)
+            self.evaluate = coco_evaluation(lambda: self.config.images, config.max_unreadable)
             if self.evaluate is None:
                 self._say("no evaluation: pip install 'mlx-rcnn[eval]' gives COCO metrics")
         if config.patience and self.evaluate is None:
@@ -103,12 +104,16 @@ class Trainer:
         )
         if loaded:
             self._say(what_is_new(self.model, before))
+        if config.batch_size == "auto":
+            found = fitting_batch(self.model, self.train_set, config, self.group)
+            config = self.config = replace(config, batch_size=found.images)
+            self._say(f"batch size: {found}; the learning rate stays {config.lr:g}")
         self.loader = make_loader(self.train_set, config, self.group)
         self.steps = len(self.loader) // config.accumulate  # an epoch
         if not self.steps:
             raise ValueError(
                 f"{len(self.train_set)} images make no step: expected at least batch_size "
-                f"{config.batch_size} x accumulate {config.accumulate} x machines "
+                f"{config.images} x accumulate {config.accumulate} x machines "
                 f"{self.group.size()}"
             )
         self.take = TrainStep(self.model, make_optimizer(self.model, config), config, self.group)

@@ -85,7 +85,7 @@ def check_resume(
     Args:
         progress: of its checkpoint.
         class_names: of the data now.
-        config: asked for now; an open ``freeze`` is what it was.
+        config: asked for now; what is open in it, as ``freeze``, is what it was.
         data: of :func:`describe_data`.
 
     Returns:
@@ -102,6 +102,8 @@ def check_resume(
     old = from_json(progress.config)
     if config.freeze is None:
         config = replace(config, freeze=old.freeze)
+    if config.batch_size == "auto":
+        config = replace(config, batch_size=old.batch_size)
     if config.metric is None:
         config = replace(config, metric=old.metric)
     odd = changes(old, config)
