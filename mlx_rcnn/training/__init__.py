@@ -15,6 +15,7 @@ __all__ = [
     "fit_boxes",
     "fit_svms",
     "set_trainable",
+    "write_summary",
 ]
 
 
@@ -32,4 +33,8 @@ def __getattr__(name: str) -> Any:
         from .svms import fit_svms
 
         return fit_svms
+    if name == "write_summary":
+        from .summary import write_summary
+
+        return write_summary
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

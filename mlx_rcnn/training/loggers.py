@@ -117,7 +117,7 @@ class Loggers:
         TypeError: something else.
     """
 
-    def __init__(self, loggers: Iterable[Logger | Callable[[Line], Any]]) -> None:
+    def __init__(self, loggers: Iterable[Logger | Callable[[Line], Any]] = ()) -> None:
         self._named: list[tuple[str, Logger]] = []
         for place, logger in enumerate(loggers):
             if isinstance(logger, type) or not (isinstance(logger, Logger) or callable(logger)):
@@ -127,6 +127,10 @@ class Loggers:
                 )
             name = getattr(logger, "__qualname__", type(logger).__name__)
             self._named.append((name, logger if isinstance(logger, Logger) else _Function(logger)))
+
+    def add(self, logger: Logger) -> None:
+        """Add one."""
+        self._named.append((type(logger).__name__, logger))
 
     def start(self, run: RunStart) -> None:
         """Tell all that a run begins."""

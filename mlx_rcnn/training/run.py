@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -46,12 +45,14 @@ from .metrics import (
     metric_of,
 )
 from .new_heads import check_keypoints, keypoints_of, predictors, what_is_new
+from .nonfinite import NONFINITE, not_finite
 from .optimizer import make_optimizer
 from .pictures import contact_sheet
 from .prepare import prepare_model
-from .run_folder import NONFINITE, check_folder, check_resume, clear_folder, describe_data
+from .run_folder import check_folder, check_resume, clear_folder, describe_data
 from .schedule import rate_of
 from .step import StepResult, TrainStep
+from .summary import SummaryPage
 
 
 class Trainer:
@@ -68,7 +69,7 @@ class Trainer:
         loggers: Loggers | None = None,
     ):
         self.model, self.train_set, self.val_set = model, train_set, val_set
-        self.config, self.folder, self.loggers = config, folder, loggers or Loggers([])
+        self.config, self.folder, self.loggers = config, folder, loggers or Loggers()
         self.group = mx.distributed.init()
         self.first = self.group.rank() == 0
         self.keypoints = keypoints_of(train_set) if model.needs_keypoints else None
@@ -143,6 +144,8 @@ class Trainer:
             self._say("nothing is validated: no validation data, and no val_fraction")
         with interruptions() as stop, closing(self.loggers):
             if self.first:
+                if "summary" in self.config.log:
+                    self.loggers.add(SummaryPage(self.model, self.train_set, self.val_set))
                 lines = self.metrics.lines()
                 self.loggers.start(RunStart(self.folder, asdict(self.config), lines))
             self._epochs(stop)
@@ -220,27 +223,10 @@ class Trainer:
             names = ", ".join(name for batch in batches for name in batch.names)
             raise ValueError(f"{error} (images of the step: {names})") from error
         if not result.finite:
-            self._fail(batches, result)
+            path = self._save(NONFINITE) if self.first else None
+            raise not_finite(self.step, batches, result, self.folder, path)
         self.step += 1
         return result
-
-    def _fail(self, batches: list[Any], result: StepResult) -> None:
-        """Save the state before the step that failed, and say which images it was."""
-        suspects = [batches[i] for i in result.suspects] or batches
-        names = [name for batch in suspects for name in batch.names]
-        values = {**result.losses, "norm of the gradient": result.norm}
-        odd = ", ".join(f"{k} {v}" for k, v in values.items() if not abs(v) < float("inf"))
-        where = ""
-        if self.first:
-            path = self._save(NONFINITE)
-            ids = [str(v) for batch in suspects for v in batch.image_ids]
-            report = {"step": self.step, "images": names, "image_ids": ids, "values": repr(values)}
-            (path / "batch.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-            where = f"; the state before it is in {self.folder / NONFINITE}"
-        raise FloatingPointError(
-            f"step {self.step}: not finite: {odd}; images: {', '.join(names)}{where}. "
-            "A lower lr, a longer warmup or a smaller clip may help"
-        )
 
     def _record_step(
         self, epoch: int, result: StepResult, rate: float, speed: float, bar: Any

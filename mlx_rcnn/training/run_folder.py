@@ -15,10 +15,12 @@ from .config import TrainConfig, changes, from_json
 from .log_files import CSV_FILE, TENSORBOARD_FOLDER
 from .metrics import CURVES_FILE, METRICS_FILE, SAMPLES_FOLDER
 from .new_heads import DataKeypoints
+from .nonfinite import NONFINITE
+from .summary import ABOUT_FILE, SUMMARY_FILE
 
-NONFINITE = "nonfinite"
 FOLDERS = (FOLDER, SAMPLES_FOLDER, TENSORBOARD_FOLDER)
-OURS = {LAST, BEST, NONFINITE, *FOLDERS, METRICS_FILE, CURVES_FILE, CSV_FILE}
+FILES = (METRICS_FILE, CURVES_FILE, CSV_FILE, SUMMARY_FILE, ABOUT_FILE)
+OURS = {LAST, BEST, NONFINITE, *FOLDERS, *FILES}
 
 
 def check_folder(folder: Path, resume: bool = False, overwrite: bool = False) -> None:
