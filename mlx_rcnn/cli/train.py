@@ -23,6 +23,7 @@ from ..training.run_folder import check_folder
 from ..training.trainer import fit
 from ..training.watch import watched
 from .errors import CommandError, load_model
+from .find_lr import look_for_rate
 from .flags import model_settings
 from .proposals import attach, data_folder
 from .train_flags import given_settings
@@ -81,6 +82,8 @@ def _run(args: argparse.Namespace) -> int:
         raise CommandError(f"{args.data} has no objects: expected some to learn from")
     if args.resume:
         _check_classes(folder, train_set.class_names)
+    if args.find_lr is not None:
+        return look_for_rate(args, model, train_set, val_set, config)
     try:
         summary = fit(
             model,

@@ -8,7 +8,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from ..training.config import CHOICES, WORDS, TrainConfig, flag
-from .flags import MODEL_HELP, add_data, add_settings
+from .flags import MODEL_HELP, add_data, add_settings, count
 from .proposals_flags import add_proposals
 
 
@@ -70,6 +70,15 @@ def add_train(commands: Any) -> None:
     )
     again.add_argument(
         "--overwrite", action="store_true", help="remove the run in DIR first (default: refuse)"
+    )
+    parser.add_argument(
+        "--find-lr",
+        type=count,
+        nargs="?",
+        const=100,
+        metavar="STEPS",
+        help="train nothing: take at most so many steps at rates from 1e-6 to 10 (100), print a "
+        "learning rate to begin with, and write DIR/lr_finder.json (default: train)",
     )
     add_settings(parser)
     group = parser.add_argument_group("how to train")

@@ -11,6 +11,7 @@ __all__ = [
     "MlflowLogger",
     "TrainConfig",
     "WandbLogger",
+    "find_lr",
     "fit",
     "fit_boxes",
     "fit_svms",
@@ -21,6 +22,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """What trains, when asked for: importing the package stays quick without it."""
+    if name == "find_lr":
+        from .lr_finder import find_lr
+
+        return find_lr
     if name == "fit":
         from .trainer import fit
 

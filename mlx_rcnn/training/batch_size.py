@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import sys
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
+from tqdm import tqdm
 
 from ..checkpoints.weights import flatten, unflatten
 from ..data import TrainBatch
 from ..data.geometry import rotate90
 from ..data.sample import Sample
+from ..inputs.images import ImageError
 from ..inputs.transform import resized_size
 from ..memory import machine_memory
 from .config import TrainConfig
@@ -64,7 +68,7 @@ def fitting_batch(
         At most as many as make a step an epoch; 1 if even one does not fit.
 
     Raises:
-        OSError: an image that cannot be read.
+        ImageError: no image can be read.
     """
     first, second = _largest(model, train_set, config.rotate90 > 0)
     settings, sides = model.config, model.config.min_size
@@ -85,6 +89,35 @@ def fitting_batch(
     return Fitting(images, takes, round(each), round(limit))
 
 
+def measured(
+    model: Any, train_set: Any, config: TrainConfig, group: mx.distributed.Group
+) -> TrainConfig:
+    """A config whose ``batch_size`` is a number, which is said where it had to be measured.
+
+    Args:
+        model, train_set, config, group: of :func:`fitting_batch`.
+
+    Returns:
+        The config; the learning rate stays.
+    """
+    if config.batch_size != "auto":
+        return config
+    found = fitting_batch(model, train_set, config, group)
+    if group.rank() == 0:
+        text = f"batch size: {found}; the learning rate stays {config.lr:g}"
+        tqdm.write(text, file=sys.stderr)
+    return replace(config, batch_size=found.images)
+
+
+def _readable(dataset: Any, order: Any) -> Sample:
+    """The first image of an order that can be read; the loader names those that cannot."""
+    for index in order:
+        with suppress(ImageError, OSError):
+            sample: Sample = dataset[int(index)]
+            return sample
+    raise ImageError("no image can be read")
+
+
 def _largest(model: Any, train_set: Any, turned: bool) -> tuple[Sample, Sample]:
     """The images whose network input is the highest and the widest: a batch is padded to both."""
     config, sides = model.config, model.config.min_size
@@ -92,11 +125,11 @@ def _largest(model: Any, train_set: Any, turned: bool) -> tuple[Sample, Sample]:
     sizes = np.array([resized_size(int(h), int(w), config) for h, w in train_set.sizes])
     area = sizes.prod(axis=1)
     if turned:
-        sample = train_set[int(np.lexsort((area, sizes.max(axis=1)))[-1])]
+        sample = _readable(train_set, np.lexsort((area, sizes.max(axis=1)))[::-1])
         image, target = rotate90(sample.image, sample.target, 1)
         return sample, sample._replace(image=image, target=target)
-    high, wide = (int(np.lexsort((area, sizes[:, axis]))[-1]) for axis in (0, 1))
-    return train_set[high], train_set[wide]
+    high, wide = (np.lexsort((area, sizes[:, axis]))[::-1] for axis in (0, 1))
+    return _readable(train_set, high), _readable(train_set, wide)
 
 
 def _padded(model: Any, samples: list[Sample]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import mlx.core as mx
 from tqdm import tqdm
 
 from ..memory import bounded_cache
-from .batch_size import fitting_batch
+from .batch_size import measured
 from .checkpoint import (
     BEST,
     LAST,
@@ -100,15 +100,10 @@ class Trainer:
             names = self.train_set.class_names
             self.config = check_resume(progress, names, self.config, self.data)
         before, loaded = predictors(self.model), self.model.source and progress is None
-        config = self.config = prepare_model(
-            self.model, self.train_set.class_names, self.config, self.keypoints
-        )
+        config = prepare_model(self.model, self.train_set.class_names, self.config, self.keypoints)
         if loaded:
             self._say(what_is_new(self.model, before))
-        if config.batch_size == "auto":
-            found = fitting_batch(self.model, self.train_set, config, self.group)
-            config = self.config = replace(config, batch_size=found.images)
-            self._say(f"batch size: {found}; the learning rate stays {config.lr:g}")
+        config = self.config = measured(self.model, self.train_set, config, self.group)
         self.loader = make_loader(self.train_set, config, self.group)
         self.steps = len(self.loader) // config.accumulate  # an epoch
         if not self.steps:

@@ -13,6 +13,7 @@ import mlx.core as mx
 from .checkpoint import BEST, FOLDER, LAST, Progress
 from .config import TrainConfig, changes, from_json
 from .log_files import CSV_FILE, TENSORBOARD_FOLDER
+from .lr_finder import FINDER_CHART, FINDER_FILE
 from .metrics import CURVES_FILE, METRICS_FILE, SAMPLES_FOLDER
 from .new_heads import DataKeypoints
 from .nonfinite import NONFINITE
@@ -21,6 +22,7 @@ from .summary import ABOUT_FILE, SUMMARY_FILE
 FOLDERS = (FOLDER, SAMPLES_FOLDER, TENSORBOARD_FOLDER)
 FILES = (METRICS_FILE, CURVES_FILE, CSV_FILE, SUMMARY_FILE, ABOUT_FILE)
 OURS = {LAST, BEST, NONFINITE, *FOLDERS, *FILES}
+BESIDE = {FINDER_FILE, FINDER_CHART}  # made before the run; they stay when it is removed
 
 
 def check_folder(folder: Path, resume: bool = False, overwrite: bool = False) -> None:
@@ -43,7 +45,7 @@ def check_folder(folder: Path, resume: bool = False, overwrite: bool = False) ->
             raise FileNotFoundError(f"{folder} holds no checkpoint to resume from")
         return
     found = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    foreign = {name for name in found - OURS if not name.startswith(".")}
+    foreign = {name for name in found - OURS - BESIDE if not name.startswith(".")}
     if foreign:
         raise FileExistsError(
             f"{folder} holds other things, such as {min(foreign)}: expected a new or empty folder"

@@ -254,3 +254,19 @@ def test_a_builder_from_a_detector_of_another_kind(tmp_path: Path, train, model,
     stem = mlx_rcnn.load(model).backbone.net.conv1.weight
     assert mx.array_equal(trained.backbone.net.conv1.weight, stem)  # frozen, as it has learned
     assert read_progress(tmp_path / "run").config["freeze"] == 2
+
+
+def test_find_lr_trains_nothing(tmp_path: Path, train):
+    code, out, errors = train(*FAST, "--find-lr", "12")
+    assert code in (0, 1) and "Traceback" not in errors
+    assert "steps up to lr" in out
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {
+        "lr_finder.json",
+        "lr_finder.png",
+    }
+    refused(train(*FAST, "--find-lr", "3"), "--find-lr 3", "at least 10")
+    refused(train(*FAST, "--find-lr", "0"), "--find-lr", "at least 1")
+    code, _, errors = train(*FAST)  # the run to come is in the same folder
+    assert code == 0, errors
+    assert (tmp_path / "run" / "lr_finder.json").exists()
+    refused(train("--find-lr", "--resume", model=None), "--find-lr", "no --resume")

@@ -37,7 +37,7 @@ class Checked(HTMLParser):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
-        assert tag == "path"
+        assert tag in ("path", "polyline")
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
