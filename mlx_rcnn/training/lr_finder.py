@@ -41,7 +41,6 @@ class LRFinding(NamedTuple):
         rates, losses, smoothed: of each step taken.
         suggestion: a tenth of the rate at which the smoothed loss is least; ``None`` if it is so
             within the first tenth of the steps, before anything was learned.
-        steepest: the rate at which it falls fastest.
         end: why it ended: ``"diverged"``, ``"not finite"`` or ``"highest rate"``.
     """
 
@@ -49,17 +48,17 @@ class LRFinding(NamedTuple):
     losses: list[float]
     smoothed: list[float]
     suggestion: float | None
-    steepest: float | None
     end: str
 
     def __str__(self) -> str:
-        tried = f"{len(self.rates)} steps up to lr {self.rates[-1]:.3g} ({self.end})"
+        last = f" up to lr {self.rates[-1]:.3g}" if self.rates else ""
+        tried = f"{len(self.rates)} steps{last} ({self.end})"
         if self.suggestion is None:
             return f"{tried}: the loss fell nowhere, no learning rate is suggested"
         least = min(self.smoothed)
         return (
-            f"{tried}: the loss fell from {self.smoothed[0]:.3g} to {least:.3g}, fastest at lr "
-            f"{self.steepest:.3g}; suggested: --lr {self.suggestion:.2g}"
+            f"{tried}: the loss fell from {self.smoothed[0]:.3g} to {least:.3g}; suggested: --lr "
+            f"{self.suggestion:.2g}"
         )
 
 
@@ -102,7 +101,7 @@ def sweep(
         if smoothed[-1] > DIVERGED * min(smoothed):
             end = "diverged"
             break
-    return LRFinding(rates, losses, smoothed, *_suggested(rates, smoothed, steps), end)
+    return LRFinding(rates, losses, smoothed, _suggested(rates, smoothed, steps), end)
 
 
 def _check_steps(steps: int) -> None:
@@ -110,16 +109,9 @@ def _check_steps(steps: int) -> None:
         raise ValueError(f"steps={steps}: expected at least 10")
 
 
-def _suggested(
-    rates: Sequence[float], smoothed: Sequence[float], steps: int
-) -> tuple[float | None, float | None]:
-    if len(rates) < 3:
-        return None, None
-    at = int(np.argmin(smoothed))
-    if at < steps // 10:
-        return None, None
-    falls = np.diff(smoothed[: at + 1])
-    return rates[at] / 10, rates[int(np.argmin(falls))]
+def _suggested(rates: Sequence[float], smoothed: Sequence[float], steps: int) -> float | None:
+    at = int(np.argmin(smoothed)) if smoothed else 0
+    return rates[at] / 10 if at >= steps // 10 else None
 
 
 def find_lr(
@@ -207,7 +199,8 @@ def write_finding(found: LRFinding, config: TrainConfig, folder: Path) -> bool:
     if found.suggestion is not None:
         axes.axvline(found.suggestion, color="k", ls=":", label=f"suggested {found.suggestion:.2g}")
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss", title="range test")
-    axes.set_ylim(0, 2 * max(found.smoothed[: max(len(found.smoothed) * 9 // 10, 1)]))
+    if found.rates:
+        axes.set_ylim(0, 1.2 * max(found.losses[: len(found.losses) // 2 + 1]))
     axes.grid(alpha=0.3)
     axes.legend()
     with replacing(folder / FINDER_CHART) as part:
