@@ -134,7 +134,8 @@ def _largest(model: Any, train_set: Any, turned: bool) -> tuple[Sample, Sample]:
 
 def _padded(model: Any, samples: list[Sample]) -> int:
     """Pixels of a batch."""
-    sizes = [resized_size(*sample.image.shape[:2], model.config) for sample in samples]
+    shapes = [sample.image.shape for sample in samples]
+    sizes = [resized_size(height, width, model.config) for height, width, _ in shapes]
     return len(sizes) * max(h for h, _ in sizes) * max(w for _, w in sizes)
 
 

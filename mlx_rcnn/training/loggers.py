@@ -104,7 +104,10 @@ class _Function(Logger):
     """A function that takes a line."""
 
     def __init__(self, function: Callable[[Line], Any]) -> None:
-        self.log = function  # type: ignore[method-assign]
+        self.function = function
+
+    def log(self, line: Line) -> None:
+        self.function(line)
 
 
 class Loggers:

@@ -99,7 +99,8 @@ class Trainer:
         if progress is not None:
             names = self.train_set.class_names
             self.config = check_resume(progress, names, self.config, self.data)
-        before, loaded = predictors(self.model), self.model.source and progress is None
+        before = predictors(self.model)
+        loaded = (self.model.source or self.model.class_names) and progress is None
         config = prepare_model(self.model, self.train_set.class_names, self.config, self.keypoints)
         if loaded:
             self._say(what_is_new(self.model, before))
