@@ -43,25 +43,7 @@ def add_train(commands: Any) -> None:
         action="store_true",
         help="images may be both trained and validated on (default: an error)",
     )
-    parser.add_argument(
-        "--model",
-        metavar="MODEL",
-        help=f"{MODEL_HELP}; or the name of a builder, such as faster_rcnn_resnet_50_fpn, to train "
-        "from scratch (default: none, or the run's own with --resume)",
-    )
-    parser.add_argument(
-        "--backbone",
-        metavar="WEIGHTS",
-        help="start the backbone of a builder from a classifier: file or directory of torchvision, "
-        "timm or transformers, or a name such as resnet50 (default: none, random weights)",
-    )
-    parser.add_argument(
-        "--init",
-        metavar="MODEL",
-        help="start a builder from a detector of another kind, such as a Mask R-CNN from a Faster "
-        "R-CNN: its backbone, settings and the heads that fit; for the same kind with other "
-        "classes --model alone is enough (default: none)",
-    )
+    _add_start(parser)
     add_proposals(parser)
     parser.add_argument("--output", default="run", metavar="DIR", help="of the run (default: run)")
     again = parser.add_mutually_exclusive_group()
@@ -84,6 +66,29 @@ def add_train(commands: Any) -> None:
     group = parser.add_argument_group("how to train")
     for item in fields(TrainConfig):
         add_field(group, item)
+
+
+def _add_start(parser: Any) -> None:
+    """Add the flags that say what training starts from."""
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help=f"{MODEL_HELP}; or the name of a builder, such as faster_rcnn_resnet_50_fpn, to train "
+        "from scratch (default: none, or the run's own with --resume)",
+    )
+    parser.add_argument(
+        "--backbone",
+        metavar="WEIGHTS",
+        help="start the backbone of a builder from a classifier: file or directory of torchvision, "
+        "timm or transformers, or a name such as resnet50 (default: none, random weights)",
+    )
+    parser.add_argument(
+        "--init",
+        metavar="MODEL",
+        help="start a builder from a detector of another kind, such as a Mask R-CNN from a Faster "
+        "R-CNN: its backbone, settings and the heads that fit; for the same kind with other "
+        "classes --model alone is enough (default: none)",
+    )
 
 
 def add_field(group: Any, item: Field[Any]) -> None:
