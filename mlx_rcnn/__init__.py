@@ -6,6 +6,7 @@ from . import moved, ops
 from .checkpoints.backbone_weights import load_backbone
 from .checkpoints.load import load
 from .checkpoints.save import save
+from .checkpoints.start import start_from
 from .config.backbone import (
     AlexNetConfig,
     MobileNetFPNConfig,
@@ -122,6 +123,7 @@ __all__ = [
     "reuse_large_blocks",
     "save",
     "set_trainable",
+    "start_from",
 ]
 
 moved.install()

@@ -51,6 +51,7 @@ ONE_MODULE = {
     "av": "mlx_rcnn.inputs.video",
     "cv2": "mlx_rcnn.data.selective_search",
     "shtab": "mlx_rcnn.cli.completion",
+    "tensorboardX": "mlx_rcnn.training.log_files",
     "torch": "mlx_rcnn.benchmark.theirs",
     "torchvision": "mlx_rcnn.benchmark.theirs",
 }
@@ -116,7 +117,10 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("training/step.py", "_take"),  # what the step's one evaluation has computed
     ("training/machines.py", "number_of_first"),  # once before training, and an epoch
     ("peers.py", "_agree"),
+    ("training/machines.py", "least"),  # once before training
+    ("training/batch_size.py", "_largest"),  # sizes of files
     ("training/metrics.py", None),  # files
+    ("training/summary_page.py", None),  # numbers of the record
     ("training/hinge.py", None),  # SVMs are NumPy, over features that have left the device
     ("training/svms.py", None),
     ("training/ridge.py", None),
