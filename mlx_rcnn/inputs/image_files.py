@@ -103,6 +103,9 @@ def opened_bytes(
     Raises:
         ImageError: it is not an image.
     """
+    if formats is not None:
+        Image.init()  # what this Pillow was built without is not opened
+        formats = [kind for kind in formats if kind in Image.OPEN]
     try:
         return Image.open(io.BytesIO(data), formats=formats)
     except Exception as error:

@@ -46,9 +46,8 @@ def test_dots_and_a_limb():
 def test_only_keypoints_above_the_threshold():
     points, edges = [(40.5, 60.5), (100.5, 60.5), (40.5, 120.5)], [(0, 1), (0, 2)]
     picture = drawn(points, [2.5, 1.5, 9.0], skeleton=edges)
-    assert tuple(picture[60, 40]) == limb_color(0, 3) and tuple(picture[120, 40]) == limb_color(
-        2, 3
-    )
+    assert tuple(picture[60, 40]) == limb_color(0, 3)
+    assert tuple(picture[120, 40]) == limb_color(2, 3)
     assert (picture[60, 100] == GREY).all() and (picture[60, 70] == GREY).all()
     assert tuple(picture[90, 40]) == limb_color(1, 2)
     all_of_them = drawn(points, [2.5, 1.5, 9.0], skeleton=edges, keypoint_thresh=1.0)
