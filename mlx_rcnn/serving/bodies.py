@@ -6,6 +6,7 @@ Nothing here opens a path or a URL: an image is the bytes that were sent.
 from __future__ import annotations
 
 import anyio
+from PIL.Image import DecompressionBombError
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
@@ -106,7 +107,8 @@ def check_image(upload: Upload, limits: Limits) -> str:
         with opened_bytes(upload.data, formats=FORMATS) as image:
             (width, height), kind = image.size, str(image.format)
     except ImageError as error:
-        raise RequestError(415, str(error)) from error
+        huge = isinstance(error.__cause__, DecompressionBombError)
+        raise RequestError(413 if huge else 415, str(error)) from error
     if width * height > limits.max_pixels:
         raise RequestError(
             413,

@@ -60,6 +60,17 @@ def serve(app: Any, listening: socket.socket, patience: float, stopping: Callabl
     Returns:
         Whether all went in order: ``False`` if a second signal cut it short.
     """
+    server = make_server(app, patience, stopping)
+    asyncio.run(server.serve(sockets=[listening]))
+    return not server.force_exit
+
+
+def make_server(app: Any, patience: float, stopping: Callable[[], str]) -> uvicorn.Server:
+    """What :func:`serve` runs: uvicorn, one way whatever is installed beside it.
+
+    Args:
+        app, patience, stopping: of :func:`serve`.
+    """
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a broken form is answered
     config = uvicorn.Config(
         app,
@@ -73,9 +84,7 @@ def serve(app: Any, listening: socket.socket, patience: float, stopping: Callabl
         timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=ceil(patience),
     )
-    server = _Server(config, stopping)
-    asyncio.run(server.serve(sockets=[listening]))
-    return not server.force_exit
+    return _Server(config, stopping)
 
 
 class _Server(uvicorn.Server):
