@@ -36,5 +36,5 @@ def encode_brush(mask: np.ndarray) -> list[int]:
             bits.append(f"1{which:02b}{length - 1:0{_SIZES[which]}b}{value}")
             left -= length
     text = "".join(bits)
-    text += "0" * (-len(text) % 8)
+    text += "0" * (8 - len(text) % 8)  # a whole byte where none is needed, as Label Studio has it
     return list(int(text, 2).to_bytes(len(text) // 8, "big"))
