@@ -91,7 +91,7 @@ def application(load: Any, limits: Limits | None = None, name: str = "m") -> Ite
     try:
         yield types.SimpleNamespace(app=app, worker=worker, model=model)
     finally:
-        worker.stop(10)
+        worker.stop()
 
 
 @contextmanager

@@ -70,8 +70,7 @@ def run(args: argparse.Namespace) -> int:
             return f"stopping; {left} images are answered first" if left else "stopping"
 
         in_order = serve(app, listening, limits.seconds + limits.body_seconds + _GRACE, stopping)
-        if in_order:
-            worker.stop()
+        worker.stop(drop=not in_order)
     print(f"{worker.answered} images predicted")
     return 0 if in_order else 130
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, NamedTuple
 
+import mlx.core as mx
 import numpy as np
 
 from ..inputs.image_files import load_image_bytes
@@ -119,31 +120,39 @@ class Worker:
         """Whole seconds until what waits now should be done, at least 1."""
         return min(max(ceil(self._seconds * (len(self._jobs) + 1)), 1), _MOST_PATIENCE)
 
-    def stop(self, timeout: float | None = None) -> None:
+    def stop(self, drop: bool = False) -> None:
         """Answer what is queued, take no more, and end.
 
         Args:
-            timeout: seconds to wait for that. Default: as long as it takes.
+            drop: what nobody has begun stays without an answer. Default: ``False``.
         """
         with self._changed:
             self._stopping = True
+            if drop:
+                self._jobs.clear()
             self._changed.notify()
-        self._thread.join(timeout)
+        self._thread.join()
 
     def _run(self) -> None:
         try:
             self.model = self.load()
         except BaseException as error:
             self._loaded.set_exception(error)
-            return
-        self._loaded.set_result(self.model)
-        with bounded_cache():
-            while jobs := self._take():
-                began = time.monotonic()
-                self._predict(jobs)
-                self.answered += len(jobs)
-                # Half of it is the past, so that one slow image does not scare all away.
-                self._seconds += ((time.monotonic() - began) / len(jobs) - self._seconds) / 2
+        else:
+            self._loaded.set_result(self.model)
+            with bounded_cache():
+                self._work()
+        finally:
+            # Else the process aborts at its end, now and then (ml-explore/mlx, pull request 4110).
+            mx.clear_streams()
+
+    def _work(self) -> None:
+        while jobs := self._take():
+            began = time.monotonic()
+            self._predict(jobs)
+            self.answered += len(jobs)
+            # Half of it is the past, so that one slow image does not scare all away.
+            self._seconds += ((time.monotonic() - began) / len(jobs) - self._seconds) / 2
 
     def _take(self) -> list[Job]:
         """The next jobs whose clients are still there; none once the worker is to end."""
