@@ -6,6 +6,8 @@ import asyncio
 import re
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -129,7 +131,7 @@ class Server:
     async def _answers(self, request: Request, jobs: list[Job]) -> list[Any]:
         """The answers of jobs, unless time runs out or the client leaves: then they are dropped."""
         waiting = [self.worker.submit(job) for job in jobs]
-        answers = asyncio.gather(*map(asyncio.wrap_future, waiting))
+        answers = asyncio.ensure_future(_all(waiting))
         gone = asyncio.ensure_future(_left(request))
         limit = self.limits.seconds
         try:
@@ -207,6 +209,10 @@ def build_app(worker: Worker, limits: Limits, files: Files, names: tuple[str, ..
 def _joined(several: list[dict[str, Any]]) -> dict[str, Any]:
     """The predictions of a task's images as one."""
     return {**several[0], "result": [region for one in several for region in one["result"]]}
+
+
+async def _all(futures: Sequence[Future[Any]]) -> list[Any]:
+    return list(await asyncio.gather(*map(asyncio.wrap_future, futures)))
 
 
 async def _left(request: Request) -> None:
