@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mlx_rcnn.serving.limits import Limits
 from recipe import GOLDENS
 from serving_kit import PHOTO, TellingModel, application, png, save_model
 
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """<View>
   <Image name="pic" value="$photo"/>
   <RectangleLabels name="box" toName="pic" model_score_threshold="0.3">
@@ -26,6 +28,8 @@ CONFIG = """<View>
   <PolygonLabels name="outline" toName="pic"><Label value="Ant"/></PolygonLabels>
   <BrushLabels name="brush" toName="pic"><Label value="Ant"/></BrushLabels>
 </View>"""
+
+ONE = '<View><Image name="i" value="$image"/><RectangleLabels name="l" toName="i"/></View>'
 
 
 def uri(data: bytes, kind: str = "image/jpeg") -> str:
@@ -65,9 +69,8 @@ def test_a_project_is_set_up(client: Any) -> None:
 
 
 def test_regions_are_percent_of_the_image(client: Any) -> None:
-    config = '<View><Image name="i" value="$image"/><RectangleLabels name="l" toName="i"/></View>'
     images = [uri(png(40, 30, 204), "image/png"), uri(png(60, 20, 51), "image/png")]
-    answer = client.post("/predict", json=request(*images, config=config, key="image")).json()
+    answer = client.post("/predict", json=request(*images, config=ONE, key="image")).json()
     # A box of the top left half, "çat", of score grey / 255: 0.8, and 0.2 which is below 0.5.
     first, second = answer["results"]
     assert answer["model_version"] == first["model_version"] == "run/best"
@@ -206,6 +209,20 @@ def test_no_json(body: bytes, client: Any) -> None:
     for path in ("/predict", "/setup", "/webhook"):
         answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code == 400 and "error" in answer.json()
+
+
+def test_the_tasks_of_the_documentation(client: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    page = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for name in ("b.jpg", "a.jpg"):
+        Path("photos", name).write_bytes(PHOTO)
+    exec(code, {})
+    tasks = json.loads(Path("tasks.json").read_text())
+    assert [task["data"]["name"] for task in tasks] == ["a.jpg", "b.jpg"]
+    body = {**request(config=ONE), "tasks": tasks}
+    assert len(client.post("/predict", json=body).json()["results"]) == 2
 
 
 def test_no_tasks_is_no_results(client: Any) -> None:
