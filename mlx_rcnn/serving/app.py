@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -55,10 +56,11 @@ class Server:
 
     async def health(self, request: Request) -> Response:
         """Whether the server is well, and how much waits."""
-        name = self.worker.name
-        state = {"status": "UP", "model": name, "model_class": type(self.worker.model).__name__}
-        counts = {"requests": self.admission.requests, "answered": self.worker.answered}
-        return JSONResponse({**state, **counts})
+        worker, up = self.worker, self.worker.alive
+        state = {"status": "UP" if up else "DOWN", "model": worker.name}
+        state["model_class"] = type(worker.model).__name__
+        counts = {"requests": self.admission.requests, "answered": worker.answered}
+        return JSONResponse({**state, **counts}, 200 if up else 503)
 
     async def model(self, request: Request) -> Response:
         """What is served."""
@@ -83,7 +85,7 @@ class Server:
             job = self._job(query, upload, kind)
             [answer] = await self._answers(request, [job])
         if isinstance(answer, File):
-            headers = {"Content-Disposition": f'attachment; filename="{_ascii(answer.name)}"'}
+            headers = {"Content-Disposition": _attachment(answer.name)}
             return Response(answer.data, media_type=answer.media_type, headers=headers)
         return Response(answer, media_type="application/json")
 
@@ -221,8 +223,10 @@ async def _left(request: Request) -> None:
         pass
 
 
-def _ascii(name: str) -> str:
-    return re.sub(r'[^\x20-\x7e]|["\\]', "_", name)
+def _attachment(name: str) -> str:
+    """A file's name for old clients, in ASCII, and as it is (RFC 6266)."""
+    plain = re.sub(r'[^\x20-\x7e]|["\\]', "_", name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import anyio
 from PIL.Image import DecompressionBombError
+from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from ..inputs.image_files import opened_bytes
 from ..inputs.pixels import ImageError
+from ..messages import one_line
 from .limits import Limits, RequestError, Ticket, too_large
 from .query import Upload
 from .worker import FORMATS
@@ -78,15 +80,10 @@ async def _form_file(request: Request, body: bytes) -> Upload:
             for value in form.values():
                 if not isinstance(value, str):
                     return Upload(await value.read(), value.filename or "")
-    except MultiPartException as error:
-        raise RequestError(400, f"the form cannot be read: {error.message}") from error
-    except ClientDisconnect as error:  # the parser's word for a form without an end
-        raise RequestError(400, "the form cannot be read: it has no end") from error
-    except Exception as error:
-        if getattr(error, "status_code", None) == 400:  # Starlette's own for a broken form
-            detail = getattr(error, "detail", error)
-            raise RequestError(400, f"the form cannot be read: {detail}") from error
-        raise
+    # Starlette's words for a broken form, one for one without an end, and the parser's own.
+    except (HTTPException, MultiPartException, ClientDisconnect, ValueError) as error:
+        why = getattr(error, "detail", None) or one_line(error)
+        raise RequestError(400, f"the form cannot be read: {why}") from error
     raise RequestError(400, "the form holds no file: expected one, as curl -F image=@photo.jpg")
 
 

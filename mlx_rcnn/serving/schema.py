@@ -108,7 +108,7 @@ def _detection() -> dict[str, Any]:
 def _health() -> dict[str, Any]:
     count = {"type": "integer", "minimum": 0}
     text = {"type": "string"}
-    names = {"status": {"const": "UP"}, "model": text, "model_class": text}
+    names = {"status": {"enum": ["UP", "DOWN"]}, "model": text, "model_class": text}
     return _object({**names, "requests": count, "answered": count})
 
 

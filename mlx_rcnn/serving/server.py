@@ -113,6 +113,8 @@ class _Server(uvicorn.Server):
         """The first signal asks for the end, the second does not wait for it."""
         if self.should_exit:
             self.force_exit = True
+            # What is cut short would be told with its traceback.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             return
         self.should_exit = True
         print(f"mlx_rcnn: {self.stopping()}", file=sys.stderr, flush=True)

@@ -116,6 +116,11 @@ class Worker:
         """Jobs that wait or are computed."""
         return len(self._jobs) + self._begun
 
+    @property
+    def alive(self) -> bool:
+        """Whether anybody is there to compute."""
+        return self._thread.is_alive()
+
     def retry_after(self) -> int:
         """Whole seconds until what waits now should be done, at least 1."""
         return min(max(ceil(self._seconds * (len(self._jobs) + 1)), 1), _MOST_PATIENCE)

@@ -151,6 +151,9 @@ def test_what_is_served(client: Any) -> None:
     assert about["formats"][:2] == ["json", "picture"] and about["limits"]["bytes"] == 200_000
     health = client.get("/health").json()
     assert health["status"] == "UP" and health["model_class"] == "TellingModel"
+    assert health["requests"] == 0 and set(health) == {
+        *("status", "model", "model_class", "requests", "answered")
+    }
     document = client.get("/schema").json()
     assert document["openapi"].startswith("3.1") and "/predict" in document["paths"]
 

@@ -150,7 +150,7 @@ def test_dropped_wrong_and_again(opened: Any) -> None:
 def test_downloads(opened: Any, tmp_path: Path) -> None:
     with live(TellingModel) as running:
         page = opened(running, accept_downloads=True)
-        choose(page, "grey.png", png(40, 30, 204))
+        choose(page, "grey ü.png", png(40, 30, 204))
         names = {}
         for kind in page.eval_on_selector_all(
             "#downloads button", "all => all.map(b => b.dataset.kind)"
@@ -160,10 +160,10 @@ def test_downloads(opened: Any, tmp_path: Path) -> None:
             names[kind] = waiting.value.suggested_filename
             waiting.value.save_as(tmp_path / names[kind])
     zips = {
-        kind: f"grey_{kind}.zip" for kind in ("voc", "coco", "yolo", "labelme", "cvat", "crops")
+        kind: f"grey ü_{kind}.zip" for kind in ("voc", "coco", "yolo", "labelme", "cvat", "crops")
     }
-    assert names == {"picture": "grey.png", "json": "grey.json", "csv": "grey.csv", **zips}
-    content = json.loads((tmp_path / "grey.json").read_text())
+    assert names == {"picture": "grey ü.png", "json": "grey ü.json", "csv": "grey ü.csv", **zips}
+    content = json.loads((tmp_path / "grey ü.json").read_text())
     assert [row["name"] for row in content["detections"]] == ["çat"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -205,6 +206,29 @@ def test_a_signal_ends_it_in_good_order(number: int) -> None:
     assert process.returncode == 0 and found == [200] * 5
     assert out == "5 images predicted\n"
     assert err.startswith("mlx_rcnn: stopping; ") and err.count("\n") == 1
+
+
+def test_a_second_signal_does_not_wait() -> None:
+    slow = SCRIPT.replace("0.2", "0.7")
+    command = [sys.executable, "-c", slow, str(TESTS)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            assert process.stdout is not None
+            port = process.stdout.readline().split(" (")[0].rsplit(":", 1)[1]
+            with contextlib.ExitStack() as stack:
+                for _ in range(20):  # 14 seconds of work
+                    place = ("127.0.0.1", int(port))
+                    client = stack.enter_context(socket.create_connection(place, 10))
+                    client.sendall(post(png()))
+                time.sleep(0.3)
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.3)
+                process.send_signal(signal.SIGINT)
+                out, err = process.communicate(timeout=8)
+        finally:
+            process.kill()
+    assert process.returncode == 130 and err.count("\n") == 1
 
 
 def test_a_port_in_use(capsys: Any) -> None:
