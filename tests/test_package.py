@@ -32,7 +32,7 @@ LAYERS = (
     ("rpn", "heads", "convert", "evaluation"),
     ("models",),
     ("checkpoints",),
-    ("training",),
+    ("training", "serving"),
     ("benchmark",),
     ("cli",),
     ("__main__", "__init__"),
@@ -66,6 +66,8 @@ NOT_AT_IMPORT = {
     "pandas",
     "pycocotools",
     "scipy",
+    "starlette",
+    "uvicorn",
     "PIL.ImageDraw",
     "PIL.ImageFont",
 }
@@ -126,6 +128,9 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("training/ridge.py", None),
     ("training/crop_samples.py", None),
     ("benchmark", None),  # files and measured seconds
+    ("serving/answers.py", None),  # results that have left the device become JSON
+    ("serving/label_studio.py", None),
+    ("serving/brush.py", None),
     ("cli", None),
 )
 
@@ -327,7 +332,11 @@ def test_wheel_holds_every_module_and_the_type_marker(tmp_path: Path) -> None:
     expected = {
         "/".join(name.split(".")) + ("/__init__.py" if path.name == "__init__.py" else ".py")
         for name, path in modules().items()
-    } | {"mlx_rcnn/py.typed", *(f"mlx_rcnn/outputs/fonts/{name}" for name in FONTS)}
+    } | {
+        "mlx_rcnn/py.typed",
+        "mlx_rcnn/serving/page.html",
+        *(f"mlx_rcnn/outputs/fonts/{name}" for name in FONTS),
+    }
     # A module missing here: its package is missing from [tool.setuptools] packages.
     held = {name for name in names if ".dist-info/" not in name}
     assert held == expected, f"missing {expected - held}, not ours {held - expected}"

@@ -15,6 +15,7 @@ from .errors import CommandError
 from .evaluate_flags import add_evaluate
 from .flags import add_execution, add_model, add_resume, count, fraction, seconds
 from .proposals_flags import add_proposals
+from .serve_flags import add_serve
 from .train_flags import add_train
 from .view_flags import add_augment, add_tiles
 
@@ -53,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_convert(commands)
     _add_info(commands)
     add_data_commands(commands)
+    add_serve(commands)
     _add_doctor(commands)
     add_benchmark(commands)
     _add_completion(commands)

@@ -150,6 +150,15 @@ def add_execution(group: Any) -> None:
         help="images predicted at once (default: 1)",
     )
     add_dtype(group, "the checkpoint's own, on a CPU float32")
+    add_device(group)
+
+
+def add_device(group: Any) -> None:
+    """Add ``--device``.
+
+    Args:
+        group: of a subcommand that predicts.
+    """
     group.add_argument(
         "--device",
         choices=("cpu", "gpu"),
