@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ..inputs.images import find_images, load_image
+from ..inputs.images import find_images
 from ..memory import bounded_cache
 from ..models import ProposalNetwork, TestTimeAugment, Tiles, predict_tiled
 from ..outputs.coco import image_ids, mask_option, results_of, write_results
@@ -25,6 +25,7 @@ from ..outputs.skeletons import skeleton_style
 from ..tables import display_width, pad
 from .errors import CommandError, load_model
 from .flags import model_settings
+from .pages import load_source, page_paths
 from .predict_choice import SHOWN_SCORE, class_labels, select
 from .predict_save import Saver, chosen_kinds
 from .predict_video import check_video, run_video, video_sources
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     videos = video_sources(args.source)
     if videos is not None:
         return _on_videos(args, videos, view, kinds)
-    paths = _sources(args.source)
+    paths = page_paths(args, _sources(args.source), kinds)
     results = _results_file(args, paths)
     folders = [results.parent] if args.no_images and not kinds else [results.parent, Path(args.out)]
     for folder in folders:
@@ -144,6 +145,7 @@ def _predict(
     saver: Saver,
     done: _Done,
 ) -> None:
+    tiled = isinstance(view, Tiles)
     ids = image_ids(paths)
     pictures = picture_paths(paths, Path(args.out))
     top_k = args.top_k
@@ -155,12 +157,12 @@ def _predict(
     if isinstance(view, TestTimeAugment):
         options["augment"] = view
     run_model = model.predict
-    if isinstance(view, Tiles):
+    if tiled:
         run_model = partial(predict_tiled, model, tiles=view)
     with tqdm(total=len(paths), unit="image", disable=len(paths) < 2) as bar, bounded_cache():
         for start in range(0, len(paths), args.batch_size):
             chosen = range(len(paths))[start : start + args.batch_size]
-            batch = list(_readable(paths, chosen, done))
+            batch = list(_readable(paths, chosen, tiled, done))
             if batch:
                 began = time.perf_counter()
                 boxes = () if given is None else ([given[i] for i, _ in batch],)
@@ -187,12 +189,12 @@ def _predict(
 
 
 def _readable(
-    paths: list[Path], chosen: Sequence[int], done: _Done
-) -> Iterator[tuple[int, np.ndarray]]:
+    paths: list[Path], chosen: Sequence[int], tiled: bool, done: _Done
+) -> Iterator[tuple[int, Any]]:
     for i in chosen:
         try:
-            yield i, load_image(paths[i])
-        except (OSError, ValueError) as error:
+            yield i, load_source(paths[i], tiled)
+        except (OSError, ValueError, ImportError) as error:
             _complain(str(error), done)
 
 

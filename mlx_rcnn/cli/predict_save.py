@@ -17,7 +17,7 @@ from ..data.items import Item
 from ..data.writers.write import WRITERS, write_dataset
 from ..files import replacing
 from ..messages import nearest, one_line
-from ..outputs.pictures import write_picture
+from ..outputs.pictures import picture_stem, write_picture
 from .errors import CommandError
 from .predict_choice import SHOWN_SCORE
 
@@ -112,15 +112,16 @@ class Saver:
         self, path: Path, image: np.ndarray, kept: Sequence[Mapping[str, Any]], boxes: np.ndarray
     ) -> None:
         height, width = image.shape[:2]
-        pixels = image if image.dtype == np.uint8 else np.rint(image * 255).astype(np.uint8)
         for n, (entry, box) in enumerate(zip(kept, boxes, strict=True), 1):
             left, top = np.clip(np.floor(box[:2]), 0, [width - 1, height - 1]).astype(int)
             least = [left + 1, top + 1]
             right, bottom = np.clip(np.ceil(box[2:]), least, [width, height]).astype(int)
             name = _UNSAFE.sub("_", self._name(entry["category_id"]))
-            target = self.out / CROPS / name / f"{path.stem}_{n}.png"
+            target = self.out / CROPS / name / f"{picture_stem(path)}_{n}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_picture(target, Image.fromarray(pixels[top:bottom, left:right]))
+            part = image[top:bottom, left:right]
+            part = part if part.dtype == np.uint8 else np.rint(part * 255).astype(np.uint8)
+            write_picture(target, Image.fromarray(part))
 
     def write(self) -> list[str]:
         """Write all of it.

@@ -85,10 +85,7 @@ def to_rgb(image: Image.Image, name: str, deep: bool = False) -> np.ndarray:
     except ValueError as error:
         raise ImageError(f"{name} has mode {mode}, which does not convert to RGB") from error
     if deep and pixels.max() < 16:
-        _warn(
-            f"{name} has colours of 16 bits, but values below 4096 only, and comes out "
-            "(nearly) black: expected values up to 65535; scale them, or save with 8 bits"
-        )
+        _warn(_black(name))
     return pixels
 
 
@@ -152,21 +149,66 @@ def _bits(name: str, low: float, high: float, kind: str) -> int:
     return bits
 
 
+def depth_of(name: str, low: int, high: int, colours: bool = False) -> int:
+    """How many bits whole numbers of more than 8 bits are taken to have.
+
+    Args:
+        name (str): what messages call the picture.
+        low, high: the least and the largest value of the picture.
+        colours: of RGB, whose 16 bits are never taken for fewer; few levels deserve a warning.
+            Default: ``False``, grey.
+
+    Returns:
+        8, 12 or 16.
+
+    Raises:
+        ImageError: values below 0 or above 65535.
+    """
+    if colours and low >= 0 and high <= 65535:
+        if high < 4096:
+            _warn(_black(name))
+        return 16
+    return _bits(name, low, high, "whole numbers")
+
+
+def float_divisor(name: str, low: float, high: float) -> np.float32:
+    """What floats are divided by to lie in [0, 1].
+
+    Args:
+        name (str): what messages call the picture.
+        low, high: the least and the largest value of the picture.
+
+    Returns:
+        1 of floats in [0, 1], else the largest value of 8, 12 or 16 bits.
+
+    Raises:
+        ImageError: values below 0 or above 65535.
+    """
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        return np.float32(2 ** _bits(name, low, high, "floats") - 1)
+    return np.float32(1)
+
+
 def _bytes_of(grey: np.ndarray, name: str) -> np.ndarray:
-    bits = _bits(name, int(grey.min()), int(grey.max()), "whole numbers")
+    bits = depth_of(name, int(grey.min()), int(grey.max()))
     return (grey >> (bits - 8)).astype(np.uint8)
 
 
 def _floats_of(grey: np.ndarray, name: str) -> np.ndarray:
-    low, high = _range(grey, name)
-    if low < -_ROUNDING or high > 1 + _ROUNDING:
-        grey = grey / np.float32(2 ** _bits(name, low, high, "floats") - 1)
-    clipped: np.ndarray = np.clip(grey, 0, 1)
+    divisor = float_divisor(name, *_range(grey, name))
+    clipped: np.ndarray = np.clip(grey / divisor, 0, 1)
     return clipped.astype(np.float32, copy=False)
 
 
 def _repeated(grey: np.ndarray) -> np.ndarray:
     return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _black(name: str) -> str:
+    return (
+        f"{name} has colours of 16 bits, but values below 4096 only, and comes out "
+        "(nearly) black: expected values up to 65535; scale them, or save with 8 bits"
+    )
 
 
 def _warn(message: str) -> None:
