@@ -36,7 +36,11 @@ NEVER_REACHES = (("data", "models"), ("evaluation", "models"), ("convert", "mode
 FOREIGN = {"torch", "torchvision", "detectron2", "mmdet", "mmcv", "mmengine", "timm"}
 
 # One module alone imports these, where they are used: what they compute is an extra.
-ONE_MODULE = {"cv2": "mlx_rcnn.data.selective_search", "av": "mlx_rcnn.inputs.video"}
+ONE_MODULE = {
+    "cv2": "mlx_rcnn.data.selective_search",
+    "av": "mlx_rcnn.inputs.video",
+    "tifffile": "mlx_rcnn.inputs.tiff",
+}
 
 # Optional or heavy: `import mlx_rcnn` must not pull these in.
 NOT_AT_IMPORT = {
@@ -71,6 +75,9 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("rpn/anchors.py", "cell_anchors"),  # numbers of the configuration, never on the device
     ("inputs/pixels.py", None),  # files, PIL and NumPy come in
     ("inputs/transform.py", None),
+    ("inputs/tiff.py", None),  # files, and arrays of NumPy's kind
+    ("inputs/tiff_plane.py", None),
+    ("inputs/windows.py", None),
     ("inputs/targets.py", None),  # NumPy comes in
     ("inputs/proposals.py", None),
     ("models/results.py", "not_finite"),  # an error's text
@@ -93,6 +100,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("outputs/skeletons.py", None),
     ("outputs/draw.py", None),
     ("outputs/coco.py", None),
+    ("outputs/reduced.py", None),
     ("outputs/detections.py", None),  # NumPy throughout
     ("data", None),  # NumPy throughout
     ("evaluation", None),

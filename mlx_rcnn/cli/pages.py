@@ -64,12 +64,10 @@ def _chosen(path: Path, page: int) -> list[Path]:
         if page > 1:
             raise CommandError(one_line(error)) from error
         try:
-            whole = isinstance(
-                open_windows(path), np.ndarray
-            )  # Pillow reads it, and it has one page
+            open_windows(path)  # as a whole, by Pillow: it has one page then
         except (ImportError, ImageError, OSError) as second:
             raise CommandError(one_line(second)) from error
-        count = 1 if whole else 0
+        count = 1
     except (ImageError, OSError):
         return [path]
     if page > count:

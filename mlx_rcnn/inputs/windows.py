@@ -55,10 +55,8 @@ def in_windows(image: Any) -> bool:
     """Whether an image is one to read windows of, not a whole array, a path or a picture."""
     if isinstance(image, TiffImage | Windows | np.memmap):
         return True
-    whole = isinstance(image, np.ndarray) or type(image).__module__.split(".")[0] in (
-        "mlx",
-        "torch",
-    )
+    library = type(image).__module__.split(".")[0]
+    whole = isinstance(image, np.ndarray) or library in ("mlx", "torch")
     return not whole and len(getattr(image, "shape", ())) == 3 and hasattr(image, "__getitem__")
 
 
