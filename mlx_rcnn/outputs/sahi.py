@@ -29,7 +29,8 @@ def sahi_model(
 
     Returns:
         For ``sahi.predict.get_sliced_prediction(image, sahi_model(model), 512, 512)`` and
-        ``get_prediction``; categories are the model's labels, 1 and up, with its names.
+        ``get_prediction``; categories are the model's labels, 1 and up, with its names. Where there
+        are masks, SAHI takes boxes from their outlines.
 
     Raises:
         ImportError: sahi is not installed; how to is said.
