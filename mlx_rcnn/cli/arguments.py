@@ -12,7 +12,7 @@ from .convert_flags import add_convert
 from .data_flags import add_data_commands
 from .errors import CommandError
 from .evaluate_flags import add_evaluate
-from .flags import add_execution, add_model, count, fraction, seconds
+from .flags import add_execution, add_levels, add_model, count, fraction, seconds
 from .proposals_flags import add_proposals
 from .train_flags import add_train
 from .view_flags import add_augment, add_tiles
@@ -90,6 +90,7 @@ def _add_predict(commands: Any) -> None:
     add_execution(execution)
     add_augment(execution)
     add_tiles(execution)
+    add_levels(execution)
 
 
 def _add_choice_of_detections(group: Any) -> None:

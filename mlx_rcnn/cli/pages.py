@@ -101,12 +101,13 @@ def _say_several(path: Path) -> None:
         print(f"mlx_rcnn: {text}", file=sys.stderr)
 
 
-def load_source(path: Path, tiled: bool) -> Any:
+def load_source(path: Path, tiled: bool, levels: str | None) -> Any:
     """An image as it is predicted: an array, or with ``tiled`` something to read windows of.
 
     Args:
         path: of :func:`page_paths`.
         tiled: whether windows suffice.
+        levels: of :func:`~mlx_rcnn.load_image`.
 
     Raises:
         OSError, ImageError, ImportError: as :func:`~mlx_rcnn.load_image` and
@@ -114,10 +115,10 @@ def load_source(path: Path, tiled: bool) -> Any:
     """
     file, page = file_and_page(path)
     if tiled:
-        return open_windows(path)
+        return open_windows(path, levels)
     if page is None:
-        return load_image(path)
-    image = TiffImage(file, page)
+        return load_image(path, levels)
+    image = TiffImage(file, page, levels)
     height, width = image.shape[:2]
     if height * width > most_pixels():
         raise ImageError(

@@ -162,7 +162,7 @@ def _predict(
     with tqdm(total=len(paths), unit="image", disable=len(paths) < 2) as bar, bounded_cache():
         for start in range(0, len(paths), args.batch_size):
             chosen = range(len(paths))[start : start + args.batch_size]
-            batch = list(_readable(paths, chosen, tiled, done))
+            batch = list(_readable(paths, chosen, (tiled, model.config.image_levels), done))
             if batch:
                 began = time.perf_counter()
                 boxes = () if given is None else ([given[i] for i, _ in batch],)
@@ -189,11 +189,11 @@ def _predict(
 
 
 def _readable(
-    paths: list[Path], chosen: Sequence[int], tiled: bool, done: _Done
+    paths: list[Path], chosen: Sequence[int], how: tuple[bool, str | None], done: _Done
 ) -> Iterator[tuple[int, Any]]:
     for i in chosen:
         try:
-            yield i, load_source(paths[i], tiled)
+            yield i, load_source(paths[i], *how)
         except (OSError, ValueError, ImportError) as error:
             _complain(str(error), done)
 

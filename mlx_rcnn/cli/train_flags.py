@@ -8,7 +8,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from ..training.config import CHOICES, TrainConfig, flag
-from .flags import MODEL_HELP, add_data, add_settings
+from .flags import MODEL_HELP, add_data, add_levels, add_settings
 from .proposals_flags import add_proposals
 
 
@@ -65,6 +65,7 @@ def add_train(commands: Any) -> None:
         "--overwrite", action="store_true", help="remove the run in DIR first (default: refuse)"
     )
     add_settings(parser)
+    add_levels(parser, "the model's own; kept with the model that is trained")
     group = parser.add_argument_group("how to train")
     for item in fields(TrainConfig):
         add_field(group, item)

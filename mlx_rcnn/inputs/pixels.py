@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .levels import levelled
+
 # What rounding leaves outside [0, 1], after a resize in half precision at the most; half a step of
 # 8 bits is 0.002.
 _ROUNDING = 1e-3
@@ -48,7 +50,9 @@ def check_image_array(array: Any, name: str = "image array") -> np.ndarray:
     return _unit_floats(pixels, name)
 
 
-def to_rgb(image: Image.Image, name: str, deep: bool = False) -> np.ndarray:
+def to_rgb(
+    image: Image.Image, name: str, deep: bool = False, levels: str | None = None
+) -> np.ndarray:
     """A PIL image as RGB, as ``Image.convert("RGB")`` has it; alpha is dropped.
 
     Grey values of more than 8 bits, which Pillow would clip to white, are brought to 8 bits by
@@ -61,6 +65,8 @@ def to_rgb(image: Image.Image, name: str, deep: bool = False) -> np.ndarray:
         name (str): what messages call it.
         deep (bool): colours had 16 bits before Pillow cut them, so that few levels deserve a
             warning. Default: ``False``.
+        levels: between which grey values of more than 8 bits, and floats, become 8 bits, see
+            :func:`~mlx_rcnn.config.levels.read_levels`. Default: ``None``, the above.
 
     Returns:
         (H, W, 3) uint8, or float32 in [0, 1] of floats.
@@ -71,6 +77,15 @@ def to_rgb(image: Image.Image, name: str, deep: bool = False) -> np.ndarray:
     if 0 in image.size:
         raise ImageError(f"{name} has size {image.size}: expected at least one pixel")
     mode = image.mode
+    if levels is not None and (mode in ("I", "F") or mode.startswith("I;16")):
+        values = np.asarray(image)
+        _range(values, name)
+        return _repeated(levelled(values, levels))
+    if levels is not None and deep:
+        raise ImageError(
+            f"{name} has colours of 16 bits, of which their high byte alone is read: levels expect "
+            "grey, or a TIFF read by windows (--tile)"
+        )
     if mode == "I" or mode.startswith("I;16"):
         return _repeated(_bytes_of(np.asarray(image).astype(np.int64), name))
     if mode == "F":

@@ -7,7 +7,6 @@ needs, and what their values mean, is settled here.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from threading import RLock
@@ -91,6 +90,8 @@ class TiffImage:
         path: the file: TIFF, BigTIFF, OME-TIFF, SVS and others that tifffile reads.
         page: which picture, counted from 1. Thumbnail, label and macro of a scanner's file are no
             pages. Default: ``1``.
+        levels: which values are black and white, of more than 8 bits and of floats, as
+            :func:`~mlx_rcnn.load_image` takes them; here in colours, too. Default: ``None``.
 
     Attributes:
         path, page: as given.
@@ -104,7 +105,9 @@ class TiffImage:
         OSError: it cannot be opened.
     """
 
-    def __init__(self, path: str | os.PathLike[str], page: int = 1) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], page: int = 1, levels: str | None = None
+    ) -> None:
         self.path, self.page, self.level = Path(path), page, 0
         tifffile = load_tifffile()
         self._file = _File(_opened(tifffile, self.path))
@@ -116,7 +119,7 @@ class TiffImage:
         self._planes = [Plane(self._file.tiff, p, self._name, lock) for p in found[page - 1]]
         self._turn = _TURNS.get(_orientation(found[page - 1][0]), (False, False, False))
         self.sizes = [self._turned((p.height, p.width)) for p in self._planes]
-        self._depth = Depth(self._name, self._planes[0].colours > 1)
+        self._depth = Depth(self._name, self._planes[0], levels)
 
     @property
     def _name(self) -> str:
@@ -135,7 +138,7 @@ class TiffImage:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of windows: uint8, or float32 in [0, 1] of floats."""
-        return np.dtype(np.float32 if self._planes[0].dtype.kind == "f" else np.uint8)
+        return self._depth.result
 
     @property
     def scale(self) -> np.ndarray:
@@ -171,9 +174,6 @@ class TiffImage:
         height, width = self.sizes[self.level]
         top, bottom, _ = rows.indices(height)
         left, right, _ = columns.indices(width)
-        plane = self._planes[self.level]
-        if not self._depth.known(plane.dtype):
-            self._depth.look(self._blocks(), plane.dtype)
         return self._depth.rgb(self._values((top, bottom), (left, right)))
 
     def _values(self, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
@@ -186,12 +186,6 @@ class TiffImage:
         values = self._planes[self.level].read(*stored)
         values = values.transpose(1, 0, 2) if transpose else values
         return values[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
-
-    def _blocks(self) -> Iterator[np.ndarray]:
-        """All values at full resolution, a block of stored tiles or strips at a time."""
-        plane = self._planes[0]
-        for rows, columns in plane.blocks():
-            yield plane.read(rows, columns)
 
     def _turned(self, size: Size) -> Size:
         return size[::-1] if self._turn[0] else size

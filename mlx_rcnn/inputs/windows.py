@@ -73,7 +73,7 @@ def file_and_page(path: str | os.PathLike[str]) -> tuple[Path, int | None]:
     return Path(match[1]), int(match[2])
 
 
-def open_windows(image: Any) -> Any:
+def open_windows(image: Any, levels: str | None = None) -> Any:
     """An image as something to read windows of: ``shape`` and ``image[rows, columns]``.
 
     A TIFF is read by windows if tifffile is there; without it, or where it is of a kind that only
@@ -82,6 +82,7 @@ def open_windows(image: Any) -> Any:
     Args:
         image: as :func:`~mlx_rcnn.load_image`, or an array-like, a :class:`TiffImage`, or the path
             of a TIFF's page (:func:`page_name`).
+        levels: of :func:`~mlx_rcnn.load_image`, for files. Default: ``None``.
 
     Returns:
         A :class:`TiffImage`, a :class:`Windows` or an array.
@@ -92,25 +93,25 @@ def open_windows(image: Any) -> Any:
     if isinstance(image, str | os.PathLike):
         path, page = file_and_page(image)
         if page is None and not is_tiff(path):
-            return load_image(path)
+            return load_image(path, levels)
         try:
-            return TiffImage(path, page or 1)
+            return TiffImage(path, page or 1, levels)
         except (ImportError, ImageError) as error:
             if page is not None:
                 raise
-            return _whole(path, error)
+            return _whole(path, levels, error)
     if in_windows(image):
         return image if isinstance(image, TiffImage | Windows) else Windows(image)
-    return load_image(image)
+    return load_image(image, levels)
 
 
-def _whole(path: Path, error: Exception) -> np.ndarray:
+def _whole(path: Path, levels: str | None, error: Exception) -> np.ndarray:
     """What Pillow makes of a TIFF that cannot be read by windows."""
     try:
         with Image.open(path) as picture:
             several = getattr(picture, "n_frames", 1) > 1
         if not several:  # else Pillow would give the first, without a word
-            return load_image(path)
+            return load_image(path, levels)
     except Exception:  # of Pillow's decoders; the first error tells more
         raise error from None
     raise error

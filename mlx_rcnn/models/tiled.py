@@ -125,7 +125,7 @@ def predict_tiled(
         options["masks"] = "raw"
     results: list[Detections] = []
     for given in _each(images):
-        image = open_windows(given)
+        image = open_windows(given, getattr(model.config, "image_levels", None))
         parts = list(_parts(model, image, tiles, options))
         merged = merge_tiles(parts, overlap, top_k)
         paste = masks == "full" and not in_windows(given)

@@ -97,17 +97,13 @@ def test_sahi_itself(kind: str) -> None:
         # SAHI takes the box of an object with a mask from its outline.
         boxed = kind == "faster_rcnn"
         theirs = {
-            (
-                r.category.name,
-                np.float32(r.score.value),
-                *np.round(r.bbox.to_xyxy(), 1)[: 4 * boxed],
-            )
+            (r.category.name, *np.round([r.score.value, *r.bbox.to_xyxy()][: 1 + 4 * boxed], 1))
             for r in rows
         }
         own = {
-            (name, score, *np.round(box, 1)[: 4 * boxed])
+            (name, *np.round([score, *box][: 1 + 4 * boxed], 1))
             for name, score, box in zip(
-                found.names, found["scores"], found["boxes"].tolist(), strict=True
+                found.names, found["scores"].tolist(), found["boxes"].tolist(), strict=True
             )
         }
         assert own <= theirs
