@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ..inputs.images import find_images
+from ..inputs.images import ImageError, find_images
 from ..memory import bounded_cache
 from ..models import ProposalNetwork, TestTimeAugment, Tiles, predict_tiled
 from ..outputs.coco import image_ids, mask_option, results_of, write_results
@@ -160,20 +160,26 @@ def _predict(
     if tiled:
         run_model = partial(predict_tiled, model, tiles=view)
     with tqdm(total=len(paths), unit="image", disable=len(paths) < 2) as bar, bounded_cache():
-        for start in range(0, len(paths), args.batch_size):
-            chosen = range(len(paths))[start : start + args.batch_size]
+        size = 1 if tiled else args.batch_size  # tiles are batches of their own
+        for start in range(0, len(paths), size):
+            chosen = range(len(paths))[start : start + size]
             batch = list(_readable(paths, chosen, (tiled, model.config.image_levels), done))
             if batch:
                 began = time.perf_counter()
                 boxes = () if given is None else ([given[i] for i, _ in batch],)
-                predictions = run_model(
-                    [image for _, image in batch],
-                    *boxes,
-                    score_thresh=args.score_thresh,
-                    nms_thresh=args.nms_thresh,
-                    top_k=top_k,
-                    **options,
-                )
+                try:
+                    predictions = run_model(
+                        [image for _, image in batch],
+                        *boxes,
+                        score_thresh=args.score_thresh,
+                        nms_thresh=args.nms_thresh,
+                        top_k=top_k,
+                        **options,
+                    )
+                except (ImageError, OSError) as error:  # damage that only a window comes upon
+                    _complain(str(error), done)
+                    bar.update(len(chosen))
+                    continue
                 done.model_seconds += time.perf_counter() - began
                 for (i, image), prediction in zip(batch, predictions, strict=True):
                     if isinstance(model, ProposalNetwork):

@@ -26,7 +26,8 @@ GREY = np.random.default_rng(0).integers(100, 4000, (60, 90))
 
 
 def by_hand(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    rows = [[min(max((v - low) / (high - low), 0), 1) * 255 for v in row] for row in values.astype(float)]
+    values = values.astype(float)
+    rows = [[min(max((v - low) / (high - low), 0), 1) * 255 for v in row] for row in values]
     return np.repeat(np.rint(np.array(rows))[..., None], 3, axis=2).astype(np.uint8)
 
 
