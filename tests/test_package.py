@@ -101,6 +101,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("outputs/draw.py", None),
     ("outputs/coco.py", None),
     ("outputs/reduced.py", None),
+    ("outputs/sahi.py", None),
     ("outputs/detections.py", None),  # NumPy throughout
     ("data", None),  # NumPy throughout
     ("evaluation", None),

@@ -187,7 +187,7 @@ def _predict(
                     prediction = select(prediction, classes, args.top_k)
                     entries = results_of(model, prediction, ids[i], image)
                     done.entries += entries
-                    saver.add(paths[i], ids[i], image, entries)
+                    _save(saver, paths[i], ids[i], image, entries, done)
                     done.rows.append(_row(args, paths[i], image, prediction, model.class_names))
                     if not args.no_images:
                         _write_picture(args, pictures[i], image, prediction, model, done)
@@ -207,6 +207,16 @@ def _readable(
 def _complain(message: str, done: _Done) -> None:
     done.failed += 1
     tqdm.write(f"mlx_rcnn: {message}", file=sys.stderr)
+
+
+def _save(
+    saver: Saver, path: Path, image_id: int | str, image: Any, entries: Any, done: _Done
+) -> None:
+    try:
+        saver.add(path, image_id, image, entries)
+    except OSError as error:  # of a crop: what else there is goes on
+        why = error.strerror or error
+        _complain(f"cannot write the crops of {path}: {why}", done)
 
 
 def _write_picture(
