@@ -55,17 +55,18 @@ def test_videos_and_cameras_are_one_line(here: Path, tmp_path: Path, capsys: Any
     for words, message in (
         ([cut], "it is none, or is damaged or cut short"),
         ([empty], "empty.mp4 is empty: expected a video"),
-        ([77], "camera 77 cannot be opened: "),
         ([clip, "--tile", 64], "--tile go with images, not with videos"),
         ([clip, here / f"{ODD}.png"], "expected images or videos, not both"),
         ([clip, "--out", file / "out"], f"{file} is not a folder"),
     ):
-        assert (
-            run(here, *(["--out", tmp_path / "out"] if "--out" not in words else []), *words) == 2
-        )
+        out = [] if "--out" in words else ["--out", tmp_path / "out"]
+        assert run(here, *out, *words) == 2
         err = capsys.readouterr().err
         assert message in err and err.count("\n") == 1, err
     assert not (tmp_path / "out").exists()
+    assert run(here, 77, "--out", tmp_path / "out") == 1  # cameras are opened once, with the model
+    assert "camera 77 cannot be opened: " in (err := capsys.readouterr().err)
+    assert "0 being the first" in err and not list((tmp_path / "out").iterdir())
 
 
 def test_a_full_disk_leaves_the_results(
