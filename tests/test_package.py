@@ -52,6 +52,7 @@ ONE_MODULE = {
     "cv2": "mlx_rcnn.data.selective_search",
     "shtab": "mlx_rcnn.cli.completion",
     "tensorboardX": "mlx_rcnn.training.log_files",
+    "tifffile": "mlx_rcnn.inputs.tiff",
     "torch": "mlx_rcnn.benchmark.theirs",
     "torchvision": "mlx_rcnn.benchmark.theirs",
 }
@@ -91,6 +92,9 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("rpn/anchors.py", "cell_anchors"),  # numbers of the configuration, never on the device
     ("inputs/pixels.py", None),  # files, PIL and NumPy come in
     ("inputs/transform.py", None),
+    ("inputs/tiff.py", None),  # files, and arrays of NumPy's kind
+    ("inputs/tiff_plane.py", None),
+    ("inputs/windows.py", None),
     ("inputs/targets.py", None),  # NumPy comes in
     ("inputs/proposals.py", None),
     ("models/results.py", "not_finite"),  # an error's text
@@ -113,6 +117,8 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("outputs/skeletons.py", None),
     ("outputs/draw.py", None),
     ("outputs/coco.py", None),
+    ("outputs/reduced.py", None),
+    ("outputs/sahi.py", None),
     ("outputs/detections.py", None),  # NumPy throughout
     ("data", None),  # NumPy throughout
     ("evaluation", None),

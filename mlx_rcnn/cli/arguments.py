@@ -13,7 +13,15 @@ from .convert_flags import add_convert
 from .data_flags import add_data_commands
 from .errors import CommandError
 from .evaluate_flags import add_evaluate
-from .flags import add_execution, add_model, add_resume, count, fraction, seconds
+from .flags import (
+    add_execution,
+    add_levels,
+    add_model,
+    add_resume,
+    count,
+    fraction,
+    seconds,
+)
 from .proposals_flags import add_proposals
 from .serve_flags import add_serve
 from .train_flags import add_train
@@ -96,6 +104,7 @@ def _add_predict(commands: Any) -> None:
     add_execution(execution)
     add_augment(execution)
     add_tiles(execution)
+    add_levels(execution)
 
 
 def _add_choice_of_detections(group: Any) -> None:

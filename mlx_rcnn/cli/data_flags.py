@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..training.config import TrainConfig
-from .flags import DATA_FORMATS, DATA_HELP, MODEL_HELP, add_settings, count, fraction
+from .flags import DATA_FORMATS, DATA_HELP, MODEL_HELP, add_levels, add_settings, count, fraction
 from .train_flags import add_field
 
 _AUGMENTED = (
@@ -114,6 +114,7 @@ def _add_draw(actions: Any) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of what is random (default: 0)"
     )
+    add_levels(parser, "none")
     group = parser.add_argument_group("how images are changed, as in train")
     for item in fields(TrainConfig):
         if item.name in _AUGMENTED:

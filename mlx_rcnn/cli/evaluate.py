@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def _opened(args: argparse.Namespace, results: Path | None) -> tuple[Any, Detect
         dataset = _dataset(args, masks=False)
     if dataset is None:
         raise problem or CommandError(f"{args.data} cannot be opened")
-    return model, dataset
+    return model, replace(dataset, levels=model.config.image_levels)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from .flags import (
     add_class_names,
     add_data,
     add_execution,
+    add_levels,
     add_model,
     add_resume,
     fraction,
@@ -51,6 +52,7 @@ def add_evaluate(commands: Any) -> None:
     execution = parser.add_argument_group("how to run")
     add_execution(execution)
     add_augment(execution)
+    add_levels(execution)
 
 
 def _add_data(group: Any) -> None:

@@ -107,7 +107,9 @@ class Images:
 
     def _begin(self, results: Path | None) -> Work:
         paths = [item.path for item in self._dataset.items]
-        self._work = Work(self._args, self._team, paths, self._model, results)
+        self._work = Work(
+            self._args, self._team, paths, self._model, results, self._args.batch_size
+        )
         return self._work
 
     def _batch(self, chosen: range) -> Result:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from ..config.levels import read_levels
 from ..config.settings import read_setting
 from .errors import CommandError
 
@@ -102,6 +103,8 @@ def model_settings(args: argparse.Namespace) -> dict[str, Any]:
     names = getattr(args, "class_names", None)  # --classes, where it names a model's classes
     if names is not None and "class_names" in given:
         raise CommandError("--classes and --set class_names: expected one of them")
+    if getattr(args, "levels", None) is not None:
+        given["image_levels"] = None if args.levels == "none" else args.levels
     others = {"state": args.state, "style": args.style, "class_names": names}
     return given | {name: value for name, value in others.items() if value is not None}
 
@@ -120,6 +123,32 @@ def add_class_names(parser: Any) -> None:
         "dictionary of id to name, or names between commas, with the background first or without "
         "it; or coco (default: the model's own)",
     )
+
+
+def add_levels(parser: Any, kept: str = "the model's own, usually none") -> None:
+    """Add ``--levels``.
+
+    Args:
+        parser: of a subcommand, or a group.
+        kept: says what holds by default.
+    """
+    parser.add_argument(
+        "--levels",
+        type=_levels,
+        metavar="LOW:HIGH",
+        help="values that are black and white in images of more than 8 bits, and in floats, such "
+        "as 200:3000; percentiles of each image, such as 1%%:99%%; auto, which is 0.1%%:99.9%%; or "
+        f"none, by each image's largest value (default: {kept})",
+    )
+
+
+def _levels(text: str) -> str:
+    try:
+        if text != "none":
+            read_levels(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def add_dtype(parser: Any, stored: str = "the checkpoint's own") -> None:

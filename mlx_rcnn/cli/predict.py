@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..inputs.images import find_images, load_image
+from ..inputs.images import ImageError, find_images
 from ..models import ProposalNetwork, TestTimeAugment, Tiles, predict_tiled
 from ..outputs.coco import image_ids, mask_option, results_of
 from ..outputs.draw import draw_detections, readable_scale
@@ -23,6 +23,7 @@ from .first_machine import First, Result
 from .flags import model_settings
 from .machines import machines
 from .other_machine import Other
+from .pages import load_source, page_paths
 from .predict_choice import class_labels, select
 from .predict_received import Received, complain, proposed
 from .predict_report import report, shown_score, table_row
@@ -63,7 +64,7 @@ def _run(args: argparse.Namespace, team: First | Other) -> int:
         check_room(args, kinds)
     if videos is not None:
         return _on_videos(args, videos, view, kinds)
-    paths = _sources(args.source)
+    paths = page_paths(args, _sources(args.source), kinds)
     results = _results_file(args, paths)
     folders = [results.parent] if args.no_images and not kinds else [results.parent, Path(args.out)]
     folders = folders if team.first else []
@@ -77,7 +78,8 @@ def _run(args: argparse.Namespace, team: First | Other) -> int:
     make_folders(folders)
     given = of_images(args, model, paths)
     saver = Saver(args, kinds, model)
-    work = Work(args, team, paths, model, results)
+    size = 1 if isinstance(view, Tiles) else args.batch_size  # tiles are batches of their own
+    work = Work(args, team, paths, model, results, size)
     predict = _predictor(args, model, view, classes, paths, given, saver)
     received = Received(args, paths, saver, model, results)
     if not team.first:
@@ -190,15 +192,20 @@ def _predictor(
 ) -> Callable[[range], Result]:
     """Predicts a batch: images by their place in ``paths``."""
     ids, run_model = image_ids(paths), _runner(args, model, view, classes)
+    how = isinstance(view, Tiles), model.config.image_levels
 
     def predict(chosen: range) -> Result:
         found: dict[str, Any] = {"images": [], "problems": [], "seconds": 0.0}
         files: list[bytes] = []
-        batch = list(_readable(paths, chosen, found["problems"]))
+        batch = list(_readable(paths, chosen, how, found["problems"]))
         if batch:
             began = time.perf_counter()
             boxes = () if given is None else ([given[i] for i, _ in batch],)
-            predictions = run_model([image for _, image in batch], *boxes)
+            try:
+                predictions = run_model([image for _, image in batch], *boxes)
+            except (ImageError, OSError) as error:  # damage that only a window comes upon
+                found["problems"].append(str(error))
+                return found, files
             found["seconds"] = time.perf_counter() - began
             for (i, image), prediction in zip(batch, predictions, strict=True):
                 own: dict[str, Any] = {}
@@ -220,12 +227,12 @@ def _predictor(
 
 
 def _readable(
-    paths: list[Path], chosen: Sequence[int], problems: list[str]
-) -> Iterator[tuple[int, np.ndarray]]:
+    paths: list[Path], chosen: Sequence[int], how: tuple[bool, str | None], problems: list[str]
+) -> Iterator[tuple[int, Any]]:
     for i in chosen:
         try:
-            yield i, load_image(paths[i])
-        except (OSError, ValueError) as error:
+            yield i, load_source(paths[i], *how)
+        except (OSError, ValueError, ImportError) as error:
             problems.append(str(error))
 
 

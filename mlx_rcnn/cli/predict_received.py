@@ -64,7 +64,12 @@ class Received:
                     complain(problem)
                     found["problems"].append(problem)
             crops = [next(left) for _ in range(image.pop("crops"))]
-            self.saver.write_crops(path, image["entries"], crops)
+            try:
+                self.saver.write_crops(path, image["entries"], crops)
+            except OSError as error:  # what else there is goes on
+                problem = f"cannot write the crops of {path}: {error.strerror or error}"
+                complain(problem)
+                found["problems"].append(problem)
 
     def write(self, work: Work) -> Done:
         """Write the results of all images that are done, in their order.

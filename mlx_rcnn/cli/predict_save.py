@@ -18,7 +18,7 @@ from ..data.items import Item
 from ..data.writers.write import WRITERS, write_dataset
 from ..files import replacing
 from ..messages import nearest, one_line
-from ..outputs.pictures import picture_file, write_file
+from ..outputs.pictures import picture_file, picture_stem, write_file
 from .errors import CommandError
 from .predict_choice import SHOWN_SCORE
 from .unfinished import Unfinished
@@ -150,13 +150,14 @@ class Saver:
         if CROPS not in self.kinds:
             return []
         height, width = image.shape[:2]
-        pixels = image if image.dtype == np.uint8 else np.rint(image * 255).astype(np.uint8)
         files = []
         for box in self._kept(entries)[1]:
             left, top = np.clip(np.floor(box[:2]), 0, [width - 1, height - 1]).astype(int)
             least = [left + 1, top + 1]
             right, bottom = np.clip(np.ceil(box[2:]), least, [width, height]).astype(int)
-            files.append(picture_file(Image.fromarray(pixels[top:bottom, left:right]), ".png"))
+            part = image[top:bottom, left:right]
+            part = part if part.dtype == np.uint8 else np.rint(part * 255).astype(np.uint8)
+            files.append(picture_file(Image.fromarray(part), ".png"))
         return files
 
     def write_crops(
@@ -173,7 +174,7 @@ class Saver:
         """
         for n, (entry, file) in enumerate(zip(self._kept(entries)[0], files, strict=False), 1):
             name = _UNSAFE.sub("_", self._name(entry["category_id"]))
-            target = self.out / CROPS / name / f"{path.stem}_{n}.png"
+            target = self.out / CROPS / name / f"{picture_stem(path)}_{n}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             write_file(target, file)
 

@@ -101,7 +101,9 @@ def _saved(found: Found, wish: Wish, path: Path, folder: Path) -> File:
     try:
         saver = Saver(args, (kind,), found.model)
         entries = results_of(found.model, found.prediction, image_id, found.image)
-        saver.add(source, image_id, found.image, entries)
+        height, width = found.image.shape[:2]
+        saver.add(source, image_id, (height, width), entries)
+        saver.write_crops(source, entries, saver.crops(found.image, entries))
         saver.write()
     except CommandError as error:
         raise RequestError(422, str(error)) from error

@@ -21,12 +21,13 @@ class Work:
     """Images, some of which may be done already.
 
     Args:
-        args: the parsed command line: ``batch_size`` and ``resume``.
+        args: the parsed command line.
         team: the machines.
         images: their paths, in order.
         model: loaded.
         results: the file of results, beside which those of an unfinished run are kept. ``None``:
             they are not.
+        size: images a batch.
 
     Raises:
         CommandError: ``resume``, and there is nothing to go on from, or it is of another run.
@@ -39,8 +40,9 @@ class Work:
         images: Sequence[Path],
         model: Any,
         results: Path | None,
+        size: int,
     ) -> None:
-        self.team, self.count, self._size = team, len(images), args.batch_size
+        self.team, self.count, self._size = team, len(images), size
         self.images = [os.fspath(path) for path in images]
         self._batches = range(-(-self.count // self._size))
         several = len(self._batches) > 1 or team.size > 1 or args.resume

@@ -223,6 +223,7 @@ def _data(args: argparse.Namespace, model: Any, config: TrainConfig) -> tuple[An
         "keypoints": model.needs_keypoints,
         "strict": args.strict,
         "images": args.images,
+        "levels": model.config.image_levels,
     }
     for name, path, split in (
         ("--split", args.data, args.split),

@@ -8,7 +8,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from ..training.config import CHOICES, WORDS, TrainConfig, flag
-from .flags import MODEL_HELP, add_data, add_settings, count
+from .flags import MODEL_HELP, add_data, add_levels, add_settings, count
 from .proposals_flags import add_proposals
 
 
@@ -63,6 +63,7 @@ def add_train(commands: Any) -> None:
         "learning rate to begin with, and write DIR/lr_finder.json (default: train)",
     )
     add_settings(parser)
+    add_levels(parser, "the model's own; kept with the model that is trained")
     group = parser.add_argument_group("how to train")
     for item in fields(TrainConfig):
         add_field(group, item)

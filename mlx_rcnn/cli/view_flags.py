@@ -31,7 +31,7 @@ def add_augment(group: Any) -> None:
 
 
 def add_tiles(group: Any) -> None:
-    """Add ``--tile`` and ``--overlap``.
+    """Add ``--tile``, ``--overlap``, ``--page`` and ``--level``.
 
     Args:
         group: of a subcommand that predicts.
@@ -50,6 +50,19 @@ def add_tiles(group: Any) -> None:
         help="share of a tile that the next one repeats, so that objects up to that size are whole "
         "in one of them (default: 0.2)",
     )
+    group.add_argument(
+        "--page",
+        type=_page,
+        metavar="N",
+        help="page of TIFF files, from 1, or all (default: all with --tile, else the first)",
+    )
+    group.add_argument(
+        "--level",
+        type=_level,
+        metavar="N",
+        help="level of a TIFF's pyramid that --tile cuts; results are in pixels of the full "
+        "resolution (default: 0, which that is)",
+    )
 
 
 def tiles_of(args: argparse.Namespace) -> Any:
@@ -65,16 +78,17 @@ def tiles_of(args: argparse.Namespace) -> Any:
         CommandError: an overlap without tiles, or tiles that cannot be.
     """
     if args.tile is None:
-        if args.overlap is not None:
-            raise CommandError("--overlap goes with --tile")
+        for flag in ("overlap", "level"):
+            if getattr(args, flag) is not None:
+                raise CommandError(f"--{flag} goes with --tile")
         return None
     from ..models.tiled import Tiles  # heavy: --help answers without it
 
     try:
         overlap = 0.2 if args.overlap is None else args.overlap
-        return Tiles(args.tile, overlap, batch_size=args.batch_size)
+        return Tiles(args.tile, overlap, batch_size=args.batch_size, level=args.level or 0)
     except ValueError as error:
-        raise CommandError(f"--tile {args.tile} --overlap {args.overlap}: {error}") from error
+        raise CommandError(f"--tile {args.tile} --overlap {overlap}: {error}") from error
 
 
 def augmentation(args: argparse.Namespace) -> Any:
@@ -115,6 +129,21 @@ def check_augmentation(model: Any, augment: Any) -> None:
             check_augment(model, augment)
     except ValueError as error:
         raise CommandError(str(error).replace("flip=False", "--no-tta-flip")) from error
+
+
+def _page(text: str) -> int:
+    """A whole number of at least 1; 0 for ``all``."""
+    if text == "all":
+        return 0
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} given, expected 1, 2, ... or all")
+    return int(text)
+
+
+def _level(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} given, expected 0, 1, 2, ...")
+    return int(text)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -57,6 +57,7 @@ class DetectorSettings(TypedDict, total=False):
     channel_order: str
     resize_rule: str
     size_divisible: int
+    image_levels: str | None
     rpn_pre_nms_top_n_train: int
     rpn_pre_nms_top_n_test: int
     rpn_post_nms_top_n_train: int

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .checks import SWITCH, Choice, Names, Row, Sizes, Whole, check_fields, setting
+from .levels import LevelsRule
 
 STRIDE_RULES = ("exact", "torchvision")
 
@@ -41,6 +42,9 @@ class DetectorConfig:
         channel_order (str): ``"rgb"`` or ``"bgr"``, what the network was trained on.
         resize_rule (str): ``"torch"``, ``"pillow"`` or ``"opencv"``: whose bilinear resize.
         size_divisible (int): batches are padded to a multiple of this. Default: ``32``.
+        image_levels (str): which values are black and white in pictures of more than 8 bits, and in
+            floats: ``"LOW:HIGH"``, percentiles of each picture as ``"1%:99%"``, or ``"auto"``.
+            Default: ``None``, by the largest value (:func:`~mlx_rcnn.load_image`).
         class_names: one name a class, the background's first. Default: none.
     """
 
@@ -59,6 +63,7 @@ class DetectorConfig:
     channel_order: str = setting("rgb", Choice(("rgb", "bgr")))
     resize_rule: str = setting("torch", Choice(("torch", "pillow", "opencv")))
     size_divisible: int = setting(32, Whole(high=1024))
+    image_levels: str | None = setting(None, LevelsRule())
     class_names: tuple[str, ...] | None = setting(
         None, Names("num_classes", ", the background's name first")
     )

@@ -32,6 +32,7 @@ class DetectionDataset:
         splits: the splits that the source has.
         keypoint_names: one a keypoint, where samples carry keypoints.
         keypoint_skeleton: pairs of keypoints to join when drawn, counted from 0, if it is known.
+        levels: of images of more than 8 bits, as :func:`~mlx_rcnn.load_image` takes them.
     """
 
     items: Sequence[Item]
@@ -43,6 +44,7 @@ class DetectionDataset:
     splits: tuple[str, ...] = ()
     keypoint_names: tuple[str, ...] | None = None
     keypoint_skeleton: tuple[tuple[int, int], ...] | None = None
+    levels: str | None = None
     # Labels of `items` to labels of `class_names`; 0 for classes that no object has.
     _labels: np.ndarray | None = field(default=None, repr=False)
 
@@ -64,7 +66,7 @@ class DetectionDataset:
             ImageError: the file is damaged, or no longer of the size found before.
         """
         item = self.items[index]
-        image = load_pixels(item.path, item.upright)
+        image = load_pixels(item.path, item.upright, self.levels)
         if image.shape[:2] != item.size:
             height, width = image.shape[:2]
             raise ImageError(
@@ -177,12 +179,13 @@ class DetectionDataset:
         return self
 
 
-def load_pixels(path: Path, upright: bool = True) -> np.ndarray:
+def load_pixels(path: Path, upright: bool = True, levels: str | None = None) -> np.ndarray:
     """The pixels of an image as samples have them.
 
     Args:
         path: the file.
         upright: turn it by its orientation. Default: ``True``.
+        levels: of :func:`~mlx_rcnn.load_image`. Default: ``None``.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -191,7 +194,7 @@ def load_pixels(path: Path, upright: bool = True) -> np.ndarray:
         OSError: it cannot be opened.
         ImageError: it is not a whole image.
     """
-    image = load_image_file(path, upright)
+    image = load_image_file(path, upright, levels)
     if image.dtype != np.uint8:
         image = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     return image

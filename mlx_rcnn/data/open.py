@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from .coco import open_coco
@@ -29,6 +30,7 @@ def open_dataset(
     keypoints: bool | None = False,
     images: str | os.PathLike[str] | None = None,
     strict: bool = False,
+    levels: str | None = None,
 ) -> DetectionDataset:
     """Open annotations of VOC, COCO, YOLO, LabelMe or CVAT and check them; no image is decoded.
 
@@ -55,6 +57,8 @@ def open_dataset(
         images: the folder that the names of images in COCO and CVAT files count from. Default:
             looked for.
         strict: make defects an error. Default: ``False``.
+        levels: of images of more than 8 bits, as :func:`~mlx_rcnn.load_image` takes them. Default:
+            ``None``.
 
     Returns:
         The dataset.
@@ -70,7 +74,7 @@ def open_dataset(
     if not root.exists():
         raise FileNotFoundError(f"no such file or folder: {root}")
     folder = Path(images) if images is not None else None
-    dataset = _open(root, format, split, masks, keypoints, folder)
+    dataset = replace(_open(root, format, split, masks, keypoints, folder), levels=levels)
     if strict:
         dataset = dataset.strict()
     if not len(dataset):

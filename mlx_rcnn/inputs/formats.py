@@ -7,7 +7,9 @@ from typing import BinaryIO
 
 _CONVERT = "convert it to JPEG or PNG"
 _HEIC = "HEIC is not supported; convert it to JPEG (on macOS: sips -s format jpeg FILE)"
-_RAW = f"a camera's raw file, which is not developed here; {_CONVERT}"
+RAW = f"a camera's raw file, which is not developed here; {_CONVERT}"
+"""What is said of raw photos."""
+
 _VIDEO = "a video; extract its frames as images"
 _ARCHIVE = "an archive; unpack it"
 _PAGE = "a web page saved under an image's name; download the image again"
@@ -28,12 +30,12 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"II\xbc", f"JPEG XR, which is not supported; {_CONVERT}"),
     (0, b"v/1\x01", f"OpenEXR, which is not supported; {_CONVERT}"),
     (0, b"#?RADIANCE", f"Radiance HDR, which is not supported; {_CONVERT}"),
-    (0, b"FUJIFILMCCD-RAW", _RAW),
-    (0, b"IIRO", _RAW),
-    (0, b"IIRS", _RAW),
-    (0, b"MMOR", _RAW),
-    (0, b"IIU\0", _RAW),
-    (4, b"ftypcrx ", _RAW),
+    (0, b"FUJIFILMCCD-RAW", RAW),
+    (0, b"IIRO", RAW),
+    (0, b"IIRS", RAW),
+    (0, b"MMOR", RAW),
+    (0, b"IIU\0", RAW),
+    (4, b"ftypcrx ", RAW),
     (4, b"ftypavi", "AVIF, which this Pillow does not read; update Pillow (pip install -U pillow)"),
     *((4, b"ftyp" + brand, _HEIC) for brand in (b"hei", b"hev", b"mif1", b"msf1")),
     (4, b"ftyp", _VIDEO),
@@ -94,7 +96,7 @@ def raw_photo(image: object) -> str | None:
         return None
     # A preview in front of further pictures is how NEF and ARW are laid out.
     reduced = tags.get(_SUBFILE_TYPE, 0) == 1 and _SUB_IFDS in tags
-    return _RAW if _DNG_VERSION in tags or reduced else None
+    return RAW if _DNG_VERSION in tags or reduced else None
 
 
 def looks_whole(file: BinaryIO, kind: str | None, size: int) -> bool:

@@ -36,13 +36,16 @@ _PLAIN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I;
 Size = tuple[int, int]
 
 
-def load_image_file(path: str | os.PathLike[str], upright: bool = True) -> np.ndarray:
+def load_image_file(
+    path: str | os.PathLike[str], upright: bool = True, levels: str | None = None
+) -> np.ndarray:
     """The pixels of an image file.
 
     Args:
         path: the file.
         upright (bool): turn it by its orientation, of EXIF or TIFF. Default: ``True``; else the
             pixels are as stored.
+        levels: see :func:`~mlx_rcnn.inputs.pixels.to_rgb`. Default: ``None``.
 
     Returns:
         (H, W, 3) uint8, or float32 in [0, 1] of a file of floats; H and W are the ``upright`` or
@@ -55,7 +58,7 @@ def load_image_file(path: str | os.PathLike[str], upright: bool = True) -> np.nd
     path = _existing(path)
     try:
         with Image.open(path) as image:
-            return _pixels(image, str(path), upright)[0]
+            return _pixels(image, str(path), upright, levels)[0]
     except (PermissionError, ImageError):
         raise
     # On broken files Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
@@ -158,7 +161,9 @@ def _existing(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _pixels(image: Image.Image, name: str, upright: bool) -> tuple[np.ndarray, int]:
+def _pixels(
+    image: Image.Image, name: str, upright: bool, levels: str | None = None
+) -> tuple[np.ndarray, int]:
     """The pixels, and the orientation the file asks for."""
     raw = raw_photo(image)
     if raw is not None:
@@ -172,7 +177,7 @@ def _pixels(image: Image.Image, name: str, upright: bool) -> tuple[np.ndarray, i
     image.load()
     if turn in _TURNS and (image.format == "TIFF") != upright:
         image = image.transpose((_TURNS if upright else _BACK)[turn])
-    return to_rgb(image, name, deep), turn
+    return to_rgb(image, name, deep, levels), turn
 
 
 def _orientation(image: Image.Image) -> int:

@@ -45,7 +45,7 @@ IMAGE_SUFFIXES = (
 """What counts as an image in a folder or a glob; a file named outright may have any suffix."""
 
 
-def load_image(image: Any) -> np.ndarray:
+def load_image(image: Any, levels: str | None = None) -> np.ndarray:
     """Turn a path, a PIL image or an array into one RGB array, channels last.
 
     Files are decoded by Pillow: the first frame, turned upright by its orientation (EXIF's, or a
@@ -57,6 +57,10 @@ def load_image(image: Any) -> np.ndarray:
     Args:
         image: a path (str or PathLike), a PIL image, or an array (H, W, 3) of NumPy, MLX or
             PyTorch, uint8 in 0..255 or floating point in [0, 1].
+        levels: which values are black and white in grey of more than 8 bits, and in floats, of
+            files and PIL images: ``"LOW:HIGH"``, percentiles as ``"1%:99%"``, or ``"auto"``
+            (``"0.1%:99.9%"``); between them in proportion, as 8 bits. Arrays are left as they are.
+            Default: ``None``, the above.
 
     Returns:
         (H, W, 3) uint8; float32 in [0, 1] if ``image`` is an array of floats, or a file of floats:
@@ -69,10 +73,10 @@ def load_image(image: Any) -> np.ndarray:
         TypeError: ``image`` is none of the above.
     """
     if isinstance(image, str | os.PathLike):
-        return load_image_file(image)
+        return load_image_file(image, levels=levels)
     if isinstance(image, Image.Image):
         try:
-            return to_rgb(image, "PIL image")
+            return to_rgb(image, "PIL image", levels=levels)
         except ImageError:
             raise
         # Opened lazily by the user, broken further down: OSError, SyntaxError, struct.error, ...

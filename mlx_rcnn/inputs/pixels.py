@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .levels import levelled
+
 # What rounding leaves outside [0, 1], after a resize in half precision at the most; half a step of
 # 8 bits is 0.002.
 _ROUNDING = 1e-3
@@ -48,7 +50,9 @@ def check_image_array(array: Any, name: str = "image array") -> np.ndarray:
     return _unit_floats(pixels, name)
 
 
-def to_rgb(image: Image.Image, name: str, deep: bool = False) -> np.ndarray:
+def to_rgb(
+    image: Image.Image, name: str, deep: bool = False, levels: str | None = None
+) -> np.ndarray:
     """A PIL image as RGB, as ``Image.convert("RGB")`` has it; alpha is dropped.
 
     Grey values of more than 8 bits, which Pillow would clip to white, are brought to 8 bits by
@@ -61,6 +65,8 @@ def to_rgb(image: Image.Image, name: str, deep: bool = False) -> np.ndarray:
         name (str): what messages call it.
         deep (bool): colours had 16 bits before Pillow cut them, so that few levels deserve a
             warning. Default: ``False``.
+        levels: between which grey values of more than 8 bits, and floats, become 8 bits, see
+            :func:`~mlx_rcnn.config.levels.read_levels`. Default: ``None``, the above.
 
     Returns:
         (H, W, 3) uint8, or float32 in [0, 1] of floats.
@@ -71,6 +77,15 @@ def to_rgb(image: Image.Image, name: str, deep: bool = False) -> np.ndarray:
     if 0 in image.size:
         raise ImageError(f"{name} has size {image.size}: expected at least one pixel")
     mode = image.mode
+    if levels is not None and (mode in ("I", "F") or mode.startswith("I;16")):
+        values = np.asarray(image)
+        _range(values, name)
+        return _repeated(levelled(values, levels))
+    if levels is not None and deep:
+        raise ImageError(
+            f"{name} has colours of 16 bits, of which their high byte alone is read: levels expect "
+            "grey, or a TIFF read by windows (--tile)"
+        )
     if mode == "I" or mode.startswith("I;16"):
         return _repeated(_bytes_of(np.asarray(image).astype(np.int64), name))
     if mode == "F":
@@ -85,10 +100,7 @@ def to_rgb(image: Image.Image, name: str, deep: bool = False) -> np.ndarray:
     except ValueError as error:
         raise ImageError(f"{name} has mode {mode}, which does not convert to RGB") from error
     if deep and pixels.max() < 16:
-        _warn(
-            f"{name} has colours of 16 bits, but values below 4096 only, and comes out "
-            "(nearly) black: expected values up to 65535; scale them, or save with 8 bits"
-        )
+        _warn(_black(name))
     return pixels
 
 
@@ -152,21 +164,66 @@ def _bits(name: str, low: float, high: float, kind: str) -> int:
     return bits
 
 
+def depth_of(name: str, low: int, high: int, colours: bool = False) -> int:
+    """How many bits whole numbers of more than 8 bits are taken to have.
+
+    Args:
+        name (str): what messages call the picture.
+        low, high: the least and the largest value of the picture.
+        colours: of RGB, whose 16 bits are never taken for fewer; few levels deserve a warning.
+            Default: ``False``, grey.
+
+    Returns:
+        8, 12 or 16.
+
+    Raises:
+        ImageError: values below 0 or above 65535.
+    """
+    if colours and low >= 0 and high <= 65535:
+        if high < 4096:
+            _warn(_black(name))
+        return 16
+    return _bits(name, low, high, "whole numbers")
+
+
+def float_divisor(name: str, low: float, high: float) -> np.float32:
+    """What floats are divided by to lie in [0, 1].
+
+    Args:
+        name (str): what messages call the picture.
+        low, high: the least and the largest value of the picture.
+
+    Returns:
+        1 of floats in [0, 1], else the largest value of 8, 12 or 16 bits.
+
+    Raises:
+        ImageError: values below 0 or above 65535.
+    """
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        return np.float32(2 ** _bits(name, low, high, "floats") - 1)
+    return np.float32(1)
+
+
 def _bytes_of(grey: np.ndarray, name: str) -> np.ndarray:
-    bits = _bits(name, int(grey.min()), int(grey.max()), "whole numbers")
+    bits = depth_of(name, int(grey.min()), int(grey.max()))
     return (grey >> (bits - 8)).astype(np.uint8)
 
 
 def _floats_of(grey: np.ndarray, name: str) -> np.ndarray:
-    low, high = _range(grey, name)
-    if low < -_ROUNDING or high > 1 + _ROUNDING:
-        grey = grey / np.float32(2 ** _bits(name, low, high, "floats") - 1)
-    clipped: np.ndarray = np.clip(grey, 0, 1)
+    divisor = float_divisor(name, *_range(grey, name))
+    clipped: np.ndarray = np.clip(grey / divisor, 0, 1)
     return clipped.astype(np.float32, copy=False)
 
 
 def _repeated(grey: np.ndarray) -> np.ndarray:
     return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _black(name: str) -> str:
+    return (
+        f"{name} has colours of 16 bits, but values below 4096 only, and comes out "
+        "(nearly) black: expected values up to 65535; scale them, or save with 8 bits"
+    )
 
 
 def _warn(message: str) -> None:

@@ -20,12 +20,13 @@ from ..structures import Batch
 from .images import load_image
 
 
-def load_images(images: Any) -> list[np.ndarray]:
+def load_images(images: Any, levels: str | None = None) -> list[np.ndarray]:
     """Whatever ``predict`` takes, as a list of (H, W, 3) arrays, uint8 or float32 in [0, 1].
 
     Args:
         images: one image or a list of them (see :func:`~mlx_rcnn.inputs.images.load_image`), or a
             batch (N, H, W, 3).
+        levels: of :func:`~mlx_rcnn.inputs.images.load_image`. Default: ``None``.
 
     Returns:
         One array an image.
@@ -37,12 +38,12 @@ def load_images(images: Any) -> list[np.ndarray]:
     if isinstance(images, list | tuple):
         if not images:
             raise ValueError("images is empty: expected at least one image")
-        return [load_image(image) for image in images]
+        return [load_image(image, levels) for image in images]
     if getattr(images, "ndim", None) == 4:
         if images.shape[0] == 0:
             raise ValueError(f"images has shape {tuple(images.shape)}: expected at least one image")
         return [load_image(image) for image in images]
-    return [load_image(images)]
+    return [load_image(images, levels)]
 
 
 def resized_size(height: int, width: int, config: DetectorConfig) -> tuple[int, int]:

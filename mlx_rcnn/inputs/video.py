@@ -126,7 +126,10 @@ class Video:
             if isinstance(source, int):
                 return self._camera(source)
         except (self._av.FFmpegError, OSError, ValueError) as error:
-            raise VideoError(f"camera {source} cannot be opened: {_reason(error)}") from error
+            raise VideoError(
+                f"camera {source} cannot be opened: {_reason(error)}: expected the number of one "
+                "that is there, 0 being the first, or a video file"
+            ) from error
         try:
             path = Path(source)
             if path.is_dir():
@@ -138,7 +141,10 @@ class Video:
         except (FileNotFoundError, PermissionError, IsADirectoryError, VideoError):
             raise
         except (self._av.FFmpegError, OSError, ValueError) as error:
-            raise VideoError(f"{source} cannot be opened as a video: {_reason(error)}") from error
+            raise VideoError(
+                f"{source} cannot be opened as a video: {_reason(error)}: it is none, or is "
+                "damaged or cut short"
+            ) from error
 
     def _camera(self, number: int) -> Any:
         kind = next((v for k, v in _CAMERA_FORMATS.items() if sys.platform.startswith(k)), None)

@@ -158,7 +158,7 @@ def find_augmented(
     """
     check_augment(model, augment)
     check_thresholds(rule, model.num_classes)
-    given, views = load_images(images), augment.views
+    given, views = load_images(images, model.config.image_levels), augment.views
     if len(views) == 1:
         one = model.find_in(_batch(model, given, views[0], augment), rule, **options)
         return named_results(model, one, images, given)

@@ -73,7 +73,7 @@ def _features(
     layer: Callable[[Any, mx.array], mx.array],
     progress: bool,
 ) -> list[np.ndarray]:
-    model, pictures = model.to_predict(), load_images(images)
+    model, pictures = model.to_predict(), load_images(images, model.config.image_levels)
     batch = preprocess(pictures, model.config, model.input_sizes(pictures))
     given = prepare_proposals(proposals, batch)
     valid, net = np.array(given.valid), classifier_of(model.backbone)

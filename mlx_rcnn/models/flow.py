@@ -143,7 +143,7 @@ class Detector(MapSteps):
         padding = config
         if size_divisible is not None:
             padding = replace(config, size_divisible=size_divisible)
-        given = load_images(images)
+        given = load_images(images, self.config.image_levels)
         batch = preprocess(given, padding, self.input_sizes(given, key))
         points = self.roi_heads.keypoint_predictor.num_keypoints if self.needs_keypoints else None
         truth = prepare_targets(targets, batch, self.num_classes, self.needs_masks, points)
@@ -218,7 +218,7 @@ class BoxDetector(Detector, BoxSteps):
             ValueError, TypeError, FileNotFoundError: as ``predict``.
         """
         check_thresholds(rule, self.num_classes)
-        pictures = load_images(images)
+        pictures = load_images(images, self.config.image_levels)
         batch = preprocess(pictures, self.config, self.input_sizes(pictures))
         given = None if proposals is None else prepare_proposals(proposals, batch)
         found = self.find_in(batch, rule, given, **options)

@@ -75,7 +75,7 @@ class ProposalNetwork(ProposalSteps, Detector):
             "rpn_post_nms_top_n_test": top_k,
         }
         changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
-        pictures = load_images(images)
+        pictures = load_images(images, self.config.image_levels)
         batch = preprocess(pictures, self.config)
         model = self.to_predict()
         model.config = replace(self.config, **changes)

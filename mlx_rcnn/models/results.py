@@ -65,11 +65,25 @@ def named_results(
     given = images if isinstance(images, list | tuple) else [images]
     if len(given) != len(pictures):  # one array of several
         given = [None] * len(pictures)
-    style, names = skeleton_style(model), getattr(model, "class_names", None)
     return [
-        Results(arrays, names, (picture.shape[0], picture.shape[1]), image, style)
+        named_result(model, arrays, image, (picture.shape[0], picture.shape[1]))
         for arrays, picture, image in zip(found, pictures, given, strict=True)
     ]
+
+
+def named_result(
+    model: Any, arrays: Mapping[str, np.ndarray], image: Any, size: tuple[int, int]
+) -> Results:
+    """One of :func:`named_results`.
+
+    Args:
+        model: that found it.
+        arrays: what it found.
+        image: as it was given.
+        size: (height, width) of it.
+    """
+    names = getattr(model, "class_names", None)
+    return Results(arrays, names, size, image, skeleton_style(model))
 
 
 def not_finite(model: nn.Module) -> str:

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 
 from ..config.checks import SWITCH, Number, Whole, check_fields, setting
+from ..inputs.pixels import ImageError
+from ..inputs.tiff import TiffImage
 from ..inputs.transform import load_images
+from ..inputs.windows import in_windows, most_pixels, open_windows, overview
 from ..ops.masks import paste_masks
 from ..outputs.detections import Detections
-from .results import named_results
+from .results import named_result
 
 EDGE = 2.0  # pixels: a box that ends so near to a tile's inner border is taken as cut there
 COVERED = 0.5  # share of a cut box that a better one must cover for it to go
@@ -34,6 +37,8 @@ class Tiles:
         whole (bool): the image as a whole is predicted too, for objects larger than the overlap.
             Default: ``True``.
         batch_size (int): tiles predicted at once. Default: ``1``.
+        level (int): of the pyramid in a TIFF that tiles are cut from, 0 for the full resolution;
+            ``size`` is in its pixels. Default: ``0``.
 
     Raises:
         TypeError, ValueError: a field against its rule.
@@ -43,6 +48,7 @@ class Tiles:
     overlap: float = setting(0.2, Number(0.0, 1.0))
     whole: bool = setting(True, SWITCH)
     batch_size: int = setting(1, Whole())
+    level: int = setting(0, Whole(0))
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -78,17 +84,26 @@ def predict_tiled(
 ) -> list[Detections]:
     """What ``predict`` gives, from tiles of each image.
 
+    Of a TIFF file only windows are read (extra ``tiff``), and of whatever else has ``shape``
+    (H, W, 3), ``dtype`` and ``image[rows, columns]``, as arrays of zarr, h5py or ``numpy.memmap``:
+    the image as a whole is never in memory, and where it is predicted as one (``whole``) this is a
+    reduced picture of at most 4096 pixels.
+
     Args:
         model: with ``predict`` and without need of proposals.
-        images: as :meth:`FasterRCNN.predict`; each goes by itself.
+        images: as :meth:`FasterRCNN.predict`, or to read windows of, such as a
+            :class:`~mlx_rcnn.inputs.tiff.TiffImage` for a page; each goes by itself. The path of a
+            TIFF is its first page.
         tiles: how they are cut. Default: ``Tiles()``.
         score_thresh, nms_thresh: as :meth:`FasterRCNN.predict`.
         top_k: most detections of an image, and of each tile. Default: as many as the tiles give.
         masks: as :meth:`MaskRCNN.predict`, nothing to other models. All masks of a large image
-            pasted may be more than memory holds: ``"raw"`` keeps them small.
+            pasted may be more than memory holds: ``"raw"`` keeps them small. They are raw always
+            where ``images`` are no files or whole arrays, or are too large for
+            :func:`~mlx_rcnn.load_image`.
 
     Returns:
-        As ``predict``, in pixels of the image given.
+        As ``predict``, in pixels of the image given, of a TIFF at full resolution.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: as ``predict``; a model that needs proposals.
@@ -108,26 +123,52 @@ def predict_tiled(
     }
     if getattr(model, "needs_masks", False):
         options["masks"] = "raw"
-    given = images if isinstance(images, list | tuple) else None
     results: list[Detections] = []
-    for i, image in enumerate(load_images(images)):
+    for given in _each(images):
+        image = open_windows(given, getattr(model.config, "image_levels", None))
         parts = list(_parts(model, image, tiles, options))
         merged = merge_tiles(parts, overlap, top_k)
-        if "masks" in merged and masks == "full":
-            rule = getattr(model.config, "mask_paste_rule", "torchvision")
-            size = (image.shape[0], image.shape[1])
-            pasted = paste_masks(merged["masks"], merged["boxes"], size, rule=rule)
-            merged["masks"] = np.asarray(pasted)
-        source = given[i] if given is not None else images
-        results += named_results(model, [merged], [source], [image])
+        paste = masks == "full" and not in_windows(given)
+        results.append(_result(model, merged, given, image.shape[:2], paste))
     return results
+
+
+def _each(images: Any) -> Iterator[Any]:
+    """Images one by one, whatever ``predict`` takes; a batch is taken apart."""
+    if isinstance(images, list | tuple):
+        if not images:
+            load_images(images)  # says so
+        yield from images
+    elif not in_windows(images) and getattr(images, "ndim", None) == 4:
+        yield from load_images(images)
+    else:
+        yield images
+
+
+def _result(
+    model: Any,
+    merged: dict[str, np.ndarray],
+    given: Any,
+    size: tuple[int, int],
+    paste: bool,
+) -> Detections:
+    """With masks pasted, if they are to be and can be, and the model's names."""
+    if "masks" in merged and paste and size[0] * size[1] <= most_pixels():
+        rule = getattr(model.config, "mask_paste_rule", "torchvision")
+        pasted = paste_masks(merged["masks"], merged["boxes"], size, rule=rule)
+        merged["masks"] = np.asarray(pasted)
+    return named_result(model, merged, given, size)
 
 
 Part = tuple[dict[str, np.ndarray], np.ndarray]
 
 
-def _parts(model: Any, image: np.ndarray, tiles: Tiles, options: dict[str, Any]) -> Iterator[Part]:
+def _parts(model: Any, image: Any, tiles: Tiles, options: dict[str, Any]) -> Iterator[Part]:
     """What each tile gives, in pixels of the image, and which of it the tile has cut."""
+    whole, scale = image, np.ones(2)
+    if tiles.level:
+        image = _at_level(image, tiles.level)
+        scale = image.scale
     height, width = image.shape[:2]
     corners = tiles.corners(height, width)
     tall, wide = min(tiles.size, height), min(tiles.size, width)
@@ -136,10 +177,29 @@ def _parts(model: Any, image: np.ndarray, tiles: Tiles, options: dict[str, Any])
         pieces = [image[y : y + tall, x : x + wide] for y, x in batch]
         for found, (y, x) in zip(model.predict(pieces, **options), batch, strict=True):
             cut = _cut(found["boxes"], (y, x), (tall, wide), (height, width))
-            yield _moved(found, x, y), cut
+            yield _scaled(_moved(found, x, y), scale), cut
     if tiles.whole and len(corners) > 1:
-        [found] = model.predict([image], **options)
-        yield found, np.zeros(len(found["scores"]), bool)
+        if in_windows(whole):
+            whole, scale = overview(whole)
+        [found] = model.predict([whole], **options)
+        yield _scaled(found, scale), np.zeros(len(found["scores"]), bool)
+
+
+def _at_level(image: Any, level: int) -> Any:
+    if isinstance(image, TiffImage):
+        return image.at_level(level)
+    raise ImageError(f"level={level}: expected 0, the image is no pyramid of a TIFF file")
+
+
+def _scaled(found: dict[str, np.ndarray], scale: np.ndarray) -> dict[str, np.ndarray]:
+    """From pixels of a level to those of the full resolution, ``scale`` of them down and across."""
+    if (scale == 1).all():
+        return found
+    down, across = scale.tolist()
+    found["boxes"] = (found["boxes"] * [across, down, across, down]).astype(np.float32)
+    if "keypoints" in found:
+        found["keypoints"] = (found["keypoints"] * [across, down, 1]).astype(np.float32)
+    return found
 
 
 def _moved(found: dict[str, np.ndarray], x: int, y: int) -> dict[str, np.ndarray]:

@@ -65,25 +65,63 @@ def paste_masks(
     pasted = np.zeros((len(corners), height, width), dtype=bool)
     for mask, box, canvas in zip(probabilities, corners, pasted, strict=True):
         if np.isfinite(box).all():
-            paste(mask, box, canvas, np.float32(threshold))
+            paste(mask, box, canvas, (0, 0), np.float32(threshold))
     return mx.array(pasted) if isinstance(masks, mx.array) else pasted
 
 
-def _paste_torchvision(mask: Array, box: Array, canvas: Array, threshold: np.float32) -> None:
+def paste_mask(
+    mask: Array, box: Array, image_size: tuple[int, int], *, rule: str = "torchvision"
+) -> tuple[Array, tuple[int, int]]:
+    """One mask pasted, and no more of the image than it may cover.
+
+    Args:
+        mask (M, M): probabilities in [0, 1].
+        box (4,): xyxy, pixels of the image.
+        image_size: (H, W) of the image.
+        rule: as :func:`paste_masks`.
+
+    Returns:
+        (h, w) bool, and the row and the column of the image that its first pixel is; h or w may be
+        0. The rest of what :func:`paste_masks` gives is zero.
+
+    Raises:
+        ValueError: as :func:`paste_masks`.
+    """
+    probabilities, corners = _float32(mask)[None], _float32(box)[None]
+    height, width = _check(probabilities, corners, image_size, 0.5)
+    if not np.isfinite(corners).all():
+        return np.zeros((0, 0), bool), (0, 0)
+    # A border of one grows the box by as much, and rounding by a pixel.
+    exact = corners[0].astype(np.float64)
+    margin = np.abs(exact[2:] - exact[:2]) / len(mask) + 2
+    low = np.clip(np.floor(exact[:2] - margin), 0, [width, height]).astype(int)
+    high = np.clip(np.ceil(exact[2:] + margin), low, [width, height]).astype(int)
+    (left, top), (right, bottom) = low.tolist(), high.tolist()
+    part = np.zeros((bottom - top, right - left), bool)
+    paste = _paste_torchvision if rule == "torchvision" else _paste_detectron2
+    paste(probabilities[0], corners[0], part, (top, left), np.float32(0.5))
+    return part, (top, left)
+
+
+def _paste_torchvision(
+    mask: Array, box: Array, canvas: Array, corner: tuple[int, int], threshold: np.float32
+) -> None:
+    """Into ``canvas``, whose first pixel is ``corner`` (row, column) of the image."""
     x0, y0, x1, y1 = _grown_box(box, len(mask))
-    left, right = max(x0, 0), min(x1 + 1, canvas.shape[1])
-    top, bottom = max(y0, 0), min(y1 + 1, canvas.shape[0])
+    left, right = max(x0, corner[1]), min(x1 + 1, corner[1] + canvas.shape[1])
+    top, bottom = max(y0, corner[0]), min(y1 + 1, corner[0] + canvas.shape[0])
     if left >= right or top >= bottom:
         return
+    canvas = canvas[top - corner[0] : bottom - corner[0], left - corner[1] : right - corner[1]]
     height, width = y1 - y0 + 1, x1 - x0 + 1
     if height + width <= TORCH_ONE_PASS:  # rounded like torch's other kernel
         whole = resize_torch(np.pad(mask, 1)[..., None], (height, width))[..., 0]
         visible = whole[top - y0 : bottom - y0, left - x0 : right - x0]
-        np.greater(visible, threshold, out=canvas[top:bottom, left:right])
+        np.greater(visible, threshold, out=canvas)
         return
     rows = _resize_weights(len(mask), height, top - y0, bottom - y0)
     columns = _resize_weights(len(mask), width, left - x0, right - x0)
-    _blend(mask, rows, columns, canvas[top:bottom, left:right], threshold, np.greater)
+    _blend(mask, rows, columns, canvas, threshold, np.greater)
 
 
 def _grown_box(box: Array, side: int) -> tuple[int, ...]:
@@ -105,16 +143,22 @@ def _resize_weights(side: int, size: int, start: int, stop: int) -> Array:
     return weights[:, 1:-1]  # what falls on the border adds nothing
 
 
-def _paste_detectron2(mask: Array, box: Array, canvas: Array, threshold: np.float32) -> None:
+def _paste_detectron2(
+    mask: Array, box: Array, canvas: Array, corner: tuple[int, int], threshold: np.float32
+) -> None:
+    """As :func:`_paste_torchvision`."""
     visible = []
-    for low, high, length in zip(box[:2], box[2:], canvas.shape[::-1], strict=True):
-        first = max(math.floor(low) - 1, 0)  # a pixel around the box, as detectron2 on a CPU
-        visible.append((low, high, first, min(math.ceil(high) + 1, length)))
+    for low, high, start, length in zip(
+        box[:2], box[2:], corner[::-1], canvas.shape[::-1], strict=True
+    ):
+        first = max(math.floor(low) - 1, start)  # a pixel around the box, as detectron2 on a CPU
+        visible.append((low, high, first, min(math.ceil(high) + 1, start + length)))
     if any(low >= high or first >= last for low, high, first, last in visible):
         return
     columns, rows = (_grid_weights(len(mask), *axis) for axis in visible)
     (_, _, left, right), (_, _, top, bottom) = visible
-    _blend(mask, rows, columns, canvas[top:bottom, left:right], threshold, np.greater_equal)
+    canvas = canvas[top - corner[0] : bottom - corner[0], left - corner[1] : right - corner[1]]
+    _blend(mask, rows, columns, canvas, threshold, np.greater_equal)
 
 
 def _grid_weights(side: int, low: np.float32, high: np.float32, start: int, stop: int) -> Array:

@@ -37,6 +37,33 @@ def encode_rle(mask: Array) -> dict[str, Any]:
     return {"size": list(mask.shape), "counts": _compress(_run_lengths(mask.astype(bool)))}
 
 
+def encode_rle_part(
+    part: Array, corner: tuple[int, int], image_size: tuple[int, int]
+) -> dict[str, Any]:
+    """:func:`encode_rle` of a mask of which only a part is given, zero all around it.
+
+    Args:
+        part (h, w): bool.
+        corner: row and column of its first pixel in the image.
+        image_size: (H, W) of the image.
+
+    Returns:
+        As :func:`encode_rle`, of the image.
+    """
+    (top, left), (height, width) = corner, image_size
+    edges = np.diff(np.pad(np.asarray(part, bool), ((1, 1), (0, 0))).astype(np.int8), axis=0)
+    column, start = np.nonzero(edges.T == 1)
+    end = np.nonzero(edges.T == -1)[1]
+    # A column's run that ends at its foot goes on at the head of the next.
+    first, last = ((column + left) * height + top + row for row in (start, end))
+    apart = np.ones(len(first) + 1, bool)
+    apart[1:-1] = first[1:] != last[:-1]
+    bounds = np.stack([first[apart[:-1]], last[apart[1:]]], axis=1).ravel()
+    whole = height * width
+    bounds = np.concatenate([[0], bounds, [whole] if not len(bounds) or bounds[-1] < whole else []])
+    return {"size": [height, width], "counts": _compress(np.diff(bounds).astype(np.int64))}
+
+
 def decode_rle(rle: Mapping[str, Any]) -> Array:
     """Decode COCO's RLE into a binary mask, as ``pycocotools.mask.decode``.
 

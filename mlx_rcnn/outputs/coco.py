@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..files import replacing
-from ..ops.masks import paste_masks
-from ..ops.rle import encode_rle
+from ..ops.masks import paste_mask
+from ..ops.rle import encode_rle, encode_rle_part
 
 # COCO 2017 names its files 000000000139.jpg, COCO 2014 COCO_val2014_000000000139.jpg.
 _COCO_STEM = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")
@@ -79,10 +79,11 @@ def coco_results(
         }
         if "masks" in prediction:
             mask = prediction["masks"][i]
-            if image_size is not None:
-                box = prediction["boxes"][i : i + 1]
-                mask = np.asarray(paste_masks(mask[None], box, image_size, rule=paste_rule))[0]
-            entry["segmentation"] = encode_rle(mask)
+            if image_size is None:
+                entry["segmentation"] = encode_rle(mask)
+            else:  # the part that its box covers: an image may be too large for one whole mask
+                part, corner = paste_mask(mask, prediction["boxes"][i], image_size, rule=paste_rule)
+                entry["segmentation"] = encode_rle_part(part, corner, image_size)
         for name, offset in (("keypoints", [keypoint_offset] * 2 + [0]), ("keypoints_scores", 0)):
             if name in prediction:
                 values = prediction[name][i].astype(np.float64) - offset

@@ -12,7 +12,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..inputs.images import load_image
+from ..inputs.windows import in_windows
 from .lettering import font, readable
+from .reduced import Pasted, reduced
 from .skeletons import LOGIT_THRESH, Joints, draw_skeletons, keypoint_arrays
 
 _GOLDEN_RATIO = 0.6180339887498949
@@ -20,6 +22,7 @@ _GOLDEN_RATIO = 0.6180339887498949
 _TONES = ((0.45, 1.0), (0.78, 1.0), (0.90, 0.68), (0.60, 1.0), (1.0, 1.0), (0.70, 0.85))
 _SMALLEST_FONT = 8
 _READABLE_SIDE = 256  # pixels of the longer side below which a name no longer fits
+_MOST_TAGS = 300  # of the best; more would hide the picture, and each is kept off all others
 
 Color = tuple[int, int, int]
 Rect = tuple[int, int, int, int]
@@ -55,11 +58,12 @@ def draw_detections(
     """Draw what ``predict`` found in an image. Better scores lie on top of lesser ones.
 
     Colours depend on the label alone. Line width and font size follow the image size; tags stay
-    inside the image, and shorten when it is too narrow for them.
+    inside the image, and shorten when it is too narrow for them; beyond 300 objects the best have
+    tags. An image that is read by windows is drawn reduced, at most 4096 pixels on its longer side.
 
     Args:
-        image: the image that was predicted on, as :func:`mlx_rcnn.inputs.images.load_image` takes
-            it.
+        image: the image that was predicted on, as :func:`mlx_rcnn.inputs.images.load_image` or
+            :func:`~mlx_rcnn.predict_tiled` takes it.
         prediction: one dict of ``predict``: ``boxes`` (D, 4) xyxy in pixels of ``image``,
             ``scores`` (D,), ``labels`` (D,), and if present ``masks`` (D, H, W) bool, ``keypoints``
             (D, K, 3) of x, y and a visibility, 0 for none, and ``keypoints_scores`` (D, K). A
@@ -76,13 +80,15 @@ def draw_detections(
             model's.
 
     Returns:
-        A new RGB image, ``scale`` times the size of ``image``.
+        A new RGB image, ``scale`` times the size of ``image``, or of its reduced picture.
 
     Raises:
         ValueError: arrays that do not belong together or to ``image``, or ``alpha`` outside [0, 1].
     """
     if not 0.0 <= alpha <= 1.0:
         raise ValueError(f"alpha={alpha!r}: expected a number in [0, 1]")
+    if in_windows(image):
+        image, prediction = reduced(image, prediction)
     canvas = _pixels(load_image(image))
     boxes, scores, labels, masks = _arrays(prediction, canvas.shape[:2])
     joints = keypoint_arrays(prediction, len(boxes))
@@ -132,6 +138,8 @@ def _draw_boxes(
     draw = ImageDraw.Draw(picture)
     tags: list[tuple[_Tag, Color]] = []
     for box, label, score in items:
+        if len(tags) == _MOST_TAGS:
+            break
         taken = [tag.rect for tag, _ in tags]
         tag = _place_tag(box, _name(label, class_names), score, style, picture.size, taken)
         if tag is not None:
@@ -183,13 +191,13 @@ def _arrays(prediction: Mapping[str, Any], size: tuple[int, int]) -> tuple[Any, 
         )
     masks = prediction.get("masks")
     if masks is not None:
-        masks = np.asarray(masks)
+        masks = masks if isinstance(masks, Pasted) else np.asarray(masks)
         if masks.shape != (len(boxes), *size):
             raise ValueError(
                 f"masks have shape {masks.shape}: expected {(len(boxes), *size)}, full masks of "
                 "this image"
             )
-        masks = masks.astype(bool, copy=False)
+        masks = masks if isinstance(masks, Pasted) else masks.astype(bool, copy=False)
     return boxes, scores, labels, masks
 
 

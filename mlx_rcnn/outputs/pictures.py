@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..files import replacing
+from ..inputs.windows import file_and_page
 
 _JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 
@@ -36,16 +37,17 @@ def picture_paths(sources: Sequence[Path], folder: Path) -> list[Path]:
 
     Returns:
         One path a source: its stem with ``.png`` if it is stored without loss, else with a JPEG
-        suffix. Where two would share a name, or one would overwrite a source, ``_2``, ``_3`` ... is
-        added. Names that differ in case alone count as the same, as they are on macOS.
+        suffix. A page of a TIFF has its number in the name. Where two would share a name, or one
+        would overwrite a source, ``_2``, ``_3`` ... is added. Names that differ in case alone count
+        as the same, as they are on macOS.
     """
     taken = {_identity(source) for source in sources}
     paths = []
     for source in sources:
-        suffix = picture_suffix(source)
-        path, number = folder / f"{source.stem}{suffix}", 2
+        suffix, stem = picture_suffix(source), picture_stem(source)
+        path, number = folder / f"{stem}{suffix}", 2
         while _identity(path) in taken:
-            path, number = folder / f"{source.stem}_{number}{suffix}", number + 1
+            path, number = folder / f"{stem}_{number}{suffix}", number + 1
         taken.add(_identity(path))
         paths.append(path)
     return paths
@@ -57,10 +59,16 @@ def picture_suffix(source: Path) -> str:
     Args:
         source: an image file.
     """
-    suffix = source.suffix.lower()
+    suffix = file_and_page(source)[0].suffix.lower()
     if suffix in _LOSSLESS_SUFFIXES:
         return ".png"
     return suffix if suffix in _JPEG_SUFFIXES else ".jpg"
+
+
+def picture_stem(source: Path) -> str:
+    """The name, without a suffix, that pictures made of an image begin with: ``stack_page2``."""
+    path, page = file_and_page(source)
+    return path.stem if page is None else f"{path.stem}_page{page}"
 
 
 def write_picture(path: Path, picture: Image.Image) -> None:

@@ -31,7 +31,9 @@ class FakeModel(nn.Module):
     def __init__(self, class_names=NAMES, masks=True):
         super().__init__()
         self.linear = nn.Linear(2, 3)
-        self.config = types.SimpleNamespace(num_classes=len(NAMES), box_detections_per_img=100)
+        self.config = types.SimpleNamespace(
+            num_classes=len(NAMES), box_detections_per_img=100, image_levels=None
+        )
         self.class_names, self.masks = class_names, masks
         self.calls = []
 
@@ -383,7 +385,8 @@ def test_control_c_in_a_real_process(work):
         "from mlx_rcnn.cli.main import main\n"
         "def predict(images, **options):\n"
         "    print('predicting', flush=True); time.sleep(60)\n"
-        "model = types.SimpleNamespace(predict=predict, class_names=None)\n"
+        "config = types.SimpleNamespace(image_levels=None)\n"
+        "model = types.SimpleNamespace(predict=predict, class_names=None, config=config)\n"
         "mlx_rcnn.checkpoints.load.load = lambda source, dtype=None: model\n"
         "sys.exit(main(['predict', 'photos', '--model', 'x']))\n"
     )

@@ -30,7 +30,7 @@ class Model(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = mx.array([0.5])
-        self.class_names, self.config = NAMES, SimpleNamespace(num_classes=3)
+        self.class_names, self.config = NAMES, SimpleNamespace(num_classes=3, image_levels=None)
         self.calls: list[list[float]] = []
         self.fails: tuple[int, type[BaseException]] = (0, KeyboardInterrupt)
 

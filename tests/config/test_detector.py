@@ -274,6 +274,7 @@ def test_defaults_are_torchvisions():
         "stride_rule": "exact",
         "hidden_dim": 4096,
         "dropout": 0.5,
+        "image_levels": None,
         "class_names": None,
         "res5_head": False,
         "rpn_conv_depth": 1,

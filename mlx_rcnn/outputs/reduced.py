@@ -1,0 +1,55 @@
+"""Detections of an image too large to draw on, moved to a reduced picture of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..inputs.windows import overview
+from ..ops.masks import paste_masks
+
+
+class Pasted:
+    """Raw masks as the (D, H, W) bool that they are pasted, each made when it is asked for.
+
+    Args:
+        masks (D, M, M): probabilities.
+        boxes (D, 4): xyxy, pixels of the picture.
+        size: (height, width) of the picture.
+    """
+
+    def __init__(self, masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> None:
+        self._masks, self._boxes, self._size = masks, boxes, size
+        self.shape = (len(masks), *size)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """(H, W) bool."""
+        one = slice(index, index + 1)
+        return np.asarray(paste_masks(self._masks[one], self._boxes[one], self._size))[0]
+
+
+def reduced(image: Any, prediction: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    """A picture of an image read by windows, and what was found in its pixels.
+
+    Args:
+        image: see :func:`~mlx_rcnn.inputs.windows.in_windows`.
+        prediction: in pixels of its full resolution, masks raw (full ones are left out).
+
+    Returns:
+        (h, w, 3), and the prediction's arrays; raw masks as :class:`Pasted`.
+    """
+    picture, scale = overview(image)
+    down, across = scale.tolist()
+    found = {name: np.asarray(array) for name, array in prediction.items()}
+    boxes = found["boxes"].reshape(-1, 4) / [across, down, across, down]
+    found["boxes"] = boxes
+    if "keypoints" in found:
+        found["keypoints"] = found["keypoints"] / [across, down, 1]
+    masks = found.pop("masks", None)
+    if masks is not None and masks.dtype != bool:
+        found["masks"] = Pasted(masks, boxes, picture.shape[:2])  # type: ignore[assignment]
+    elif masks is not None and masks.shape[1:] == picture.shape[:2]:
+        found["masks"] = masks
+    return picture, found
