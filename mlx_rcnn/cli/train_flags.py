@@ -102,11 +102,15 @@ def add_field(group: Any, item: Field[Any]) -> None:
     assert item.default is not MISSING
     default = item.default
     text = item.metadata["help"].replace("%", "%%")
-    if default is not None:
+    if item.type == "bool":
+        text = f"{text} (default: do not)"
+    elif default is not None:
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
         text = f"{text} (default: {shown})"
     options: dict[str, Any] = {"help": text, "dest": f"train_{item.name}"}
-    if item.name in CHOICES and not isinstance(default, tuple):
+    if item.type == "bool":
+        options |= {"action": "store_const", "const": True}
+    elif item.name in CHOICES and not isinstance(default, tuple):
         options["choices"] = CHOICES[item.name]
     else:
         options["type"], options["metavar"] = _reader(str(item.type), WORDS.get(item.name)), "N"

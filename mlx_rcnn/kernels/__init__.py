@@ -1,6 +1,6 @@
 """Kernels of our own for a GPU; what each computes is computed in plain MLX too, in ``ops``."""
 
-from .launch import DETERMINISTIC, backend, switch
+from .launch import DETERMINISTIC, backend, fixed_order, in_fixed_order, switch
 from .nms import suppress, suppressible
 from .roi_align import Plan, fits, pool, spread
 from .trust import agree
@@ -11,6 +11,8 @@ __all__ = [
     "agree",
     "backend",
     "fits",
+    "fixed_order",
+    "in_fixed_order",
     "pool",
     "spread",
     "suppress",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
@@ -56,6 +58,31 @@ def switch() -> str:
     if value not in (OFF, ON, DETERMINISTIC):
         raise ValueError(f"{SWITCH}={value!r}: expected {OFF}, {ON} or {DETERMINISTIC}")
     return value
+
+
+_FIXED = ContextVar("fixed", default=False)
+
+
+@contextmanager
+def fixed_order(wanted: bool = True) -> Iterator[None]:
+    """Have gradients that are traced inside the block summed in a fixed order, without atomics.
+
+    Args:
+        wanted: ``False`` leaves it as it is outside. Default: ``True``.
+
+    Yields:
+        Nothing.
+    """
+    before = _FIXED.set(wanted or _FIXED.get())
+    try:
+        yield
+    finally:
+        _FIXED.reset(before)
+
+
+def in_fixed_order() -> bool:
+    """Whether a block of :func:`fixed_order` or the environment asks for it."""
+    return _FIXED.get() or switch() == DETERMINISTIC
 
 
 def backend() -> Dialect | None:

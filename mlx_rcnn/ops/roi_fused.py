@@ -7,7 +7,7 @@ from typing import cast
 
 import mlx.core as mx
 
-from ..kernels import DETERMINISTIC, Plan, agree, pool, spread, switch
+from ..kernels import Plan, agree, in_fixed_order, pool, spread
 from ..kernels.dialects import Dialect
 
 Twin = Callable[[Sequence[mx.array], mx.array, Plan], mx.array]
@@ -40,13 +40,14 @@ def fused_roi_align(
         plan: bins, scales and sampling.
         dialect: of the GPU.
         twin: the same in plain MLX, from maps, boxes and plan.
-        deterministic: sum the gradient in a fixed order; the environment may ask for it too.
+        deterministic: sum the gradient in a fixed order; the environment, or a block of
+            :func:`~mlx_rcnn.kernels.fixed_order`, may ask for it too.
 
     Returns:
         (R, ph, pw, C) in the maps' dtype.
     """
     dtype = maps[0].dtype
-    fixed = deterministic or switch() == DETERMINISTIC
+    fixed = deterministic or in_fixed_order()
     if not _pools(dtype, plan, dialect, twin):
         return twin(maps, boxes, plan)
 

@@ -118,6 +118,11 @@ class TrainConfig:
         0.0, "strength of random brightness, contrast, saturation and hue; 1 is SSD's"
     )
     seed: int = _field(0, "of the new weights, the order, the augmentation and the sampling")
+    deterministic: bool = _field(
+        False,
+        "on a GPU, sum RoIAlign's gradient in a fixed order: slower, and equal from run to run; a "
+        "CPU always does",
+    )
     workers: int = _field(2, "threads that load images")
     checkpoint_steps: int = _field(0, "steps between checkpoints, 0 for one an epoch")
     cache_limit: float = _field(2.0, "GB of freed memory that MLX may keep")
@@ -176,12 +181,7 @@ class TrainConfig:
         if not isinstance(values, tuple) or not values:
             raise TypeError(f"{name}={value!r}: expected one number or more")
         for item in values:
-            if name in WORDS and item == WORDS[name]:
-                continue
-            if "str" in kind and name not in WORDS:
-                _check_text(name, item)
-            else:
-                _check_number(name, item, whole="int" in kind)
+            _check_item(name, item, kind)
         if name == "scale_jitter" and (len(value) != 2 or not 0 < value[0] <= value[1]):
             raise ValueError(f"scale_jitter={value!r}: expected two factors, 0 < low <= high")
         if name == "val_fraction" and value == 1:
@@ -190,6 +190,18 @@ class TrainConfig:
             raise ValueError(f"log={','.join(value)}: expected none, or what is written")
         if name == "ema" and value == 1:
             raise ValueError("ema=1: expected a number below 1, as the average would never move")
+
+
+def _check_item(name: str, item: Any, kind: str) -> None:
+    if name in WORDS and item == WORDS[name]:
+        return
+    if kind == "bool":
+        if not isinstance(item, bool):
+            raise TypeError(f"{name}={item!r}: expected True or False")
+    elif "str" in kind and name not in WORDS:
+        _check_text(name, item)
+    else:
+        _check_number(name, item, whole="int" in kind)
 
 
 def _check_text(name: str, item: Any) -> None:

@@ -14,6 +14,7 @@ from mlx.utils import tree_map
 
 from ..checkpoints.weights import DTYPES, Arrays, flatten, unflatten
 from ..data.keypoints import shift_keypoints
+from ..kernels import fixed_order
 from ..layers import BatchNorm, GroupNorm
 from .config import TrainConfig
 from .optimizer import clip, moving_average
@@ -69,7 +70,8 @@ class TrainStep:
     Args:
         model: its parameters, float32, are updated in place.
         optimizer: of its trainable parameters.
-        config: the fields ``seed``, ``clip``, ``ema``, ``dtype`` and ``size_divisible``.
+        config: the fields ``seed``, ``clip``, ``ema``, ``dtype``, ``deterministic`` and
+            ``size_divisible``.
         group: of the machines that train together. Default: all that were launched.
     """
 
@@ -191,7 +193,8 @@ class TrainStep:
             losses = model.get_loss(batch.images, targets, **options)
             return losses["total_loss"], losses
 
-        (_, losses), gradients = mx.value_and_grad(losses_of)(masters)
+        with fixed_order(self.config.deterministic):
+            (_, losses), gradients = mx.value_and_grad(losses_of)(masters)
         # Back to the weights themselves; running statistics keep what the pass made of them.
         kept = {k: everything[k] for k in {*flatten(masters), *cast}}
         model.update(unflatten(kept))

@@ -103,8 +103,10 @@ def test_every_setting_is_a_flag_without_a_default_of_its_own():
         value = SEVERAL[item.name] if several else default
         if value is None:
             value = "AP50" if "str" in str(item.type) else 3
-        text = ",".join(map(str, value)) if several else str(value)
-        args = parser.parse_args(["train", "--data", "x", flag(item.name), text])
+        words = [",".join(map(str, value)) if several else str(value)]
+        if isinstance(default, bool):  # a switch, which takes nothing
+            value, words = True, []
+        args = parser.parse_args(["train", "--data", "x", flag(item.name), *words])
         assert given_settings(args) == {item.name: value}
 
 

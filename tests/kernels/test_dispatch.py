@@ -13,9 +13,12 @@ from mlx.utils import tree_flatten
 
 import tiny
 from gpu_shim import Fake
-from mlx_rcnn.kernels import launch, switch
+from mlx_rcnn.kernels import fixed_order, in_fixed_order, launch, switch
 from mlx_rcnn.kernels.dialects import METAL
 from mlx_rcnn.ops import multiscale_roi_align, roi_align
+from mlx_rcnn.training import TrainConfig
+from mlx_rcnn.training.optimizer import make_optimizer
+from mlx_rcnn.training.step import TrainStep
 from scenes import SCALES, boxes, pyramid
 
 MODULE = importlib.import_module("mlx_rcnn.ops.roi_align")
@@ -92,6 +95,24 @@ def test_the_environment_switches(gpu: Fake, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("MLX_RCNN_KERNELS", "off")
     with pytest.raises(ValueError, match="MLX_RCNN_KERNELS='off': expected 0, 1 or determ"):
         switch()
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_training_step_in_a_fixed_order(gpu: Fake, wanted: bool) -> None:
+    """``deterministic`` of a run reaches the kernels, and no further than the run."""
+    config = TrainConfig(deterministic=wanted)
+    model = tiny.build(norm="group")
+    TrainStep(model, make_optimizer(model, config), config)(tiny.batches(1), 0, 0.001)
+    assert kinds(gpu) == {"forward", "collect" if wanted else "scatter"}
+    assert not in_fixed_order()
+
+
+def test_blocks_in_blocks() -> None:
+    with fixed_order():
+        with fixed_order(False):
+            assert in_fixed_order()  # who is outside has asked
+        assert in_fixed_order()
+    assert not in_fixed_order()
 
 
 def test_which_dialect(monkeypatch: pytest.MonkeyPatch) -> None:
