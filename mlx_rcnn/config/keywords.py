@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import TypedDict
+
+from .proposals import AnchorSizes
 
 
 class BackboneSettings(TypedDict, total=False):
@@ -28,10 +30,10 @@ class BackboneSettings(TypedDict, total=False):
 class DetectorSettings(TypedDict, total=False):
     """Fields of :class:`~mlx_rcnn.FasterRCNNConfig`."""
 
-    backbone: Any
+    backbone: object
     feat_channels: int
     use_fpn: bool
-    anchor_sizes: tuple[Any, ...] | None
+    anchor_sizes: tuple[AnchorSizes, ...] | None
     aspect_ratios: tuple[float, ...]
     anchor_stride: int | tuple[int, ...] | None
     stride_rule: str

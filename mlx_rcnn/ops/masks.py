@@ -7,14 +7,13 @@ probabilities, 830 MB for 100 masks of 1920 x 1080, never exists.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from .resize import TORCH_ONE_PASS, resize_torch, torch_axis
 
-Array = np.ndarray[Any, np.dtype[Any]]
+Array = np.ndarray
 
 # Pixels blended at once, so that they are compared while still in the second-level cache.
 _BLOCK = 1 << 17
