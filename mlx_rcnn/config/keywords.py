@@ -28,10 +28,8 @@ class BackboneSettings(TypedDict, total=False):
 
 
 class DetectorSettings(TypedDict, total=False):
-    """Fields of :class:`~mlx_rcnn.FasterRCNNConfig`."""
+    """Fields of :class:`~mlx_rcnn.FasterRCNNConfig`, but those whoever builds one names."""
 
-    backbone: object
-    feat_channels: int
     use_fpn: bool
     anchor_sizes: tuple[AnchorSizes, ...] | None
     aspect_ratios: tuple[float, ...]
@@ -138,15 +136,25 @@ class RCNNSettings(TypedDict, total=False):
     svm_bg_iou_thresh: float
 
 
-class BuildSettings(
-    MaskSettings, KeypointSettings, CascadeSettings, RCNNSettings, BackboneSettings, total=False
-):
+class AllSettings(MaskSettings, KeypointSettings, CascadeSettings, RCNNSettings, total=False):
+    """Any field of a detector's config, but those whoever builds one names."""
+
+
+class ModelSettings(AllSettings, total=False):
+    """Keywords of the models beside ``backbone``, ``feat_channels`` and ``num_classes``."""
+
+    num_keypoints: int
+
+
+class BuildSettings(AllSettings, BackboneSettings, total=False):
     """Any field of a detector's config or of its backbone's, but those a builder names itself."""
 
 
 class Settings(BuildSettings, total=False):
     """Any field of a detector's config or of its backbone's."""
 
+    backbone: object
+    feat_channels: int
     num_classes: int
     num_keypoints: int
 

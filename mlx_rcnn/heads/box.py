@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -156,8 +154,8 @@ class RoIHeads(EvaluatedModule):
         config (FastRCNNConfig): sizes of the box head.
     """
 
-    box_head: Any
-    box_predictor: Any
+    box_head: nn.Module | list[nn.Module]
+    box_predictor: nn.Module | list[nn.Module]
 
     def __init__(self, config: FastRCNNConfig):
         super().__init__()
@@ -168,7 +166,7 @@ class RoIHeads(EvaluatedModule):
         self.box_predictor = predictors if several else predictors[0]
 
 
-def predictors_of(heads: Any) -> list[Any]:
+def predictors_of(heads: nn.Module) -> list[nn.Module]:
     """The box predictors of a model's ``roi_heads``, one a box stage."""
     found = heads.box_predictor
     return list(found) if isinstance(found, list) else [found]

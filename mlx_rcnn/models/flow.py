@@ -11,7 +11,7 @@ cascade. What a model finds beside boxes is a :class:`~mlx_rcnn.heads.Branch` in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,7 +34,15 @@ from ..layers import inference
 from ..memory import bounded_cache
 from ..outputs.detections import Detections
 from ..processes import about_to_compute
-from ..structures import Batch, Proposals, Targets
+from ..structures import (
+    Batch,
+    GivenProposals,
+    GivenTargets,
+    ImageLike,
+    Images,
+    Proposals,
+    Targets,
+)
 from .boxing import BoxSteps, PooledBoxSteps, lacking_proposals
 from .maps import Maps, MapSteps
 from .results import named_results, to_results
@@ -42,7 +50,15 @@ from .stream import stream
 from .strides import Strides, image_strides
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    import os
+
+    from typing_extensions import Self, Unpack
+
+    from mlx_rcnn.convert.origin import Origin
+
+    from ..config.backbone import BackboneConfig
+    from ..config.keywords import ModelSettings
+    from ..inputs.video import Video
 
 Losses = dict[str, mx.array]
 
@@ -58,15 +74,19 @@ class Detector(MapSteps):
     finds_objects = False  # of any class, and does not tell them apart
 
     def __init__(
-        self, backbone: Any, feat_channels: Any = None, num_classes: Any = None, **config: Any
+        self,
+        backbone: nn.Module | BackboneConfig | DetectorConfig,
+        feat_channels: int | None = None,
+        num_classes: int | None = None,
+        **config: Unpack[ModelSettings],
     ):
         super().__init__()
         self.config = make_config(self.config_class, backbone, feat_channels, num_classes, config)
-        backbone = self.config.backbone
-        self.backbone = backbone if isinstance(backbone, nn.Module) else make_backbone(backbone)
+        body = self.config.backbone
+        self.backbone = body if isinstance(body, nn.Module) else make_backbone(body)
         self.build()
         self.source: str | None = None
-        self.origin: Any = None
+        self.origin: Origin | None = None
         self.dtype: str | None = None
 
     def build(self) -> None:
@@ -107,7 +127,9 @@ class Detector(MapSteps):
         """
         return None if key is None else draw_sizes(images, self.config, key)
 
-    def stream(self, source: Any, **options: Any) -> Iterator[Detections]:
+    def stream(
+        self, source: str | os.PathLike[str] | int | Video | Iterable[ImageLike], **options: Any
+    ) -> Iterator[Detections]:
         """Predict the frames of a video or camera, or images, one after the other.
 
         Memory stays flat however long the source is. As :func:`~mlx_rcnn.models.stream.stream`,
@@ -124,8 +146,8 @@ class Detector(MapSteps):
 
     def begin_training(
         self,
-        images: Any,
-        targets: Sequence[Mapping[str, Any]],
+        images: Images,
+        targets: GivenTargets,
         key: mx.array,
         size_divisible: int | None,
     ) -> Begun:
@@ -166,7 +188,7 @@ class BoxDetector(Detector, BoxSteps):
 
     config_class: type[BoxConfig]
     config: BoxConfig
-    branches: tuple[Branch, ...] = ()
+    branches: tuple[Branch[Any], ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -200,7 +222,11 @@ class BoxDetector(Detector, BoxSteps):
         return logits, deltas, *(v.reshape(n, count, *v.shape[1:]) for v in further)
 
     def find(
-        self, images: Any, rule: DetectionRule, proposals: Any = None, **options: Any
+        self,
+        images: Images,
+        rule: DetectionRule,
+        proposals: GivenProposals | None = None,
+        **options: Any,
     ) -> list[Detections]:
         """What ``predict`` does, for any rule and with options of the branches.
 
@@ -250,12 +276,12 @@ class BoxDetector(Detector, BoxSteps):
 
     def losses(
         self,
-        images: Any,
-        targets: Sequence[Mapping[str, Any]],
+        images: Images,
+        targets: GivenTargets,
         key: mx.array | None,
         group: mx.distributed.Group | None,
         size_divisible: int | None,
-        proposals: Any = None,
+        proposals: GivenProposals | None = None,
     ) -> Losses:
         """What ``get_loss`` does, with proposals from the model itself or from elsewhere.
 

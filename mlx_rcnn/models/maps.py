@@ -19,9 +19,9 @@ class MapSteps(EvaluatedModule):
     """What is done with the part ``backbone``, under a ``config``."""
 
     config: DetectorConfig
-    backbone: Any
+    backbone: Any  # an nn.Module that may be called, which nn.Module does not say
 
-    def __setattr__(self, key: str, value: Any) -> None:
+    def __setattr__(self, key: str, value: object) -> None:
         super().__setattr__(key, value)
         if key == "backbone":
             self._known_sizes = KnownSizes()

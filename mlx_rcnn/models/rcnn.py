@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 from tqdm import tqdm
 
-from ..config.boxes import RCNNConfig
+from ..config.boxes import BoxConfig, RCNNConfig
 from ..heads import DetectionRule, Stage, sample_rois
 from ..heads.crops import warp_crops
 from ..heads.rcnn import RCNNHeads, classifier_of, rcnn_losses
@@ -71,7 +71,7 @@ class RCNN(GivenProposals):
             raise ValueError(f"images: expected (N, H, W, 3) network input, got {pixels.shape}")
         return [pixels]
 
-    def stage(self, features: Maps, strides: Strides) -> Stage:
+    def stage(self, features: Maps, strides: Strides) -> Stage[BoxConfig]:
         """See :meth:`~mlx_rcnn.models.boxing.BoxSteps.stage`."""
         dtype, context = self.last_layer.weight.dtype, self.config.crop_context
 
@@ -80,7 +80,9 @@ class RCNN(GivenProposals):
 
         return Stage(self.roi_heads, self.config, pool)
 
-    def box_outputs(self, stage: Stage, proposals: Proposals) -> tuple[mx.array, mx.array]:
+    def box_outputs(
+        self, stage: Stage[BoxConfig], proposals: Proposals
+    ) -> tuple[mx.array, mx.array]:
         """See :meth:`~mlx_rcnn.models.boxing.BoxSteps.box_outputs`; those not valid give 0.
 
         Many crops take minutes: on a terminal a bar tells how far they are.
@@ -110,7 +112,7 @@ class RCNN(GivenProposals):
 
     def box_training(
         self,
-        stage: Stage,
+        stage: Stage[BoxConfig],
         proposals: Proposals,
         targets: Targets,
         sizes: mx.array,
