@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from mlx_rcnn.convert.published import Known, known_weights
 
@@ -28,7 +28,7 @@ def model_card(model: Detector, command: str, repository: str | None = None) -> 
     second = "keypoint" if keypoints else "mask"
     task = "image-segmentation" if model.needs_masks else "object-detection"
     task = "keypoint-detection" if keypoints else task
-    head: dict[str, Any] = {
+    head: dict[str, str | list[str]] = {
         "library_name": "mlx",
         "pipeline_tag": task,
         "license": terms.licence if terms else "other",
@@ -74,7 +74,7 @@ def _title(model: Detector, known: Known | None) -> str:
     return known.title if known else type(model).__name__
 
 
-def _yaml(values: dict[str, Any]) -> list[str]:
+def _yaml(values: Mapping[str, str | list[str]]) -> list[str]:
     lines = []
     for key, value in values.items():
         if isinstance(value, list):
