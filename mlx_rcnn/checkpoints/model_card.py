@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from mlx_rcnn.convert.published import Known, known_weights
 
 from ..models import Detector
-from .published import TERMS
+from .published import TERMS, Terms
 
 
 def model_card(model: Detector, command: str, repository: str | None = None) -> str:
@@ -57,17 +57,19 @@ def model_card(model: Detector, command: str, repository: str | None = None) -> 
         "",
     ]
     lines += ["Made with:", "", "```", command, "```", "", "## Licence", ""]
+    return "\n".join([*lines, _licence(model, terms)]) + "\n"
+
+
+def _licence(model: Detector, terms: Terms | None) -> str:
     if terms:
-        lines += [f"{terms.text} Source: {terms.address}."]
-    elif origin:
-        lines += [
-            f"The weights come from a file of the user's own, `{origin.file}`, in the format of "
-            f"{origin.library}. They are under the terms of that file and of the weights it was "
-            "trained from; say here which."
-        ]
-    else:
-        lines += ["Say here on what terms these weights are."]
-    return "\n".join(lines) + "\n"
+        return f"{terms.text} Source: {terms.address}."
+    if model.origin:
+        return (
+            f"The weights come from a file of the user's own, `{model.origin.file}`, in the format "
+            f"of {model.origin.library}. They are under the terms of that file and of the weights "
+            "it was trained from; say here which."
+        )
+    return "Say here on what terms these weights are."
 
 
 def _title(model: Detector, known: Known | None) -> str:
