@@ -27,7 +27,8 @@ from ..memory import bounded_cache
 from ..ops.nms import settle, sort_scores
 from ..outputs.detections import Detections
 from ..structures import Batch, Images
-from .flow import BoxDetector, Detector
+from .detector import Detector
+from .flow import BoxDetector
 from .results import named_results, to_results
 
 SIZES = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)  # detectron2's

@@ -10,9 +10,9 @@ from ..config.backbone import BackboneConfig, MobileNetFPNConfig, ResNetFPNConfi
 from ..config.categories import COCO_KEYPOINTS, COCO_SKELETON
 from ..config.presets import MOBILENET, MOBILENET_320, V1, V2
 from .cascade_rcnn import CascadeMaskRCNN, CascadeRCNN
+from .detector import Detector
 from .fast_rcnn import FastRCNN
 from .faster_rcnn import FasterRCNN
-from .flow import Detector
 from .keypoint_rcnn import KeypointRCNN
 from .mask_rcnn import MaskRCNN
 

@@ -13,7 +13,8 @@ from ..outputs.detections import Detections
 from ..rpn.network import RegionProposalNetwork
 from ..structures import GivenTargets, Images, Proposals
 from .augmented import TestTimeAugment, find_augmented
-from .flow import Begun, Losses, TwoStageDetector
+from .detector import Begun
+from .flow import Losses, TwoStageDetector
 from .proposing import ProposalSteps
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 from ..config.backbone import AlexNetConfig, VGGConfig
 from ..config.presets import PLAIN
 from .builders import divided
+from .detector import Detector
 from .fast_rcnn import FastRCNN
 from .faster_rcnn import FasterRCNN
-from .flow import Detector
 from .rcnn import RCNN
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from ..outputs.detections import Detections
 from ..rpn.network import RegionProposalNetwork
 from ..structures import Detections as Arrays
 from ..structures import GivenTargets, Images
-from .flow import Detector, with_total
+from .detector import Detector
+from .flow import with_total
 from .proposing import ProposalSteps
 from .results import named_results, not_finite, to_results
 

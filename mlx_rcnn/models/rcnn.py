@@ -49,7 +49,7 @@ class RCNN(GivenProposals):
     config: RCNNConfig
 
     def build(self) -> None:
-        """See :meth:`~mlx_rcnn.models.flow.Detector.build`."""
+        """See :meth:`~mlx_rcnn.models.detector.Detector.build`."""
         net, side = classifier_of(self.backbone), self.config.crop_size
         _, *shape = inference(net).pooled(mx.zeros((1, side, side, 3))).shape
         if shape[-1] != self.config.feat_channels:
@@ -62,7 +62,7 @@ class RCNN(GivenProposals):
     def input_sizes(
         self, images: Sequence[np.ndarray], key: mx.array | None = None
     ) -> list[tuple[int, int]]:
-        """The images' own, see :meth:`~mlx_rcnn.models.flow.Detector.input_sizes`."""
+        """The images' own, see :meth:`~mlx_rcnn.models.detector.Detector.input_sizes`."""
         return [(image.shape[0], image.shape[1]) for image in images]
 
     def features(self, pixels: mx.array) -> Maps:
