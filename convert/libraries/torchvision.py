@@ -223,9 +223,8 @@ def _resnet(
 ) -> tuple[dict[str, object], str]:
     """Fields of the ResNet, those of its detector added, and what the norms were told by."""
     depth = resnet_depth(state, [f"{_BODY}layer{i}." for i in range(1, 5)])
-    body: dict[str, object] = {"type": "resnet_fpn", "depth": depth}
     widths = resnet_widths(state, _STEMS[0], f"{_BODY}layer1.", depth)
-    body |= widths
+    body: dict[str, object] = {"type": "resnet_fpn", "depth": depth, **widths}
     layers = pyramid_stages(state, widths["width"] * (4 if depth >= 50 else 1))
     if layers is not None and len(layers) < 4:
         body["returned_layers"], detector["roi_levels"] = layers, len(layers)

@@ -9,10 +9,11 @@ import mlx.nn as nn
 import numpy as np
 
 from ..config.detector import MaskRCNNConfig
-from ..layers import Conv2d, ConvTranspose2d, conv_norm, make_norm
+from ..layers import Conv2d, ConvTranspose2d, make_norm
 from ..ops import crop_masks, paste_masks
 from ..ops.losses import binary_cross_entropy, normaliser
 from ..structures import Targets
+from .box import run_convs
 from .branch import Branch, Result, Stage
 from .rois import in_pieces, positives, rows_of_targets
 from .sampling import SampledRoIs
@@ -50,10 +51,7 @@ class MaskRCNNHeads(nn.Module):
             x: RoI features.
             valid (R,): RoIs that a batch norm takes its statistics over. Default: all.
         """
-        norms = self.norms if "norms" in self else [None] * len(self.convs)
-        for conv, norm in zip(self.convs, norms, strict=True):
-            x = conv_norm(x, conv, norm, valid=valid)
-        return x
+        return run_convs(self, x, valid)
 
     @property
     def uses_batch(self) -> bool:

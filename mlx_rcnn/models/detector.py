@@ -153,3 +153,8 @@ class Begun(NamedTuple):
     targets: Targets
     features: Maps
     strides: Strides
+
+
+def key_or_new(key: mx.array | None) -> mx.array:
+    """The key given, or one drawn from MLX's state."""
+    return mx.random.randint(0, 2**31 - 1, (2,)).astype(mx.uint32) if key is None else key

@@ -27,7 +27,7 @@ from ..memory import bounded_cache
 from ..outputs.detections import Detections
 from ..structures import Batch, GivenProposals, GivenTargets, Images, Proposals
 from .boxing import BoxSteps, PooledBoxSteps, lacking_proposals
-from .detector import Begun, Detector
+from .detector import Begun, Detector, key_or_new
 from .results import named_results, to_results
 
 Losses = dict[str, mx.array]
@@ -140,9 +140,7 @@ class BoxDetector(Detector, BoxSteps):
             proposals: (P, 4) of each image, xyxy pixels of the image given. Default: the model's
                 own.
         """
-        if key is None:
-            key = mx.random.randint(0, 2**31 - 1, (2,)).astype(mx.uint32)
-        size_key, rpn_key, roi_key, dropout_key = mx.random.split(key, 4)
+        size_key, rpn_key, roi_key, dropout_key = mx.random.split(key_or_new(key), 4)
         begun = self.begin_training(images, targets, size_key, size_divisible)
         batch, truth, features, strides = begun
         if proposals is None:

@@ -16,7 +16,7 @@ from ..outputs.detections import Detections
 from ..rpn.network import RegionProposalNetwork
 from ..structures import Detections as Arrays
 from ..structures import GivenTargets, Images
-from .detector import Detector
+from .detector import Detector, key_or_new
 from .flow import with_total
 from .proposing import ProposalSteps
 from .results import named_results, not_finite, to_results
@@ -113,9 +113,7 @@ class ProposalNetwork(ProposalSteps, Detector):
         Raises:
             ValueError, TypeError, FileNotFoundError: images or targets that cannot be used.
         """
-        if key is None:
-            key = mx.random.randint(0, 2**31 - 1, (2,)).astype(mx.uint32)
-        size_key, rpn_key = mx.random.split(key)
+        size_key, rpn_key = mx.random.split(key_or_new(key))
         objects = [
             {**target, "labels": np.ones_like(np.asarray(target["labels"]))}
             if "labels" in target

@@ -17,7 +17,7 @@ from ..layers import inference
 from ..structures import Batch, Proposals, Targets
 from .boxing import Found, Learned
 from .fast_rcnn import GivenProposals
-from .maps import Maps
+from .maps import Maps, check_input
 from .strides import Strides
 
 MANY = 500  # crops from which a bar is shown
@@ -67,8 +67,7 @@ class RCNN(GivenProposals):
 
     def features(self, pixels: mx.array) -> Maps:
         """The images (N, H, W, 3) themselves, in the place of maps."""
-        if pixels.ndim != 4 or pixels.shape[-1] != 3:
-            raise ValueError(f"images: expected (N, H, W, 3) network input, got {pixels.shape}")
+        check_input(pixels)
         return [pixels]
 
     def stage(self, features: Maps, strides: Strides) -> Stage[BoxConfig]:

@@ -140,11 +140,9 @@ def _blend(
     threshold: np.float32,
     compare: np.ufunc,
 ) -> None:
-    """``compare(rows @ mask @ columns.T, threshold)`` into ``canvas``, some rows at a time.
-
-    Only two weights of a row differ from zero, so a product is one bilinear step. The axes run
-    backwards because torch rounds the second product first and fuses the first one into the sum.
-    """
+    """``compare(rows @ mask @ columns.T, threshold)`` into ``canvas``, some rows at a time."""
+    # Only two weights of a row differ from zero, so a product is one bilinear step. The axes run
+    # backwards because torch rounds the second product first and fuses the first into the sum.
     stripes = mask[::-1, ::-1] @ np.ascontiguousarray(columns[:, ::-1].T)
     rows = np.ascontiguousarray(rows[:, ::-1])
     step = max(1, _BLOCK // canvas.shape[1])

@@ -200,10 +200,7 @@ def _two_passes(
     between: type[np.generic],
     result: type[np.generic],
 ) -> Array:
-    """Blend columns of the source rows in use, then rows, a block that fits the cache at a time.
-
-    ``horizontal(low, high)`` and ``vertical(low, high, output rows)`` blend (rows, width * C).
-    """
+    """Blend columns of the source rows in use, then rows, a block that fits the cache at a time."""
     channels = image.shape[2]
     height, length = rows[0].size, columns[0].size * channels
     used, index = np.unique(np.concatenate(rows), return_inverse=True)
