@@ -186,7 +186,7 @@ def _detectron2_settings(model: Detector) -> list[str]:
     return lines + [f"differs: {what}" for wrong, what in differs if wrong]
 
 
-def _rpn_values(ours: dict[str, Any]) -> dict[str, Any]:
+def _rpn_values(ours: dict[str, Any]) -> dict[str, object]:
     if "anchor_sizes" not in ours:
         return {"MODEL.PROPOSAL_GENERATOR.NAME": "PrecomputedProposals"}
     return {
@@ -199,7 +199,7 @@ def _rpn_values(ours: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _box_values(ours: dict[str, Any], classes: int) -> dict[str, Any]:
+def _box_values(ours: dict[str, Any], classes: int) -> dict[str, object]:
     if "pool_size" not in ours:
         return {"MODEL.META_ARCHITECTURE": "ProposalNetwork"}
     least = ours["box_score_thresh"]
