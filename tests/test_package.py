@@ -23,6 +23,7 @@ LAYERS = (
     ("models",),
     ("checkpoints",),
     ("training",),
+    ("benchmark",),
     ("cli",),
     ("__main__", "__init__"),
 )
@@ -33,10 +34,16 @@ RANKS = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
 NEVER_REACHES = (("data", "models"), ("evaluation", "models"), ("convert", "models"))
 
 # Never imported anywhere: only scripts that make goldens and benchmarks need these.
-FOREIGN = {"torch", "torchvision", "detectron2", "mmdet", "mmcv", "mmengine", "timm"}
+FOREIGN = {"detectron2", "mmdet", "mmcv", "mmengine", "timm"}
 
 # One module alone imports these, where they are used: what they compute is an extra.
-ONE_MODULE = {"cv2": "mlx_rcnn.data.selective_search", "av": "mlx_rcnn.inputs.video"}
+ONE_MODULE = {
+    "av": "mlx_rcnn.inputs.video",
+    "cv2": "mlx_rcnn.data.selective_search",
+    "shtab": "mlx_rcnn.cli.completion",
+    "torch": "mlx_rcnn.benchmark.theirs",
+    "torchvision": "mlx_rcnn.benchmark.theirs",
+}
 
 # Optional or heavy: `import mlx_rcnn` must not pull these in.
 NOT_AT_IMPORT = {
@@ -104,6 +111,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("training/svms.py", None),
     ("training/ridge.py", None),
     ("training/crop_samples.py", None),
+    ("benchmark", None),  # files and measured seconds
     ("cli", None),
 )
 

@@ -28,6 +28,7 @@ def model_card(model: Detector, command: str, repository: str | None = None) -> 
     second = "keypoint" if keypoints else "mask"
     task = "image-segmentation" if model.needs_masks else "object-detection"
     task = "keypoint-detection" if keypoints else task
+    given = ", boxes" if getattr(model, "needs_proposals", False) else ""  # (P, 4), xyxy
     head: dict[str, str | list[str]] = {
         "library_name": "mlx",
         "pipeline_tag": task,
@@ -52,7 +53,7 @@ def model_card(model: Detector, command: str, repository: str | None = None) -> 
         "import mlx_rcnn",
         "",
         f'model = mlx_rcnn.load("{repository or "path/of/this/directory"}")',
-        'print(model.predict("photo.jpg")[0])',
+        f'print(model.predict("photo.jpg"{given})[0])',
         "```",
         "",
     ]

@@ -8,6 +8,7 @@ from importlib import metadata
 from typing import Any, NoReturn
 
 from ..messages import nearest
+from .benchmark_flags import add_benchmark
 from .convert_flags import add_convert
 from .data_flags import add_data_commands
 from .errors import CommandError
@@ -53,6 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_info(commands)
     add_data_commands(commands)
     _add_doctor(commands)
+    add_benchmark(commands)
+    _add_completion(commands)
     return parser
 
 
@@ -201,6 +204,19 @@ def _add_doctor(commands: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--json", metavar="FILE", help="write the table as JSON (default: none)")
+
+
+def _add_completion(commands: Any) -> None:
+    parser = commands.add_parser(
+        "completion",
+        help="print a script by which a shell completes commands and flags",
+        description="Print a script by which a shell completes this command's words; needs "
+        "pip install 'mlx-rcnn[completion]'.",
+        epilog='In ~/.bashrc: eval "$(mlx_rcnn completion bash)". In ~/.zshrc, after compinit: '
+        'eval "$(mlx_rcnn completion zsh)". In config.fish: mlx_rcnn completion fish | source.',
+        allow_abbrev=False,
+    )
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
 
 
 def _version() -> str:

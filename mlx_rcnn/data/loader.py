@@ -145,7 +145,7 @@ class Loader:
             Batches ``start`` to ``len(self) - 1``.
 
         Raises:
-            Whatever the dataset raises for an image, when its batch is due.
+            Exception: whatever the dataset raises for an image, when its batch is due.
         """
         if not 0 <= start <= len(self):
             raise ValueError(f"start={start}: expected 0 to {len(self)}")

@@ -40,10 +40,11 @@ def contact_sheet(
     sheet = Image.new("RGB", (columns * TILE, math.ceil(count / columns) * TILE), "white")
     for place in range(count):
         try:
-            image = dataset[place * len(dataset) // count].image
+            sample = dataset[place * len(dataset) // count]
         except (ImageError, OSError):
             continue  # evaluation names it
-        [found] = model.predict(image)
+        image, needed = sample.image, getattr(model, "needs_proposals", False)
+        [found] = model.predict(image, *([sample.target["proposals"]] if needed else []))
         height, width = image.shape[:2]
         picture = draw_detections(
             image,

@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 from PIL import Image
 
 import mlx_rcnn
 import tiny
+from mlx_rcnn.data import write_proposals
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -51,6 +53,21 @@ def test_example(tmp_path: Path, voc: Path, name):
     assert done.returncode == 0, done.stderr[-3000:]
     model = mlx_rcnn.load(run / "best")
     assert model.config.min_size == 64 and len(model.class_names) >= 3
+
+
+@pytest.mark.parametrize("model", ["FastRCNN", "RCNN"])
+def test_given_proposals(tmp_path: Path, voc: Path, model):
+    """Both read the file; an R-CNN, which is slow, is tested once and has no best epoch."""
+    boxes = np.array([[0, 0, 40, 40], [20, 10, 70, 60], [5, 5, 30, 20]], np.float32)
+    write_proposals(tmp_path / "boxes.npz", {f"{i}.png": boxes for i in range(6)})
+    command = [sys.executable, str(EXAMPLES / "train_voc.py"), "--data", str(voc)]
+    command += ["--model", model, "--proposals", "boxes.npz", "--output", "run"]
+    command += ["--epochs", "1", "--size", "32", "--width", "16"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "last on test: AP " in done.stdout
+    assert ("best on test: AP " in done.stdout) == (model == "FastRCNN")
+    assert type(mlx_rcnn.load(tmp_path / "run/last")).__name__ == model
 
 
 def test_alternate_training(tmp_path: Path, voc: Path):

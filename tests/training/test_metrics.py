@@ -55,3 +55,27 @@ def test_contact_sheet(tmp_path: Path):
         contact_sheet(model, tiny.shapes(count), model.class_names or ("a",), path)
         with Image.open(path) as picture:
             assert picture.size == size
+
+
+def test_contact_sheet_of_given_proposals(tmp_path: Path):
+    """A Fast R-CNN looks at the proposals of each image's own sample."""
+    data, asked = tiny.shapes(2), []
+    model = tiny.build("faster_rcnn").eval()
+
+    class Given:
+        needs_proposals = True
+
+        def predict(self, image, proposals):
+            asked.append(proposals)
+            return model.predict(image)
+
+    class WithBoxes:
+        def __len__(self):
+            return len(data)
+
+        def __getitem__(self, index):
+            sample = data[index]
+            return sample._replace(target={**sample.target, "proposals": np.full((1, 4), index)})
+
+    contact_sheet(Given(), WithBoxes(), data.class_names, tmp_path / "sheet.png")
+    assert [given.tolist() for given in asked] == [[[0] * 4], [[1] * 4]]
