@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -42,7 +42,7 @@ def read_checkpoint(
     library: str = "auto",
     style: str | None = None,
     state: str | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> Checkpoint:
     """Read a checkpoint file and tell what it is.
 
@@ -88,7 +88,7 @@ def read_checkpoint(
     return Checkpoint(path, arrays, found, renamed.weights, origin)
 
 
-def read_state(path: Path, pick: str | None = None) -> tuple[dict[str, mx.array], Any]:
+def read_state(path: Path, pick: str | None = None) -> tuple[dict[str, mx.array], object]:
     """The tensors of a checkpoint file of another library.
 
     Args:
@@ -111,7 +111,7 @@ def read_state(path: Path, pick: str | None = None) -> tuple[dict[str, mx.array]
     return state_dict_of(content, str(path), pick, knows), content
 
 
-def _note(path: Path, content: Any) -> str | None:
+def _note(path: Path, content: object) -> str | None:
     """The settings that the file itself carries."""
     if isinstance(content, dict) and isinstance(content.get(NOTE), str):
         return str(content[NOTE])

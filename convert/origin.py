@@ -48,10 +48,10 @@ class Origin:
 
     library: str
     file: str
-    dropped: Mapping[str, Mapping[str, Any]]
+    dropped: Mapping[str, Mapping[str, object]]
     spelling: Mapping[str, str]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As it stands in config.json."""
         return asdict(self)
 
@@ -80,7 +80,7 @@ class Origin:
         }
 
 
-def _array(value: Any, dtype: str) -> mx.array:
+def _array(value: object, dtype: str) -> mx.array:
     numbers = np.array(value)  # MLX takes no list with an integer of 64 bits
     if numbers.dtype.kind not in "biuf":
         raise ValueError(f"expected numbers, got {describe(value)}")
@@ -111,7 +111,7 @@ def make_origin(
     Raises:
         ValueError: a dropped array is too large to be a counter or a buffer.
     """
-    dropped: dict[str, dict[str, Any]] = {}
+    dropped: dict[str, dict[str, object]] = {}
     for key in renamed.dropped:
         value = state[key]
         if value.size > _MOST_DROPPED:

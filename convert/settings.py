@@ -33,8 +33,8 @@ def settings_file(path: Path) -> Path:
 
 def settings_text(
     model_type: str,
-    backbone: Mapping[str, Any],
-    detector: Mapping[str, Any],
+    backbone: Mapping[str, object],
+    detector: Mapping[str, object],
     state: Mapping[str, mx.array],
 ) -> str:
     """The text of a settings file.
@@ -57,11 +57,11 @@ class Stored(NamedTuple):
     """Settings of a checkpoint as they were read, and the ``file`` they stand in."""
 
     file: Path
-    model_type: Any
-    backbone: dict[str, Any]
-    detector: dict[str, Any]
+    model_type: object
+    backbone: dict[str, object]
+    detector: dict[str, object]
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, object]:
         """The config fields, of detector and backbone, by name."""
         return {**self.backbone, **self.detector}
 

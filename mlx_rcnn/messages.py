@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 
 def listing(names: Sequence[str], most: int = 8) -> str:
@@ -18,7 +17,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def nearest(name: Any, known: Iterable[Any]) -> str:
+def nearest(name: object, known: Iterable[object]) -> str:
     """``; did you mean 'x'?`` for the known name that is most like ``name``; empty without one.
 
     Args:

@@ -96,7 +96,7 @@ class _OldModule(ModuleType):
                 return getattr(import_module(home), name)
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         for home in MOVED[self.__name__]:
             if not name.startswith("__") and hasattr(import_module(home), name):
                 super().__setattr__(f"_was_{name}", getattr(import_module(home), name))

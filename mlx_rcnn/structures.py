@@ -15,12 +15,28 @@ top left pixel. Rows with ``valid=False`` hold anything and mean nothing.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import mlx.core as mx
 import numpy as np
 
+if TYPE_CHECKING:
+    import os
+
+    import numpy.typing as npt
+    from PIL.Image import Image
+
 BUCKET = 8  # targets are padded to a multiple, so that shapes repeat
+
+ArrayLike: TypeAlias = "npt.ArrayLike | mx.array"
+ImageLike: TypeAlias = "str | os.PathLike[str] | Image | np.ndarray | mx.array"
+Images: TypeAlias = "ImageLike | Sequence[ImageLike]"
+"""What ``predict`` takes: one, several, or a batch in one array."""
+GivenProposals: TypeAlias = "ArrayLike | Sequence[ArrayLike]"
+"""(P, 4) of each image; of one image the array alone will do."""
+GivenTargets: TypeAlias = Sequence[Mapping[str, ArrayLike]]
+"""One dict an image, in torchvision's form."""
 
 
 class Batch(NamedTuple):

@@ -17,7 +17,7 @@ from .safe_values import (
 )
 from .tensors import DTYPES, ArrayFactory, View, raw_bytes
 
-Names = dict[tuple[str, str], Any]
+Names = dict[tuple[str, str], object]
 
 # A storage class's elements; the bytes of an untyped one get their dtype from each tensor.
 STORAGES = {
@@ -40,7 +40,7 @@ _BUILTINS = ("builtins", "__builtin__")
 _FACTORIES = ("int", "float", "bool", "str", "list", "dict", "tuple")  # of a defaultdict
 
 
-def _named(builders: Mapping[str, Callable[..., Any] | None]) -> Names:
+def _named(builders: Mapping[str, Callable[..., object] | None]) -> Names:
     names: Names = {}
     for path, build in builders.items():
         module, _, name = path.rpartition(".")
@@ -50,7 +50,7 @@ def _named(builders: Mapping[str, Callable[..., Any] | None]) -> Names:
 
 def container_names() -> Names:
     """The names with which the standard library pickles plain containers and bytes."""
-    builtin: dict[str, Callable[..., Any]] = {
+    builtin: dict[str, Callable[..., object]] = {
         "set": _set,
         "frozenset": lambda *items: frozenset(_set(*items)),
         "bytes": _no_bytes,
@@ -68,7 +68,7 @@ def container_names() -> Names:
     )
 
 
-def _dict(items: Any = ()) -> dict[Any, Any]:
+def _dict(items: Any = ()) -> dict[object, object]:
     """From nothing, a list of pairs (Python 2's OrderedDict) or a dict (Counter)."""
     pairs = list(items.items()) if type(items) is dict else items
     if type(pairs) not in (list, tuple) or any(
@@ -77,15 +77,16 @@ def _dict(items: Any = ()) -> dict[Any, Any]:
         raise CheckpointError(f"expected the items of a dict, got {describe(items)}")
     for key, _ in pairs:
         check_key(key)
-    return dict(pairs)
+    made: dict[object, object] = dict(pairs)
+    return made
 
 
-def _default_dict(_factory: Any = None) -> dict[Any, Any]:
+def _default_dict(_factory: object = None) -> dict[object, object]:
     """Its items follow one by one."""
     return {}
 
 
-def _set(items: Any = ()) -> set[Any]:
+def _set(items: Any = ()) -> set[object]:
     if type(items) not in (list, tuple):
         raise CheckpointError(f"expected the members of a set, got {describe(items)}")
     for item in items:
@@ -93,7 +94,7 @@ def _set(items: Any = ()) -> set[Any]:
     return set(items)
 
 
-def _encode(text: Any, encoding: Any) -> bytes:
+def _encode(text: object, encoding: object) -> bytes:
     """How pickle protocol 2 writes bytes."""
     if encoding != "latin1" or type(text) is not str:
         raise CheckpointError(f"expected text in latin1, got {describe((text, encoding))}")
@@ -108,7 +109,7 @@ def _no_bytes() -> bytes:
 class NumpyDtype(Stateful):
     """A pickled ``numpy.dtype`` of a plain number."""
 
-    def __init__(self, code: Any, _align: Any = 0, _copy: Any = 1) -> None:
+    def __init__(self, code: object, _align: object = 0, _copy: object = 1) -> None:
         if type(code) is not str or code not in _NUMPY_CODES:
             raise UnsafeCheckpointError(
                 f"refused a numpy.dtype of {describe(code)}: expected one of "
@@ -136,21 +137,23 @@ class NumpyArray(Stateful):
         self._factory = factory
         self._view: View | None = None
 
-    def set_state(self, state: Any) -> None:
+    def set_state(self, state: object) -> None:
         """Takes (version, shape, dtype, whether in Fortran order, bytes)."""
         if type(state) is not tuple or len(state) != 5:
             raise CheckpointError(f"expected the five parts of an array, got {describe(state)}")
         _version, shape, dtype, fortran, data = state
         self._view = _from_bytes(self._factory, data, dtype, shape, fortran)
 
-    def finish(self) -> Any:
+    def finish(self) -> object:
         """The array."""
         if self._view is None:
             raise CheckpointError("pickle holds a NumPy array without contents")
         return self._view.finish()
 
 
-def _from_bytes(factory: ArrayFactory, data: Any, dtype: Any, shape: Any, fortran: Any) -> View:
+def _from_bytes(
+    factory: ArrayFactory, data: object, dtype: object, shape: object, fortran: object
+) -> View:
     if type(dtype) is not NumpyDtype:
         raise CheckpointError(f"expected a numpy.dtype, got {describe(dtype)}")
     return factory.from_bytes(raw_bytes(data), dtype.name, dtype.big_endian, shape, bool(fortran))
@@ -159,16 +162,16 @@ def _from_bytes(factory: ArrayFactory, data: Any, dtype: Any, shape: Any, fortra
 def numpy_names(factory: ArrayFactory) -> Names:
     """The names with which NumPy (1 and 2) pickles arrays and scalars of plain numbers."""
 
-    def reconstruct(subtype: Any, _shape: Any, _code: Any) -> NumpyArray:
+    def reconstruct(subtype: object, _shape: object, _code: object) -> NumpyArray:
         if type(subtype) is not Global or subtype.name != "numpy.ndarray":
             raise UnsafeCheckpointError(f"refused an array of class {describe(subtype)}")
         return NumpyArray(factory)
 
-    def scalar(dtype: Any, data: Any) -> Any:
+    def scalar(dtype: object, data: object) -> object:
         view = _from_bytes(factory, data, dtype, (), False)
         return view.numpy().item()
 
-    def frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> View:
+    def frombuffer(data: object, dtype: object, shape: object, order: object) -> View:
         return _from_bytes(factory, data, dtype, shape, order == "F")
 
     names = _named({"numpy.ndarray": None, "numpy.dtype": NumpyDtype})
@@ -186,28 +189,31 @@ def numpy_names(factory: ArrayFactory) -> Names:
 def torch_names(factory: ArrayFactory) -> Names:
     """The names with which torch pickles tensors, and those that go with them."""
 
-    def tensor(part: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> View:
+    def tensor(part: object, offset: object, size: object, stride: object, *rest: object) -> View:
         _grad, _hooks, *metadata = rest or (False, None)
         if any(metadata):
             raise CheckpointError(f"expected no conj or neg bits, got {describe(metadata)}")
         return factory.view(part, offset, size, stride)
 
-    def typed_tensor(part: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> View:
+    def typed_tensor(
+        part: object, offset: object, size: object, stride: object, *rest: object
+    ) -> View:
         _grad, _hooks, dtype, *metadata = rest
         name = dtype.removeprefix("torch.") if type(dtype) is str else None
         if any(metadata) or name not in DTYPES:
             raise CheckpointError(f"expected a tensor of numbers, got {describe(rest)}")
         return factory.view(part, offset, size, stride, name)
 
-    def parameter(data: Any, _grad: Any, _hooks: Any, _state: Any = None) -> View:
+    def parameter(data: object, _grad: object, _hooks: object, _state: object = None) -> View:
         if type(data) is not View:
             raise CheckpointError(f"expected the tensor of a parameter, got {describe(data)}")
         return data
 
-    def with_attributes(function: Any, _class: Any, args: Any, _attributes: Any) -> View:
+    def with_attributes(function: object, _class: object, args: Any, _attributes: object) -> View:
         if type(function) is not Global or function.build not in (tensor, typed_tensor):
             raise UnsafeCheckpointError(f"refused a tensor made by {describe(function)}")
-        view: View = function.build(*args)
+        view = function.build(*args)
+        assert isinstance(view, View)
         return view
 
     names = _named(
@@ -236,7 +242,7 @@ def _size(dims: Any = ()) -> tuple[int, ...]:
     return tuple(dims)
 
 
-def _device(kind: Any, index: Any = None) -> str:
+def _device(kind: object, index: object = None) -> str:
     if type(kind) is not str or type(index) not in (int, type(None)):
         raise CheckpointError(f"torch.device: got {describe((kind, index))}")
     return kind if index is None else f"{kind}:{index}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 _LONGEST_TEXT, _LONGEST, _DEEPEST = 2_000_000, 10_000, 60
 _LARGEST = 1e12
-_SUMS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+_SUMS: dict[type[ast.operator], Callable[..., object]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
@@ -17,7 +17,7 @@ _SUMS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
 }
-_SIGNS: dict[type[ast.unaryop], Callable[[Any], Any]] = {
+_SIGNS: dict[type[ast.unaryop], Callable[..., object]] = {
     ast.USub: operator.neg,
     ast.UAdd: operator.pos,
     ast.Not: operator.not_,
@@ -27,7 +27,7 @@ _SIGNS: dict[type[ast.unaryop], Callable[[Any], Any]] = {
 class PythonConfig(NamedTuple):
     """``values`` by name, and ``skipped``, the lines (from 1) of what was not read."""
 
-    values: dict[str, Any]
+    values: dict[str, object]
     skipped: tuple[int, ...]
 
 
@@ -65,7 +65,7 @@ class _Reader:
     """Evaluates data; ``names`` are those bound so far."""
 
     def __init__(self) -> None:
-        self.names: dict[str, Any] = {}
+        self.names: dict[str, object] = {}
         self.skipped: set[int] = set()
 
     def take(self, statement: ast.stmt) -> None:
@@ -98,7 +98,7 @@ class _Reader:
                 if isinstance(inner, ast.Name):
                     self.names.pop(inner.id, None)
 
-    def value(self, node: ast.expr, depth: int) -> Any:
+    def value(self, node: ast.expr, depth: int) -> object:
         """The value of an expression; raises if it is no data."""
         if depth > _DEEPEST:
             raise _UnknownError
@@ -122,22 +122,25 @@ class _Reader:
             return _computed(operator.getitem, whole, key, plain=False)
         raise _UnknownError
 
-    def _sequence(self, node: ast.Tuple | ast.List, depth: int) -> Any:
-        items: list[Any] = []
+    def _sequence(self, node: ast.Tuple | ast.List, depth: int) -> object:
+        items: list[object] = []
         for item in node.elts:
             inner = item.value if isinstance(item, ast.Starred) else item
             value = self.value(inner, depth + 1)
-            if isinstance(item, ast.Starred) and not isinstance(value, list | tuple):
+            if not isinstance(item, ast.Starred):
+                items.append(value)
+            elif isinstance(value, list | tuple):
+                items += value
+            else:
                 raise _UnknownError
-            items += value if isinstance(item, ast.Starred) else [value]
             if len(items) > _LONGEST:
                 raise _UnknownError
         return tuple(items) if isinstance(node, ast.Tuple) else items
 
-    def _dict_call(self, node: ast.Call, depth: int) -> dict[Any, Any]:
+    def _dict_call(self, node: ast.Call, depth: int) -> dict[object, object]:
         if not isinstance(node.func, ast.Name) or node.func.id != "dict":
             raise _UnknownError
-        found: dict[Any, Any] = {}
+        found: dict[object, object] = {}
         for argument in node.args:
             base = self.value(argument, depth + 1)
             if not isinstance(base, Mapping):
@@ -149,20 +152,25 @@ class _Reader:
         ]
         return found | self._entries(words, depth)
 
-    def _entries(self, pairs: list[tuple[ast.expr | None, ast.expr]], depth: int) -> dict[Any, Any]:
-        found: dict[Any, Any] = {}
+    def _entries(
+        self, pairs: list[tuple[ast.expr | None, ast.expr]], depth: int
+    ) -> dict[object, object]:
+        found: dict[object, object] = {}
         for key, node in pairs:
             try:
                 value = self.value(node, depth + 1)
-                if key is None and not isinstance(value, Mapping):
+                if key is not None:
+                    found[self.value(key, depth + 1)] = value
+                elif isinstance(value, Mapping):
+                    found |= value
+                else:
                     raise _UnknownError
-                found |= value if key is None else {self.value(key, depth + 1): value}
             except (_UnknownError, TypeError):  # a list is no key either
                 self.skipped.add(node.lineno)
         return found
 
 
-def _computed(function: Callable[..., Any], *values: Any, plain: bool = True) -> Any:
+def _computed(function: Callable[..., object], *values: object, plain: bool = True) -> object:
     """A result of small numbers; two sequences may be joined."""
     numbers = all(isinstance(v, int | float) and abs(v) < _LARGEST for v in values)
     joined = (

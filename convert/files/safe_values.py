@@ -32,7 +32,7 @@ class Global:
     """
 
     name: str
-    build: Callable[..., Any] | None = None
+    build: Callable[..., object] | None = None
 
 
 class Inert:
@@ -40,7 +40,7 @@ class Inert:
 
     __slots__ = ()
 
-    def finish(self) -> Any:
+    def finish(self) -> object:
         """What this stands for."""
         raise NotImplementedError
 
@@ -48,7 +48,7 @@ class Inert:
 class Stateful(Inert):
     """Base of the values on which a pickle may use BUILD."""
 
-    def set_state(self, state: Any) -> None:
+    def set_state(self, state: object) -> None:
         """Takes the untrusted ``state`` or raises CheckpointError."""
         raise NotImplementedError
 
@@ -134,7 +134,7 @@ class Budget:
             )
 
 
-def describe(value: Any) -> str:
+def describe(value: object) -> str:
     """A short, printable text of an untrusted value, for error messages."""
     if isinstance(value, Global | ForeignClass | Opaque):
         value = value.name
@@ -145,7 +145,7 @@ def describe(value: Any) -> str:
     return "".join(c if c.isprintable() else "?" for c in text[:200])
 
 
-def check_key(key: Any) -> None:
+def check_key(key: object) -> None:
     """Refuses dict keys and set members that could make hashing slow or deep.
 
     Tuples recurse in C, and integers are hashed without a secret, modulo a prime: those past it
@@ -155,7 +155,7 @@ def check_key(key: Any) -> None:
         raise CheckpointError(f"expected a string or number as key, got {describe(key)}")
 
 
-def finish(value: Any) -> Any:
+def finish(value: object) -> object:
     """Replaces every :class:`Inert` value in what a pickle gave by what it stands for.
 
     Args:
@@ -171,7 +171,9 @@ def finish(value: Any) -> Any:
     return _finish(value, 0, {})[0]
 
 
-def _finish(value: Any, depth: int, done: dict[int, tuple[Any, Any, int]]) -> tuple[Any, int]:
+def _finish(
+    value: object, depth: int, done: dict[int, tuple[object, object, int]]
+) -> tuple[object, int]:
     """The finished value and its height: how many containers deep it is."""
     if type(value) in _ATOMS or type(value) in (set, frozenset, Opaque):
         return value, 0
@@ -185,7 +187,9 @@ def _finish(value: Any, depth: int, done: dict[int, tuple[Any, Any, int]]) -> tu
     return result, height
 
 
-def _finish_new(value: Any, depth: int, done: dict[int, tuple[Any, Any, int]]) -> tuple[Any, int]:
+def _finish_new(
+    value: Any, depth: int, done: dict[int, tuple[object, object, int]]
+) -> tuple[object, int]:
     if isinstance(value, Inert):
         return value.finish(), 0
     if type(value) not in (dict, list, tuple):

@@ -74,7 +74,7 @@ def load_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, mx.array],
         raise CheckpointError(f"{name} is not a whole safetensors file: {error}") from error
 
 
-def _header(raw: bytes) -> dict[str, Any]:
+def _header(raw: bytes) -> dict[str, object]:
     try:
         header = json.loads(raw, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:
@@ -86,7 +86,7 @@ def _header(raw: bytes) -> dict[str, Any]:
     return header
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     made = dict(pairs)
     if len(made) < len(pairs):
         names = sorted(key for key, _ in pairs)
@@ -118,7 +118,7 @@ def _views(header: dict[str, Any], data: memoryview, factory: ArrayFactory) -> d
     return views
 
 
-def _place(name: str, entry: Any) -> tuple[int, int]:
+def _place(name: str, entry: object) -> tuple[int, int]:
     """Where a tensor lies, its dtype known and its size in whole elements."""
     keys = {"dtype", "shape", "data_offsets"}
     if type(entry) is not dict or entry.keys() != keys:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import mlx.core as mx
 
@@ -36,7 +35,7 @@ Knows = Callable[[Mapping[str, mx.array]], bool]
 
 
 def state_dict_of(
-    content: Any, name: str, pick: str | None = None, knows: Knows | None = None
+    content: object, name: str, pick: str | None = None, knows: Knows | None = None
 ) -> dict[str, mx.array]:
     """The tensors of a checkpoint, out of the wrappers people put around them.
 
@@ -81,12 +80,12 @@ def _plain_keys(state: dict[str, mx.array]) -> dict[str, mx.array]:
     return plain
 
 
-def describe_content(content: Any) -> str:
+def describe_content(content: object) -> str:
     """What a value is, where a state dict was expected."""
     return "an empty dict" if isinstance(content, dict) else f"a {type(content).__name__}"
 
 
-def _unwrapped(content: Any) -> Any:
+def _unwrapped(content: object) -> object:
     """What is under the usual names."""
     while isinstance(content, dict):
         inner = next((content[w] for w in _WRAPPERS if isinstance(content.get(w), dict)), None)
@@ -96,7 +95,7 @@ def _unwrapped(content: Any) -> Any:
     return content
 
 
-def _only(content: Any, name: str, knows: Knows | None) -> dict[str, Any] | None:
+def _only(content: object, name: str, knows: Knows | None) -> dict[str, object] | None:
     """The state dict under the usual names, or else the only one there is."""
     usual = _unwrapped(content)
     if isinstance(usual, dict) and _has_kernels(usual):
@@ -115,7 +114,7 @@ def _only(content: Any, name: str, knows: Knows | None) -> dict[str, Any] | None
     return usual if isinstance(usual, dict) and usual else None
 
 
-def _picked(content: Any, name: str, pick: str) -> dict[str, Any]:
+def _picked(content: object, name: str, pick: str) -> dict[str, object]:
     """The state dict under a key, or of a part of the network."""
     for path, found in _dicts(content):
         if path and pick in (path, path.rpartition(".")[2]):
@@ -129,7 +128,9 @@ def _picked(content: Any, name: str, pick: str) -> dict[str, Any]:
     raise ValueError(f"{name}: state={pick!r} is not in it; there are {listing(there) or 'none'}")
 
 
-def _dicts(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
+def _dicts(
+    content: object, path: str = "", depth: int = 0
+) -> Iterator[tuple[str, dict[str, object]]]:
     """All dicts in a checkpoint, outermost first, by the dotted path of their keys."""
     if not isinstance(content, dict) or depth > _DEEPEST:
         return
@@ -138,20 +139,21 @@ def _dicts(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, 
         yield from _dicts(value, f"{path}.{key}" if path else str(key), depth + 1)
 
 
-def _networks(content: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+def _networks(content: object) -> Iterator[tuple[str, dict[str, object]]]:
     return ((path, found) for path, found in _dicts(content) if _has_kernels(found))
 
 
-def _arrays(found: dict[str, Any]) -> dict[str, mx.array]:
+def _arrays(found: dict[str, object]) -> dict[str, mx.array]:
     return {k: v for k, v in found.items() if isinstance(k, str) and isinstance(v, mx.array)}
 
 
-def _has_kernels(found: dict[str, Any]) -> bool:
+def _has_kernels(found: dict[str, object]) -> bool:
     return any(value.ndim == 4 for value in _arrays(found).values())
 
 
-def _nothing_in(content: Any) -> str:
+def _nothing_in(content: object) -> str:
     """What a checkpoint without tensors holds, truly."""
+    names = content if isinstance(content, dict) else ()
     pickled = [
         f"{key!r} is a pickled {describe(value)}"
         for _, found in _dicts(content)
@@ -163,4 +165,4 @@ def _nothing_in(content: Any) -> str:
             f"{pickled[0]}, of which nothing is read: load it where its code is, and save its "
             "state_dict()"
         )
-    return f"no tensor is under {listing([str(key) for key in content])}"
+    return f"no tensor is under {listing([str(key) for key in names])}"

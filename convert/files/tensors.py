@@ -124,9 +124,11 @@ class ArrayFactory:
 
     def __init__(self, file_size: int) -> None:
         self._budget = Budget(4 * file_size + 2**20, "the tensors")
-        self._views: dict[tuple[Any, ...], View] = {}
+        self._views: dict[tuple[object, ...], View] = {}
 
-    def view(self, part: Any, offset: Any, shape: Any, strides: Any, dtype: Any = None) -> View:
+    def view(
+        self, part: object, offset: object, shape: object, strides: object, dtype: str | None = None
+    ) -> View:
         """A checked view of a storage.
 
         Args:
@@ -168,7 +170,7 @@ class ArrayFactory:
         return self._views[key]
 
     def from_bytes(
-        self, data: memoryview, dtype: str, big_endian: bool, shape: Any, fortran: bool
+        self, data: memoryview, dtype: str, big_endian: bool, shape: object, fortran: bool
     ) -> View:
         """A view of all of a NumPy array's bytes, in C or Fortran order.
 
@@ -196,7 +198,7 @@ def _integers(what: str, value: Any, limit: int) -> tuple[int, ...]:
     return tuple(value)
 
 
-def raw_bytes(data: Any) -> memoryview:
+def raw_bytes(data: object) -> memoryview:
     """The bytes of a pickled byte string; Python 2's are latin1 text."""
     if type(data) is Blob:
         return data.data

@@ -44,7 +44,7 @@ _PROTOCOL = 1001
 _ZIP = b"PK\3\4"
 
 
-def load_torch_file(path: str | os.PathLike[str]) -> Any:
+def load_torch_file(path: str | os.PathLike[str]) -> object:
     """Reads a checkpoint written by ``torch.save``.
 
     Both formats are read: the zip archive (torch 1.6 and later, the default) and the one before it,
@@ -100,7 +100,7 @@ def read_extra(path: str | os.PathLike[str], name: str) -> str | None:
             raise CheckpointError(f"its {name} is not UTF-8") from error
 
 
-def load_pickle_file(path: str | os.PathLike[str]) -> Any:
+def load_pickle_file(path: str | os.PathLike[str]) -> object:
     """Reads a plain pickle of NumPy arrays, such as detectron2's model zoo files.
 
     Args:
@@ -125,7 +125,7 @@ def load_pickle_file(path: str | os.PathLike[str]) -> Any:
         return finish(_some_use(value))
 
 
-def _some_use(value: Any) -> Any:
+def _some_use(value: object) -> object:
     """``value``, unless it is an object of an unknown class: nothing of it was read."""
     if isinstance(value, Opaque):
         raise refused(value.name)
@@ -154,7 +154,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[memoryview]:
         raise CheckpointError(f"{name}: malformed pickle ({describe(str(error))})") from error
 
 
-def _storage_id(saved: Any, parts: int, limit: int) -> tuple[str, str, int, Any]:
+def _storage_id(saved: object, parts: int, limit: int) -> tuple[str, str, int, Any]:
     """dtype, key, number of elements and view of a storage's persistent id."""
     if type(saved) is not tuple or len(saved) != parts or saved[0] != "storage":
         raise UnsafeCheckpointError(f"refused the persistent id {describe(saved)}: not a storage")
@@ -178,7 +178,7 @@ def _same(known: Storage, dtype: str, numel: int, key: str) -> None:
         )
 
 
-def _read_zip(data: memoryview, factory: ArrayFactory, budget: Budget) -> Any:
+def _read_zip(data: memoryview, factory: ArrayFactory, budget: Budget) -> object:
     archive = read_stored_zip(data, budget)
     if what := what_zip(archive):
         raise CheckpointError(f"expected a checkpoint, got {what}")
@@ -200,7 +200,7 @@ def _read_zip(data: memoryview, factory: ArrayFactory, budget: Budget) -> Any:
         raise CheckpointError(f"expected byte order little or big, got {describe(order)}")
     storages: dict[str, Storage] = {}
 
-    def persistent_load(saved: Any) -> StorageSlice:
+    def persistent_load(saved: object) -> StorageSlice:
         dtype, key, numel, _ = _storage_id(saved, 5, len(data))
         if key not in storages:
             contents = entries.get(f"{root}/data/{key}")
@@ -221,12 +221,12 @@ def _read_zip(data: memoryview, factory: ArrayFactory, budget: Budget) -> Any:
     return Unpickler(entries[f"{root}/data.pkl"], names, budget, persistent_load).load()
 
 
-def _read_legacy(data: memoryview, factory: ArrayFactory, budget: Budget) -> Any:
+def _read_legacy(data: memoryview, factory: ArrayFactory, budget: Budget) -> object:
     """The format before torch 1.6: five pickles, then each storage's length and bytes."""
     names, position = torch_names(factory), 0
     storages: dict[str, Storage] = {}
 
-    def persistent_load(saved: Any) -> StorageSlice:
+    def persistent_load(saved: object) -> StorageSlice:
         dtype, key, numel, view = _storage_id(saved, 6, len(data))
         _same(storages.setdefault(key, Storage(dtype, numel)), dtype, numel, key)
         if view is None:
@@ -236,7 +236,7 @@ def _read_legacy(data: memoryview, factory: ArrayFactory, budget: Budget) -> Any
             raise CheckpointError(f"storage {describe(key)} of {numel} has a view {describe(view)}")
         return StorageSlice(storages[key], view[1], view[2])
 
-    def read(load: Callable[[Any], Any] | None = None) -> Any:
+    def read(load: Callable[[object], object] | None = None) -> object:
         nonlocal position
         reader = Unpickler(data, names, budget, load, position)
         value = _some_use(reader.load())
@@ -254,7 +254,7 @@ def _read_legacy(data: memoryview, factory: ArrayFactory, budget: Budget) -> Any
 
 
 def _locate(
-    data: memoryview, at: int, storages: dict[str, Storage], keys: Any, big_host: bool
+    data: memoryview, at: int, storages: dict[str, Storage], keys: object, big_host: bool
 ) -> None:
     """Finds each storage's bytes, which follow the pickles in the order of ``keys``."""
     if type(keys) is not list or not all(type(key) is str for key in keys):

@@ -118,7 +118,7 @@ def _entry(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> Non
         entry.write(data)
 
 
-def _emit(value: Any, write: Callable[[bytes], Any], array: Write) -> None:
+def _emit(value: object, write: Callable[[bytes], object], array: Write) -> None:
     """Write the opcodes of a value."""
     if isinstance(value, mx.array):
         array(value)

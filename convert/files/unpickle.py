@@ -65,23 +65,23 @@ class Unpickler:
     def __init__(
         self,
         data: memoryview,
-        names: Mapping[tuple[str, str], Any],
+        names: Mapping[tuple[str, str], object],
         budget: Budget,
-        persistent_load: Callable[[Any], Any] | None = None,
+        persistent_load: Callable[[object], object] | None = None,
         start: int = 0,
     ) -> None:
         self._stream = Stream(data, start)
         self._names, self._budget, self._persistent_load = names, budget, persistent_load
-        self._stack: list[Any] = []
-        self._marks: list[list[Any]] = []
-        self._memo: dict[int, Any] = {}
+        self._stack: list[object] = []
+        self._marks: list[list[object]] = []
+        self._memo: dict[int, object] = {}
 
     @property
     def position(self) -> int:
         """The first byte past the pickle, after :meth:`load`."""
         return self._stream.position
 
-    def load(self) -> Any:
+    def load(self) -> object:
         """Reads up to STOP.
 
         Returns:
@@ -124,11 +124,11 @@ class Unpickler:
             return [self._stream.readline()[:-1].decode() for _ in range(_LINES[op.name])]
         return op.arg.reader(cast("IO[bytes]", self._stream)) if op.arg else None
 
-    def _push(self, value: Any, price: int) -> None:
+    def _push(self, value: object, price: int) -> None:
         self._budget.spend(price + _SLOT)
         self._stack.append(value)
 
-    def _pop(self) -> Any:
+    def _pop(self) -> object:
         self._peek()
         return self._stack.pop()
 
@@ -153,12 +153,12 @@ class Unpickler:
         if version > 5:
             raise CheckpointError(f"expected pickle protocol 0 to 5, got {version}")
 
-    def _mark(self, _: Any) -> None:
+    def _mark(self, _: object) -> None:
         self._budget.spend(_MARK)
         self._marks.append(self._stack)
         self._stack = []
 
-    def _pop_mark(self, _: Any = None) -> list[Any]:
+    def _pop_mark(self, _: object = None) -> list[object]:
         if not self._marks:
             raise CheckpointError("malformed pickle: it closes a group that was never opened")
         items, self._stack = self._stack, self._marks.pop()
@@ -177,12 +177,12 @@ class Unpickler:
         items = self._pop_mark() if n is None else [self._pop() for _ in range(n)][::-1]
         self._push(tuple(items), sys.getsizeof(()) + 8 * len(items))
 
-    def _extend(self, items: list[Any]) -> None:
+    def _extend(self, items: list[object]) -> None:
         self._budget.spend(8 * len(items))
         if not isinstance(self._peek(), Opaque):  # of a class derived from list
             self._peek(list).extend(items)
 
-    def _set_items(self, items: list[Any]) -> None:
+    def _set_items(self, items: list[object]) -> None:
         self._budget.spend(_ENTRY * (len(items) // 2))
         if isinstance(self._peek(), Opaque):  # of a class derived from dict
             return
@@ -191,25 +191,25 @@ class Unpickler:
             check_key(key)
             target[key] = value
 
-    def _add_items(self, items: list[Any]) -> None:
+    def _add_items(self, items: list[object]) -> None:
         target = self._peek(set)
         self._budget.spend(_ENTRY * len(items))
         for item in items:
             check_key(item)
             target.add(item)
 
-    def _dict(self, _: Any) -> None:
+    def _dict(self, _: object) -> None:
         items = self._pop_mark()
         self._push({}, _CONTAINER)
         self._set_items(items)
 
-    def _frozenset(self, _: Any) -> None:
+    def _frozenset(self, _: object) -> None:
         items = self._pop_mark()
         self._push(set(), _CONTAINER)
         self._add_items(items)
-        self._stack[-1] = frozenset(self._stack[-1])
+        self._stack[-1] = frozenset(self._peek(set))
 
-    def _find(self, module: Any, name: Any) -> None:
+    def _find(self, module: object, name: object) -> None:
         if type(module) is not str or type(name) is not str:
             raise UnsafeCheckpointError(f"expected two strings, got {describe((module, name))}")
         if (module, name) in self._names:
@@ -227,7 +227,7 @@ class Unpickler:
             raise UnsafeCheckpointError(f"refused the pickle opcode {opcode} on {describe(kind)}")
         self._push(Opaque(kind.name), _CONTAINER)
 
-    def _reduce(self, _: Any) -> None:
+    def _reduce(self, _: object) -> None:
         args, function = self._pop(), self._pop()
         if type(function) is not Global or function.build is None:
             raise UnsafeCheckpointError(f"refused a call of {describe(function)}")
@@ -239,7 +239,7 @@ class Unpickler:
             raise CheckpointError(f"{function.name}: wrong arguments {describe(args)}") from error
         self._push(value, _CONTAINER + sys.getsizeof(value))
 
-    def _build(self, _: Any) -> None:
+    def _build(self, _: object) -> None:
         state = self._pop()
         target = self._peek()
         if isinstance(target, Stateful):
@@ -247,14 +247,14 @@ class Unpickler:
         elif type(target) not in (dict, Opaque):  # as an OrderedDict's (_metadata), dropped
             raise UnsafeCheckpointError(f"refused BUILD on {describe(target)}")
 
-    def _persistent_id(self, _: Any) -> None:
+    def _persistent_id(self, _: object) -> None:
         saved = self._pop()
         if self._persistent_load is None:
             raise UnsafeCheckpointError(f"refused the persistent id {describe(saved)}")
         self._push(self._persistent_load(saved), _CONTAINER)
 
 
-_OPERATIONS: dict[str, Callable[[Unpickler, Any], Any]] = {
+_OPERATIONS: dict[str, Callable[[Unpickler, Any], object]] = {
     "PROTO": Unpickler._proto,
     "FRAME": lambda self, _: None,  # only groups reads
     "MARK": Unpickler._mark,

@@ -24,8 +24,8 @@ class Recognised(NamedTuple):
 
     library: str
     model: str
-    backbone: dict[str, Any]
-    detector: dict[str, Any]
+    backbone: dict[str, object]
+    detector: dict[str, object]
     rules: Sequence[Rule]
     note: str
 
@@ -43,11 +43,11 @@ class Hints(NamedTuple):
     config: str = ""
     class_names: tuple[str, ...] | None = None
     style: str | None = None
-    settings: Mapping[str, Any] = MappingProxyType({})
+    settings: Mapping[str, object] = MappingProxyType({})
     mmdet: MmdetConfig | None = None
     coco: bool = False
 
-    def field(self, fields: Mapping[str, Any], name: str, default: Any = None) -> Any:
+    def field(self, fields: Mapping[str, object], name: str, default: object = None) -> Any:
         """A config field as it will be: the caller's, or that in ``fields``."""
         return self.settings.get(name, fields.get(name, default))
 
@@ -55,7 +55,7 @@ class Hints(NamedTuple):
 NO_HINTS = Hints()
 
 
-def hints_of(content: Any, name: str, style: str | None = None) -> Hints:
+def hints_of(content: object, name: str, style: str | None = None) -> Hints:
     """Collect what a checkpoint says beside its tensors; mmdetection stores it under ``meta``.
 
     Args:

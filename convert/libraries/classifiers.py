@@ -136,11 +136,7 @@ def _conv_places(state: Mapping[str, mx.array]) -> tuple[int, ...]:
 
 
 def _plain_table(state: Mapping[str, mx.array], places: tuple[int, ...]) -> _Table:
-    """How to read a VGG or an AlexNet.
-
-    Raises:
-        ValueError: convolutions of neither.
-    """
+    """How to read a VGG or an AlexNet; a ValueError if the convolutions are of neither."""
     if places in VGGS:
         grid = (vgg.SIDE, vgg.SIDE)
         if timm.is_vgg(state):

@@ -7,7 +7,6 @@ first 1x1, anchors that are not rounded, RoIAlign aligned with adaptive sampling
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import numpy as np
 
@@ -102,24 +101,25 @@ def recognise(state: State, hints: Hints = NO_HINTS) -> Recognised:
     depth = resnet_depth(state, stages)
     widths = resnet_widths(state, f"{body}stem.conv1.weight", stages[0], depth)
     normalisation, why = _normalisation(state, widths["groups"] > 1)
-    detector = {**DETECTOR, **normalisation, **_maps(state, kind, pyramid, c4)}
+    channels = _channels(state, kind, pyramid, c4)
+    maps = {"use_fpn": True, "anchor_stride": PYRAMID_STRIDES} if pyramid else ONE_MAP
+    detector = {**DETECTOR, **normalisation, **maps, "feat_channels": channels}
     detector |= _rpn_fields(state, hints, detector) if kind.proposes else {}
-    detector |= _heads(state, kind, c4, hints, detector) if kind.detects else {}
+    detector |= _heads(state, kind, c4, hints, channels) if kind.detects else {}
     # MSRA's ResNets stride in the first 1x1; Caffe2's ResNeXt and what torch trained do not.
     first = widths["groups"] == 1 and detector["channel_order"] == "bgr"
-    backbone: dict[str, Any] = {"depth": depth, "num_classes": 0, **widths, "norm": "frozen"}
+    backbone: dict[str, object] = {"depth": depth, "num_classes": 0, **widths, "norm": "frozen"}
     backbone |= {"norm_eps": 1e-5, "stride_in_1x1": first}
     if pyramid:
-        backbone |= {"type": "resnet_fpn", "out_channels": detector["feat_channels"]}
+        backbone |= {"type": "resnet_fpn", "out_channels": channels}
     else:
         last = len([stage for stage in stages if stage.startswith(body)])
         backbone |= {"type": "resnet", "last_stage": last, "dilated": last == 4}
     top = "and FPN" if pyramid else "DC5" if backbone["last_stage"] == 4 else "C4"
-    classes = f"{detector['num_classes'] - 1} classes" if kind.detects else "objects of any class"
     note = (
-        f"detectron2 {kind.name}, {architecture(depth, widths)} {top}, {classes} "
-        f"({why}; stride in the {'1x1' if first else '3x3'}, which keys do not tell: give "
-        f"stride_in_1x1={not first} if it was trained so)"
+        f"detectron2 {kind.name}, {architecture(depth, widths)} {top}, "
+        f"{kind.objects(detector)} ({why}; stride in the {'1x1' if first else '3x3'}, which keys "
+        f"do not tell: give stride_in_1x1={not first} if it was trained so)"
     )
     rules = RULES if pyramid else ONE_MAP_RULES
     detector = fields_of(kind.model, detector)
@@ -160,23 +160,18 @@ def _needed(kind: Kind, pyramid: bool, c4: bool) -> dict[str, int]:
     return needed
 
 
-def _maps(state: State, kind: Kind, pyramid: bool, c4: bool) -> dict[str, Any]:
-    """Fields of the maps."""
-    if not pyramid:
-        channels = state[_RPN].shape[1] if kind.proposes else _channels(state, c4)
-        return {**ONE_MAP, "feat_channels": int(channels)}
-    channels = int(state["backbone.fpn_output2.weight"].shape[0])
-    return {"use_fpn": True, "anchor_stride": PYRAMID_STRIDES, "feat_channels": channels}
-
-
-def _channels(state: State, c4: bool) -> int:
-    """Of the one map, which a Fast R-CNN has no network over that would tell."""
+def _channels(state: State, kind: Kind, pyramid: bool, c4: bool) -> int:
+    """Of the maps; a Fast R-CNN has no network over its one map that would tell."""
+    if pyramid:
+        return int(state["backbone.fpn_output2.weight"].shape[0])
+    if kind.proposes:
+        return int(state[_RPN].shape[1])
     block = f"backbone.res{4 if c4 else 5}.0."
     last = next((k for k in (f"{block}conv3.weight", f"{block}conv2.weight") if k in state), None)
     return 0 if last is None else int(state[last].shape[0])
 
 
-def _rpn_fields(state: State, hints: Hints, known: dict[str, Any]) -> dict[str, Any]:
+def _rpn_fields(state: State, hints: Hints, known: dict[str, object]) -> dict[str, object]:
     """Fields of the anchors."""
     found = _anchors(state)
     fields = {**known, **found}
@@ -187,24 +182,22 @@ def _rpn_fields(state: State, hints: Hints, known: dict[str, Any]) -> dict[str, 
     return found
 
 
-def _heads(
-    state: State, kind: Kind, c4: bool, hints: Hints, known: dict[str, Any]
-) -> dict[str, Any]:
+def _heads(state: State, kind: Kind, c4: bool, hints: Hints, channels: int) -> dict[str, object]:
     """Fields of the box heads and of the branch."""
     stage = kind.prefixes[0]
     classes = int(state[f"{_BOX}{stage}cls_score.weight"].shape[0])
     agnostic = state[f"{_BOX}{stage}bbox_pred.weight"].shape[0] == 4
-    fields: dict[str, Any] = {"num_classes": classes, "class_agnostic_bbox": agnostic}
+    fields: dict[str, object] = {"num_classes": classes, "class_agnostic_bbox": agnostic}
     fields |= CASCADE if kind.stages else {}
     fields |= _branch(state, kind, classes, c4)
     if c4:
         return {**fields, "res5_head": True, "pool_size": (14, 14)}
     first = f"roi_heads.box_head.{stage}fc1.weight"
-    pool = pool_size(state, first, known["feat_channels"], hints.field({}, "pool_size"))
+    pool = pool_size(state, first, channels, hints.field({}, "pool_size"))
     return {**fields, "hidden_dim": int(state[first].shape[0]), "pool_size": pool}
 
 
-def _branch(state: State, kind: Kind, classes: int, c4: bool) -> dict[str, Any]:
+def _branch(state: State, kind: Kind, classes: int, c4: bool) -> dict[str, object]:
     """Fields of the mask or keypoint branch."""
     if kind.masks:
         convs = rf"{re.escape(_MASK)}mask_fcn(\d+)\."
@@ -222,7 +215,7 @@ def _branch(state: State, kind: Kind, classes: int, c4: bool) -> dict[str, Any]:
     return {}
 
 
-def _normalisation(state: State, resnext: bool) -> tuple[dict[str, Any], str]:
+def _normalisation(state: State, resnext: bool) -> tuple[dict[str, object], str]:
     """Fields of the input, from the model's own constants where the file holds them."""
     # Caffe2's ResNeXt-101-32x8d, whose stride is in the 3x3, divides by ImageNet's deviations.
     mean, std, order = MSRA_MEAN, IMAGENET_STD if resnext else UNIT_STD, "bgr"
@@ -237,7 +230,7 @@ def _normalisation(state: State, resnext: bool) -> tuple[dict[str, Any], str]:
     return input_fields(order, mean, std), why
 
 
-def _anchors(state: State) -> dict[str, Any]:
+def _anchors(state: State) -> dict[str, object]:
     """Sizes and ratios of the anchors, from the model's own constants where the file holds them."""
     keys = sorted(k for k in state if ".anchor_generator.cell_anchors." in k)
     if not keys:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mlx_rcnn.config.detector import (
     CascadeMaskRCNNConfig,
@@ -54,6 +54,13 @@ class Kind(NamedTuple):
         """What stands before the keys of each box head: ``"0."`` and so on in a cascade."""
         return ("",) if self.stages is None else tuple(f"{k}." for k in range(self.stages))
 
+    def objects(self, detector: Mapping[str, object]) -> str:
+        """What it finds, in words; ``detector`` has the fields of its config."""
+        count = detector.get("num_classes")
+        if self.detects and isinstance(count, int):
+            return f"{count - 1} classes"
+        return "objects of any class"
+
 
 def kind_of(
     library: str,
@@ -91,7 +98,7 @@ def kind_of(
     return Kind(model, _NAMES[model][0], proposes, detects, masks, keypoints, stages)
 
 
-def box_stages(state: State, head: str, hints: Hints, fields: Mapping[str, Any]) -> int | None:
+def box_stages(state: State, head: str, hints: Hints, fields: Mapping[str, object]) -> int | None:
     """How many box heads a cascade has, told by the number behind ``head``.
 
     Args:
@@ -126,7 +133,7 @@ def box_stages(state: State, head: str, hints: Hints, fields: Mapping[str, Any])
     return len(found)
 
 
-def fields_of(model: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def fields_of(model: str, values: Mapping[str, object]) -> dict[str, object]:
     """Those of the values that are fields of a model's config.
 
     Args:

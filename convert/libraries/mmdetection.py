@@ -8,7 +8,6 @@ the stride in the 3x3; "caffe" is BGR in 0..255 less MSRA's means and the stride
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from ..rename import Rule
 from .architecture import NO_HINTS, Hints, Recognised
@@ -145,7 +144,7 @@ def recognise(state: State, hints: Hints = NO_HINTS) -> Recognised:
     if kind.proposes:
         check_anchors(state, _RPN, hints, config.fields)
     stride_in_1x1, normalisation, why = _style(hints, (widths["groups"], widths["width_per_group"]))
-    detector: dict[str, Any] = {
+    detector: dict[str, object] = {
         **DETECTOR,
         **normalisation,
         "feat_channels": channels,
@@ -155,13 +154,12 @@ def recognise(state: State, hints: Hints = NO_HINTS) -> Recognised:
         **config.fields,
     }
     detector |= _heads(state, kind, hints, config, channels) if kind.detects else {}
-    backbone: dict[str, Any] = {"type": "resnet_fpn", "depth": depth, "num_classes": 0, **widths}
+    backbone: dict[str, object] = {"type": "resnet_fpn", "depth": depth, "num_classes": 0, **widths}
     # Trained with norm_eval: batch norm whose statistics stay fixed.
     backbone |= {"out_channels": channels, "norm": "frozen", "norm_eps": 1e-5}
     backbone["stride_in_1x1"] = stride_in_1x1
-    classes = f"{detector['num_classes'] - 1} classes" if kind.detects else "objects of any class"
     note = (
-        f"mmdetection {kind.name}, {architecture(depth, widths)} and FPN, {classes} "
+        f"mmdetection {kind.name}, {architecture(depth, widths)} and FPN, {kind.objects(detector)} "
         f"({why}; {_told(hints)})"
     )
     detector = fields_of(kind.model, detector)
@@ -195,11 +193,11 @@ def _needed(kind: Kind) -> dict[str, int]:
 
 def _heads(
     state: State, kind: Kind, hints: Hints, config: MmdetConfig, channels: int
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Fields of the box heads and of the masks."""
     box = f"{_BOX_HEAD}{kind.prefixes[0]}"
     first, classes = f"{box}shared_fcs.0.weight", int(state[f"{box}fc_cls.weight"].shape[0])
-    fields: dict[str, Any] = {
+    fields: dict[str, object] = {
         "num_classes": classes,
         "hidden_dim": int(state[first].shape[0]),
         "pool_size": pool_size(state, first, channels, hints.field(config.fields, "pool_size")),
@@ -223,7 +221,7 @@ def _told(hints: Hints) -> str:
     return text
 
 
-def _mask_fields(state: State, classes: int, config: MmdetConfig, head: str) -> dict[str, Any]:
+def _mask_fields(state: State, classes: int, config: MmdetConfig, head: str) -> dict[str, object]:
     keys = (f"{head}upsample.weight", f"{head}conv_logits.weight")
     fields = mask_fields(state, classes, rf"{re.escape(head)}convs\.(\d+)\.", *keys)
     side = config.mask_pool_size
@@ -231,7 +229,7 @@ def _mask_fields(state: State, classes: int, config: MmdetConfig, head: str) -> 
     return {**fields, **pool, "mask_num_convs": max(fields["mask_num_convs"], 1)}
 
 
-def _style(hints: Hints, groups: tuple[int, int]) -> tuple[bool, dict[str, Any], str]:
+def _style(hints: Hints, groups: tuple[int, int]) -> tuple[bool, dict[str, object], str]:
     """Whether the stride is in the 1x1, the fields of the input, and why."""
     style, why = hints.style, "as given"
     if style is not None and style not in STYLES:

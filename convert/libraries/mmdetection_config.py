@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..files.python_config import read_python_config
 from .mmdetection_heads import head_fields
@@ -22,7 +22,7 @@ from .mmdetection_values import (
     wholes,
 )
 
-Reader = Callable[[Any], Any]
+Reader = Callable[[object], object]
 
 
 class MmdetConfig(NamedTuple):
@@ -34,7 +34,7 @@ class MmdetConfig(NamedTuple):
     ``mask_pool_size``, the side of a mask head's RoIs.
     """
 
-    fields: dict[str, Any]
+    fields: dict[str, object]
     style: str | None = None
     image: tuple[tuple[float, ...], tuple[float, ...], str] | None = None
     class_names: tuple[str, ...] | None = None
@@ -89,7 +89,7 @@ def _places() -> tuple[tuple[str, tuple[str, ...], Reader], ...]:
 
 
 # What must stand at a place, if anything does, for this package to compute the same.
-_EXPECTED: tuple[tuple[str, tuple[Any, ...]], ...] = (
+_EXPECTED: tuple[tuple[str, tuple[object, ...]], ...] = (
     ("model.rpn_head.anchor_generator.type", ("AnchorGenerator",)),
     ("model.rpn_head.anchor_generator.scale_major", (True,)),
     ("model.rpn_head.bbox_coder.target_means", (0,)),
@@ -123,7 +123,7 @@ def read_mmdet_config(text: str) -> MmdetConfig | None:
         values, skipped = read_python_config(text)
     except ValueError:
         return None
-    fields: dict[str, Any] = {}
+    fields: dict[str, object] = {}
     differs = [f"line {line} of its config is no data" for line in skipped[:3]]
     differs += ["..."] * (len(skipped) > 3)
     for name, places, read in _places():
@@ -148,19 +148,21 @@ def read_mmdet_config(text: str) -> MmdetConfig | None:
     return MmdetConfig(fields, known, _image(values), names, coco, tuple(differs), square)
 
 
-def _anchor_sizes(values: Mapping[str, Any]) -> dict[str, Any]:
+def _anchor_sizes(values: Mapping[str, object]) -> dict[str, object]:
     """A level's base size, which is its stride unless it is given, times each scale."""
-    anchors = at(values, "model.rpn_head.anchor_generator") or {}
-    bases = numbers(anchors.get("base_sizes") or anchors.get("strides"))
-    scales = numbers(anchors.get("scales"))
+    bases, strides, scales = (
+        at(values, f"model.rpn_head.anchor_generator.{name}")
+        for name in ("base_sizes", "strides", "scales")
+    )
+    bases, scales = numbers(bases or strides), numbers(scales)
     if bases is None or scales is None:
         return {}
     return {"anchor_sizes": tuple(tuple(base * scale for scale in scales) for base in bases)}
 
 
-def _sizes(values: Mapping[str, Any], differs: list[str]) -> dict[str, Any]:
+def _sizes(values: Mapping[str, object], differs: list[str]) -> dict[str, object]:
     """Sides of the test images, and what they are padded to."""
-    fields: dict[str, Any] = {}
+    fields: dict[str, object] = {}
     for step in _pipeline(values):
         scale = numbers(step.get("scale", step.get("img_scale")))
         if step.get("type") in ("Resize", "MultiScaleFlipAug") and scale and len(scale) == 2:
@@ -172,7 +174,7 @@ def _sizes(values: Mapping[str, Any], differs: list[str]) -> dict[str, Any]:
     return fields
 
 
-def _pipeline(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _pipeline(values: Mapping[str, object]) -> list[Mapping[str, object]]:
     """The steps a test image goes through, those within others after them."""
     for place in (
         "test_dataloader.dataset.pipeline",
@@ -186,7 +188,7 @@ def _pipeline(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return []
 
 
-def _steps(found: Sequence[Any]) -> Iterator[Mapping[str, Any]]:
+def _steps(found: Sequence[object]) -> Iterator[Mapping[str, object]]:
     for step in found:
         if isinstance(step, Mapping):
             yield step
@@ -195,7 +197,7 @@ def _steps(found: Sequence[Any]) -> Iterator[Mapping[str, Any]]:
                 yield from _steps([s for s in inner if isinstance(s, Mapping)])
 
 
-def _image(values: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...], str] | None:
+def _image(values: Mapping[str, object]) -> tuple[tuple[float, ...], tuple[float, ...], str] | None:
     """Mean, deviation (both in the order of RGB) and channel order."""
     steps = [step for step in _pipeline(values) if step.get("type") == "Normalize"]
     own = (at(values, "model.data_preprocessor"), values.get("data_preprocessor"))
@@ -210,7 +212,7 @@ def _image(values: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, .
     return None
 
 
-def _classes(values: Mapping[str, Any]) -> tuple[tuple[str, ...] | None, bool]:
+def _classes(values: Mapping[str, object]) -> tuple[tuple[str, ...] | None, bool]:
     """The names of the classes, or whether they are COCO's, as the data's type says."""
     datasets = ("test_dataloader.dataset", "data.test", "train_dataloader.dataset", "data.train")
     kinds = [at(values, f"{place}.type") for place in datasets] + [values.get("dataset_type")]

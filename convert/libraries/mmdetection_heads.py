@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from .mmdetection_values import at, inverse, number, numbers, share
 
 _LOSSES = {"L1Loss": "l1", "SmoothL1Loss": "smooth_l1", "GIoULoss": "giou"}
 
 
-def head_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+def head_fields(values: Mapping[str, object]) -> dict[str, object]:
     """Fields of the detector's config.
 
     Args:
@@ -22,12 +21,12 @@ def head_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**_stages(values), **_losses(values), **_suppression(values)}
 
 
-def _stages(values: Mapping[str, Any]) -> dict[str, Any]:
+def _stages(values: Mapping[str, object]) -> dict[str, object]:
     """What a cascade's stages differ in: their IoUs, coders and weights."""
     heads = at(values, "model.roi_head.bbox_head")
     if not isinstance(heads, list | tuple):
         return {}
-    fields: dict[str, Any] = {}
+    fields: dict[str, object] = {}
     weights = [inverse(at(head, "bbox_coder.target_stds")) for head in heads]
     if all(row is not None for row in weights):
         fields["cascade_reg_weights"] = tuple(weights)
@@ -41,9 +40,9 @@ def _stages(values: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _losses(values: Mapping[str, Any]) -> dict[str, Any]:
+def _losses(values: Mapping[str, object]) -> dict[str, object]:
     """Of box regression, in the RPN and in the (first) box head."""
-    fields: dict[str, Any] = {}
+    fields: dict[str, object] = {}
     for part, place in (("rpn", "model.rpn_head"), ("box", "model.roi_head.bbox_head")):
         loss = at(values, f"{place}.loss_bbox")
         kind = _LOSSES.get(str(at(loss, "type")))
@@ -55,7 +54,7 @@ def _losses(values: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _suppression(values: Mapping[str, Any]) -> dict[str, Any]:
+def _suppression(values: Mapping[str, object]) -> dict[str, object]:
     """Soft-NMS, if the detections are suppressed by it."""
     nms = at(values, "model.test_cfg.rcnn.nms") or at(values, "test_cfg.rcnn.nms")
     if at(nms, "type") != "soft_nms":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlx_rcnn.config.categories import (
     BACKGROUND,
     COCO,
@@ -26,13 +24,13 @@ def with_names(found: Recognised, hints: Hints) -> Recognised:
         ``found`` with ``class_names``, ``keypoint_names`` and ``keypoint_skeleton`` where they are
         known; where their number might be COCO's and nothing says so, the note does.
     """
-    if "num_classes" not in found.detector:  # a proposal network finds objects of any class
+    count = found.detector.get("num_classes")
+    if not isinstance(count, int):  # a proposal network finds objects of any class
         return found
-    count = found.detector["num_classes"]
     coco, listed = coco_names(count), hints.class_names
     points = found.detector.get("num_keypoints")
     persons = points in (None, len(COCO_KEYPOINTS))
-    fields: dict[str, Any] = {}
+    fields: dict[str, object] = {}
     note = found.note
     if listed and len(listed) == count - 1:
         fields["class_names"] = (BACKGROUND, *listed)
@@ -53,6 +51,6 @@ def with_names(found: Recognised, hints: Hints) -> Recognised:
 def may_be_coco(found: Recognised) -> bool:
     """Whether the numbers of classes and keypoints are those of models trained on COCO."""
     points, classes = (found.detector.get(k) for k in ("num_keypoints", "num_classes"))
-    if classes is None or coco_names(classes) is None:
+    if not isinstance(classes, int) or coco_names(classes) is None:
         return False
-    return bool(classes > 2 if points is None else points == len(COCO_KEYPOINTS))
+    return classes > 2 if points is None else points == len(COCO_KEYPOINTS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
@@ -13,6 +13,9 @@ from mlx_rcnn.config.settings import cure
 from mlx_rcnn.messages import listing
 
 from .architecture import Hints
+
+if TYPE_CHECKING:
+    from mlx_rcnn.config.keywords import MaskSettings
 
 State = Mapping[str, mx.array]
 
@@ -25,7 +28,7 @@ _DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {  # (blocks a stage, bottlen
 }
 
 # What detectron2 and mmdetection do alike and torchvision does not.
-ALIGNED: dict[str, Any] = {
+ALIGNED: dict[str, object] = {
     "dropout": 0.0,
     "anchor_rounding": False,
     "roi_aligned": True,
@@ -44,7 +47,7 @@ MSRA_MEAN, UNIT_STD = (123.675, 116.28, 103.53), (1.0, 1.0, 1.0)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
-def input_fields(order: str, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+def input_fields(order: str, mean: Sequence[float], std: Sequence[float]) -> dict[str, object]:
     """Fields of the input.
 
     Args:
@@ -78,9 +81,7 @@ def other_network(state: State, signs: Mapping[str, str]) -> str | None:
     return None
 
 
-def mask_fields(
-    state: State, classes: int, convs: str, upsample: str, logits: str
-) -> dict[str, Any]:
+def mask_fields(state: State, classes: int, convs: str, upsample: str, logits: str) -> MaskSettings:
     """Fields of a mask branch with a mask for each class but the background.
 
     Args:
@@ -208,7 +209,7 @@ def pyramid_stages(state: State, first: int) -> tuple[int, ...] | None:
     return tuple(found) if len(found) == count and found == sorted(set(found)) else None
 
 
-def pool_size(state: State, key: str, channels: int, given: Any = None) -> tuple[int, int]:
+def pool_size(state: State, key: str, channels: int, given: object = None) -> tuple[int, int]:
     """Height and width of the RoI pooling whose flattened output the linear ``key`` takes.
 
     Args:
@@ -237,7 +238,7 @@ def pool_size(state: State, key: str, channels: int, given: Any = None) -> tuple
     return sides[0], sides[1]
 
 
-def check_anchors(state: State, key: str, hints: Hints, fields: Mapping[str, Any]) -> None:
+def check_anchors(state: State, key: str, hints: Hints, fields: Mapping[str, object]) -> None:
     """Raise unless a cell has as many anchors as there are sizes and ratios.
 
     Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import mlx.core as mx
 
@@ -167,13 +166,13 @@ def recognise(state: Mapping[str, mx.array], hints: Hints = NO_HINTS) -> Recogni
 
 def _heads(
     state: Mapping[str, mx.array], linear: str, convs: int, mask: bool, hints: Hints
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Fields of the RPN and the heads; ``linear`` is the weight after the RoI features."""
     units = state[linear].shape[0]
     channels = int(state[_RPN].shape[1])
     pool = pool_size(state, linear, channels, hints.field({}, "pool_size"))
     classes = int(state["roi_heads.box_predictor.cls_score.weight"].shape[0])
-    detector: dict[str, Any] = {
+    detector: dict[str, object] = {
         "stride_rule": "torchvision",
         "feat_channels": channels,
         "num_classes": classes,
@@ -196,7 +195,7 @@ def _heads(
     return detector
 
 
-def _keypoints(state: Mapping[str, mx.array]) -> dict[str, Any]:
+def _keypoints(state: Mapping[str, mx.array]) -> dict[str, object]:
     """The fields of the keypoint branch."""
     head = r"roi_heads\.keypoint_head\.(\d+)\.weight"
     count = int(state["roi_heads.keypoint_predictor.kps_score_lowres.weight"].shape[1])
@@ -219,12 +218,14 @@ def by_file_name(found: Recognised, name: str) -> Recognised:
     return found._replace(detector={**found.detector, **MOBILENET_320}, note=note)
 
 
-def _resnet(state: Mapping[str, mx.array], detector: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def _resnet(
+    state: Mapping[str, mx.array], detector: dict[str, object]
+) -> tuple[dict[str, object], str]:
     """Fields of the ResNet, those of its detector added, and what the norms were told by."""
     depth = resnet_depth(state, [f"{_BODY}layer{i}." for i in range(1, 5)])
-    body: dict[str, Any] = {"type": "resnet_fpn", "depth": depth}
-    body |= resnet_widths(state, _STEMS[0], f"{_BODY}layer1.", depth)
-    layers = pyramid_stages(state, body["width"] * (4 if depth >= 50 else 1))
+    widths = resnet_widths(state, _STEMS[0], f"{_BODY}layer1.", depth)
+    body: dict[str, object] = {"type": "resnet_fpn", "depth": depth, **widths}
+    layers = pyramid_stages(state, widths["width"] * (4 if depth >= 50 else 1))
     if layers is not None and len(layers) < 4:
         body["returned_layers"], detector["roi_levels"] = layers, len(layers)
     body["norm"] = norm = _norm(state, _BODY, "bn1.weight")
@@ -237,8 +238,8 @@ def _resnet(state: Mapping[str, mx.array], detector: dict[str, Any]) -> tuple[di
 
 
 def _mobilenet(
-    state: Mapping[str, mx.array], detector: dict[str, Any]
-) -> tuple[dict[str, Any], str]:
+    state: Mapping[str, mx.array], detector: dict[str, object]
+) -> tuple[dict[str, object], str]:
     """Fields of the MobileNetV3, those of its detector added to ``detector``, and the reasons."""
     last = _count(state, r"backbone\.body\.(\d+)\.") - 1
     variant = _MOBILENETS.get(last)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import mlx.nn as nn
 
 from ..config.backbone import (
     AlexNetConfig,
+    BackboneConfig,
     MobileNetFPNConfig,
     ResNetConfig,
     ResNetFPNConfig,
@@ -20,7 +21,7 @@ from .plain import PlainNet
 from .resnet import ResNet, ResNetMap, block_options, residual_stage
 from .vgg import VGG, VGGMap
 
-BACKBONES: dict[str, tuple[type[Any], type[Any]]] = {
+BACKBONES: dict[str, tuple[type[BackboneConfig], Callable[..., nn.Module]]] = {
     "resnet_fpn": (ResNetFPNConfig, ResNetFPN),
     "mobilenet_fpn": (MobileNetFPNConfig, MobileNetFPN),
     "resnet": (ResNetConfig, ResNetMap),
@@ -31,7 +32,7 @@ BACKBONES: dict[str, tuple[type[Any], type[Any]]] = {
 as ``config``."""
 
 
-def make_backbone(config: Any) -> nn.Module:
+def make_backbone(config: object) -> nn.Module:
     """The backbone a config describes.
 
     Args:
@@ -45,8 +46,7 @@ def make_backbone(config: Any) -> nn.Module:
     """
     for kind, module in BACKBONES.values():
         if type(config) is kind:
-            built: nn.Module = module(config)
-            return built
+            return module(config)
     names = " or ".join(kind.__name__ for kind, _ in BACKBONES.values())
     raise TypeError(f"backbone={config!r}: expected an mlx.nn.Module or {names}")
 

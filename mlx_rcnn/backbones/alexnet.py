@@ -7,12 +7,12 @@ Parameter names are torchvision's (``features.0.weight``, ``classifier.6.bias``)
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 import mlx.nn as nn
 
 from ..config.backbone import AlexNetConfig
 from ..layers import Conv2d, Linear
+from ..layers.dropout import Layer
 from .plain import MaxPool, PlainMap, PlainNet
 
 SIDE = 6  # of the grid that the linear layers see
@@ -40,7 +40,7 @@ class AlexNet(PlainNet):
         hidden_dim: int = 4096,
         dropout: float = 0.5,
     ):
-        features: list[Any] = [
+        features: list[Layer] = [
             Conv2d(3, width, 11, 4, 2),
             nn.ReLU(),
             MaxPool(3),

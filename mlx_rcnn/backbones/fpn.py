@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..config.backbone import MobileNetFPNConfig, ResNetFPNConfig
 from ..layers import Conv2d, Norm, conv_norm, fold, make_norm, upsample_nearest
+from ..layers.norm import ConvNorm
 from .mobilenet import MobileNetV3
 from .resnet import ResNet
 
@@ -36,7 +36,7 @@ class FeaturePyramidNetwork(nn.Module):
     ):
         super().__init__()
 
-        def block(inputs: int, kernel: int) -> list[nn.Module]:
+        def block(inputs: int, kernel: int) -> ConvNorm:
             # kaiming_uniform_(a=1): a uniform of this standard deviation
             std = math.sqrt(1.0 / (inputs * kernel * kernel))
             padding, bias = kernel // 2, norm is None
@@ -56,11 +56,11 @@ class FeaturePyramidNetwork(nn.Module):
         return [*levels, levels[-1][:, ::2, ::2]]  # max_pool2d(kernel 1, stride 2)
 
 
-def _run(block: list[Any], x: mx.array) -> mx.array:
+def _run(block: ConvNorm, x: mx.array) -> mx.array:
     return conv_norm(x, block[0], block[1] if len(block) > 1 else None, relu=False)
 
 
-def _merge(block: list[Any], x: mx.array, coarse: mx.array) -> mx.array:
+def _merge(block: ConvNorm, x: mx.array, coarse: mx.array) -> mx.array:
     """The lateral convolution of ``x`` plus the coarser map, enlarged."""
     n, h, w, channels = x.shape
     folded = fold(block[0], block[1] if len(block) > 1 else None)
@@ -80,7 +80,12 @@ def _merge(block: list[Any], x: mx.array, coarse: mx.array) -> mx.array:
 class _WithFPN(nn.Module):
     """A classifier (``net``) under a feature pyramid (``fpn``)."""
 
-    def __init__(self, config: Any, classifier: Callable[..., Any], first: int):
+    def __init__(
+        self,
+        config: ResNetFPNConfig | MobileNetFPNConfig,
+        classifier: type[ResNet | MobileNetV3],
+        first: int,
+    ):
         super().__init__()
         options = asdict(config)
         out_channels, returned = options.pop("out_channels"), options.pop("returned_layers")

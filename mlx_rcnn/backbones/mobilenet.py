@@ -12,7 +12,16 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..config.backbone import MOBILENETS
-from ..layers import Conv2d, Linear, conv_norm, hard_sigmoid, hard_swish, make_norm, run_layers
+from ..layers import (
+    Conv2d,
+    Linear,
+    conv_norm,
+    hard_sigmoid,
+    hard_swish,
+    make_norm,
+    run_layers,
+)
+from ..layers.norm import ConvNorm
 from ..messages import nearest
 
 
@@ -97,10 +106,12 @@ class InvertedResidual(nn.Module):
         self.swish = row.swish
         self.shortcut = row.stride == 1 and inputs == out
 
-        def unit(a: int, b: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[Any]:
+        def unit(a: int, b: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> ConvNorm:
             return [Conv2d(a, b, kernel, stride, kernel // 2, groups, bias=False), net.norm(b)]
 
-        block: list[Any] = [unit(inputs, expanded)] if expanded != inputs else []
+        block: list[ConvNorm | SqueezeExcitation] = (
+            [unit(inputs, expanded)] if expanded != inputs else []
+        )
         block.append(unit(expanded, expanded, row.kernel, row.stride, expanded))
         if row.squeeze:
             block.append(SqueezeExcitation(expanded, divisible(expanded // 4)))
@@ -121,7 +132,7 @@ class InvertedResidual(nn.Module):
         return conv_norm(y, conv, norm, relu=False, residual=x if self.shortcut else None)
 
 
-def _conv_swish(x: mx.array, unit: list[Any]) -> mx.array:
+def _conv_swish(x: mx.array, unit: ConvNorm) -> mx.array:
     """A convolution, its norm, and hard swish."""
     conv, norm = unit
     return hard_swish(conv_norm(x, conv, norm, relu=False))

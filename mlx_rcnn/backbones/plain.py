@@ -6,20 +6,22 @@ What VGG and AlexNet share. Parameter names are torchvision's: ``features`` and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..config.backbone import AlexNetConfig, VGGConfig
 from ..layers import (
     BatchNorm,
     Conv2d,
     GroupNorm,
+    Linear,
     adaptive_average_pool,
     conv_norm,
     max_pool,
     run_layers,
 )
+from ..layers.dropout import Layer
 
 
 class MaxPool(nn.Module):
@@ -59,10 +61,10 @@ class PlainNet(nn.Module):
 
     def __init__(
         self,
-        features: Sequence[Any],
+        features: Sequence[Layer],
         stage_starts: Sequence[int],
         side: int,
-        classifier: Sequence[Any],
+        classifier: Sequence[Layer],
     ):
         super().__init__()
         self.features, self.stage_starts, self.side = list(features), tuple(stage_starts), side
@@ -70,7 +72,9 @@ class PlainNet(nn.Module):
         self.unit_channels = side * side * self.channels
         if classifier:
             self.classifier = list(classifier)
-            self.unit_channels = self.classifier[-1].in_features
+            last = self.classifier[-1]
+            assert isinstance(last, Linear)
+            self.unit_channels = last.in_features
 
     def last_map(self, x: mx.array) -> mx.array:
         """What the last convolution gives, before the last max pool.
@@ -127,7 +131,7 @@ class PlainNet(nn.Module):
             x (N, H, W, 3): network input.
         """
         x = self.units(self.pooled(x))
-        return cast(mx.array, self.classifier[-1](x)) if "classifier" in self else x
+        return self.classifier[-1](x) if "classifier" in self else x
 
 
 class PlainMap(nn.Module):
@@ -138,7 +142,7 @@ class PlainMap(nn.Module):
         net (PlainNet): built from it.
     """
 
-    def __init__(self, config: Any, net: PlainNet):
+    def __init__(self, config: VGGConfig | AlexNetConfig, net: PlainNet):
         super().__init__()
         self.config, self.net = config, net
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..config.backbone import RESNET_DEPTHS, ResNetConfig
 from ..layers import Conv2d, Linear, Norm, conv_norm, make_norm, max_pool
+from ..layers.norm import ConvNorm
 
 BLOCKS = dict(
     zip(
@@ -42,7 +43,7 @@ class _Block(nn.Module):
     def _project(self, inputs: int, outputs: int, stride: int, net: BlockOptions) -> None:
         if stride != 1 or inputs != outputs:
             conv = Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.downsample: list[Any] = [conv, net.norm(outputs)]
+            self.downsample: ConvNorm = [conv, net.norm(outputs)]
 
     def _shortcut(self, x: mx.array) -> mx.array:
         if "downsample" not in self:

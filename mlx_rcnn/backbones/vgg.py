@@ -7,12 +7,12 @@ Parameter names are torchvision's (``features.0.weight``, ``classifier.6.bias``)
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 import mlx.nn as nn
 
 from ..config.backbone import VGG_DEPTHS, VGGConfig
 from ..layers import Conv2d, Linear, make_norm
+from ..layers.dropout import Layer
 from .plain import MaxPool, PlainMap, PlainNet
 
 # Convolutions of each block: columns A, B, D and E of the paper's table 1.
@@ -80,7 +80,7 @@ class VGG(PlainNet):
     ):
         if depth not in BLOCKS:
             raise ValueError(f"depth={depth!r}: expected one of {VGG_DEPTHS}")
-        features: list[Any] = []
+        features: list[Layer] = []
         starts = []
         channels = 3
         for block, count in enumerate(BLOCKS[depth]):

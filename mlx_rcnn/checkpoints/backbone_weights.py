@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -227,7 +227,7 @@ def _set_epsilon(model: nn.Module, body: nn.Module, net: nn.Module, eps: float) 
             module.eps = eps
     if body is net:
         return
-    old: Any = body.config
+    old = body.config
     if not hasattr(old, "norm_eps"):  # an AlexNet has no norms
         return
     body.config = replace(old, norm_eps=eps)

@@ -40,7 +40,7 @@ class Stored(NamedTuple):
 
 
 def write_model(
-    directory: Path, config: Mapping[str, Any], weights: Mapping[str, mx.array]
+    directory: Path, config: Mapping[str, object], weights: Mapping[str, mx.array]
 ) -> None:
     """Write a model, or replace the one there is.
 
@@ -180,7 +180,7 @@ def _checked(text: str, file: Path) -> dict[str, Any]:
     return content
 
 
-def _digest(config: Mapping[str, Any], weights: Mapping[str, mx.array]) -> str:
+def _digest(config: Mapping[str, object], weights: Mapping[str, mx.array]) -> str:
     """Of the same config and weights always the same."""
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     add_to_digest(digest, weights)

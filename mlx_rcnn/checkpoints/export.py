@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
 from mlx_rcnn.convert.libraries.recognise import rules_of
 from mlx_rcnn.convert.rename import rename_back, source_key
@@ -16,11 +16,10 @@ from .. import models
 from ..config.detector import to_json
 from ..layers import BatchNorm, weights_to_come
 from ..models import Detector
+from .weights import flat_parameters
 
 _VARIANCE, _COUNTER = "running_var", "num_batches_tracked"
-_CLASSIFIER = re.compile(
-    r"backbone\.net\.(fc|classifier)\."
-)  # pretrained with, no part of a detector
+_CLASSIFIER = re.compile(r"backbone\.net\.(fc|classifier)\.")  # no part of a detector
 
 
 def export_state(model: Detector, library: str) -> dict[str, mx.array]:
@@ -103,13 +102,13 @@ def settings(model: Detector, library: str) -> list[str]:
 
 def _weights(model: Detector) -> dict[str, mx.array]:
     """The detector's arrays by name, without the backbone's classifier."""
-    found: Any = tree_flatten(model.parameters())
-    return {k: v for k, v in found if not _CLASSIFIER.match(k)}
+    found = flat_parameters(model)
+    return {k: v for k, v in found.items() if not _CLASSIFIER.match(k)}
 
 
 def _fields(model: Detector) -> dict[str, Any]:
     """The fields of a model's config and of its backbone's, by name."""
-    body: Any = getattr(model.backbone, "config", None)
+    body: object = getattr(model.backbone, "config", None)
     fields = asdict(body) if is_dataclass(body) and not isinstance(body, type) else {}
     return {f"backbone.{k}": v for k, v in fields.items()} | to_json(model.config)
 
@@ -187,7 +186,7 @@ def _detectron2_settings(model: Detector) -> list[str]:
     return lines + [f"differs: {what}" for wrong, what in differs if wrong]
 
 
-def _rpn_values(ours: dict[str, Any]) -> dict[str, Any]:
+def _rpn_values(ours: dict[str, Any]) -> dict[str, object]:
     if "anchor_sizes" not in ours:
         return {"MODEL.PROPOSAL_GENERATOR.NAME": "PrecomputedProposals"}
     return {
@@ -200,7 +199,7 @@ def _rpn_values(ours: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _box_values(ours: dict[str, Any], classes: int) -> dict[str, Any]:
+def _box_values(ours: dict[str, Any], classes: int) -> dict[str, object]:
     if "pool_size" not in ours:
         return {"MODEL.META_ARCHITECTURE": "ProposalNetwork"}
     least = ours["box_score_thresh"]
@@ -224,13 +223,13 @@ def _box_values(ours: dict[str, Any], classes: int) -> dict[str, Any]:
     return values
 
 
-def _pixels(values: Any, bgr: bool) -> list[float]:
+def _pixels(values: Sequence[float], bgr: bool) -> list[float]:
     """Of channels in 0..1, in the order of RGB -> in 0..255 and detectron2's order."""
     scaled = [round(float(v) * 255, 6) for v in values]
     return scaled[::-1] if bgr else scaled
 
 
-def _yaml(value: Any) -> str:
+def _yaml(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_yaml, value))}]"
     return str(value)

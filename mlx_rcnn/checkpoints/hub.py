@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 from ..messages import one_line
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _REPOSITORY = re.compile(r"(?![\d.-]+/)[\w.-]+/[\w.-]+(@[\w./-]+)?")
 FILES = ("config.json", "model.safetensors")
 """Of a model directory, as ``mlx_rcnn.save`` writes it."""
@@ -82,7 +85,7 @@ def _client() -> ModuleType:
     return huggingface_hub
 
 
-def _call(name: str, function: Any, *args: Any, **kwargs: Any) -> Any:
+def _call(name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call the client and turn its errors, of several libraries, into one line."""
     errors = _client().errors
     absent = (

@@ -7,7 +7,7 @@ weights, metadata ``format: mlx``); how they stay one model is told in ``directo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from mlx_rcnn.convert.checkpoint import Checkpoint
 
+    from ..config.backbone import BackboneConfig
     from ..config.keywords import LoadSettings, Settings
 
 FORMAT_VERSION = 1
@@ -55,7 +56,7 @@ Loaded: TypeAlias = (
     | ProposalNetwork
 )
 """What is loaded: which of them, the file says."""
-MODELS: dict[str, type[Any]] = {
+MODELS: dict[str, type[Loaded]] = {
     "faster_rcnn": FasterRCNN,
     "mask_rcnn": MaskRCNN,
     "keypoint_rcnn": KeypointRCNN,
@@ -96,23 +97,11 @@ def load(source: str | os.PathLike[str], **overrides: Unpack[LoadSettings]) -> L
         RuntimeError: in a process forked from one that had used MLX.
     """
     check_process()
-    settings: dict[str, Any] = dict(overrides)
-    dtype, style, state = (settings.pop(name, None) for name in ("dtype", "style", "state"))
+    dtype, of_file = overrides.get("dtype"), (overrides.get("style"), overrides.get("state"))
+    settings = {k: v for k, v in overrides.items() if k not in ("dtype", "style", "state")}
     path = find(source)
-    if path.is_dir():
-        for name, value in (("style", style), ("state", state)):
-            if value is not None:
-                raise ValueError(
-                    f"{name}={value!r} goes with a checkpoint file of another library: {path} is a "
-                    "directory of one network"
-                )
-        model = _load_directory(path, settings)
-    else:
-        # Imported where used: the libraries' tables are a fifth of the time of an import.
-        from mlx_rcnn.convert.checkpoint import read_checkpoint
-
-        found = read_checkpoint(path, style=style, state=state, settings=settings)
-        model = from_checkpoint(found, **settings)
+    load_from = _load_directory if path.is_dir() else _load_file
+    model = load_from(path, settings, *of_file)
     if dtype is not None:
         cast_weights(model, dtype)
         model.dtype = dtype
@@ -121,9 +110,26 @@ def load(source: str | os.PathLike[str], **overrides: Unpack[LoadSettings]) -> L
     return model
 
 
-def _load_directory(directory: Path, overrides: Mapping[str, Any]) -> Loaded:
+def _load_file(
+    file: Path, overrides: Mapping[str, object], style: str | None, state: str | None
+) -> Loaded:
+    # Imported where used: the libraries' tables are a fifth of the time of an import.
+    from mlx_rcnn.convert.checkpoint import read_checkpoint
+
+    return _filled(read_checkpoint(file, style=style, state=state, settings=overrides), overrides)
+
+
+def _load_directory(
+    directory: Path, overrides: Mapping[str, object], style: str | None, state: str | None
+) -> Loaded:
     from mlx_rcnn.convert.origin import from_json
 
+    for name, value in (("style", style), ("state", state)):
+        if value is not None:
+            raise ValueError(
+                f"{name}={value!r} goes with a checkpoint file of another library: {directory} is "
+                "a directory of one network"
+            )
     content, file, weights = read_model(directory)
     kind, version, note, backbone = (content.pop(name) for name in NEEDED)
     content.pop(ID, None)
@@ -155,7 +161,7 @@ def _load_directory(directory: Path, overrides: Mapping[str, Any]) -> Loaded:
 
 
 @contextmanager
-def _helpful(name: str, given: Mapping[str, Any]) -> Iterator[None]:
+def _helpful(name: str, given: Mapping[str, object]) -> Iterator[None]:
     """Errors get the file's name, the fields given, and those that might cure what is wrong."""
     try:
         yield
@@ -171,7 +177,7 @@ def _helpful(name: str, given: Mapping[str, Any]) -> Iterator[None]:
         raise type(error)(f"{name}: {error}{hint}") from error
 
 
-def _check_counts(config: Mapping[str, Any], arrays: int) -> None:
+def _check_counts(config: Mapping[str, object], arrays: int) -> None:
     """Refuse counts of layers that would be built before anyone sees that they have no weights."""
     for name, value in config.items():
         counted = name.endswith("convs") or name == "rpn_conv_depth"
@@ -208,6 +214,10 @@ def from_checkpoint(checkpoint: Checkpoint, **overrides: Unpack[Settings]) -> Lo
         ValueError: its weights do not fit the model.
         TypeError: an override that is no field.
     """
+    return _filled(checkpoint, overrides)
+
+
+def _filled(checkpoint: Checkpoint, overrides: Mapping[str, object]) -> Loaded:
     path, found = checkpoint.path, checkpoint.found
     with _helpful(str(path), overrides):
         _check_counts({**found.detector, **overrides}, len(checkpoint.weights))
@@ -222,17 +232,17 @@ def from_checkpoint(checkpoint: Checkpoint, **overrides: Unpack[Settings]) -> Lo
 
 def build_model(
     kind: str,
-    backbone: dict[str, Any] | None,
-    config: Mapping[str, Any],
-    overrides: Mapping[str, Any],
+    backbone: Mapping[str, object] | None,
+    config: Mapping[str, object],
+    overrides: Mapping[str, object],
 ) -> Loaded:
     """Build a model from config fields, ``overrides`` divided between backbone and detector."""
     cls, options = MODELS[kind], dict(overrides)
-    body: Any = options.pop("backbone", None)
+    body = options.pop("backbone", None)
     if body is None:
         given = dict(backbone or {})
         name = given.pop("type", "resnet_fpn")  # the only one there was in the first files
-        if name not in BACKBONES:
+        if not isinstance(name, str) or name not in BACKBONES:
             raise ValueError(f"backbone of type {name!r}: expected one of {tuple(BACKBONES)}")
         body_config = BACKBONES[name][0]
         known = {f.name for f in fields(cls.config_class)}
@@ -244,9 +254,10 @@ def build_model(
                 f"{nearest(unknown[0], known)}"
             )
         changes = {name: options.pop(name) for name in list(options) if name in own}
-        body = body_config(**{**given, **changes})
+        make: Callable[..., BackboneConfig] = body_config  # the fields' rules check the values
+        body = make(**{**given, **changes})
     if isinstance(names := options.get("class_names"), str):
-        count = options.get("num_classes", config.get("num_classes"))
+        count: Any = options.get("num_classes", config.get("num_classes"))
         try:
             options["class_names"] = class_names_of(names, int(count or 0))
         except ValueError as error:
@@ -259,7 +270,6 @@ def build_model(
     try:
         made = make_config(cls.config_class, body, None, None, {**config, **options})
         with weights_to_come():
-            model: Loaded = cls(made)
-            return model
+            return cls(made)
     except OverflowError as error:  # MLX's, of a shape past 32 bits
         raise ValueError(f"the model would have arrays too large to exist: {error}") from error

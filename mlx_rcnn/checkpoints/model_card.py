@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from mlx_rcnn.convert.published import Known, known_weights
 
 from ..models import Detector
-from .published import TERMS
+from .published import TERMS, Terms
 
 
 def model_card(model: Detector, command: str, repository: str | None = None) -> str:
@@ -29,7 +29,7 @@ def model_card(model: Detector, command: str, repository: str | None = None) -> 
     task = "image-segmentation" if model.needs_masks else "object-detection"
     task = "keypoint-detection" if keypoints else task
     given = ", boxes" if getattr(model, "needs_proposals", False) else ""  # (P, 4), xyxy
-    head: dict[str, Any] = {
+    head: dict[str, str | list[str]] = {
         "library_name": "mlx",
         "pipeline_tag": task,
         "license": terms.licence if terms else "other",
@@ -58,24 +58,26 @@ def model_card(model: Detector, command: str, repository: str | None = None) -> 
         "",
     ]
     lines += ["Made with:", "", "```", command, "```", "", "## Licence", ""]
+    return "\n".join([*lines, _licence(model, terms)]) + "\n"
+
+
+def _licence(model: Detector, terms: Terms | None) -> str:
     if terms:
-        lines += [f"{terms.text} Source: {terms.address}."]
-    elif origin:
-        lines += [
-            f"The weights come from a file of the user's own, `{origin.file}`, in the format of "
-            f"{origin.library}. They are under the terms of that file and of the weights it was "
-            "trained from; say here which."
-        ]
-    else:
-        lines += ["Say here on what terms these weights are."]
-    return "\n".join(lines) + "\n"
+        return f"{terms.text} Source: {terms.address}."
+    if model.origin:
+        return (
+            f"The weights come from a file of the user's own, `{model.origin.file}`, in the format "
+            f"of {model.origin.library}. They are under the terms of that file and of the weights "
+            "it was trained from; say here which."
+        )
+    return "Say here on what terms these weights are."
 
 
 def _title(model: Detector, known: Known | None) -> str:
     return known.title if known else type(model).__name__
 
 
-def _yaml(values: dict[str, Any]) -> list[str]:
+def _yaml(values: Mapping[str, str | list[str]]) -> list[str]:
     lines = []
     for key, value in values.items():
         if isinstance(value, list):

@@ -59,27 +59,12 @@ def description(model: Detector, kind: str) -> dict[str, Any]:
     Raises:
         TypeError, ValueError: as :func:`save`.
     """
-    config = to_json(model.config)
     own = backbone_type(model.backbone)
     backbone = {"type": own, **asdict(model.backbone.config)} if own else None
     try:
-        if kind != "proposal_network":
-            predictor = predictors_of(model.roi_heads)[0]
-            config["num_classes"] = predictor.cls_score.out_features
-            if "class_agnostic_bbox" in config:
-                config["class_agnostic_bbox"] = predictor.bbox_pred.out_features == 4
-        if model.needs_masks:
-            masks = model.roi_heads.mask_predictor
-            first = masks[0] if isinstance(masks, list) else masks
-            config["mask_hidden_channels"] = first.conv5_mask.out_channels
-        if model.needs_keypoints:
-            config["num_keypoints"] = model.roi_heads.keypoint_predictor.num_keypoints
-            config["keypoint_names"] = model.keypoint_names
-            config["keypoint_skeleton"] = model.keypoint_skeleton
+        config = _config_now(model, kind)
     except AttributeError as error:
         raise TypeError(f"cannot save a head that is not of this package: {error}") from error
-    config["class_names"] = model.class_names
-    del config["backbone"]
     high, low = cast(Any, mx.random.state)[0].tolist()
     loaded = build_model(kind, backbone, config, {} if own else {"backbone": model.backbone})
     mx.random.seed(high << 32 | low)  # saving must not change what is drawn next
@@ -97,3 +82,24 @@ def description(model: Detector, kind: str) -> dict[str, Any]:
     version = {"model_type": kind, "format_version": FORMAT_VERSION, "source": model.source}
     origin = {} if model.origin is None else {"origin": model.origin.to_json()}
     return {**version, **config, "backbone": backbone, **origin}
+
+
+def _config_now(model: Detector, kind: str) -> dict[str, object]:
+    """The config without its backbone, with the sizes that the heads have by now."""
+    config = to_json(model.config)
+    if kind != "proposal_network":
+        predictor = predictors_of(model.roi_heads)[0]
+        config["num_classes"] = predictor.cls_score.out_features
+        if "class_agnostic_bbox" in config:
+            config["class_agnostic_bbox"] = predictor.bbox_pred.out_features == 4
+    if model.needs_masks:
+        masks = model.roi_heads.mask_predictor
+        first = masks[0] if isinstance(masks, list) else masks
+        config["mask_hidden_channels"] = first.conv5_mask.out_channels
+    if model.needs_keypoints:
+        config["num_keypoints"] = model.roi_heads.keypoint_predictor.num_keypoints
+        config["keypoint_names"] = model.keypoint_names
+        config["keypoint_skeleton"] = model.keypoint_skeleton
+    config["class_names"] = model.class_names
+    del config["backbone"]
+    return config

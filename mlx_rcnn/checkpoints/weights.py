@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -89,7 +89,7 @@ def assign(model: nn.Module, weights: Mapping[str, mx.array], name: str) -> None
 
 def flat_parameters(module: nn.Module) -> dict[str, mx.array]:
     """All arrays of a module, running statistics included, by dotted name."""
-    return dict(cast(Any, tree_flatten(module.parameters())))
+    return flatten(module.parameters())
 
 
 def cast_weights(model: nn.Module, dtype: str) -> None:
@@ -114,7 +114,7 @@ def cast_weights(model: nn.Module, dtype: str) -> None:
                 module[name] = value.astype(mx.float32 if norm else DTYPES[dtype])
 
 
-def flatten(tree: Any) -> Arrays:
+def flatten(tree: object) -> Arrays:
     """The arrays of a tree by name, such as ``roi_heads.box_head.fc6.weight``.
 
     Args:
@@ -123,11 +123,12 @@ def flatten(tree: Any) -> Arrays:
     Returns:
         A new dict.
     """
-    found: Any = tree_flatten(tree)
+    found = tree_flatten(tree)
+    assert isinstance(found, list)
     return dict(found)
 
 
-def unflatten(arrays: Arrays) -> Any:
+def unflatten(arrays: Arrays) -> dict[str, Any]:
     """What :func:`flatten` flattened.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from .checks import (
     NORM,
@@ -29,7 +28,7 @@ class Stages:
     first: int
     last: int
 
-    def check(self, config: Any, name: str) -> None:
+    def check(self, config: object, name: str) -> None:
         """See :class:`~mlx_rcnn.config.checks.Rule`."""
         layers, stages = getattr(config, name), range(self.first, self.last + 1)
         rising = isinstance(layers, tuple) and list(layers) == sorted(set(layers) & set(stages))
@@ -206,3 +205,6 @@ class AlexNetConfig:
     def channels(self) -> int:
         """Of the map."""
         return 4 * self.width
+
+
+BackboneConfig = ResNetFPNConfig | ResNetConfig | MobileNetFPNConfig | VGGConfig | AlexNetConfig

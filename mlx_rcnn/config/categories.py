@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 BACKGROUND = "__background__"
 COCO = "coco"
@@ -241,7 +241,7 @@ def class_names_of(value: str | os.PathLike[str], num_classes: int) -> tuple[str
     return names
 
 
-class _Pairs(list[tuple[str, Any]]):
+class _Pairs(list[tuple[str, object]]):
     """A JSON object as written: a dictionary would hide ids that come up twice."""
 
 
@@ -254,7 +254,7 @@ def _text(path: Path) -> str:
         raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8") from error
 
 
-def _by_id(pairs: _Pairs, source: str) -> list[Any]:
+def _by_id(pairs: _Pairs, source: str) -> list[object]:
     ids = [int(key) if key.strip().isdecimal() else -1 for key, _ in pairs]
     if -1 in ids:
         key = pairs[ids.index(-1)][0]
@@ -264,7 +264,7 @@ def _by_id(pairs: _Pairs, source: str) -> list[Any]:
         raise ValueError(f"{source} has the id {twice[0]} twice")
     if max(ids, default=0) > _MOST_IDS:
         raise ValueError(f"{source} has the id {max(ids)}: expected labels of a model")
-    names: list[Any] = [NEVER_ANNOTATED] * (max(ids, default=-1) + 1)
+    names: list[object] = [NEVER_ANNOTATED] * (max(ids, default=-1) + 1)
     if names and 0 not in ids:
         names[0] = BACKGROUND
     for i, (_, name) in zip(ids, pairs, strict=True):
@@ -272,9 +272,10 @@ def _by_id(pairs: _Pairs, source: str) -> list[Any]:
     return names
 
 
-def _checked(names: list[Any], source: str) -> tuple[str, ...]:
+def _checked(names: Sequence[object], source: str) -> tuple[str, ...]:
     if not names:
         raise ValueError(f"{source}: 0 names, expected one at least")
+    found: list[str] = []
     seen: dict[str, int] = {}
     for at, name in enumerate(names, 1):
         if not isinstance(name, str):
@@ -284,4 +285,5 @@ def _checked(names: list[Any], source: str) -> tuple[str, ...]:
             raise ValueError(f"{source}: name {at} is empty")
         if name != NEVER_ANNOTATED and seen.setdefault(name, at) != at:
             raise ValueError(f"{source}: {name!r} comes up twice, as names {seen[name]} and {at}")
-    return tuple(name.strip() for name in names)
+        found.append(name)
+    return tuple(found)

@@ -7,18 +7,22 @@ all of them; what ties several fields together is left to their class.
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from ..messages import nearest
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 NORMS = ("batch", "frozen", "group")
 _LARGEST = 2**31 - 1
+T = TypeVar("T")
 
 
 class Rule(Protocol):
     """What a field's value must be."""
 
-    def check(self, config: Any, name: str) -> None:
+    def check(self, config: object, name: str) -> None:
         """Raise TypeError or ValueError if the field is against it."""
 
 
@@ -29,7 +33,7 @@ class Whole:
     low: int = 1
     high: int = _LARGEST
 
-    def check(self, config: Any, name: str) -> None:
+    def check(self, config: object, name: str) -> None:
         """See :class:`Rule`."""
         check_integer(config, name, self.low, self.high)
 
@@ -41,7 +45,7 @@ class Number:
     low: float = 0.0
     high: float = float("inf")
 
-    def check(self, config: Any, name: str) -> None:
+    def check(self, config: object, name: str) -> None:
         """See :class:`Rule`."""
         check_number(config, name, self.low, self.high)
 
@@ -50,7 +54,7 @@ class Number:
 class Positive:
     """A finite number above 0."""
 
-    def check(self, config: Any, name: str) -> None:
+    def check(self, config: object, name: str) -> None:
         """See :class:`Rule`."""
         check_sizes(config, name)
         check_number(config, name, 0.0)
@@ -60,9 +64,9 @@ class Positive:
 class Choice:
     """One of a few values."""
 
-    allowed: tuple[Any, ...]
+    allowed: tuple[object, ...]
 
-    def check(self, config: Any, name: str) -> None:
+    def check(self, config: object, name: str) -> None:
         """See :class:`Rule`."""
         check_choice(config, name, self.allowed)
 
@@ -74,7 +78,7 @@ class Row:
     length: int | None = None
     nested: bool = False
 
-    def check(self, config: Any, name: str) -> None:
+    def check(self, config: object, name: str) -> None:
         """See :class:`Rule`."""
         check_row(config, name, self.length, self.nested)
 
@@ -91,7 +95,7 @@ class Sizes:
     lone: bool = False
     none: bool = False
 
-    def check(self, config: Any, name: str) -> None:
+    def check(self, config: object, name: str) -> None:
         """See :class:`Rule`."""
         value = getattr(config, name)
         if value is None and self.none:
@@ -110,7 +114,7 @@ class Names:
     count: str
     note: str = ""
 
-    def check(self, config: Any, name: str) -> None:
+    def check(self, config: object, name: str) -> None:
         """See :class:`Rule`."""
         value, count = getattr(config, name), getattr(config, self.count)
         if value is None:
@@ -129,7 +133,7 @@ class Rows:
 
     length: int
 
-    def check(self, config: Any, name: str) -> None:
+    def check(self, config: object, name: str) -> None:
         """See :class:`Rule`."""
         value = getattr(config, name)
         if not isinstance(value, tuple) or not all(
@@ -145,7 +149,7 @@ class Thresholds:
 
     count: str
 
-    def check(self, config: Any, name: str) -> None:
+    def check(self, config: object, name: str) -> None:
         """See :class:`Rule`."""
         value, classes = getattr(config, name), getattr(config, self.count) - 1
         if not isinstance(value, tuple):
@@ -165,7 +169,11 @@ SWITCH, SHARE = Choice((True, False)), Number(0.0, 1.0)
 NORM, NORM_OR_NONE = Choice(NORMS), Choice((None, *NORMS))
 
 
-def setting(default: Any = MISSING, rule: Rule | None = None) -> Any:
+@overload
+def setting(*, rule: Rule) -> Any: ...  # as dataclasses.field: of any type, to be given
+@overload
+def setting(default: T, rule: Rule | None = None) -> T: ...
+def setting(default: object = MISSING, rule: Rule | None = None) -> object:
     """A dataclass field with its rule.
 
     Args:
@@ -178,7 +186,7 @@ def setting(default: Any = MISSING, rule: Rule | None = None) -> Any:
     return field(default=default, metadata={} if rule is None else {"rule": rule})
 
 
-def check_fields(config: Any) -> None:
+def check_fields(config: DataclassInstance) -> None:
     """Freeze the sequences of a config's fields, and hold each field to its rule.
 
     Args:
@@ -193,7 +201,7 @@ def check_fields(config: Any) -> None:
             rule.check(config, item.name)
 
 
-def freeze_sequences(config: Any) -> None:
+def freeze_sequences(config: DataclassInstance) -> None:
     """JSON and users give lists: fields hold tuples, so that a config is hashable."""
     for item in fields(config):
         value = getattr(config, item.name)
@@ -202,7 +210,7 @@ def freeze_sequences(config: Any) -> None:
             object.__setattr__(config, item.name, deep)
 
 
-def check_integer(config: Any, name: str, low: int, high: int = _LARGEST) -> None:
+def check_integer(config: object, name: str, low: int, high: int = _LARGEST) -> None:
     """An integer of ``low`` to ``high``, by default of 32 bits, as MLX's shapes are."""
     value = getattr(config, name)
     if isinstance(value, bool) or not isinstance(value, int):
@@ -213,7 +221,7 @@ def check_integer(config: Any, name: str, low: int, high: int = _LARGEST) -> Non
         raise ValueError(f"{name}={value!r}: expected an integer of at most {high}")
 
 
-def check_number(config: Any, name: str, low: float, high: float = float("inf")) -> None:
+def check_number(config: object, name: str, low: float, high: float = float("inf")) -> None:
     """A number in [low, high]."""
     value = getattr(config, name)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -222,7 +230,7 @@ def check_number(config: Any, name: str, low: float, high: float = float("inf"))
         raise ValueError(f"{name}={value!r}: expected a number in [{low:g}, {high:g}]")
 
 
-def check_row(config: Any, name: str, length: int | None = None, nested: bool = False) -> None:
+def check_row(config: object, name: str, length: int | None = None, nested: bool = False) -> None:
     """A tuple of finite numbers, ``length`` of them; ``nested`` allows tuples among them."""
     value = getattr(config, name)
     rule = "expected a tuple of numbers" if length is None else f"expected {length} numbers"
@@ -239,12 +247,12 @@ def check_row(config: Any, name: str, length: int | None = None, nested: bool = 
             raise ValueError(f"{name}={value!r}: expected finite numbers, got {item!r}")
 
 
-def check_sizes(config: Any, name: str, whole: bool = False) -> None:
+def check_sizes(config: object, name: str, whole: bool = False) -> None:
     """A positive number or a (nested) sequence of at least one."""
     value = getattr(config, name)
-    kind: Any = int if whole else (int, float)
+    kind = (int,) if whole else (int, float)
 
-    def check(v: Any) -> None:
+    def check(v: object) -> None:
         if isinstance(v, tuple):
             if len(v) == 0:
                 raise ValueError(f"{name}={value!r}: expected sizes, got an empty sequence")
@@ -258,7 +266,7 @@ def check_sizes(config: Any, name: str, whole: bool = False) -> None:
     check(value)
 
 
-def check_choice(config: Any, name: str, allowed: tuple[Any, ...]) -> None:
+def check_choice(config: object, name: str, allowed: tuple[object, ...]) -> None:
     """One of a few values, of the same type."""
     value = getattr(config, name)
     if not any(type(value) is type(v) and value == v for v in allowed):

@@ -5,9 +5,9 @@ What models share stands in ``network`` (maps and input), ``proposals`` and ``bo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..messages import nearest
 from .boxes import BoxConfig, BoxStage, FastRCNNConfig, RCNNConfig
@@ -214,7 +214,11 @@ class CascadeMaskRCNNConfig(CascadeRCNNConfig, MaskRCNNConfig):
 
 
 def make_config(
-    cls: type[T], backbone: Any, feat_channels: Any, num_classes: Any, options: Mapping[str, Any]
+    cls: type[T],
+    backbone: object,
+    feat_channels: int | None,
+    num_classes: int | None,
+    options: Mapping[str, object],
 ) -> T:
     """Turn a model's constructor arguments, keywords or a config object, into a config of ``cls``.
 
@@ -239,7 +243,8 @@ def make_config(
         if name not in known:
             raise TypeError(f"{cls.__name__} has no field {name!r}{nearest(name, known)}")
     if type(backbone) is cls:
-        return replace(backbone, **options)
+        renewed: Callable[..., T] = replace  # the fields' rules check what is given
+        return renewed(backbone, **options)
     if isinstance(backbone, DetectorConfig):
         raise TypeError(f"got a {type(backbone).__name__}, expected a {cls.__name__}")
     # The level a pyramid subsamples from its last is for proposals alone, as in torchvision.
@@ -250,9 +255,10 @@ def make_config(
     missing = [name for name in needed if name not in options]
     if missing:
         raise TypeError(f"{cls.__name__}: missing {' and '.join(missing)}")
-    return cls(backbone=backbone, **options)
+    made: Callable[..., T] = cls
+    return made(backbone=backbone, **options)
 
 
-def to_json(config: DetectorConfig) -> dict[str, Any]:
+def to_json(config: DetectorConfig) -> dict[str, object]:
     """The config as JSON-ready values, the backbone (a module or config) left out."""
     return asdict(replace(config, backbone=None))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import TypedDict
+
+from .proposals import AnchorSizes
 
 
 class BackboneSettings(TypedDict, total=False):
@@ -26,12 +28,10 @@ class BackboneSettings(TypedDict, total=False):
 
 
 class DetectorSettings(TypedDict, total=False):
-    """Fields of :class:`~mlx_rcnn.FasterRCNNConfig`."""
+    """Fields of :class:`~mlx_rcnn.FasterRCNNConfig`, but those whoever builds one names."""
 
-    backbone: Any
-    feat_channels: int
     use_fpn: bool
-    anchor_sizes: tuple[Any, ...] | None
+    anchor_sizes: tuple[AnchorSizes, ...] | None
     aspect_ratios: tuple[float, ...]
     anchor_stride: int | tuple[int, ...] | None
     stride_rule: str
@@ -137,15 +137,25 @@ class RCNNSettings(TypedDict, total=False):
     svm_bg_iou_thresh: float
 
 
-class BuildSettings(
-    MaskSettings, KeypointSettings, CascadeSettings, RCNNSettings, BackboneSettings, total=False
-):
+class AllSettings(MaskSettings, KeypointSettings, CascadeSettings, RCNNSettings, total=False):
+    """Any field of a detector's config, but those whoever builds one names."""
+
+
+class ModelSettings(AllSettings, total=False):
+    """Keywords of the models beside ``backbone``, ``feat_channels`` and ``num_classes``."""
+
+    num_keypoints: int
+
+
+class BuildSettings(AllSettings, BackboneSettings, total=False):
     """Any field of a detector's config or of its backbone's, but those a builder names itself."""
 
 
 class Settings(BuildSettings, total=False):
     """Any field of a detector's config or of its backbone's."""
 
+    backbone: object
+    feat_channels: int
     num_classes: int
     num_keypoints: int
 

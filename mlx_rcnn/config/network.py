@@ -7,7 +7,6 @@ way that changes numbers, the difference is a field too, with torchvision's beha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from .checks import SWITCH, Choice, Names, Row, Sizes, Whole, check_fields, setting
 from .levels import LevelsRule
@@ -48,7 +47,7 @@ class DetectorConfig:
         class_names: one name a class, the background's first. Default: none.
     """
 
-    backbone: Any
+    backbone: object
     feat_channels: int = setting(rule=Whole())
     num_classes: int = setting(rule=Whole(2))
     use_fpn: bool = setting(False, SWITCH)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from .checks import SHARE, SWITCH, Choice, Number, Row, Sizes, Whole, setting
 from .network import DetectorConfig
 
 REG_LOSSES = ("smooth_l1", "l1", "giou")
+AnchorSizes = float | tuple[float, ...]  # one, or those of a level
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ProposingConfig(DetectorConfig):
     whatever ``rpn_min_size``.
     """
 
-    anchor_sizes: tuple[Any, ...] | None = setting(None, Sizes(Row(nested=True), none=True))
+    anchor_sizes: tuple[AnchorSizes, ...] | None = setting(None, Sizes(Row(nested=True), none=True))
     aspect_ratios: tuple[float, ...] = setting((0.5, 1.0, 2.0), Sizes(Row()))
     anchor_rounding: bool = setting(True, SWITCH)
     anchor_offset: float = setting(0.0, Number(-float("inf")))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Union, get_args, get_origin, get_type_hints
 
 from ..messages import nearest
 from .backbone import (
@@ -28,6 +28,7 @@ from .detector import (
     ProposalNetworkConfig,
     RCNNConfig,
 )
+from .proposals import AnchorSizes
 
 _CONFIGS = (
     FasterRCNNConfig,
@@ -58,7 +59,7 @@ _SWITCHES = {
 _SHOWN = 80  # characters of a value in an error
 
 
-def read_setting(text: str) -> tuple[str, Any]:
+def read_setting(text: str) -> tuple[str, object]:
     """A config field and its value as a user writes them, such as ``box_nms_thresh=0.4``.
 
     Args:
@@ -83,9 +84,9 @@ def read_setting(text: str) -> tuple[str, Any]:
 
 
 @cache
-def kinds() -> Mapping[str, tuple[Any, ...]]:
+def kinds() -> Mapping[str, tuple[object, ...]]:
     """The types each field may have, in all configs; a module for a backbone is none of them."""
-    found: dict[str, list[Any]] = {}
+    found: dict[str, list[object]] = {}
     for config in _CONFIGS:
         hints = get_type_hints(config)
         for item in fields(config):
@@ -112,7 +113,7 @@ def fields_named(message: str) -> list[str]:
     return [word for word in dict.fromkeys(words) if word in kinds()]
 
 
-def _read(name: str, text: str, types: tuple[Any, ...]) -> Any:
+def _read(name: str, text: str, types: tuple[object, ...]) -> object:
     wrong = ValueError(f"{name}={_short(text)}: expected {_expected(types)}")
     if text.lower() in ("none", "null"):
         if NoneType in types:
@@ -137,7 +138,7 @@ def _read(name: str, text: str, types: tuple[Any, ...]) -> Any:
     return value
 
 
-def _number_or_row(text: str, types: tuple[Any, ...], sequences: list[Any]) -> Any:
+def _number_or_row(text: str, types: tuple[object, ...], sequences: list[object]) -> object:
     """A number, or a tuple of them; ``None`` if the text is neither."""
     try:
         value = _frozen(ast.literal_eval(text))
@@ -147,7 +148,7 @@ def _number_or_row(text: str, types: tuple[Any, ...], sequences: list[Any]) -> A
     return next((fit for fit in fits if fit is not None), None)
 
 
-def _fit(value: Any, kind: Any) -> Any:
+def _fit(value: object, kind: object) -> object:
     """A value as a kind, ``None`` if it is of another."""
     if get_origin(kind) is tuple:
         inner = get_args(kind)
@@ -157,14 +158,14 @@ def _fit(value: Any, kind: Any) -> Any:
         each = inner if inner[-1] is not Ellipsis else (inner[0],) * len(values)
         items = tuple(_fit(v, k) for v, k in zip(values, each, strict=True))
         return None if None in items else items
-    if kind is Any:  # sizes, perhaps nested
-        return _fit(value, tuple[Any, ...] if isinstance(value, tuple) else float | int)
+    if kind == AnchorSizes:
+        return _fit(value, tuple[AnchorSizes, ...] if isinstance(value, tuple) else float | int)
     if type(value) is int and kind in (int, float, float | int):
         return float(value) if kind is float else value
     return value if type(value) is float and kind in (float, float | int) else None
 
 
-def _frozen(value: Any) -> Any:
+def _frozen(value: object) -> object:
     return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
@@ -172,7 +173,7 @@ def _unquoted(text: str) -> str:
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
-def _expected(types: tuple[Any, ...]) -> str:
+def _expected(types: tuple[object, ...]) -> str:
     """The types of a field in words."""
     words = [_word(kind) for kind in types if kind is not NoneType]
     if "a number" in words and "a whole number" in words:
@@ -180,13 +181,18 @@ def _expected(types: tuple[Any, ...]) -> str:
     return " or ".join(words + ["none"] * (NoneType in types))
 
 
-def _word(kind: Any) -> str:
+def _word(kind: object) -> str:
     if get_origin(kind) is not tuple:
-        simple = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+        simple: dict[object, str] = {
+            int: "a whole number",
+            float: "a number",
+            bool: "true or false",
+            str: "a word",
+        }
         return simple.get(kind, "numbers")
     inner = get_args(kind)
     several = inner[-1] is Ellipsis
-    if inner[0] is Any:
+    if inner[0] == AnchorSizes:
         return "numbers between commas, or rows of them such as (32,),(64,)"
     if get_origin(inner[0]) is tuple:
         return "pairs of whole numbers such as (0,1),(1,2)"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -50,6 +48,14 @@ class TwoMLPHead(nn.Module):
         return x
 
 
+def run_convs(head: nn.Module, x: mx.array, valid: mx.array | None) -> mx.array:
+    """The ``convs`` of a head one after the other, each with its norm, if it has ``norms``."""
+    norms = head.norms if "norms" in head else [None] * len(head.convs)
+    for conv, norm in zip(head.convs, norms, strict=True):
+        x = conv_norm(x, conv, norm, valid=valid)
+    return x
+
+
 class FastRCNNConvFCHead(nn.Module):
     """3x3 convolutions, then one linear layer over what they leave, with ReLU throughout.
 
@@ -94,10 +100,7 @@ class FastRCNNConvFCHead(nn.Module):
             key: of the dropout.
             valid (R,): RoIs that a batch norm takes its statistics over. Default: all.
         """
-        norms = self.norms if "norms" in self else [None] * len(self.convs)
-        for conv, norm in zip(self.convs, norms, strict=True):
-            x = conv_norm(x, conv, norm, valid=valid)
-        x = mx.maximum(self.fc(x.flatten(1)), 0)
+        x = mx.maximum(self.fc(run_convs(self, x, valid).flatten(1)), 0)
         if dropout and key is not None:
             x = dropped(x, dropout, key)
         return x
@@ -156,8 +159,8 @@ class RoIHeads(EvaluatedModule):
         config (FastRCNNConfig): sizes of the box head.
     """
 
-    box_head: Any
-    box_predictor: Any
+    box_head: nn.Module | list[nn.Module]
+    box_predictor: nn.Module | list[nn.Module]
 
     def __init__(self, config: FastRCNNConfig):
         super().__init__()
@@ -168,7 +171,7 @@ class RoIHeads(EvaluatedModule):
         self.box_predictor = predictors if several else predictors[0]
 
 
-def predictors_of(heads: Any) -> list[Any]:
+def predictors_of(heads: nn.Module) -> list[nn.Module]:
     """The box predictors of a model's ``roi_heads``, one a box stage."""
     found = heads.box_predictor
     return list(found) if isinstance(found, list) else [found]

@@ -3,41 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Generic, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ..config.boxes import BoxConfig
 from ..structures import Batch, Detections, Targets
 from .rois import valid_rois
 from .sampling import SampledRoIs
 
 Result = dict[str, np.ndarray]
+Own_co = TypeVar("Own_co", bound=BoxConfig, covariant=True)
+Needed_contra = TypeVar("Needed_contra", bound=BoxConfig, contravariant=True)
 
 
-class Stage(NamedTuple):
+@dataclass(frozen=True)
+class Stage(Generic[Own_co]):
     """What a branch works with: layers, settings, and the maps of the batch at hand.
 
     ``heads``: the model's ``roi_heads``. ``config``: the model's. ``pool``: from RoIs (R, 5), see
     :func:`~mlx_rcnn.heads.rois.batch_rows`, and a size (ph, pw) to their features (R, ph, pw, C).
     """
 
-    heads: Any
-    config: Any
+    heads: nn.Module | SimpleNamespace
+    config: Own_co
     pool: Callable[[mx.array, tuple[int, int]], mx.array]
 
-    def of(self, k: int) -> Stage:
+    def of(self, k: int) -> Stage[Own_co]:
         """With the parts of the k-th box stage in place of lists of parts, one a stage."""
         parts = {
             name: part[k] if isinstance(part, list) else part for name, part in self.heads.items()
         }
-        return self._replace(heads=SimpleNamespace(**parts))
+        return replace(self, heads=SimpleNamespace(**parts))
 
 
-class Branch:
-    """Masks, keypoints, or another thing to find of each detection.
+class Branch(Generic[Needed_contra]):
+    """Masks, keypoints, or another thing to find of each detection, with the config it needs.
 
     It holds nothing: its layers stand in the model's ``roi_heads`` under torchvision's names.
     """
@@ -47,7 +52,7 @@ class Branch:
     mirrors = False
     """Whether what it finds in a mirrored image can be turned back, see :meth:`turned`."""
 
-    def build(self, heads: nn.Module, config: Any) -> None:
+    def build(self, heads: nn.Module, config: Needed_contra) -> None:
         """Add the layers.
 
         Args:
@@ -56,13 +61,13 @@ class Branch:
         """
         raise NotImplementedError
 
-    def outputs(self, stage: Stage, rois: mx.array) -> mx.array:
+    def outputs(self, stage: Stage[Needed_contra], rois: mx.array) -> mx.array:
         """Raw outputs (R, ...) of RoIs (R, 5), float32."""
         raise NotImplementedError
 
     def loss(
         self,
-        stage: Stage,
+        stage: Stage[Needed_contra],
         rois: Sequence[SampledRoIs],
         targets: Targets,
         group: mx.distributed.Group | None,
@@ -82,11 +87,11 @@ class Branch:
 
     def add_results(
         self,
-        stage: Stage,
+        stage: Stage[Needed_contra],
         detections: Detections,
         batch: Batch,
         results: Sequence[Result],
-        options: Mapping[str, Any],
+        options: Mapping[str, object],
     ) -> None:
         """Add what it finds to the result of each image.
 
@@ -105,7 +110,7 @@ class Branch:
             first += len(part)
             self.add_raw(part, result, tuple(size), stage.config, options)
 
-    def raw(self, stage: Stage, rois: mx.array, labels: mx.array) -> mx.array:
+    def raw(self, stage: Stage[Needed_contra], rois: mx.array, labels: mx.array) -> mx.array:
         """What results are made of and, over several views of an image, averaged.
 
         Args:
@@ -122,7 +127,7 @@ class Branch:
         """:meth:`raw` of a mirrored image, as that of the image itself."""
         raise NotImplementedError
 
-    def nothing(self, stage: Stage) -> np.ndarray:
+    def nothing(self, stage: Stage[Needed_contra]) -> np.ndarray:
         """:meth:`raw` of no RoI."""
         raise NotImplementedError
 
@@ -131,8 +136,8 @@ class Branch:
         raw: np.ndarray,
         result: Result,
         size: tuple[int, int],
-        config: Any,
-        options: Mapping[str, Any],
+        config: Needed_contra,
+        options: Mapping[str, object],
     ) -> None:
         """Add what it finds to the result of one image.
 

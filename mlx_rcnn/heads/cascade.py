@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from ..config.boxes import BoxStage
+from ..config.detector import MaskRCNNConfig
 from ..ops import clip_boxes, decode_boxes
 from ..structures import Proposals, Targets
 from .branch import Stage
@@ -76,7 +77,7 @@ def average_scores(cls_logits: Sequence[mx.array], kind: str) -> mx.array:
 class StageMaskBranch(MaskBranch):
     """A mask head a box stage, whose probabilities are averaged (mmdetection)."""
 
-    def build(self, heads: Any, config: Any) -> None:
+    def build(self, heads: nn.Module, config: MaskRCNNConfig) -> None:
         """See :meth:`~mlx_rcnn.heads.Branch.build`."""
         parts = []
         for _ in config.box_stages:
@@ -86,7 +87,7 @@ class StageMaskBranch(MaskBranch):
 
     def outputs(
         self,
-        stage: Stage,
+        stage: Stage[MaskRCNNConfig],
         rois: mx.array,
         labels: mx.array | None = None,
         valid: mx.array | None = None,
@@ -97,7 +98,7 @@ class StageMaskBranch(MaskBranch):
         mean = mx.mean(mx.sigmoid(mx.stack(each)), axis=0)
         return mx.log(mx.maximum(mean, TINY)) - mx.log(mx.maximum(1 - mean, TINY))
 
-    def raw(self, stage: Stage, rois: mx.array, labels: mx.array) -> mx.array:
+    def raw(self, stage: Stage[MaskRCNNConfig], rois: mx.array, labels: mx.array) -> mx.array:
         """See :meth:`~mlx_rcnn.heads.Branch.raw`."""
         stages = range(len(stage.config.box_stages))
         each = [ONE.outputs(stage.of(k), rois, labels) for k in stages]
@@ -105,7 +106,7 @@ class StageMaskBranch(MaskBranch):
 
     def loss(
         self,
-        stage: Stage,
+        stage: Stage[MaskRCNNConfig],
         rois: Sequence[SampledRoIs],
         targets: Targets,
         group: mx.distributed.Group | None,

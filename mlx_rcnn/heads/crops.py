@@ -45,17 +45,7 @@ def warp_crops(pixels: mx.array, rois: mx.array, size: int, context: int) -> mx.
 
 
 def _samples(low: mx.array, high: mx.array, size: int, length: int) -> tuple[mx.array, mx.array]:
-    """The two pixels each sample of an axis lies between, and their weights.
-
-    Args:
-        low, high (R,): where the crop begins and ends, in pixels of the image.
-        size: samples between them.
-        length: pixels of the image.
-
-    Returns:
-        index (2, R, size) int32, of pixels there are, and weight, same shape, 0 of those that are
-        not.
-    """
+    """The two pixels each sample of an axis lies between, (2, R, size), and their weights."""
     place = low[:, None] + (mx.arange(size) + 0.5) * ((high - low) / size)[:, None] - 0.5
     before = mx.floor(mx.clip(place, -2, length))  # far away all are zeros, and integers overflow
     fraction = place - before

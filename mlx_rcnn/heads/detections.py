@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from ..config.boxes import FastRCNNConfig
+from ..config.boxes import BoxConfig
 from ..ops import clip_boxes, decode_boxes, nms_mask
 from ..ops.nms import sort_scores, top_scores
 from ..ops.soft_nms import soft_nms
@@ -44,7 +44,7 @@ class DetectionRule(NamedTuple):
 
 
 def detection_rule(
-    config: FastRCNNConfig,
+    config: BoxConfig,
     score_thresh: float | Sequence[float] | None = None,
     nms_thresh: float | None = None,
     top_k: int | None = None,
@@ -102,7 +102,7 @@ def check_thresholds(rule: DetectionRule, num_classes: int) -> None:
         )
 
 
-def _numbers(name: str, value: Any) -> list[Any]:
+def _numbers(name: str, value: Any) -> list[float]:
     """One number or a sequence of them, as a list."""
     each = list(value) if np.ndim(value) == 1 else [value]
     for item in each:

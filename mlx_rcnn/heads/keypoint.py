@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ..config.detector import KeypointRCNNConfig
 from ..inputs.transform import keypoints_to_original
 from ..layers import Conv2d, ConvTranspose2d, conv_relu, upsample_bilinear
 from ..ops import heatmaps_to_keypoints, keypoint_probabilities
@@ -110,18 +110,18 @@ def keypoint_loss(
     return mx.sum(mx.where(valid.reshape(-1), error, 0.0)) / normaliser(mx.sum(valid), group)
 
 
-class KeypointBranch(Branch):
+class KeypointBranch(Branch[KeypointRCNNConfig]):
     """Where each keypoint of each detection lies (He et al., 2017, section 5)."""
 
     loss_name = "keypoint_loss"
 
-    def build(self, heads: Any, config: Any) -> None:
+    def build(self, heads: nn.Module, config: KeypointRCNNConfig) -> None:
         """See :meth:`Branch.build`."""
         layers = config.keypoint_layers
         heads.keypoint_head = KeypointRCNNHeads(config.feat_channels, layers)
         heads.keypoint_predictor = KeypointRCNNPredictor(layers[-1], config.num_keypoints)
 
-    def outputs(self, stage: Stage, rois: mx.array) -> mx.array:
+    def outputs(self, stage: Stage[KeypointRCNNConfig], rois: mx.array) -> mx.array:
         """Heatmaps (R, 56, 56, K) of RoIs (R, 5)."""
         heads, size = stage.heads, stage.config.keypoint_pool_size
 
@@ -135,7 +135,7 @@ class KeypointBranch(Branch):
 
     def loss(
         self,
-        stage: Stage,
+        stage: Stage[KeypointRCNNConfig],
         rois: Sequence[SampledRoIs],
         targets: Targets,
         group: mx.distributed.Group | None,
@@ -152,11 +152,11 @@ class KeypointBranch(Branch):
 
     def add_results(
         self,
-        stage: Stage,
+        stage: Stage[KeypointRCNNConfig],
         detections: Detections,
         batch: Batch,
         results: Sequence[Result],
-        options: Mapping[str, Any],
+        options: Mapping[str, object],
     ) -> None:
         """Add ``keypoints`` and ``keypoints_scores``, looked for in pixels of the network input."""
         chosen = valid_rois(detections)
@@ -173,11 +173,11 @@ class KeypointBranch(Branch):
             )
             result["keypoints_scores"] = scores[rows]
 
-    def raw(self, stage: Stage, rois: mx.array, labels: mx.array) -> mx.array:
+    def raw(self, stage: Stage[KeypointRCNNConfig], rois: mx.array, labels: mx.array) -> mx.array:
         """Heatmaps (R, 56, 56, K) of logits, the same for any label, see :meth:`Branch.raw`."""
         return self.outputs(stage, rois)
 
-    def nothing(self, stage: Stage) -> np.ndarray:
+    def nothing(self, stage: Stage[KeypointRCNNConfig]) -> np.ndarray:
         """See :meth:`Branch.nothing`."""
         return np.zeros((0, 1, 1, stage.heads.keypoint_predictor.num_keypoints), np.float32)
 
@@ -186,14 +186,16 @@ class KeypointBranch(Branch):
         raw: np.ndarray,
         result: Result,
         size: tuple[int, int],
-        config: Any,
-        options: Mapping[str, Any],
+        config: KeypointRCNNConfig,
+        options: Mapping[str, object],
     ) -> None:
         """Add ``keypoints`` and ``keypoints_scores``, looked for in pixels of the image given."""
         result["keypoints"], result["keypoints_scores"] = _found(raw, result["boxes"], config)
 
 
-def _found(heatmaps: np.ndarray, boxes: np.ndarray, config: Any) -> tuple[np.ndarray, np.ndarray]:
+def _found(
+    heatmaps: np.ndarray, boxes: np.ndarray, config: KeypointRCNNConfig
+) -> tuple[np.ndarray, np.ndarray]:
     """Keypoints (D, K, 3) in the frame of the boxes (D, 4), and their scores (D, K)."""
     keypoints, scores = heatmaps_to_keypoints(heatmaps, boxes)
     if config.keypoint_score == "probability":

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..layers import Conv2d, ConvTranspose2d, conv_norm, make_norm
+from ..config.detector import MaskRCNNConfig
+from ..layers import Conv2d, ConvTranspose2d, make_norm
 from ..ops import crop_masks, paste_masks
 from ..ops.losses import binary_cross_entropy, normaliser
 from ..structures import Targets
+from .box import run_convs
 from .branch import Branch, Result, Stage
 from .rois import in_pieces, positives, rows_of_targets
 from .sampling import SampledRoIs
@@ -50,10 +51,7 @@ class MaskRCNNHeads(nn.Module):
             x: RoI features.
             valid (R,): RoIs that a batch norm takes its statistics over. Default: all.
         """
-        norms = self.norms if "norms" in self else [None] * len(self.convs)
-        for conv, norm in zip(self.convs, norms, strict=True):
-            x = conv_norm(x, conv, norm, valid=valid)
-        return x
+        return run_convs(self, x, valid)
 
     @property
     def uses_batch(self) -> bool:
@@ -117,13 +115,13 @@ def mask_loss(
     return mx.sum(mx.where(positive, error, 0.0)) / normaliser(mx.sum(positive), group)
 
 
-class MaskBranch(Branch):
+class MaskBranch(Branch[MaskRCNNConfig]):
     """A mask of each detection (He et al., 2017)."""
 
     loss_name = "mask_loss"
     mirrors = True
 
-    def build(self, heads: Any, config: Any) -> None:
+    def build(self, heads: nn.Module, config: MaskRCNNConfig) -> None:
         """See :meth:`Branch.build`."""
         inputs = heads.box_head.out_channels if config.res5_head else config.feat_channels
         hidden, convs = config.mask_hidden_channels, config.mask_num_convs
@@ -134,7 +132,7 @@ class MaskBranch(Branch):
 
     def outputs(
         self,
-        stage: Stage,
+        stage: Stage[MaskRCNNConfig],
         rois: mx.array,
         labels: mx.array | None = None,
         valid: mx.array | None = None,
@@ -157,7 +155,7 @@ class MaskBranch(Branch):
 
     def loss(
         self,
-        stage: Stage,
+        stage: Stage[MaskRCNNConfig],
         rois: Sequence[SampledRoIs],
         targets: Targets,
         group: mx.distributed.Group | None,
@@ -167,7 +165,7 @@ class MaskBranch(Branch):
 
     def loss_of(
         self,
-        stage: Stage,
+        stage: Stage[MaskRCNNConfig],
         rois: SampledRoIs,
         targets: Targets,
         group: mx.distributed.Group | None,
@@ -183,7 +181,7 @@ class MaskBranch(Branch):
         wanted = (wanted >= 0.5).astype(mx.float32) if theirs else wanted
         return mask_loss(logits, mx.stop_gradient(wanted), positive, group)
 
-    def raw(self, stage: Stage, rois: mx.array, labels: mx.array) -> mx.array:
+    def raw(self, stage: Stage[MaskRCNNConfig], rois: mx.array, labels: mx.array) -> mx.array:
         """Masks (R, 28, 28) in [0, 1], see :meth:`Branch.raw`."""
         return mx.sigmoid(self.outputs(stage, rois, labels))
 
@@ -191,7 +189,7 @@ class MaskBranch(Branch):
         """See :meth:`Branch.turned`."""
         return raw[:, :, ::-1]
 
-    def nothing(self, stage: Stage) -> np.ndarray:
+    def nothing(self, stage: Stage[MaskRCNNConfig]) -> np.ndarray:
         """See :meth:`Branch.nothing`."""
         side = stage.config.mask_out_size
         return np.zeros((0, side, side), np.float32)
@@ -201,8 +199,8 @@ class MaskBranch(Branch):
         raw: np.ndarray,
         result: Result,
         size: tuple[int, int],
-        config: Any,
-        options: Mapping[str, Any],
+        config: MaskRCNNConfig,
+        options: Mapping[str, object],
     ) -> None:
         """Add ``masks``, pasted into the image or, with ``masks="raw"``, as they are."""
         if options.get("masks", "full") == "full":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -19,7 +18,7 @@ SPEED = 10.0  # of the regression, see RCNNPredictor.regress
 RIDGE_PAIRS = 10_000  # of each class, over which config.ridge is spread
 
 
-def classifier_of(backbone: nn.Module) -> Any:
+def classifier_of(backbone: nn.Module) -> nn.Module:
     """The classifier in a backbone of this package, or a module that is one itself.
 
     Args:
@@ -28,7 +27,7 @@ def classifier_of(backbone: nn.Module) -> Any:
     Raises:
         TypeError: it has neither.
     """
-    net: Any = backbone.net if "net" in backbone else backbone
+    net: nn.Module = backbone.net if "net" in backbone else backbone
     if not all(hasattr(net, name) for name in ("pooled", "units", "unit_channels")):
         raise TypeError(
             f"backbone {type(backbone).__name__}: expected a classifier, with pooled, units and "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -24,7 +22,7 @@ class Res5Head(nn.Module):
         ValueError: the backbone is no ResNet of three stages.
     """
 
-    def __init__(self, config: Any):
+    def __init__(self, config: object):
         super().__init__()
         if not isinstance(config, ResNetConfig) or config.last_stage != 3:
             raise ValueError(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -23,7 +22,10 @@ def dropped(x: mx.array, share: float, key: mx.array) -> mx.array:
     return x * mx.random.bernoulli(1 - share, x.shape, key=key) / (1 - share)
 
 
-def run_layers(layers: Sequence[Any], x: mx.array, key: mx.array | None = None) -> mx.array:
+Layer = Callable[[mx.array], mx.array]
+
+
+def run_layers(layers: Sequence[Layer], x: mx.array, key: mx.array | None = None) -> mx.array:
     """Layers one after the other.
 
     Args:

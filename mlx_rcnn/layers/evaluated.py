@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -20,12 +20,14 @@ class EvaluatedModule(nn.Module):
     it: without this a new head could be trained, but not used to predict, by a worker.
     """
 
-    def __setattr__(self, key: str, value: Any) -> None:
+    def __setattr__(self, key: str, value: object) -> None:
         super().__setattr__(key, value)
         if isinstance(value, nn.Module) and not _TO_COME.get():
             mx.eval(value.parameters())
 
-    def load_weights(self, file_or_weights: Any, strict: bool = True) -> nn.Module:
+    def load_weights(
+        self, file_or_weights: str | list[tuple[str, mx.array]], strict: bool = True
+    ) -> nn.Module:
         """As ``mlx.nn.Module.load_weights``, evaluated."""
         super().load_weights(file_or_weights, strict)
         mx.eval(self.parameters())
@@ -58,11 +60,12 @@ def inference(model: M, widen: bool = False) -> M:
     Returns:
         The same modules with ``training`` off; replacing an array in it leaves ``model`` alone.
     """
-    found: M = _viewed(model, {}, widen)
+    found = _viewed(model, {}, widen)
+    assert isinstance(found, type(model))
     return found
 
 
-def _viewed(value: Any, views: dict[int, nn.Module], widen: bool) -> Any:
+def _viewed(value: object, views: dict[int, nn.Module], widen: bool) -> object:
     """What stands in a view for a value of the tree; no closure, whose cycle would hold arrays."""
     if isinstance(value, nn.Module):
         if id(value) not in views:
@@ -73,8 +76,10 @@ def _viewed(value: Any, views: dict[int, nn.Module], widen: bool) -> Any:
         return views[id(value)]
     if isinstance(value, dict):
         return {k: _viewed(v, views, widen) for k, v in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_viewed(v, views, widen) for v in value)
+    if type(value) is list:
+        return [_viewed(v, views, widen) for v in value]
+    if type(value) is tuple:
+        return tuple(_viewed(v, views, widen) for v in value)
     if widen and isinstance(value, mx.array) and value.dtype in (mx.float16, mx.bfloat16):
         return value.astype(mx.float32)
     return value

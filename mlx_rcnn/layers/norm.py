@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -190,6 +192,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 Norm = BatchNorm | GroupNorm
+ConvNorm = list[Any]  # [Conv2d] or [Conv2d, Norm]: a list has one type of item, or any
 
 
 def make_norm(kind: str, dims: int, eps: float = 1e-5, groups: int = 32) -> Norm:

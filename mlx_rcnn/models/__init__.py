@@ -21,9 +21,9 @@ from .builders import (
 )
 from .cascade_rcnn import CascadeMaskRCNN, CascadeRCNN
 from .crop_units import crop_maps, crop_units
+from .detector import Detector
 from .fast_rcnn import FastRCNN
 from .faster_rcnn import FasterRCNN
-from .flow import Detector
 from .keypoint_rcnn import KeypointRCNN
 from .mask_rcnn import MaskRCNN
 from .plain_builders import fast_rcnn_vgg_16, faster_rcnn_vgg_16, rcnn_alexnet, rcnn_vgg_16

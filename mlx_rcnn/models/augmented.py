@@ -26,7 +26,9 @@ from ..inputs.transform import load_images, preprocess, resized_size
 from ..memory import bounded_cache
 from ..ops.nms import settle, sort_scores
 from ..outputs.detections import Detections
-from ..structures import Batch
+from ..structures import Batch, Images
+from .detector import Detector
+from .flow import BoxDetector
 from .results import named_results, to_results
 
 SIZES = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)  # detectron2's
@@ -73,7 +75,7 @@ class TestTimeAugment:
         return tuple(View(side, m) for side in sides for m in (False, True)[: 1 + self.flip])
 
 
-def check_augment(model: Any, augment: TestTimeAugment) -> None:
+def check_augment(model: Detector, augment: TestTimeAugment) -> None:
     """Whether a model can predict so; nothing is computed.
 
     Args:
@@ -100,8 +102,8 @@ def check_augment(model: Any, augment: TestTimeAugment) -> None:
 
 
 def predict_augmented(
-    model: Any,
-    images: Any,
+    model: BoxDetector,
+    images: Images,
     *,
     sizes: Sequence[int] | None = SIZES,
     flip: bool = True,
@@ -140,7 +142,11 @@ def predict_augmented(
 
 
 def find_augmented(
-    model: Any, images: Any, rule: DetectionRule, augment: TestTimeAugment, **options: Any
+    model: BoxDetector,
+    images: Images,
+    rule: DetectionRule,
+    augment: TestTimeAugment,
+    **options: Any,
 ) -> list[Detections]:
     """What :func:`predict_augmented` does, for any rule and with options of the branches.
 
@@ -192,7 +198,9 @@ def merge_detections(found: Sequence[Result], rule: DetectionRule) -> Result:
     return {k: np.array(v[0])[keep] for k, v in zip(names, best[:3], strict=True)}
 
 
-def _batch(model: Any, images: Sequence[np.ndarray], view: View, augment: TestTimeAugment) -> Batch:
+def _batch(
+    model: BoxDetector, images: Sequence[np.ndarray], view: View, augment: TestTimeAugment
+) -> Batch:
     """Network input of all images, seen so."""
     config = model.config
     if view.side is not None:
@@ -201,7 +209,7 @@ def _batch(model: Any, images: Sequence[np.ndarray], view: View, augment: TestTi
     return preprocess(images, config, sizes, view.mirror)
 
 
-def _seen(net: Any, batch: Batch, rule: DetectionRule, mirror: bool) -> list[Result]:
+def _seen(net: BoxDetector, batch: Batch, rule: DetectionRule, mirror: bool) -> list[Result]:
     """What is found in one view, in pixels of the images given."""
     detections = net.detect(batch, rule).detections
     if mirror:
@@ -217,17 +225,17 @@ def _mirrored(boxes: mx.array, widths: mx.array) -> mx.array:
 
 
 def _add_branch(
-    net: Any,
-    branch: Branch,
+    net: BoxDetector,
+    branch: Branch[Any],
     images: Sequence[np.ndarray],
     augment: TestTimeAugment,
     results: Sequence[Result],
-    options: dict[str, Any],
+    options: dict[str, object],
 ) -> None:
     """Add what a branch finds in the merged boxes, averaged over the views."""
     counts = [len(result["scores"]) for result in results]
     labels = mx.array(np.concatenate([result["labels"] for result in results]))
-    total: Any = 0
+    total: np.ndarray | int = 0
     for view in augment.views if sum(counts) else augment.views[:1]:
         batch = _batch(net, images, view, augment)
         features = net.features(batch.pixels)

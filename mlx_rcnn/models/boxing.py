@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -35,7 +35,7 @@ class Found(NamedTuple):
     """Evaluated detections of a batch, and what a branch goes on from."""
 
     detections: Detections
-    stage: Stage
+    stage: Stage[BoxConfig]
 
 
 class Learned(NamedTuple):
@@ -49,7 +49,7 @@ class BoxSteps(MapSteps):
     """What is done with the part ``roi_heads``."""
 
     config: BoxConfig
-    roi_heads: Any
+    roi_heads: nn.Module
 
     @property
     def last_layer(self) -> nn.Module:
@@ -57,15 +57,19 @@ class BoxSteps(MapSteps):
         layer: nn.Module = predictors_of(self.roi_heads)[0].cls_score
         return layer
 
-    def stage(self, features: Maps, strides: Strides) -> Stage:
+    def stage(self, features: Maps, strides: Strides) -> Stage[BoxConfig]:
         """What works on RoIs over the maps of a batch."""
         raise NotImplementedError
 
-    def box_outputs(self, stage: Stage, proposals: Proposals) -> tuple[mx.array, mx.array]:
+    def box_outputs(
+        self, stage: Stage[BoxConfig], proposals: Proposals
+    ) -> tuple[mx.array, mx.array]:
         """Class logits (N, P, C) and deltas (N, P, 4 * C or 4) of proposals by one box head."""
         raise NotImplementedError
 
-    def box_stage(self, stage: Stage, proposals: Proposals, sizes: mx.array) -> BoxOutputs:
+    def box_stage(
+        self, stage: Stage[BoxConfig], proposals: Proposals, sizes: mx.array
+    ) -> BoxOutputs:
         """What detections are made of: the box head's outputs, and the boxes they are of.
 
         Args:
@@ -77,7 +81,7 @@ class BoxSteps(MapSteps):
 
     def box_training(
         self,
-        stage: Stage,
+        stage: Stage[BoxConfig],
         proposals: Proposals,
         targets: Targets,
         sizes: mx.array,
@@ -146,7 +150,7 @@ class PooledBoxSteps(BoxSteps):
 
     config: FastRCNNConfig
 
-    def stage(self, features: Maps, strides: Strides) -> Stage:
+    def stage(self, features: Maps, strides: Strides) -> Stage[BoxConfig]:
         """See :meth:`BoxSteps.stage`."""
         config, scales = self.config, strides.scales
         levels = features[: len(scales[0])]
@@ -173,33 +177,35 @@ class PooledBoxSteps(BoxSteps):
 
         return Stage(self.roi_heads, config, pool)
 
-    def box_outputs(self, stage: Stage, proposals: Proposals) -> tuple[mx.array, mx.array]:
+    def box_outputs(
+        self, stage: Stage[BoxConfig], proposals: Proposals
+    ) -> tuple[mx.array, mx.array]:
         """See :meth:`BoxSteps.box_outputs`."""
         n, count = proposals.boxes.shape[:2]
 
         def run(piece: mx.array, _: slice) -> mx.array:
-            hidden: mx.array = stage.heads.box_head(stage.pool(piece, stage.config.pool_size))
+            hidden: mx.array = stage.heads.box_head(stage.pool(piece, self.config.pool_size))
             return hidden
 
         rois = batch_rows(proposals.boxes)
-        at_once = RES5_AT_ONCE if stage.config.res5_head else max(n * count, 1)
+        at_once = RES5_AT_ONCE if self.config.res5_head else max(n * count, 1)
         logits, deltas = stage.heads.box_predictor(in_pieces(rois, at_once, run))
         return logits.reshape(n, count, -1), deltas.reshape(n, count, -1)
 
     def training_outputs(
-        self, stage: Stage, rois: SampledRoIs, dropout_key: mx.array
+        self, stage: Stage[BoxConfig], rois: SampledRoIs, dropout_key: mx.array
     ) -> tuple[mx.array, mx.array]:
         """As :meth:`box_outputs` of the sampled RoIs, with dropout."""
         n, count = rois.labels.shape
-        pooled = stage.pool(batch_rows(rois.boxes), stage.config.pool_size)
+        pooled = stage.pool(batch_rows(rois.boxes), self.config.pool_size)
         valid = rois.valid.reshape(-1)
-        hidden = stage.heads.box_head(pooled, stage.config.dropout, dropout_key, valid)
+        hidden = stage.heads.box_head(pooled, self.config.dropout, dropout_key, valid)
         logits, deltas = stage.heads.box_predictor(hidden)
         return logits.reshape(n, count, -1), deltas.reshape(n, count, -1)
 
     def box_training(
         self,
-        stage: Stage,
+        stage: Stage[BoxConfig],
         proposals: Proposals,
         targets: Targets,
         sizes: mx.array,

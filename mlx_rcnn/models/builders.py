@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from ..config.backbone import MobileNetFPNConfig, ResNetFPNConfig
+from ..config.backbone import BackboneConfig, MobileNetFPNConfig, ResNetFPNConfig
 from ..config.categories import COCO_KEYPOINTS, COCO_SKELETON
 from ..config.presets import MOBILENET, MOBILENET_320, V1, V2
 from .cascade_rcnn import CascadeMaskRCNN, CascadeRCNN
+from .detector import Detector
 from .fast_rcnn import FastRCNN
 from .faster_rcnn import FasterRCNN
-from .flow import Detector
 from .keypoint_rcnn import KeypointRCNN
 from .mask_rcnn import MaskRCNN
 
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from ..config.keywords import BuildSettings
 
 M = TypeVar("M", bound=Detector)
+B = TypeVar("B", bound=BackboneConfig)
+F = TypeVar("F", bound=ResNetFPNConfig | MobileNetFPNConfig)
 
 
 def divided(
-    model: type[Detector], body: type[Any], fixed: dict[str, Any], config: Mapping[str, object]
-) -> tuple[Any, dict[str, Any]]:
+    model: type[Detector], body: type[B], fixed: Mapping[str, object], config: Mapping[str, object]
+) -> tuple[B, dict[str, object]]:
     """Split a builder's keywords between the backbone and the detector.
 
     Args:
@@ -40,14 +42,15 @@ def divided(
     """
     own = {f.name for f in fields(body)} - {f.name for f in fields(model.config_class)}
     own -= {"depth", "variant"}
-    net = body(**fixed, **{k: v for k, v in config.items() if k in own})
+    make: Callable[..., B] = body  # the fields' rules check what is given
+    net = make(**fixed, **{k: v for k, v in config.items() if k in own})
     return net, {k: v for k, v in config.items() if k not in own}
 
 
 def _fpn(
     model: type[M],
-    body: type[Any],
-    fixed: dict[str, Any],
+    body: type[F],
+    fixed: Mapping[str, object],
     num_classes: int,
     config: Mapping[str, object],
 ) -> M:
@@ -55,7 +58,8 @@ def _fpn(
     net, detector = divided(model, body, fixed, config)
     # RoIs are pooled from what the pyramid is fed with, not from its last level.
     options = {"use_fpn": True, "hidden_dim": 1024, "roi_levels": len(net.returned_layers)}
-    return model(net, net.out_channels, num_classes, **{**options, **detector})
+    make: Callable[..., M] = model
+    return make(net, net.out_channels, num_classes, **{**options, **detector})
 
 
 def _resnet_fpn(
@@ -193,7 +197,7 @@ def maskrcnn_resnet50_fpn_v2(
 
 
 def _mobilenet_fpn(
-    num_classes: int, backbone_num_classes: int, options: dict[str, Any]
+    num_classes: int, backbone_num_classes: int, options: Mapping[str, object]
 ) -> FasterRCNN:
     fixed = {"variant": "large", "num_classes": backbone_num_classes}
     return _fpn(FasterRCNN, MobileNetFPNConfig, fixed, num_classes, {"norm": "frozen", **options})
@@ -246,7 +250,7 @@ def keypointrcnn_resnet50_fpn(
     Returns:
         The model.
     """
-    options: dict[str, Any] = {**V1, "num_keypoints": num_keypoints}
+    options: dict[str, object] = {**V1, "num_keypoints": num_keypoints}
     if num_keypoints == len(COCO_KEYPOINTS):
         options |= {"keypoint_names": COCO_KEYPOINTS, "keypoint_skeleton": COCO_SKELETON}
     return _resnet_fpn(KeypointRCNN, 50, num_classes, backbone_num_classes, {**options, **config})

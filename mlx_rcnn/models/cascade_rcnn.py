@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import mlx.core as mx
 
+from ..config.boxes import BoxConfig
 from ..config.detector import CascadeMaskRCNNConfig, CascadeRCNNConfig
 from ..heads import Branch, MaskBranch, SampledRoIs, Stage, box_losses, sample_rois
 from ..heads.cascade import StageMaskBranch, average_scores, refine_boxes, without_empty
@@ -31,7 +35,9 @@ class CascadeRCNN(FasterRCNN):
     config_class: type[CascadeRCNNConfig] = CascadeRCNNConfig
     config: CascadeRCNNConfig
 
-    def box_stage(self, stage: Stage, proposals: Proposals, sizes: mx.array) -> BoxOutputs:
+    def box_stage(
+        self, stage: Stage[BoxConfig], proposals: Proposals, sizes: mx.array
+    ) -> BoxOutputs:
         """See :meth:`~mlx_rcnn.models.boxing.BoxSteps.box_stage`."""
         each, last = [], len(self.config.box_stages) - 1
         for k in range(last + 1):
@@ -43,7 +49,7 @@ class CascadeRCNN(FasterRCNN):
 
     def box_training(
         self,
-        stage: Stage,
+        stage: Stage[BoxConfig],
         proposals: Proposals,
         targets: Targets,
         sizes: mx.array,
@@ -80,7 +86,7 @@ class CascadeRCNN(FasterRCNN):
         return refine_boxes(proposals, logits, deltas, sizes, rule, clamp)
 
 
-def _scaled(stage: Stage, scale: float) -> Stage:
+def _scaled(stage: Stage[BoxConfig], scale: float) -> Stage[BoxConfig]:
     """A stage whose pooled features hand back so much of their gradient."""
     if scale == 1:
         return stage
@@ -89,7 +95,7 @@ def _scaled(stage: Stage, scale: float) -> Stage:
         pooled = stage.pool(rois, size)
         return pooled * scale + mx.stop_gradient(pooled * (1 - scale))
 
-    return stage._replace(pool=pool)
+    return replace(stage, pool=pool)
 
 
 class CascadeMaskRCNN(CascadeRCNN, MaskRCNN):
@@ -106,6 +112,6 @@ class CascadeMaskRCNN(CascadeRCNN, MaskRCNN):
     config: CascadeMaskRCNNConfig
 
     @property
-    def branches(self) -> tuple[Branch, ...]:  # type: ignore[override]
+    def branches(self) -> tuple[Branch[Any], ...]:  # type: ignore[override]
         """One mask head, or one a stage."""
         return (StageMaskBranch() if self.config.cascade_mask_heads else MaskBranch(),)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 from tqdm import tqdm
 
@@ -14,12 +14,13 @@ from ..heads.rois import batch_rows
 from ..inputs.proposals import prepare_proposals
 from ..inputs.transform import load_images, preprocess
 from ..memory import bounded_cache
+from ..structures import GivenProposals, Images
 from .rcnn import RCNN
 from .strides import Strides
 
 
 def crop_units(
-    model: RCNN, images: Any, proposals: Any, *, progress: bool = False
+    model: RCNN, images: Images, proposals: GivenProposals, *, progress: bool = False
 ) -> list[np.ndarray]:
     """What the last hidden layer of an R-CNN's classifier gives of each proposal's crop.
 
@@ -38,7 +39,7 @@ def crop_units(
     """
     channels = classifier_of(model.backbone).unit_channels
 
-    def layer(net: Any, pooled: mx.array) -> mx.array:
+    def layer(net: nn.Module, pooled: mx.array) -> mx.array:
         units: mx.array = net.units(pooled)
         return units
 
@@ -46,7 +47,7 @@ def crop_units(
 
 
 def crop_maps(
-    model: RCNN, images: Any, proposals: Any, *, progress: bool = False
+    model: RCNN, images: Images, proposals: GivenProposals, *, progress: bool = False
 ) -> list[np.ndarray]:
     """The last pooled map of an R-CNN's classifier of each proposal's crop, flattened.
 
@@ -67,10 +68,10 @@ def crop_maps(
 
 def _features(
     model: RCNN,
-    images: Any,
-    proposals: Any,
+    images: Images,
+    proposals: GivenProposals,
     channels: int,
-    layer: Callable[[Any, mx.array], mx.array],
+    layer: Callable[[nn.Module, mx.array], mx.array],
     progress: bool,
 ) -> list[np.ndarray]:
     model, pictures = model.to_predict(), load_images(images, model.config.image_levels)

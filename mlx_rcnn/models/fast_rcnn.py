@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import mlx.core as mx
 import numpy as np
@@ -12,7 +11,8 @@ from ..config.boxes import FastRCNNConfig
 from ..heads.detections import detection_rule
 from ..inputs.proposals import prepare_proposals
 from ..outputs.detections import Detections
-from ..structures import Batch
+from ..structures import Batch, GivenTargets, Images
+from ..structures import GivenProposals as Given
 from .boxing import lacking_proposals
 from .flow import BoxDetector, TwoStageDetector
 
@@ -20,10 +20,9 @@ from .flow import BoxDetector, TwoStageDetector
 class GivenProposals(BoxDetector):
     """A detector over proposals that are given."""
 
-    config: Any  # of a BoxConfig
     needs_proposals = True
 
-    def __call__(self, images: mx.array, proposals: Any) -> tuple[mx.array, ...]:
+    def __call__(self, images: mx.array, proposals: Given) -> tuple[mx.array, ...]:
         """Raw outputs for a batch that is already network input.
 
         Args:
@@ -40,8 +39,8 @@ class GivenProposals(BoxDetector):
 
     def predict(
         self,
-        images: Any,
-        proposals: Any = None,
+        images: Images,
+        proposals: Given | None = None,
         *,
         score_thresh: float | Sequence[float] | None = None,
         nms_thresh: float | None = None,
@@ -69,9 +68,9 @@ class GivenProposals(BoxDetector):
 
     def get_loss(
         self,
-        images: Any,
-        targets: Sequence[Mapping[str, Any]],
-        proposals: Any = None,
+        images: Images,
+        targets: GivenTargets,
+        proposals: Given | None = None,
         *,
         key: mx.array | None = None,
         group: mx.distributed.Group | None = None,
@@ -91,8 +90,9 @@ class GivenProposals(BoxDetector):
                 used; none were given.
         """
         if proposals is None:
-            proposals = [target.get("proposals") for target in targets]
-            if any(boxes is None for boxes in proposals):
+            each = [target.get("proposals") for target in targets]
+            proposals = [boxes for boxes in each if boxes is not None]
+            if len(proposals) < len(each):
                 raise ValueError(lacking_proposals(self))
         return self.losses(images, targets, key, group, size_divisible, proposals)
 

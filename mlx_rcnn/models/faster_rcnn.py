@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -11,9 +11,10 @@ from ..config.detector import FasterRCNNConfig
 from ..heads.detections import DetectionRule, detection_rule
 from ..outputs.detections import Detections
 from ..rpn.network import RegionProposalNetwork
-from ..structures import Proposals
+from ..structures import GivenTargets, Images, Proposals
 from .augmented import TestTimeAugment, find_augmented
-from .flow import Begun, Losses, TwoStageDetector
+from .detector import Begun
+from .flow import Losses, TwoStageDetector
 from .proposing import ProposalSteps
 
 
@@ -61,7 +62,7 @@ class FasterRCNN(ProposalSteps, TwoStageDetector):
 
     def predict(
         self,
-        images: Any,
+        images: Images,
         *,
         score_thresh: float | Sequence[float] | None = None,
         nms_thresh: float | None = None,
@@ -100,7 +101,7 @@ class FasterRCNN(ProposalSteps, TwoStageDetector):
         return self.find_or_augment(images, rule, augment)
 
     def find_or_augment(
-        self, images: Any, rule: DetectionRule, augment: TestTimeAugment | None, **options: Any
+        self, images: Images, rule: DetectionRule, augment: TestTimeAugment | None, **options: Any
     ) -> list[Detections]:
         """:meth:`find`, or :func:`~mlx_rcnn.models.augmented.find_augmented`.
 
@@ -121,8 +122,8 @@ class FasterRCNN(ProposalSteps, TwoStageDetector):
 
     def get_loss(
         self,
-        images: Any,
-        targets: Sequence[Mapping[str, Any]],
+        images: Images,
+        targets: GivenTargets,
         *,
         key: mx.array | None = None,
         group: mx.distributed.Group | None = None,

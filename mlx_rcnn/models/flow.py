@@ -11,154 +11,26 @@ cascade. What a model finds beside boxes is a :class:`~mlx_rcnn.heads.Branch` in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 
-from ..backbones import make_backbone
 from ..config.boxes import BoxConfig, FastRCNNConfig
-from ..config.detector import make_config
-from ..config.network import DetectorConfig
 from ..heads import Branch, DetectionRule, RoIHeads
 from ..heads.box import predictors_of
 from ..heads.detections import check_thresholds
 from ..heads.rois import batch_rows
 from ..inputs.proposals import prepare_proposals
-from ..inputs.targets import prepare_targets
-from ..inputs.transform import draw_sizes, load_images, preprocess
-from ..layers import inference
+from ..inputs.transform import load_images, preprocess
 from ..memory import bounded_cache
 from ..outputs.detections import Detections
-from ..processes import about_to_compute
-from ..structures import Batch, Proposals, Targets
+from ..structures import Batch, GivenProposals, GivenTargets, Images, Proposals
 from .boxing import BoxSteps, PooledBoxSteps, lacking_proposals
-from .maps import Maps, MapSteps
+from .detector import Begun, Detector, key_or_new
 from .results import named_results, to_results
-from .stream import stream
-from .strides import Strides, image_strides
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Losses = dict[str, mx.array]
-
-
-class Detector(MapSteps):
-    """A backbone and a config; what stands over its maps, ``build`` adds."""
-
-    config_class: type[DetectorConfig]
-    config: DetectorConfig
-    needs_masks = False
-    needs_keypoints = False
-    needs_proposals = False
-    finds_objects = False  # of any class, and does not tell them apart
-
-    def __init__(
-        self, backbone: Any, feat_channels: Any = None, num_classes: Any = None, **config: Any
-    ):
-        super().__init__()
-        self.config = make_config(self.config_class, backbone, feat_channels, num_classes, config)
-        backbone = self.config.backbone
-        self.backbone = backbone if isinstance(backbone, nn.Module) else make_backbone(backbone)
-        self.build()
-        self.source: str | None = None
-        self.origin: Any = None
-        self.dtype: str | None = None
-
-    def build(self) -> None:
-        """Add the layers over the maps."""
-        raise NotImplementedError
-
-    @property
-    def class_names(self) -> tuple[str, ...] | None:
-        """One name a class, the background's first; ``None`` if unknown, as after a head swap."""
-        names = self.config.class_names
-        return names if names and len(names) == self.num_classes else None
-
-    @property
-    def num_classes(self) -> int:
-        """Classes of the box predictor as it is now, with the background."""
-        return self.config.num_classes
-
-    def to_predict(self) -> Self:
-        """The model as prediction runs it: a view in evaluation mode, which shares its arrays.
-
-        Weights of 16 bits run in float32 on a CPU, which is 2.5 times faster there and more, unless
-        ``dtype`` names the type to run in.
-        """
-        on_cpu = mx.default_device().type == mx.cpu
-        return inference(self, widen=self.dtype is None and on_cpu)
-
-    def input_sizes(
-        self, images: Sequence[np.ndarray], key: mx.array | None = None
-    ) -> list[tuple[int, int]] | None:
-        """To which (height, width) images are resized.
-
-        Args:
-            images: (H, W, 3) each.
-            key: of the sizes that are drawn, in training. Default: none are.
-
-        Returns:
-            One an image; ``None`` as :func:`~mlx_rcnn.inputs.transform.resized_size` has it.
-        """
-        return None if key is None else draw_sizes(images, self.config, key)
-
-    def stream(self, source: Any, **options: Any) -> Iterator[Detections]:
-        """Predict the frames of a video or camera, or images, one after the other.
-
-        Memory stays flat however long the source is. As :func:`~mlx_rcnn.models.stream.stream`,
-        which tells the options.
-
-        Args:
-            source: path of a video, number of a camera, or an iterable of images.
-            **options: ``batch_size``, ``every``, ``start`` and ``stop``, and those of ``predict``.
-
-        Returns:
-            Results as ``predict`` gives them, each with its ``frame``.
-        """
-        return stream(self, source, **options)
-
-    def begin_training(
-        self,
-        images: Any,
-        targets: Sequence[Mapping[str, Any]],
-        key: mx.array,
-        size_divisible: int | None,
-    ) -> Begun:
-        """The maps of a batch to train on, and its targets.
-
-        Every image has the strides that :meth:`predict` takes for it alone, whatever its neighbours
-        and the padding.
-
-        Args:
-            images, targets, size_divisible: as ``get_loss``.
-            key: of the sizes that are drawn.
-        """
-        about_to_compute()
-        config = self.config
-        padding = config
-        if size_divisible is not None:
-            padding = replace(config, size_divisible=size_divisible)
-        given = load_images(images, self.config.image_levels)
-        batch = preprocess(given, padding, self.input_sizes(given, key))
-        points = self.roi_heads.keypoint_predictor.num_keypoints if self.needs_keypoints else None
-        truth = prepare_targets(targets, batch, self.num_classes, self.needs_masks, points)
-        features = self.features(batch.pixels)
-        strides = image_strides(config, self.map_sizes, batch.sizes, len(features))
-        return Begun(batch, truth, features, strides)
-
-
-class Begun(NamedTuple):
-    """What every training step begins with."""
-
-    batch: Batch
-    targets: Targets
-    features: Maps
-    strides: Strides
 
 
 class BoxDetector(Detector, BoxSteps):
@@ -166,7 +38,7 @@ class BoxDetector(Detector, BoxSteps):
 
     config_class: type[BoxConfig]
     config: BoxConfig
-    branches: tuple[Branch, ...] = ()
+    branches: tuple[Branch[Any], ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -200,7 +72,11 @@ class BoxDetector(Detector, BoxSteps):
         return logits, deltas, *(v.reshape(n, count, *v.shape[1:]) for v in further)
 
     def find(
-        self, images: Any, rule: DetectionRule, proposals: Any = None, **options: Any
+        self,
+        images: Images,
+        rule: DetectionRule,
+        proposals: GivenProposals | None = None,
+        **options: Any,
     ) -> list[Detections]:
         """What ``predict`` does, for any rule and with options of the branches.
 
@@ -250,12 +126,12 @@ class BoxDetector(Detector, BoxSteps):
 
     def losses(
         self,
-        images: Any,
-        targets: Sequence[Mapping[str, Any]],
+        images: Images,
+        targets: GivenTargets,
         key: mx.array | None,
         group: mx.distributed.Group | None,
         size_divisible: int | None,
-        proposals: Any = None,
+        proposals: GivenProposals | None = None,
     ) -> Losses:
         """What ``get_loss`` does, with proposals from the model itself or from elsewhere.
 
@@ -264,9 +140,7 @@ class BoxDetector(Detector, BoxSteps):
             proposals: (P, 4) of each image, xyxy pixels of the image given. Default: the model's
                 own.
         """
-        if key is None:
-            key = mx.random.randint(0, 2**31 - 1, (2,)).astype(mx.uint32)
-        size_key, rpn_key, roi_key, dropout_key = mx.random.split(key, 4)
+        size_key, rpn_key, roi_key, dropout_key = mx.random.split(key_or_new(key), 4)
         begun = self.begin_training(images, targets, size_key, size_divisible)
         batch, truth, features, strides = begun
         if proposals is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..config.detector import KeypointRCNNConfig
 from ..heads import Branch, KeypointBranch
 from .faster_rcnn import FasterRCNN
@@ -31,7 +33,7 @@ class KeypointRCNN(FasterRCNN):
 
     config_class: type[KeypointRCNNConfig] = KeypointRCNNConfig
     config: KeypointRCNNConfig
-    branches: tuple[Branch, ...] = (KeypointBranch(),)
+    branches: tuple[Branch[Any], ...] = (KeypointBranch(),)
     needs_keypoints = True
 
     @property

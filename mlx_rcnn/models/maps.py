@@ -15,13 +15,19 @@ from .strides import KnownSizes, MapSizes, Size, Strides, batch_strides
 Maps = list[mx.array]  # (N, h, w, C), finest first
 
 
+def check_input(pixels: mx.array) -> None:
+    """Raise a ValueError unless an array has the shape of network input."""
+    if pixels.ndim != 4 or pixels.shape[-1] != 3:
+        raise ValueError(f"images: expected (N, H, W, 3) network input, got {pixels.shape}")
+
+
 class MapSteps(EvaluatedModule):
     """What is done with the part ``backbone``, under a ``config``."""
 
     config: DetectorConfig
-    backbone: Any
+    backbone: Any  # an nn.Module that may be called, which nn.Module does not say
 
-    def __setattr__(self, key: str, value: Any) -> None:
+    def __setattr__(self, key: str, value: object) -> None:
         super().__setattr__(key, value)
         if key == "backbone":
             self._known_sizes = KnownSizes()
@@ -40,8 +46,7 @@ class MapSteps(EvaluatedModule):
         Raises:
             ValueError, TypeError: an input of another shape, or maps that are not the config's.
         """
-        if pixels.ndim != 4 or pixels.shape[-1] != 3:
-            raise ValueError(f"images: expected (N, H, W, 3) network input, got {pixels.shape}")
+        check_input(pixels)
         maps = self.backbone(pixels.astype(self.last_layer.weight.dtype))
         features = [maps] if isinstance(maps, mx.array) else list(maps)
         if self.config.use_fpn and isinstance(maps, mx.array):

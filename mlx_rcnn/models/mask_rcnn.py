@@ -9,6 +9,7 @@ from ..config.detector import MaskRCNNConfig
 from ..heads import Branch, MaskBranch
 from ..heads.detections import detection_rule
 from ..outputs.detections import Detections
+from ..structures import Images
 from .augmented import TestTimeAugment
 from .faster_rcnn import FasterRCNN
 
@@ -28,12 +29,12 @@ class MaskRCNN(FasterRCNN):
 
     config_class: type[MaskRCNNConfig] = MaskRCNNConfig
     config: MaskRCNNConfig
-    branches: tuple[Branch, ...] = (MaskBranch(),)
+    branches: tuple[Branch[Any], ...] = (MaskBranch(),)
     needs_masks = True
 
     def predict(
         self,
-        images: Any,
+        images: Images,
         *,
         score_thresh: float | Sequence[float] | None = None,
         nms_thresh: float | None = None,

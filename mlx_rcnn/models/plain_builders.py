@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 from ..config.backbone import AlexNetConfig, VGGConfig
 from ..config.presets import PLAIN
 from .builders import divided
+from .detector import Detector
 from .fast_rcnn import FastRCNN
 from .faster_rcnn import FasterRCNN
-from .flow import Detector
 from .rcnn import RCNN
 
 if TYPE_CHECKING:
@@ -19,17 +19,19 @@ if TYPE_CHECKING:
     from ..config.keywords import BuildSettings
 
 M = TypeVar("M", bound=Detector)
+P = TypeVar("P", bound=VGGConfig | AlexNetConfig)
 
 
 def _plain(
     model: type[M],
-    body: type[Any],
-    fixed: dict[str, Any],
+    body: type[P],
+    fixed: Mapping[str, object],
     num_classes: int,
     config: Mapping[str, object],
 ) -> M:
     net, detector = divided(model, body, fixed, config)
-    return model(net, net.channels, num_classes, **detector)
+    make: Callable[..., M] = model
+    return make(net, net.channels, num_classes, **detector)
 
 
 def rcnn_alexnet(

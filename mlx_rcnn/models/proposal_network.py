@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,7 +15,9 @@ from ..memory import bounded_cache
 from ..outputs.detections import Detections
 from ..rpn.network import RegionProposalNetwork
 from ..structures import Detections as Arrays
-from .flow import Detector, with_total
+from ..structures import GivenTargets, Images
+from .detector import Detector, key_or_new
+from .flow import with_total
 from .proposing import ProposalSteps
 from .results import named_results, not_finite, to_results
 
@@ -47,7 +48,7 @@ class ProposalNetwork(ProposalSteps, Detector):
 
     def predict(
         self,
-        images: Any,
+        images: Images,
         *,
         score_thresh: float | None = None,
         nms_thresh: float | None = None,
@@ -74,11 +75,12 @@ class ProposalNetwork(ProposalSteps, Detector):
             "rpn_nms_thresh": nms_thresh,
             "rpn_post_nms_top_n_test": top_k,
         }
-        changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+        changes = {k: v for k, v in given.items() if v is not None}
+        renewed: Callable[..., ProposalNetworkConfig] = replace
         pictures = load_images(images, self.config.image_levels)
         batch = preprocess(pictures, self.config)
         model = self.to_predict()
-        model.config = replace(self.config, **changes)
+        model.config = renewed(self.config, **changes)
         with bounded_cache():
             features = model.features(batch.pixels)
             found = model.propose(features, batch, model.strides(features, batch))
@@ -92,8 +94,8 @@ class ProposalNetwork(ProposalSteps, Detector):
 
     def get_loss(
         self,
-        images: Any,
-        targets: Sequence[Mapping[str, Any]],
+        images: Images,
+        targets: GivenTargets,
         *,
         key: mx.array | None = None,
         group: mx.distributed.Group | None = None,
@@ -111,9 +113,7 @@ class ProposalNetwork(ProposalSteps, Detector):
         Raises:
             ValueError, TypeError, FileNotFoundError: images or targets that cannot be used.
         """
-        if key is None:
-            key = mx.random.randint(0, 2**31 - 1, (2,)).astype(mx.uint32)
-        size_key, rpn_key = mx.random.split(key)
+        size_key, rpn_key = mx.random.split(key_or_new(key))
         objects = [
             {**target, "labels": np.ones_like(np.asarray(target["labels"]))}
             if "labels" in target

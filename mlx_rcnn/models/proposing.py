@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import mlx.core as mx
 
 from ..config.proposals import ProposingConfig
 from ..ops.nms import settle
 from ..rpn.anchors import anchor_generator
-from ..rpn.network import ProposalRule, RPNOutputs, proposal_rule, rpn_losses, select_proposals
+from ..rpn.network import (
+    ProposalRule,
+    RegionProposalNetwork,
+    RPNOutputs,
+    proposal_rule,
+    rpn_losses,
+    select_proposals,
+)
 from ..structures import Batch, Proposals, Targets
 from .maps import Maps, MapSteps
 from .strides import Strides
@@ -19,7 +24,7 @@ class ProposalSteps(MapSteps):
     """What is done with the part ``rpn``."""
 
     config: ProposingConfig
-    rpn: Any
+    rpn: RegionProposalNetwork
 
     def anchors(self, features: Maps, strides: Strides) -> list[mx.array]:
         """Anchors of each level, (n, 4), or (N, n, 4) where the images' strides differ."""

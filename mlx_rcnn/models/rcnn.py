@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 from tqdm import tqdm
 
-from ..config.boxes import RCNNConfig
+from ..config.boxes import BoxConfig, RCNNConfig
 from ..heads import DetectionRule, Stage, sample_rois
 from ..heads.crops import warp_crops
 from ..heads.rcnn import RCNNHeads, classifier_of, rcnn_losses
@@ -17,7 +17,7 @@ from ..layers import inference
 from ..structures import Batch, Proposals, Targets
 from .boxing import Found, Learned
 from .fast_rcnn import GivenProposals
-from .maps import Maps
+from .maps import Maps, check_input
 from .strides import Strides
 
 MANY = 500  # crops from which a bar is shown
@@ -49,7 +49,7 @@ class RCNN(GivenProposals):
     config: RCNNConfig
 
     def build(self) -> None:
-        """See :meth:`~mlx_rcnn.models.flow.Detector.build`."""
+        """See :meth:`~mlx_rcnn.models.detector.Detector.build`."""
         net, side = classifier_of(self.backbone), self.config.crop_size
         _, *shape = inference(net).pooled(mx.zeros((1, side, side, 3))).shape
         if shape[-1] != self.config.feat_channels:
@@ -62,16 +62,15 @@ class RCNN(GivenProposals):
     def input_sizes(
         self, images: Sequence[np.ndarray], key: mx.array | None = None
     ) -> list[tuple[int, int]]:
-        """The images' own, see :meth:`~mlx_rcnn.models.flow.Detector.input_sizes`."""
+        """The images' own, see :meth:`~mlx_rcnn.models.detector.Detector.input_sizes`."""
         return [(image.shape[0], image.shape[1]) for image in images]
 
     def features(self, pixels: mx.array) -> Maps:
         """The images (N, H, W, 3) themselves, in the place of maps."""
-        if pixels.ndim != 4 or pixels.shape[-1] != 3:
-            raise ValueError(f"images: expected (N, H, W, 3) network input, got {pixels.shape}")
+        check_input(pixels)
         return [pixels]
 
-    def stage(self, features: Maps, strides: Strides) -> Stage:
+    def stage(self, features: Maps, strides: Strides) -> Stage[BoxConfig]:
         """See :meth:`~mlx_rcnn.models.boxing.BoxSteps.stage`."""
         dtype, context = self.last_layer.weight.dtype, self.config.crop_context
 
@@ -80,7 +79,9 @@ class RCNN(GivenProposals):
 
         return Stage(self.roi_heads, self.config, pool)
 
-    def box_outputs(self, stage: Stage, proposals: Proposals) -> tuple[mx.array, mx.array]:
+    def box_outputs(
+        self, stage: Stage[BoxConfig], proposals: Proposals
+    ) -> tuple[mx.array, mx.array]:
         """See :meth:`~mlx_rcnn.models.boxing.BoxSteps.box_outputs`; those not valid give 0.
 
         Many crops take minutes: on a terminal a bar tells how far they are.
@@ -110,7 +111,7 @@ class RCNN(GivenProposals):
 
     def box_training(
         self,
-        stage: Stage,
+        stage: Stage[BoxConfig],
         proposals: Proposals,
         targets: Targets,
         sizes: mx.array,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,7 +14,7 @@ from ..messages import listing
 from ..ops import clip_boxes
 from ..outputs.detections import Detections as Results
 from ..outputs.skeletons import skeleton_style
-from ..structures import Batch, Detections
+from ..structures import Batch, Detections, Images
 
 
 def drop_empty(detections: Detections, batch: Batch) -> Detections:
@@ -49,9 +48,9 @@ def to_results(
 
 
 def named_results(
-    model: Any,
+    model: nn.Module,
     found: Sequence[Mapping[str, np.ndarray]],
-    images: Any,
+    images: Images,
     pictures: Sequence[np.ndarray],
 ) -> list[Results]:
     """What ``predict`` gives: each image's arrays with names, the image's size, and how to draw.
@@ -62,7 +61,7 @@ def named_results(
         images: as they were given.
         pictures: the same, loaded.
     """
-    given = images if isinstance(images, list | tuple) else [images]
+    given: Sequence[object] = images if isinstance(images, list | tuple) else [images]
     if len(given) != len(pictures):  # one array of several
         given = [None] * len(pictures)
     return [
@@ -72,7 +71,7 @@ def named_results(
 
 
 def named_result(
-    model: Any, arrays: Mapping[str, np.ndarray], image: Any, size: tuple[int, int]
+    model: nn.Module, arrays: Mapping[str, np.ndarray], image: object, size: tuple[int, int]
 ) -> Results:
     """One of :func:`named_results`.
 
@@ -88,7 +87,8 @@ def named_result(
 
 def not_finite(model: nn.Module) -> str:
     """Why a network's outputs are not numbers, in a sentence for whoever loaded it."""
-    named: list[tuple[str, mx.array]] = tree_flatten(model.parameters())  # type: ignore[assignment]
+    named = tree_flatten(model.parameters())
+    assert isinstance(named, list)
     bad = [name for name, value in named if not np.isfinite(np.array(mx.sum(value * 0.0)))]
     if bad:
         return (

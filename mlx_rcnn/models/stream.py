@@ -6,25 +6,27 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from itertools import islice
-from typing import Any
+
+import mlx.nn as nn
 
 from ..inputs.ahead import ahead
 from ..inputs.images import load_image
 from ..inputs.video import Frame, Video
 from ..outputs.detections import Detections
+from ..structures import ImageLike
 
 AHEAD = 2  # batches decoded while one is predicted
 
 
 def stream(
-    model: Any,
-    source: str | os.PathLike[str] | int | Video | Iterable[Any],
+    model: nn.Module,
+    source: str | os.PathLike[str] | int | Video | Iterable[ImageLike],
     *,
     batch_size: int = 1,
     every: int = 1,
     start: float = 0.0,
     stop: float | None = None,
-    **options: Any,
+    **options: object,
 ) -> Iterator[Detections]:
     """Predict the frames of a video, of a camera, or any images one after the other.
 
@@ -61,7 +63,11 @@ def stream(
 
 
 def _results(
-    model: Any, frames: Iterable[Frame], video: Video | None, size: int, options: dict[str, Any]
+    model: nn.Module,
+    frames: Iterable[Frame],
+    video: Video | None,
+    size: int,
+    options: dict[str, object],
 ) -> Iterator[Detections]:
     try:
         with closing(ahead(frames, AHEAD * size)) as waiting:  # type: ignore[type-var]
@@ -75,7 +81,7 @@ def _results(
             video.close()
 
 
-def _numbered(images: Iterable[Any], every: int) -> Iterator[Frame]:
+def _numbered(images: Iterable[ImageLike], every: int) -> Iterator[Frame]:
     """Images as frames of a video of one a second."""
     for index, image in enumerate(images):
         if index % every == 0:

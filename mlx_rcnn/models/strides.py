@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from ..config.network import DetectorConfig
 
+T = TypeVar("T")
 Size = tuple[int, int]  # (height, width)
 Scales = list[tuple[float, ...]]  # of the levels RoIs are pooled from; for each image, or for all
 PROBES = (256, 512)  # sides of the inputs by which strides are told
@@ -128,7 +129,7 @@ def image_strides(
     for height, width in sizes.tolist():
         padded = (_padded(height, config), _padded(width, config))
         each.append(batch_strides(config, known, known(padded), padded, height))
-    anchors, scales = ([one[k][0] for one in each] for k in (0, 1))
+    anchors, scales = [one.anchors[0] for one in each], [one.scales[0] for one in each]
     return Strides(_alike(anchors), _alike(scales))
 
 
@@ -151,5 +152,5 @@ def _padded(side: int, config: DetectorConfig) -> int:
     return -(-side // config.size_divisible) * config.size_divisible
 
 
-def _alike(each: list) -> list:  # type: ignore[type-arg]
+def _alike(each: list[T]) -> list[T]:
     return each[:1] if all(one == each[0] for one in each) else each

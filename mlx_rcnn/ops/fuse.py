@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ParamSpec
 
 import mlx.core as mx
 
-F = TypeVar("F", bound=Callable[..., mx.array])
+P = ParamSpec("P")
 
 
 @functools.cache
@@ -18,7 +18,7 @@ def _has_compiler() -> bool:
     return shutil.which("g++") is not None
 
 
-def fused(function: F) -> F:
+def fused(function: Callable[P, mx.array]) -> Callable[P, mx.array]:
     """Compile an elementwise function on a GPU.
 
     A chain of elementwise operations costs one pass over memory there instead of one each. On a CPU
@@ -35,7 +35,7 @@ def fused(function: F) -> F:
     return _choose(function, lambda: False)
 
 
-def fused_alike(function: F) -> F:
+def fused_alike(function: Callable[P, mx.array]) -> Callable[P, mx.array]:
     """As :func:`fused`, and on a CPU with g++ too: for arguments all of one shape, or scalars.
 
     Args:
@@ -47,12 +47,12 @@ def fused_alike(function: F) -> F:
     return _choose(function, lambda: _has_compiler())
 
 
-def _choose(function: F, on_cpu: Callable[[], bool]) -> F:
+def _choose(function: Callable[P, mx.array], on_cpu: Callable[[], bool]) -> Callable[P, mx.array]:
     compiled = mx.compile(function, shapeless=True)
 
     @functools.wraps(function)
-    def call(*arrays: mx.array) -> mx.array:
+    def call(*arrays: P.args, **named: P.kwargs) -> mx.array:
         on_gpu = mx.default_device().type == mx.DeviceType.gpu
-        return (compiled if on_gpu or on_cpu() else function)(*arrays)
+        return (compiled if on_gpu or on_cpu() else function)(*arrays, **named)
 
-    return call  # type: ignore[return-value]
+    return call

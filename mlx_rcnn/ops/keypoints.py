@@ -6,11 +6,9 @@ round more than the difference between two pixels of a smooth map.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+Array = np.ndarray
 
 # Resized values looked at at once; they stay in the second-level cache. A RoI of 2000 x 2000 pixels
 # with 17 maps has 272 MB of them.
@@ -108,12 +106,14 @@ def _cubic(length: int, size: int) -> tuple[Array, Array]:
 
 def _inner(x: Array, a: np.float32) -> Array:
     """The cubic kernel up to a distance of 1."""
-    return ((a + 2) * x - (a + 3)) * x * x + 1
+    near: Array = ((a + 2) * x - (a + 3)) * x * x + 1
+    return near
 
 
 def _outer(x: Array, a: np.float32) -> Array:
     """The cubic kernel from 1 to 2."""
-    return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    far: Array = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    return far
 
 
 def _dense(first: Array, weights: Array, length: int) -> Array:

@@ -7,14 +7,13 @@ probabilities, 830 MB for 100 masks of 1920 x 1080, never exists.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from .resize import TORCH_ONE_PASS, resize_torch, torch_axis
 
-Array = np.ndarray[Any, np.dtype[Any]]
+Array = np.ndarray
 
 # Pixels blended at once, so that they are compared while still in the second-level cache.
 _BLOCK = 1 << 17
@@ -185,11 +184,9 @@ def _blend(
     threshold: np.float32,
     compare: np.ufunc,
 ) -> None:
-    """``compare(rows @ mask @ columns.T, threshold)`` into ``canvas``, some rows at a time.
-
-    Only two weights of a row differ from zero, so a product is one bilinear step. The axes run
-    backwards because torch rounds the second product first and fuses the first one into the sum.
-    """
+    """``compare(rows @ mask @ columns.T, threshold)`` into ``canvas``, some rows at a time."""
+    # Only two weights of a row differ from zero, so a product is one bilinear step. The axes run
+    # backwards because torch rounds the second product first and fuses the first into the sum.
     stripes = mask[::-1, ::-1] @ np.ascontiguousarray(columns[:, ::-1].T)
     rows = np.ascontiguousarray(rows[:, ::-1])
     step = max(1, _BLOCK // canvas.shape[1])

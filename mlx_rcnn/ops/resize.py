@@ -7,12 +7,11 @@ grey level in a fifth of the pixels. Arrays are (H, W, C), channels last, sizes 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-Array = np.ndarray[Any, np.dtype[Any]]
+Array = np.ndarray
 
 # Values handled at once by a pass; float64 temporaries of this many stay in the second-level cache.
 _BLOCK = 1 << 16
@@ -116,7 +115,8 @@ def resize_opencv(image: Array, size: tuple[int, int]) -> Array:
     y, v0, v1 = _opencv_axis(image.shape[0], height)
 
     def vertical(low: Array, high: Array, at: slice) -> Array:
-        return (((low * v0[at, None]) >> 16) + ((high * v1[at, None]) >> 16) + 2) >> 2
+        total: Array = ((low * v0[at, None]) >> 16) + ((high * v1[at, None]) >> 16) + 2
+        return total >> 2
 
     return _two_passes(
         image,
@@ -165,12 +165,13 @@ def _opencv_axis(length: int, size: int) -> tuple[Array, Array, Array]:
 
 
 def _clamp(index: Array, length: int) -> Array:
-    return np.clip(index, 0, length - 1)
+    inside: Array = np.clip(index, 0, length - 1)
+    return inside
 
 
 def _fused(a: Array, b: Array, c: Array) -> Array:
     """``a * b + c`` of float32 with one rounding, since float64 holds ``a * b`` exactly."""
-    total = np.multiply(a, b, dtype=np.float64)
+    total: Array = np.multiply(a, b, dtype=np.float64)
     total += c
     return total.astype(np.float32)
 
@@ -199,10 +200,7 @@ def _two_passes(
     between: type[np.generic],
     result: type[np.generic],
 ) -> Array:
-    """Blend columns of the source rows in use, then rows, a block that fits the cache at a time.
-
-    ``horizontal(low, high)`` and ``vertical(low, high, output rows)`` blend (rows, width * C).
-    """
+    """Blend columns of the source rows in use, then rows, a block that fits the cache at a time."""
     channels = image.shape[2]
     height, length = rows[0].size, columns[0].size * channels
     used, index = np.unique(np.concatenate(rows), return_inverse=True)

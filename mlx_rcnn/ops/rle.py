@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+Array = np.ndarray
 
 # 60 bits hold the area of any image; a longer group is damage, and would overflow int64.
 _MAX_CHARACTERS = 12
 
 
-def encode_rle(mask: Array) -> dict[str, Any]:
+def encode_rle(mask: Array) -> dict[str, list[int] | str]:
     """Encode a binary mask as COCO's compressed RLE, equal to ``pycocotools.mask.encode``.
 
     Args:
@@ -157,7 +157,7 @@ def _decompress(counts: str | bytes) -> Array:
     return values
 
 
-def _checked_runs(counts: Any) -> Array:
+def _checked_runs(counts: object) -> Array:
     runs = np.asarray(counts)
     if runs.ndim != 1 or (runs.size and runs.dtype.kind not in "iu"):
         raise TypeError(

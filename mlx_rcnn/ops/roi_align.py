@@ -178,16 +178,7 @@ def _plain(features: Sequence[mx.array], boxes: mx.array, plan: Plan) -> mx.arra
 def _taps(
     start: mx.array, extent: mx.array, bins: int, grid: mx.array, most: int, limit: mx.array
 ) -> tuple[mx.array, mx.array]:
-    """Rows (or columns) a bin reads along one axis, and their weights.
-
-    Args:
-        start, extent (R,): the RoI in map pixels.
-        grid (R,): samples a bin, at most ``most``.
-        limit (R,): rows of the map.
-
-    Returns:
-        index (R, bins, 2 * most) int32 and weight, same shape.
-    """
+    """Rows (or columns) a bin reads along one axis, (R, bins, 2 * most), and their weights."""
     size = (extent / bins)[:, None, None]
     count = grid[:, None, None]
     step = mx.arange(most)[None, None].astype(mx.float32)
@@ -242,11 +233,9 @@ def _average(
 
 
 def _weighted(pixels: mx.array, index: mx.array, weight: mx.array) -> mx.array:
-    """Weighted sums of gathered pixels, (R, B, 1, C), with a gradient in bounded memory.
-
-    Left to automatic differentiation, every gathered chunk would be kept for the way back. Both
-    sums are float32: a pixel under hundreds of RoIs loses a quarter of its gradient in bfloat16.
-    """
+    """Weighted sums of gathered pixels, (R, B, 1, C), with a gradient in bounded memory."""
+    # Left to automatic differentiation, every gathered chunk would be kept for the way back. Both
+    # sums are float32: a pixel under hundreds of RoIs loses a quarter of its gradient in bfloat16.
 
     @mx.custom_function
     def forward(pixels: mx.array) -> mx.array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -30,7 +29,7 @@ class AnchorGenerator:
 
     def __init__(
         self,
-        sizes: Sequence[Any] | None,
+        sizes: Sequence[float | Sequence[float]] | None,
         aspect_ratios: Sequence[float],
         pyramid: bool = False,
         stride: int | Sequence[int] | None = None,
@@ -39,7 +38,8 @@ class AnchorGenerator:
     ):
         self.sizes, self.aspect_ratios, self.pyramid = sizes, aspect_ratios, pyramid
         self.stride, self.rounding, self.offset = stride, rounding, offset
-        counts = {len(self.level_sizes(i)) for i in range(len(sizes) if self._nested() else 1)}  # type: ignore[arg-type]
+        levels = len(sizes) if sizes is not None and self._nested() else 1
+        counts = {len(self.level_sizes(i)) for i in range(levels)}
         if len(counts) > 1:
             raise ValueError(f"anchor_sizes={sizes!r}: expected as many sizes on every level")
         self.per_cell = counts.pop() * len(aspect_ratios)
@@ -49,12 +49,10 @@ class AnchorGenerator:
 
     def level_sizes(self, level: int) -> tuple[float, ...]:
         """The sizes on one level (0 is the finest)."""
-        if self._nested():
-            sizes = self.sizes[level]  # type: ignore[index]
-            return tuple(sizes) if isinstance(sizes, Sequence) else (sizes,)
-        if self.sizes is not None:
-            return tuple(self.sizes)
-        return (FINEST_LEVEL_SIZE * 2**level,) if self.pyramid else SINGLE_MAP_SIZES
+        if self.sizes is None:
+            return (FINEST_LEVEL_SIZE * 2**level,) if self.pyramid else SINGLE_MAP_SIZES
+        own = [self.sizes[level]] if self._nested() else self.sizes
+        return tuple(v for size in own for v in (size if isinstance(size, Sequence) else (size,)))
 
     def cell_anchors(self, level: int) -> np.ndarray:
         """Anchors around the origin, (A, 4) float32 xyxy; ratios vary slower than sizes."""

@@ -11,7 +11,7 @@ from ..config.proposals import ProposingConfig
 from ..layers import Conv2d, conv_relu
 from ..ops import clip_boxes, decode_boxes, encode_boxes, nms_mask
 from ..ops.losses import binary_cross_entropy, box_regression_error, normaliser
-from ..ops.matching import BELOW, match, sample
+from ..ops.matching import BELOW, Sample, match, sample
 from ..ops.nms import sort_scores, top_scores
 from ..structures import Proposals, Targets
 from .anchors import anchor_generator
@@ -148,34 +148,11 @@ def select_proposals(
         P = ``rule.post_nms_top_n`` proposals an image (fewer if there are fewer anchors), by
         falling score.
     """
-    logits, deltas, anchors = outputs
-    most = min(rule.pre_nms_top_n, max(a.shape[-2] for a in anchors))
-    by_logit = rule.ranking == "detectron2"
-    boxes, scores, ranks, valid = [], [], [], []
-    for level_logits, level_deltas, level_anchors in zip(logits, deltas, anchors, strict=True):
-        n = level_anchors.shape[-2]
-        level_ranks = mx.sigmoid(level_logits) if rule.ranking == "mmdetection" else level_logits
-        best = top_scores(level_ranks, min(most, n))  # (N, k)
-        delta = mx.take_along_axis(level_deltas, best[..., None], axis=1)
-        anchor = (
-            level_anchors[best]
-            if level_anchors.ndim == 2
-            else mx.take_along_axis(level_anchors, best[..., None], axis=1)
-        )
-        box = decode_boxes(delta, anchor, clip_below=rule.clamp_both)
-        box = clip_boxes(box, sizes)
-        logit = mx.take_along_axis(level_logits, best, axis=1)
-        score = mx.sigmoid(logit)
-        side = box[..., 2:] - box[..., :2]
-        ok = mx.all((side >= rule.min_size) & (side > 0), axis=-1) & (score >= rule.score_thresh)
-        room = most - best.shape[1]  # every level gets equal length
-        boxes.append(mx.pad(box, [(0, 0), (0, room), (0, 0)]))
-        scores.append(mx.pad(score, [(0, 0), (0, room)]))
-        ranks.append(mx.pad(logit if by_logit else score, [(0, 0), (0, room)]))
-        valid.append(mx.pad(ok, [(0, 0), (0, room)]))
-    images, levels = logits[0].shape[0], len(logits)
+    most = min(rule.pre_nms_top_n, max(a.shape[-2] for a in outputs.anchors))
+    each = [_best_of_level(*level, sizes, rule, most) for level in zip(*outputs, strict=True)]
+    images, levels = outputs.logits[0].shape[0], len(each)
     box, score, rank, ok = (  # (N, L, k, ...)
-        mx.stack(v, axis=1) for v in (boxes, scores, ranks, valid)
+        mx.stack(list(v), axis=1) for v in zip(*each, strict=True)
     )
     keep, exact = nms_mask(
         box.reshape(images * levels, most, 4),
@@ -191,6 +168,35 @@ def select_proposals(
         mx.take_along_axis(score, best, axis=1),
         mx.take_along_axis(keep, best, axis=1),
         exact,
+    )
+
+
+def _best_of_level(
+    logits: mx.array,
+    deltas: mx.array,
+    anchors: mx.array,
+    sizes: mx.array,
+    rule: ProposalRule,
+    most: int,
+) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+    """Boxes (N, most, 4), scores, ranks and whether they count (N, most) of one level's anchors."""
+    ranks = mx.sigmoid(logits) if rule.ranking == "mmdetection" else logits
+    best = top_scores(ranks, min(most, anchors.shape[-2]))  # (N, k)
+    delta = mx.take_along_axis(deltas, best[..., None], axis=1)
+    alike = anchors.ndim == 2  # for all images
+    anchor = anchors[best] if alike else mx.take_along_axis(anchors, best[..., None], axis=1)
+    box = clip_boxes(decode_boxes(delta, anchor, clip_below=rule.clamp_both), sizes)
+    logit = mx.take_along_axis(logits, best, axis=1)
+    score = mx.sigmoid(logit)
+    side = box[..., 2:] - box[..., :2]
+    ok = mx.all((side >= rule.min_size) & (side > 0), axis=-1) & (score >= rule.score_thresh)
+    rank = logit if rule.ranking == "detectron2" else score
+    room = (0, most - best.shape[1])  # every level gets equal length
+    return (
+        mx.pad(box, [(0, 0), room, (0, 0)]),
+        mx.pad(score, [(0, 0), room]),
+        mx.pad(rank, [(0, 0), room]),
+        mx.pad(ok, [(0, 0), room]),
     )
 
 
@@ -222,21 +228,7 @@ def rpn_losses(
     classification = regression = count = mx.array(0.0)
     for i, k in enumerate(mx.random.split(key, logits.shape[0])):
         anchors = every if every.ndim == 2 else every[i]
-        matched = match(
-            targets.boxes[i],
-            targets.valid[i],
-            anchors,
-            config.rpn_fg_iou_thresh,
-            config.rpn_bg_iou_thresh,
-            allow_low_quality=True,
-        )
-        chosen = sample(
-            matched >= 0,
-            matched == BELOW,
-            config.rpn_batch_size_per_image,
-            config.rpn_positive_fraction,
-            k,
-        )
+        chosen, matched = _sampled(anchors, targets.boxes[i], targets.valid[i], config, k)
         positive, anchor = chosen.positive[:, None], anchors[chosen.rows]
         error = binary_cross_entropy(logits[i][chosen.rows], positive[:, 0].astype(mx.float32))
         classification = classification + mx.sum(mx.where(chosen.valid, error, 0.0))
@@ -254,3 +246,25 @@ def rpn_losses(
         count = count + mx.sum(chosen.valid)
     count = normaliser(count, group)
     return classification / count, regression / count
+
+
+def _sampled(
+    anchors: mx.array, boxes: mx.array, valid: mx.array, config: ProposingConfig, key: mx.array
+) -> tuple[Sample, mx.array]:
+    """The anchors of an image that are learned from, and the target each anchor is matched to."""
+    matched = match(
+        boxes,
+        valid,
+        anchors,
+        config.rpn_fg_iou_thresh,
+        config.rpn_bg_iou_thresh,
+        allow_low_quality=True,
+    )
+    chosen = sample(
+        matched >= 0,
+        matched == BELOW,
+        config.rpn_batch_size_per_image,
+        config.rpn_positive_fraction,
+        key,
+    )
+    return chosen, matched

@@ -335,7 +335,7 @@ def test_an_unknown_field_suggests_the_nearest(name, near):
     for call in calls:
         with pytest.raises(
             TypeError, match=f"FasterRCNNConfig has no field '{name}'; did you mean '{near}'"
-        ):  # noqa: E501
+        ):
             call()
 
 
@@ -361,7 +361,7 @@ def test_make_config():
         ((4, None), "num_classes"),
         ((None, 3), "feat_channels"),
         ((None, None), "feat_channels and num_classes"),
-    ):  # noqa: E501
+    ):
         with pytest.raises(TypeError, match=f"FasterRCNNConfig: missing {missing}$"):
             make_config(FasterRCNNConfig, "net", *given, {})
     with pytest.raises(TypeError, match="got a FasterRCNNConfig, expected a MaskRCNNConfig"):

@@ -113,7 +113,7 @@ def test_the_fields_a_message_is_about() -> None:
 
 def test_the_keywords_are_the_fields() -> None:
     """What type checkers are told of keywords agrees with the configs."""
-    every = get_type_hints(Settings)  # num_classes and num_keypoints a builder names itself
+    every = get_type_hints(Settings)
     for keywords, configs in (
         (DetectorSettings, [FasterRCNNConfig]),
         (MaskSettings, [MaskRCNNConfig]),
@@ -132,6 +132,7 @@ def test_the_keywords_are_the_fields() -> None:
                 del types[name]
         else:
             types["class_names"] = types["class_names"] | str  # a file's name, when loading
-        told |= {name: every[name] for name in ("num_classes", "num_keypoints") if name in types}
+        named = ("backbone", "feat_channels", "num_classes", "num_keypoints")  # by who builds
+        told |= {name: every[name] for name in named if name in types}
         assert told == types
     assert set(kinds()) | {"backbone"} == set(get_type_hints(Settings))

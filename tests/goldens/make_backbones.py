@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from recipe import fill_alive  # noqa: E402
-from reference import noise  # noqa: E402
+from recipe import fill_alive
+from reference import noise
 
 sys.path[1:1] = sys.argv[1:]
 

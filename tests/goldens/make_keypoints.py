@@ -27,7 +27,7 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision_reference import freeze_norms, load_recipe
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from recipe import fill, fill_alive  # noqa: E402
+from recipe import fill, fill_alive
 
 HERE = Path(__file__).parent
 NAME = "keypointrcnn_resnet50_fpn"

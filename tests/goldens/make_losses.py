@@ -20,7 +20,7 @@ from PIL import Image
 from torchvision_reference import build
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from recipe import fill_alive  # noqa: E402
+from recipe import fill_alive
 
 HERE = Path(__file__).parent
 NAMES = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn")

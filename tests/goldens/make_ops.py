@@ -38,8 +38,8 @@ from torchvision.ops import (
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from recipe import fill  # noqa: E402
-from reference import noise  # noqa: E402
+from recipe import fill
+from reference import noise
 
 Arrays = dict[str, np.ndarray]
 RNG = np.random.default_rng(11)

@@ -21,7 +21,7 @@ from make_torchvision import packed
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from zoo import CASES, PHOTOS  # noqa: E402
+from zoo import CASES, PHOTOS
 
 HERE = Path(__file__).parent
 

@@ -16,7 +16,7 @@ from torchvision.models import detection
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from recipe import fill  # noqa: E402
+from recipe import fill
 
 # The epsilon of the published files' FrozenBatchNorm2d; None: they hold BatchNorm2d.
 EPSILONS = {
