@@ -105,7 +105,8 @@ def _as_trained(model: Detector, image: np.ndarray) -> None:
 
 def _write(model: Detector, path: Path) -> None:
     state = export_state(model, "torchvision")
-    np.savez(path, **{name: np.array(value) for name, value in state.items()})
+    arrays: dict[str, Any] = {name: np.array(value) for name, value in state.items()}
+    np.savez(path, **arrays)
 
 
 def _training(options: Options, data: Arrays) -> Run:

@@ -143,7 +143,9 @@ class TiffImage:
     @property
     def scale(self) -> np.ndarray:
         """(2,) float64: pixels of level 0 in one of the level, down and across."""
-        return np.array(self.size) / np.array(self.sizes[self.level])
+        whole, own = (np.array(side, np.float64) for side in (self.size, self.sizes[self.level]))
+        scale: np.ndarray = whole / own
+        return scale
 
     def at_level(self, level: int) -> TiffImage:
         """The same page, to read windows of another level; the open file is shared.

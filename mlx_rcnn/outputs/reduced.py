@@ -27,7 +27,10 @@ class Pasted:
     def __getitem__(self, index: int) -> np.ndarray:
         """(H, W) bool."""
         one = slice(index, index + 1)
-        return np.asarray(paste_masks(self._masks[one], self._boxes[one], self._size))[0]
+        pasted: np.ndarray = np.asarray(
+            paste_masks(self._masks[one], self._boxes[one], self._size)
+        )[0]
+        return pasted
 
 
 def reduced(image: Any, prediction: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
