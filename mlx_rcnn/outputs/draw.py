@@ -6,42 +6,23 @@ import colorsys
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from ..inputs.images import load_image
 from ..inputs.windows import in_windows
-from .lettering import font, readable
+from .lettering import readable
 from .reduced import Pasted, reduced
 from .skeletons import LOGIT_THRESH, Joints, draw_skeletons, keypoint_arrays
+from .tags import SMALLEST_FONT, Color, Rect, Style, Tag, draw_tag, place_tag
 
 _GOLDEN_RATIO = 0.6180339887498949
 # Saturation and value of the colours, in turn.
 _TONES = ((0.45, 1.0), (0.78, 1.0), (0.90, 0.68), (0.60, 1.0), (1.0, 1.0), (0.70, 0.85))
-_SMALLEST_FONT = 8
 _READABLE_SIDE = 256  # pixels of the longer side below which a name no longer fits
 _MOST_TAGS = 300  # of the best; more would hide the picture, and each is kept off all others
-
-Color = tuple[int, int, int]
-Rect = tuple[int, int, int, int]
-
-
-class _Style(NamedTuple):
-    """Sizes in pixels, chosen from the image's: ``line`` of boxes, ``edge`` of masks, ``font``."""
-
-    line: int
-    edge: int
-    font: int
-
-
-class _Tag(NamedTuple):
-    """A label ready to draw: its filled rectangle, its text and the text's size."""
-
-    rect: Rect
-    text: str
-    font: int
 
 
 def draw_detections(
@@ -131,23 +112,23 @@ def readable_scale(width: int, height: int) -> int:
 def _draw_boxes(
     picture: Image.Image,
     items: Sequence[tuple[Rect, int, float | None]],
-    style: _Style,
+    style: Style,
     class_names: Sequence[str] | None,
 ) -> None:
     """Draw (box, label, score), given from best to worst; all tags lie above all boxes."""
     draw = ImageDraw.Draw(picture)
-    tags: list[tuple[_Tag, Color]] = []
+    tags: list[tuple[Tag, Color]] = []
     for box, label, score in items:
         if len(tags) == _MOST_TAGS:
             break
         taken = [tag.rect for tag, _ in tags]
-        tag = _place_tag(box, _name(label, class_names), score, style, picture.size, taken)
+        tag = place_tag(box, _name(label, class_names), score, style, picture.size, taken)
         if tag is not None:
             tags.append((tag, class_color(label)))
     for box, label, _ in reversed(items):
         draw.rectangle(box, outline=class_color(label), width=style.line)
     for tag, color in reversed(tags):
-        _draw_tag(draw, tag, color)
+        draw_tag(draw, tag, color)
 
 
 @lru_cache(maxsize=1024)
@@ -163,13 +144,13 @@ def class_color(label: int) -> Color:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _style(width: int, height: int) -> _Style:
+def _style(width: int, height: int) -> Style:
     side = math.sqrt(width * height)
     line = max(1 if side < 400 else 2, round(side / 480))
     letters = max(13, round(side * 0.0155))
     # On a strip, three rows of text are the most that leave something of the picture to see.
-    letters = max(_SMALLEST_FONT, min(letters, min(width, height) // 3))
-    return _Style(line, max(1, round(line / 2)), letters)
+    letters = max(SMALLEST_FONT, min(letters, min(width, height) // 3))
+    return Style(line, max(1, round(line / 2)), letters)
 
 
 def _pixels(image: np.ndarray) -> np.ndarray:
@@ -237,83 +218,3 @@ def _name(label: int, class_names: Sequence[str] | None) -> str:
     if class_names is not None and 0 <= label < len(class_names):
         return readable(str(class_names[label]), label) or f"class {label}"
     return f"class {label}"
-
-
-def _place_tag(
-    box: Rect,
-    name: str,
-    score: float | None,
-    style: _Style,
-    size: tuple[int, int],
-    taken: Sequence[Rect],
-) -> _Tag | None:
-    """Where a tag hides least of the better ones: above its box, inside at the top, or below."""
-    small = box[3] - box[1] < 4 * style.font  # a full size tag would bury a small object
-    letters = max(_SMALLEST_FONT, round(style.font * 0.85)) if small else style.font
-    text = _fit_text(name, score, letters, size[0])
-    if not text:
-        return None
-    tag_width, tag_height, _ = _extent(text, letters)
-    best: tuple[float, Rect] | None = None
-    right = box[2] + 1 - tag_width
-    for x, y in (
-        (box[0], box[1] - tag_height),
-        (box[0] + style.line, box[1] + style.line),
-        (right, box[1] - tag_height),
-        (box[0], box[3] + 1),
-        (right - style.line, box[3] + 1 - style.line - tag_height),
-    ):
-        x = max(0, min(x, size[0] - tag_width))
-        y = max(0, min(y, size[1] - tag_height))
-        rect = (x, y, x + tag_width - 1, y + tag_height - 1)
-        hidden = sum(_overlap(rect, other) for other in taken)
-        if best is None or hidden < best[0]:
-            best = hidden, rect
-        if not hidden:
-            break
-    assert best is not None
-    return _Tag(best[1], text, letters)
-
-
-def _fit_text(name: str, score: float | None, letters: int, width: int) -> str:
-    """The longest of name and score, name, and shortened name that an image is wide enough for."""
-    for text in (name,) if score is None else (f"{name} {score:.2f}", name):
-        if _extent(text, letters)[0] <= width:
-            return text
-    for end in range(len(name) - 1, 0, -1):
-        if _extent(name[:end] + ".", letters)[0] <= width:
-            return name[:end] + "."
-    return ""
-
-
-@lru_cache(maxsize=4096)
-def _extent(text: str, size: int) -> tuple[int, int, int]:
-    """Width and height of a tag and its inner margin, in pixels."""
-    margin = max(1, round(size * 0.2))
-    letters = font(text, size)
-    ascent, descent = letters.getmetrics()
-    return math.ceil(letters.getlength(text)) + 2 * margin, ascent + descent + margin, margin
-
-
-def _overlap(a: Rect, b: Rect) -> int:
-    width = min(a[2], b[2]) - max(a[0], b[0]) + 1
-    height = min(a[3], b[3]) - max(a[1], b[1]) + 1
-    return max(0, width) * max(0, height)
-
-
-def _draw_tag(draw: ImageDraw.ImageDraw, tag: _Tag, color: Color) -> None:
-    draw.rectangle(tag.rect, fill=color)
-    margin = _extent(tag.text, tag.font)[2]
-    letters = font(tag.text, tag.font)
-    ascent, _ = letters.getmetrics()
-    x, y = tag.rect[0] + margin, tag.rect[1] + margin // 2 + ascent
-    draw.text((x, y), tag.text, fill=_ink(color), font=letters, anchor="ls")
-
-
-@lru_cache(maxsize=1024)
-def _ink(color: Color) -> Color:
-    """Black or white, whichever contrasts more on ``color`` (WCAG 2's ratio): at least 4.5."""
-    linear = [c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in color]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    # Equal contrast where (1 + 0.05) / (luminance + 0.05) = (luminance + 0.05) / 0.05.
-    return (0, 0, 0) if luminance > math.sqrt(1.05 * 0.05) - 0.05 else (255, 255, 255)

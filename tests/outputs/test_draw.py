@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mlx_rcnn.outputs.draw import (
-    _ink,
-    _place_tag,
     _style,
     class_color,
     draw_detections,
     readable_scale,
 )
+from mlx_rcnn.outputs.tags import ink, place_tag
 
 GREY = 90
 
@@ -172,7 +171,7 @@ def test_text_contrast_is_at_least_4_5():
         return float(linear(colour) @ [0.2126, 0.7152, 0.0722])
 
     for label in range(200):
-        dark, light = sorted([luminance(class_color(label)), luminance(_ink(class_color(label)))])
+        dark, light = sorted([luminance(class_color(label)), luminance(ink(class_color(label)))])
         assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
@@ -214,7 +213,7 @@ def test_tags_stay_inside_the_image(width, height, fractions):
                 strict=True,
             )
         )
-        tag = _place_tag(box, "traffic light", 0.5, _style(width, height), (width, height), taken)
+        tag = place_tag(box, "traffic light", 0.5, _style(width, height), (width, height), taken)
         if tag is not None:
             left, top, right, bottom = tag.rect
             assert 0 <= left <= right < width and 0 <= top <= bottom < height
@@ -224,7 +223,7 @@ def test_tags_stay_inside_the_image(width, height, fractions):
 def test_tags_of_one_box_do_not_hide_each_other():
     taken = []
     for _ in range(4):
-        tag = _place_tag((200, 200, 400, 400), "person", 0.9, _style(800, 600), (800, 600), taken)
+        tag = place_tag((200, 200, 400, 400), "person", 0.9, _style(800, 600), (800, 600), taken)
         for other in taken:
             apart_x = tag.rect[2] < other[0] or other[2] < tag.rect[0]
             apart_y = tag.rect[3] < other[1] or other[3] < tag.rect[1]
