@@ -72,6 +72,34 @@ def check_overlap(train_set: Any, val_set: Any) -> None:
         )
 
 
+def check_needs(model: Any, train_set: Any, val_set: Any = None) -> None:
+    """Refuse data that lack what a model learns from or needs to predict.
+
+    Args:
+        model: its ``needs_masks`` and ``needs_proposals`` say so.
+        train_set, val_set: datasets of :func:`~mlx_rcnn.data.open_dataset`; of others the first
+            step will tell.
+
+    Raises:
+        ValueError: they have no masks, or no proposals.
+    """
+    kind = type(model).__name__
+    if model.needs_masks and getattr(train_set, "masks", True) is False:
+        raise ValueError(
+            f"a {kind} learns masks, and the data was opened without: expected "
+            "open_dataset(..., masks=True), or masks=None for those that it has"
+        )
+    if not getattr(model, "needs_proposals", False):
+        return
+    for dataset in (train_set, val_set):
+        items = getattr(dataset, "items", ())
+        if any(item.proposals is None for item in items):
+            raise ValueError(
+                f"a {kind} needs proposals, and the data has none: expected "
+                "mlx_rcnn.data.with_proposals(dataset, ...)"
+            )
+
+
 def augmentation(config: TrainConfig, train_set: Any) -> Compose | None:
     """What happens to each image before it is trained on.
 

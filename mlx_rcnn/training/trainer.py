@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from .config import TrainConfig
-from .loading import check_objects, check_overlap, divided
+from .loading import check_needs, check_objects, check_overlap, divided
 from .log_files import file_loggers
 from .loggers import Line, Logger, Loggers
 from .metrics import Evaluate, Summary
@@ -70,6 +70,7 @@ def fit(
     with watched(mx.distributed.init()):
         train_set, val_set = divided(train_set, val_set, config)
         check_objects(train_set)
+        check_needs(model, train_set, val_set)
         if not allow_overlap and val_set is not None:
             check_overlap(train_set, val_set)
         if mx.distributed.init().rank() == 0:

@@ -1,14 +1,16 @@
 """The loader that a config asks for."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
 import tiny
-from mlx_rcnn.data import HorizontalFlip, Mosaic
-from mlx_rcnn.training.loading import make_loader
+from mlx_rcnn.data import HorizontalFlip, Mosaic, ShapesDataset
+from mlx_rcnn.training import fit
+from mlx_rcnn.training.loading import check_needs, make_loader
 
 
 @pytest.mark.parametrize(("epochs", "end"), [(30, 27), (19, 18), (9, None)])
@@ -25,3 +27,25 @@ def test_the_last_tenth_of_the_epochs_has_no_mosaics(epochs, end):
         assert plain == [end is not None and epoch >= end] * 2
     without = make_loader(data, replace(config, mosaic=0.0), mx.distributed.init())
     assert without.last_augment is None and len(without.augment.steps) == 1
+
+
+def test_data_without_masks_is_refused_before_the_first_step(tmp_path):
+    data = ShapesDataset(2, masks=False)
+    with pytest.raises(ValueError, match="a MaskRCNN learns masks, and the data was opened w"):
+        fit(tiny.build("mask_rcnn"), data, None, tiny.CONFIG, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    check_needs(tiny.build("mask_rcnn"), ShapesDataset(2))
+    check_needs(tiny.build(), data)  # boxes are all that it learns
+
+
+@pytest.mark.parametrize("lacking", ["train", "val"])
+def test_data_without_proposals_is_refused(lacking):
+    sets = {
+        name: SimpleNamespace(items=[SimpleNamespace(proposals=None if name == lacking else 1)])
+        for name in ("train", "val")
+    }
+    model = SimpleNamespace(needs_masks=False, needs_proposals=True)
+    with pytest.raises(ValueError, match=r"with_proposals\(dataset, \.\.\.\)"):
+        check_needs(model, sets["train"], sets["val"])
+    sets[lacking].items[0].proposals = 1
+    check_needs(model, sets["train"], sets["val"])
