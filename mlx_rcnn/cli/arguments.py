@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from importlib import metadata
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ..messages import nearest
 from .benchmark_flags import add_benchmark
@@ -14,6 +14,8 @@ from .data_flags import add_data_commands
 from .errors import CommandError
 from .evaluate_flags import add_evaluate
 from .flags import (
+    Commands,
+    Flags,
     add_execution,
     add_levels,
     add_model,
@@ -49,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     Returns:
         The parser; parsed arguments carry the subcommand's name as ``command``.
     """
-    parser = _Parser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="mlx_rcnn",
         description="Two-stage detection of objects, their masks and keypoints on Apple's MLX.",
         allow_abbrev=False,
@@ -69,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_predict(commands: Any) -> None:
+def _add_predict(commands: Commands) -> None:
     parser = commands.add_parser(
         "predict",
         help="detect objects in images and videos; write annotated pictures and COCO results",
@@ -107,7 +109,7 @@ def _add_predict(commands: Any) -> None:
     add_levels(execution)
 
 
-def _add_choice_of_detections(group: Any) -> None:
+def _add_choice_of_detections(group: Flags) -> None:
     group.add_argument(
         "--score-thresh",
         type=fraction,
@@ -135,7 +137,7 @@ def _add_choice_of_detections(group: Any) -> None:
     )
 
 
-def _add_outputs(group: Any) -> None:
+def _add_outputs(group: Flags) -> None:
     group.add_argument(
         "--out",
         default="predictions",
@@ -155,7 +157,7 @@ def _add_outputs(group: Any) -> None:
     add_resume(group, "with the same arguments: predict the images that it lacks")
 
 
-def _add_saving(group: Any) -> None:
+def _add_saving(group: Flags) -> None:
     group.add_argument(
         "--save",
         metavar="A,B",
@@ -171,7 +173,7 @@ def _add_saving(group: Any) -> None:
     )
 
 
-def _add_video(group: Any) -> None:
+def _add_video(group: Flags) -> None:
     group.add_argument(
         "--every",
         type=count,
@@ -196,7 +198,7 @@ def _add_video(group: Any) -> None:
     )
 
 
-def _add_info(commands: Any) -> None:
+def _add_info(commands: Commands) -> None:
     parser = commands.add_parser(
         "info",
         help="describe a model: architecture, classes, parameters, dtype, source",
@@ -207,7 +209,7 @@ def _add_info(commands: Any) -> None:
     add_model(parser)
 
 
-def _add_doctor(commands: Any) -> None:
+def _add_doctor(commands: Commands) -> None:
     parser = commands.add_parser(
         "doctor",
         help="check that everything is computed right on this machine",
@@ -219,7 +221,7 @@ def _add_doctor(commands: Any) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the table as JSON (default: none)")
 
 
-def _add_completion(commands: Any) -> None:
+def _add_completion(commands: Commands) -> None:
     parser = commands.add_parser(
         "completion",
         help="print a script by which a shell completes commands and flags",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..benchmark.cases import CASES
-from .flags import count
+from .flags import Commands, count
 
 
-def add_benchmark(commands: Any) -> None:
+def add_benchmark(commands: Commands) -> None:
     """Add the subcommand.
 
     Args:

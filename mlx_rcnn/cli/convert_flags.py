@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from .flags import MODEL_HELP, add_class_names, add_dtype, add_settings, count
+from .flags import MODEL_HELP, Commands, Flags, add_class_names, add_dtype, add_settings, count
 
 LIBRARIES = ("torchvision", "detectron2", "mmdetection")
 SUFFIXES = {
@@ -15,7 +13,7 @@ SUFFIXES = {
 """Of the file written for each library; a directory is written for ``mlx``."""
 
 
-def add_convert(commands: Any) -> None:
+def add_convert(commands: Commands) -> None:
     """Add the ``convert`` subcommand.
 
     Args:
@@ -46,7 +44,7 @@ def add_convert(commands: Any) -> None:
     add_settings(parser)
 
 
-def _add_kinds(parser: Any) -> None:
+def _add_kinds(parser: Flags) -> None:
     """What the source is, and what is written."""
     parser.add_argument(
         "--from",
@@ -76,7 +74,7 @@ def _add_kinds(parser: Any) -> None:
     )
 
 
-def _add_writing(parser: Any) -> None:
+def _add_writing(parser: Flags) -> None:
     """How it is written, and what then."""
     parser.add_argument(
         "--verify",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from ..data.sample import Defect
 from ..inputs.images import ImageError
 from .data import open_splits
+
+if TYPE_CHECKING:
+    from ..data import DetectionDataset
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if defects else 0
 
 
-def _decoded(dataset: Any) -> list[Defect]:
+def _decoded(dataset: DetectionDataset) -> list[Defect]:
     """Images whose pixels cannot be read."""
     defects = []
     for i in tqdm(range(len(dataset)), unit="image", desc="check", disable=not sys.stderr.isatty()):

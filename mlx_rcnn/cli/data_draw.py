@@ -7,12 +7,11 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from ..data.sample import Sample
 from ..files import replacing
 from ..inputs.images import ImageError
 from ..messages import one_line
@@ -23,6 +22,9 @@ from .data import open_splits
 from .errors import CommandError
 from .preflight import check_writable, make_folders
 from .train_flags import given_settings
+
+if TYPE_CHECKING:
+    from ..data import Compose, DetectionDataset
 
 TILE = 320  # pixels of a picture's longer side on the sheet
 
@@ -72,10 +74,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _picture(dataset: Any, index: int, augment: Any, seed: int) -> Image.Image | None:
+def _picture(
+    dataset: DetectionDataset, index: int, augment: Compose | None, seed: int
+) -> Image.Image | None:
     """One image with its objects; ``None``, and said, if it cannot be read."""
     try:
-        sample: Sample = dataset[index]
+        sample = dataset[index]
     except (OSError, ImageError) as error:
         print(f"mlx_rcnn: {one_line(error)}", file=sys.stderr)
         return None

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
 
 from ..training.config import TrainConfig
-from .flags import DATA_FORMATS, DATA_HELP, MODEL_HELP, add_levels, add_settings, count, fraction
+from .flags import (
+    DATA_FORMATS,
+    DATA_HELP,
+    MODEL_HELP,
+    Commands,
+    Flags,
+    add_levels,
+    add_settings,
+    count,
+    fraction,
+)
 from .train_flags import add_field
 
 _AUGMENTED = (
@@ -20,7 +29,7 @@ _AUGMENTED = (
 )
 
 
-def add_data_commands(commands: Any) -> None:
+def add_data_commands(commands: Commands) -> None:
     """Add the ``data`` subcommand with its own ones.
 
     Args:
@@ -42,7 +51,7 @@ def add_data_commands(commands: Any) -> None:
     _add_convert(actions)
 
 
-def _add(actions: Any, name: str, text: str, more: str, split: str = "everything") -> Any:
+def _add(actions: Commands, name: str, text: str, more: str, split: str = "everything") -> Flags:
     parser = actions.add_parser(
         name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}", allow_abbrev=False
     )
@@ -57,7 +66,7 @@ def _add(actions: Any, name: str, text: str, more: str, split: str = "everything
     return parser
 
 
-def _add_check(actions: Any) -> None:
+def _add_check(actions: Commands) -> None:
     parser = _add(
         actions, "check", "list every defect", "The exit code is 1 if there are any, else 0."
     )
@@ -75,7 +84,7 @@ def _add_check(actions: Any) -> None:
     )
 
 
-def _add_stats(actions: Any) -> None:
+def _add_stats(actions: Commands) -> None:
     parser = _add(
         actions,
         "stats",
@@ -95,7 +104,7 @@ def _add_stats(actions: Any) -> None:
     )
 
 
-def _add_draw(actions: Any) -> None:
+def _add_draw(actions: Commands) -> None:
     parser = _add(
         actions,
         "draw",
@@ -121,7 +130,7 @@ def _add_draw(actions: Any) -> None:
             add_field(group, item)
 
 
-def _add_split(actions: Any) -> None:
+def _add_split(actions: Commands) -> None:
     parser = _add(
         actions,
         "split",
@@ -151,7 +160,7 @@ def _add_split(actions: Any) -> None:
     )
 
 
-def _add_convert(actions: Any) -> None:
+def _add_convert(actions: Commands) -> None:
     parser = _add(
         actions,
         "convert",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..config.backbone import ResNetFPNConfig
 from ..config.detector import FasterRCNNConfig
+from ..config.proposals import ProposingConfig
 from ..data.anchors import AnchorFit, AnchorShapes, fit_anchors, measure, object_sizes
 from ..data.dataset import DetectionDataset
 from ..data.report import report
@@ -23,6 +25,9 @@ from .data import open_splits
 from .errors import CommandError, load_model
 from .flags import model_settings
 from .preflight import check_writable, make_folders
+
+if TYPE_CHECKING:
+    from ..config.network import DetectorConfig
 
 _LEVELS = 5  # of a pyramid, as torchvision's and detectron2's
 _SHARES = (0, 5, 25, 50, 75, 95, 100)
@@ -62,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print("\n".join(_sizes(found)))
     now, fitted = None, None
-    if hasattr(config, "anchor_sizes"):
+    if isinstance(config, ProposingConfig):
         levels = _levels(config)
         sizes = tuple(sorted({size for level in levels for size in level}))
         now = measure(found.network, AnchorShapes(sizes, config.aspect_ratios))
@@ -73,19 +78,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _config(args: argparse.Namespace) -> Any:
+def _config(args: argparse.Namespace) -> DetectorConfig:
     given = model_settings(args)
     if args.model is not None:
         return load_model(args.model, given=given).config
-    body: Any = ResNetFPNConfig(50, 0)
     own = {name: value for name, value in given.items() if name not in ("state", "style")}
     try:
-        return FasterRCNNConfig(body, 256, 2, **{"use_fpn": True, **own})
+        make: Callable[..., FasterRCNNConfig] = FasterRCNNConfig  # its rules check the values
+        return make(ResNetFPNConfig(50, 0), 256, 2, **{"use_fpn": True, **own})
     except (TypeError, ValueError) as error:
         raise CommandError(f"--set: {one_line(error)}") from error
 
 
-def _objects(parts: dict[str | None, DetectionDataset], config: Any) -> _Objects:
+def _objects(parts: dict[str | None, DetectionDataset], config: DetectorConfig) -> _Objects:
     counts: dict[str, int] = {}
     image, network = [np.zeros((0, 2))], [np.zeros((0, 2))]
     for part in parts.values():
@@ -119,16 +124,17 @@ def _sizes(found: _Objects) -> list[str]:
     return lines
 
 
-def _levels(config: Any) -> list[tuple[float, ...]]:
+def _levels(config: ProposingConfig) -> list[tuple[float, ...]]:
     """Anchor sizes of each level."""
     anchors = anchor_generator(config)
-    nested = any(isinstance(size, tuple) for size in config.anchor_sizes or ())
-    count = len(config.anchor_sizes) if nested else (_LEVELS if config.use_fpn else 1)
+    sizes = config.anchor_sizes or ()
+    nested = any(isinstance(size, tuple) for size in sizes)
+    count = len(sizes) if nested else (_LEVELS if config.use_fpn else 1)
     return [anchors.level_sizes(level) for level in range(count)]
 
 
 def _advice(
-    config: Any, levels: list[tuple[float, ...]], now: AnchorFit, fitted: AnchorFit
+    config: ProposingConfig, levels: list[tuple[float, ...]], now: AnchorFit, fitted: AnchorFit
 ) -> list[str]:
     lines = [
         "anchors (shapes alone: best IoU of each box with one of the same centre)",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from ..messages import one_line
 
@@ -25,7 +25,7 @@ class CommandError(Exception):
 
 
 def load_model(
-    source: str, dtype: str | None = None, given: Mapping[str, Any] | None = None
+    source: str, dtype: str | None = None, given: Mapping[str, object] | None = None
 ) -> Detector:
     """Load a model for a subcommand.
 
@@ -43,6 +43,7 @@ def load_model(
     from ..checkpoints.load import load
 
     try:
-        return load(source, dtype=dtype, **(given or {}))
+        read: Callable[..., Detector] = load  # each value was read in its field's type
+        return read(source, dtype=dtype, **(given or {}))
     except (OSError, ValueError, TypeError, ImportError) as error:
         raise CommandError(one_line(error)) from error

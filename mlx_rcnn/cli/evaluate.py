@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..config.categories import class_names_of
 from ..data import DetectionDataset, open_dataset
-from ..evaluation import coco_metrics, read_results, results_entries, voc_metrics
+from ..evaluation import Collected, coco_metrics, read_results, results_entries, voc_metrics
 from ..evaluation.coco import load_evaluator
 from ..evaluation.table import metrics_table
 from ..messages import one_line
@@ -32,7 +32,14 @@ from .proposals import attach, data_folder, print_recall
 from .unfinished import unfinished_paths
 from .view_flags import augmentation, check_augmentation
 
+if TYPE_CHECKING:
+    from ..models import Detector
+
 _DEFECTS_SHOWN = 10
+Measured: TypeAlias = "tuple[Collected, DetectionDataset, dict[str, Any]]"
+"""What was found and what is true, the data, and the metrics."""
+Against: TypeAlias = "Collected | tuple[Detector, DetectionDataset] | None"
+"""What is compared with: detections, or a model with the data in its labels, or nothing."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -95,7 +102,7 @@ def _run(args: argparse.Namespace, team: First | Other) -> int:
 
 
 def _recall(
-    args: argparse.Namespace, team: First | Other, model: Any, dataset: DetectionDataset
+    args: argparse.Namespace, team: First | Other, model: Detector, dataset: DetectionDataset
 ) -> int:
     """What of a proposal network there is to measure."""
     if team.size > 1:
@@ -129,7 +136,7 @@ def _prepare(args: argparse.Namespace) -> Path | None:
     return results
 
 
-def _opened(args: argparse.Namespace, results: Path | None) -> tuple[Any, DetectionDataset]:
+def _opened(args: argparse.Namespace, results: Path | None) -> tuple[Detector, DetectionDataset]:
     """The model, and the data with the masks it needs; the data is opened first."""
     dataset, problem = None, None
     try:
@@ -173,7 +180,7 @@ def kept_until_scored(results: Path | None) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _score(args: argparse.Namespace, collected: Any, kept: Path) -> dict[str, Any]:
+def _score(args: argparse.Namespace, collected: Collected, kept: Path) -> dict[str, Any]:
     """The metrics; whatever happens to them, the detections are on the disk."""
     try:
         coco = args.metric == "coco"
@@ -208,7 +215,7 @@ def _score_again(args: argparse.Namespace) -> int:
     return 0
 
 
-def _other(args: argparse.Namespace, dataset: DetectionDataset) -> Any:
+def _other(args: argparse.Namespace, dataset: DetectionDataset) -> Against:
     """What ``--against`` names: detections, or a model with the data in its labels, or nothing."""
     if args.against is None:
         return None
@@ -228,7 +235,7 @@ def _other(args: argparse.Namespace, dataset: DetectionDataset) -> Any:
     return model, own
 
 
-def _report(args: argparse.Namespace, measured: tuple[Any, ...], other: Any, kept: Path) -> None:
+def _report(args: argparse.Namespace, measured: Measured, other: Against, kept: Path) -> None:
     """Write ``--report``, if it was asked for; if that fails, the detections are kept."""
     if args.report is None:
         return

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .flags import (
+    Commands,
+    Flags,
     add_class_names,
     add_data,
     add_execution,
@@ -17,7 +17,7 @@ from .proposals_flags import add_proposals
 from .view_flags import add_augment
 
 
-def add_evaluate(commands: Any) -> None:
+def add_evaluate(commands: Commands) -> None:
     """Add the ``evaluate`` subcommand.
 
     Args:
@@ -55,7 +55,7 @@ def add_evaluate(commands: Any) -> None:
     add_levels(execution)
 
 
-def _add_data(group: Any) -> None:
+def _add_data(group: Flags) -> None:
     group.add_argument(
         "--split",
         metavar="NAME",
@@ -71,7 +71,7 @@ def _add_data(group: Any) -> None:
     )
 
 
-def _add_metric(group: Any) -> None:
+def _add_metric(group: Flags) -> None:
     group.add_argument(
         "--metric",
         choices=("coco", "voc07", "voc"),
@@ -90,7 +90,7 @@ def _add_metric(group: Any) -> None:
     add_resume(group, "with the same arguments and --json: predict the images that it lacks")
 
 
-def _add_report(group: Any) -> None:
+def _add_report(group: Flags) -> None:
     group.add_argument(
         "--report",
         metavar="DIR",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from ..config.boxes import BoxConfig
 from ..data import DetectionDataset
 from ..evaluation import Collected, collect
 from ..evaluation.batches import LeftOut, predictor
@@ -17,6 +19,9 @@ from .first_machine import First, Result
 from .other_machine import Other
 from .proposals import check_no_search
 from .share_images import Work
+
+if TYPE_CHECKING:
+    from ..models import Detector, TestTimeAugment
 
 _SCORE_THRESH = 0.05
 
@@ -39,9 +44,9 @@ class Images:
         self,
         args: argparse.Namespace,
         team: First | Other,
-        model: Any,
+        model: Detector,
         dataset: DetectionDataset,
-        augment: Any,
+        augment: TestTimeAugment | None,
     ) -> None:
         self._args, self._team, self._model, self._dataset = args, team, model, dataset
         if len(dataset) == 0:
@@ -117,7 +122,10 @@ class Images:
 
 
 def collect_alone(
-    args: argparse.Namespace, model: Any, dataset: DetectionDataset, augment: Any
+    args: argparse.Namespace,
+    model: Detector,
+    dataset: DetectionDataset,
+    augment: TestTimeAugment | None,
 ) -> Collected:
     """Predict all images on this machine, keeping nothing of a run that ends early.
 
@@ -144,12 +152,14 @@ def collect_alone(
         raise CommandError(one_line(error), 1) from error
 
 
-def least_score(args: argparse.Namespace, model: Any) -> Any:
+def least_score(args: argparse.Namespace, model: Detector) -> float | Sequence[float]:
     """Detections that score less are left out."""
+    least: float | Sequence[float] = _SCORE_THRESH
     if args.score_thresh is not None:
-        return args.score_thresh
-    own = "box_score_thresh" in dict(args.settings or ())
-    return model.config.box_score_thresh if own else _SCORE_THRESH
+        least = args.score_thresh
+    elif "box_score_thresh" in dict(args.settings or ()) and isinstance(model.config, BoxConfig):
+        least = model.config.box_score_thresh
+    return least
 
 
 def check_several(args: argparse.Namespace) -> None:

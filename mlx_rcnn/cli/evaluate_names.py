@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..config.categories import NEVER_ANNOTATED
 from ..data import DetectionDataset
 from ..messages import listing
 from .errors import CommandError
 
+if TYPE_CHECKING:
+    from ..models import Detector
 
-def with_classes_of(model: Any, dataset: DetectionDataset) -> DetectionDataset:
+
+def with_classes_of(model: Detector, dataset: DetectionDataset) -> DetectionDataset:
     """The data with the labels of a model.
 
     Args:
@@ -69,7 +72,7 @@ def difference(own: tuple[str, ...] | None, data: tuple[str, ...]) -> list[str]:
     return [text]
 
 
-def check_keypoints(model: Any, dataset: DetectionDataset) -> None:
+def check_keypoints(model: Detector, dataset: DetectionDataset) -> None:
     """Refuse keypoints of another number, and say if those that are compared have other names.
 
     Args:

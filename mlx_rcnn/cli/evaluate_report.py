@@ -80,7 +80,7 @@ def results_against(source: str, dataset: DetectionDataset) -> Collected:
 def save_report(
     args: argparse.Namespace,
     collected: Collected,
-    dataset: Any,
+    dataset: DetectionDataset,
     metrics: dict[str, Any],
     against: Collected | None,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
@@ -14,9 +14,17 @@ from ..training.loading import divided
 from ..training.lr_finder import find_lr, write_finding
 from .errors import CommandError
 
+if TYPE_CHECKING:
+    from ..data import DetectionDataset
+    from ..models import Detector
+
 
 def look_for_rate(
-    args: argparse.Namespace, model: Any, train_set: Any, val_set: Any, config: TrainConfig
+    args: argparse.Namespace,
+    model: Detector,
+    train_set: DetectionDataset,
+    val_set: DetectionDataset | None,
+    config: TrainConfig,
 ) -> int:
     """Look for a learning rate, print and write it, and train nothing.
 

@@ -197,7 +197,7 @@ class First:
             self._held[rank].clear()
 
 
-def _no_work(*_: Any) -> NoReturn:
+def _no_work(*_: object) -> NoReturn:
     raise AssertionError("a result came before there was work")
 
 

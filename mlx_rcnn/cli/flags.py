@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import TypeAlias, TypeVar
 
 from ..config.levels import read_levels
 from ..config.settings import read_setting
@@ -20,9 +21,14 @@ DATA_HELP = (
     "CVAT XML"
 )
 STYLES = ("pytorch", "caffe")
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""To which a command adds its parser."""
+Flags: TypeAlias = argparse._ActionsContainer
+"""A parser, or a group of its flags."""
+Number = TypeVar("Number", int, float)
 
 
-def add_model(parser: Any, choice: Any = None) -> None:
+def add_model(parser: Flags, choice: Flags | None = None) -> None:
     """Add ``--model``, and what :func:`add_settings` adds.
 
     Args:
@@ -38,7 +44,7 @@ def add_model(parser: Any, choice: Any = None) -> None:
     add_settings(parser)
 
 
-def add_data(parser: Any) -> None:
+def add_data(parser: Flags) -> None:
     """Add ``--data``, ``--format``, ``--images`` and ``--strict``.
 
     Args:
@@ -56,7 +62,7 @@ def add_data(parser: Any) -> None:
     )
 
 
-def add_settings(parser: Any) -> None:
+def add_settings(parser: Flags) -> None:
     """Add the flags that say how a model is read: ``--set``, ``--state`` and ``--style``.
 
     Args:
@@ -87,7 +93,7 @@ def add_settings(parser: Any) -> None:
     )
 
 
-def model_settings(args: argparse.Namespace) -> dict[str, Any]:
+def model_settings(args: argparse.Namespace) -> dict[str, object]:
     """What :func:`add_settings` read, as keywords of :func:`mlx_rcnn.load`.
 
     Args:
@@ -109,7 +115,7 @@ def model_settings(args: argparse.Namespace) -> dict[str, Any]:
     return given | {name: value for name, value in others.items() if value is not None}
 
 
-def add_class_names(parser: Any) -> None:
+def add_class_names(parser: Flags) -> None:
     """Add ``--classes``, the names of the model's classes.
 
     Args:
@@ -125,7 +131,7 @@ def add_class_names(parser: Any) -> None:
     )
 
 
-def add_levels(parser: Any, kept: str = "the model's own, usually none") -> None:
+def add_levels(parser: Flags, kept: str = "the model's own, usually none") -> None:
     """Add ``--levels``.
 
     Args:
@@ -151,7 +157,7 @@ def _levels(text: str) -> str:
     return text
 
 
-def add_dtype(parser: Any, stored: str = "the checkpoint's own") -> None:
+def add_dtype(parser: Flags, stored: str = "the checkpoint's own") -> None:
     """Add ``--dtype``.
 
     Args:
@@ -165,7 +171,7 @@ def add_dtype(parser: Any, stored: str = "the checkpoint's own") -> None:
     )
 
 
-def add_execution(group: Any) -> None:
+def add_execution(group: Flags) -> None:
     """Add ``--batch-size``, ``--dtype`` and ``--device``.
 
     Args:
@@ -182,7 +188,7 @@ def add_execution(group: Any) -> None:
     add_device(group)
 
 
-def add_device(group: Any) -> None:
+def add_device(group: Flags) -> None:
     """Add ``--device``.
 
     Args:
@@ -195,7 +201,7 @@ def add_device(group: Any) -> None:
     )
 
 
-def add_resume(group: Any, how: str) -> None:
+def add_resume(group: Flags, how: str) -> None:
     """Add ``--resume``.
 
     Args:
@@ -211,14 +217,12 @@ def add_resume(group: Any, how: str) -> None:
 
 def fraction(text: str) -> float:
     """A number from 0 to 1."""
-    value: float = _number(text, float, 0.0, 1.0, "a number from 0 to 1")
-    return value
+    return _number(text, float, 0.0, 1.0, "a number from 0 to 1")
 
 
 def count(text: str) -> int:
     """A whole number of at least 1."""
-    value: int = _number(text, int, 1, float("inf"), "a whole number of at least 1")
-    return value
+    return _number(text, int, 1, float("inf"), "a whole number of at least 1")
 
 
 def seconds(text: str) -> float:
@@ -233,18 +237,17 @@ def seconds(text: str) -> float:
     return sum(value * 60.0**i for i, value in enumerate(reversed(values)))
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def _setting(text: str) -> tuple[str, object]:
     try:
         return read_setting(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _number(text: str, kind: Callable[[str], Any], low: float, high: float, rule: str) -> Any:
-    try:
+def _number(text: str, kind: Callable[[str], Number], low: float, high: float, rule: str) -> Number:
+    value: Number | None = None
+    with suppress(ValueError):
         value = kind(text)
-    except ValueError:
-        value = None
     if value is None or not low <= value <= high:
         raise argparse.ArgumentTypeError(f"{text!r} given, expected {rule}")
     return value

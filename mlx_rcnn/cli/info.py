@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
@@ -14,6 +14,9 @@ from ..config.boxes import BoxConfig, FastRCNNConfig, RCNNConfig
 from ..config.proposals import ProposingConfig
 from .errors import load_model
 from .flags import model_settings
+
+if TYPE_CHECKING:
+    from ..models import Detector
 
 _NAMES_SHOWN = 8
 _WITH_TF32 = 17  # generation of Apple's GPUs: M5
@@ -35,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def describe(model: Any) -> list[str]:
+def describe(model: Detector) -> list[str]:
     """Describe a model.
 
     Args:
@@ -177,7 +180,7 @@ def _backbone(module: Any) -> str:
     return f"{name}, {config.norm} norm, epsilon {config.norm_eps:g}, FPN{pyramid}"
 
 
-def count_parameters(model: Any) -> dict[str, tuple[int, int]]:
+def count_parameters(model: Detector) -> dict[str, tuple[int, int]]:
     """Count the numbers a model holds, part by part.
 
     Args:
@@ -199,14 +202,14 @@ def count_parameters(model: Any) -> dict[str, tuple[int, int]]:
     return parts
 
 
-def _named_arrays(model: Any) -> list[tuple[str, Any]]:
+def _named_arrays(model: Detector) -> list[tuple[str, Any]]:
     from mlx.utils import tree_flatten
 
     named: Any = tree_flatten(model.parameters())
     return list(named)
 
 
-def _storage(model: Any) -> tuple[list[str], int]:
+def _storage(model: Detector) -> tuple[list[str], int]:
     """The dtypes of a model's arrays and their bytes."""
     arrays = [array for _, array in _named_arrays(model)]
     dtypes = sorted({str(array.dtype).rsplit(".", 1)[-1] for array in arrays})

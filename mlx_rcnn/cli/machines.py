@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import mlx.core as mx
 
@@ -55,7 +55,7 @@ def _told_to_end() -> Iterator[None]:
     """Be interrupted, and not killed, where a launcher ends the machines because one has failed."""
     signals = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
 
-    def interrupt(*_: Any) -> NoReturn:
+    def interrupt(*_: object) -> NoReturn:
         for one in signals:  # once: what comes next is kept in peace
             signal.signal(one, signal.SIG_IGN)
         raise KeyboardInterrupt

@@ -7,7 +7,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
 
 from ..memory import reuse_large_blocks
 from .arguments import build_parser
@@ -48,5 +47,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     print(f"mlx_rcnn: warning: {' '.join(str(message).split())}", file=sys.stderr)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from .preflight import check_writable, make_folders, set_device
 from .proposals import check_no_search, of_images
 from .share_images import Work
 from .view_flags import augmentation, check_augmentation, tiles_of
+
+if TYPE_CHECKING:
+    from ..models import Detector
 
 
 def run(args: argparse.Namespace) -> int:
@@ -163,7 +166,7 @@ def _on_videos(
 
 
 def _runner(
-    args: argparse.Namespace, model: Any, view: Any, classes: list[int] | None
+    args: argparse.Namespace, model: Detector, view: Any, classes: list[int] | None
 ) -> Callable[..., Any]:
     """The model's prediction, with what the command line says of it."""
     top_k = args.top_k
@@ -183,7 +186,7 @@ def _runner(
 
 def _predictor(
     args: argparse.Namespace,
-    model: Any,
+    model: Detector,
     view: Any,
     classes: list[int] | None,
     paths: list[Path],
@@ -241,7 +244,7 @@ def _picture(
     path: Path,
     image: np.ndarray,
     prediction: dict[str, np.ndarray],
-    model: Any,
+    model: Detector,
 ) -> bytes:
     """The file of an annotated picture."""
     picture = draw_detections(

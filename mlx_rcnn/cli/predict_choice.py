@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from ..outputs.detections import Detections
 from .errors import CommandError
 
+if TYPE_CHECKING:
+    from ..models import Detector
+
+Found = TypeVar("Found", Detections, dict[str, np.ndarray])
 SHOWN_SCORE = 0.5
 """What pictures and the table show when no threshold is given; the results hold all detections."""
 
 
-def select(prediction: Any, classes: list[int] | None, top_k: int | None) -> Any:
+def select(prediction: Found, classes: list[int] | None, top_k: int | None) -> Found:
     """The rows of the classes asked for, the best ``top_k`` of them.
 
     Args:
@@ -30,7 +34,7 @@ def select(prediction: Any, classes: list[int] | None, top_k: int | None) -> Any
     return {name: array[rows] for name, array in prediction.items()}
 
 
-def class_labels(text: str, model: Any) -> list[int]:
+def class_labels(text: str, model: Detector) -> list[int]:
     """The labels that ``--classes`` names, by name (in any case) or by number.
 
     Args:

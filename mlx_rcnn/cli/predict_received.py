@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -18,6 +18,9 @@ from .predict_report import Done
 from .predict_save import Saver
 from .proposals import write
 from .share_images import Work
+
+if TYPE_CHECKING:
+    from ..models import Detector
 
 
 class Received:
@@ -36,7 +39,7 @@ class Received:
         args: argparse.Namespace,
         paths: Sequence[Path],
         saver: Saver,
-        model: Any,
+        model: Detector,
         results: Path,
     ) -> None:
         self._paths, self.saver, self._model, self.results = paths, saver, model, results

@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -22,6 +22,9 @@ from ..outputs.pictures import picture_file, picture_stem, write_file
 from .errors import CommandError
 from .predict_choice import SHOWN_SCORE
 from .unfinished import Unfinished
+
+if TYPE_CHECKING:
+    from ..models import Detector
 
 CSV, CROPS = "csv", "crops"
 KINDS = (*WRITERS, CSV, CROPS)
@@ -88,7 +91,7 @@ class Saver:
         CommandError: annotations of a model without class names.
     """
 
-    def __init__(self, args: argparse.Namespace, kinds: Sequence[str], model: Any) -> None:
+    def __init__(self, args: argparse.Namespace, kinds: Sequence[str], model: Detector) -> None:
         self.kinds, self.out = tuple(kinds), Path(args.out)
         self.least = SHOWN_SCORE if args.confidence is None else args.confidence
         self.names = model.class_names
@@ -210,6 +213,7 @@ class Saver:
         return path
 
     def _dataset(self) -> DetectionDataset:
+        assert self.names is not None  # as a format of data sets is asked for
         return DetectionDataset(
             self._items,
             self.names,

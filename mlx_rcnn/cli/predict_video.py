@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -26,6 +26,9 @@ from ..outputs.skeletons import skeleton_style
 from ..outputs.video import VideoWriter
 from .errors import CommandError
 from .predict_choice import SHOWN_SCORE, select
+
+if TYPE_CHECKING:
+    from ..models import Detector
 
 COLUMNS = ("frame", "seconds", "label", "name", "score", "x1", "y1", "x2", "y2")
 
@@ -95,7 +98,7 @@ def check_video(args: argparse.Namespace, sources: list[Path | int]) -> None:
 
 
 def run_video(
-    args: argparse.Namespace, model: Any, classes: list[int] | None, sources: list[Path | int]
+    args: argparse.Namespace, model: Detector, classes: list[int] | None, sources: list[Path | int]
 ) -> int:
     """Predict each frame of each video.
 
@@ -138,7 +141,7 @@ def _opened(args: argparse.Namespace, source: Path | int) -> Video:
 
 def _one(
     args: argparse.Namespace,
-    model: Any,
+    model: Detector,
     classes: list[int] | None,
     source: Path | int,
     target: Path,
@@ -169,7 +172,7 @@ def _one(
     return done
 
 
-def _drawn(args: argparse.Namespace, model: Any, found: Any) -> np.ndarray:
+def _drawn(args: argparse.Namespace, model: Detector, found: Any) -> np.ndarray:
     least = SHOWN_SCORE if args.score_thresh is None else args.score_thresh
     return np.array(found.draw(score_thresh=least, **skeleton_style(model)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -24,8 +24,13 @@ from ..outputs.coco import image_ids
 from .errors import CommandError
 from .proposals_flags import SEARCHES
 
+if TYPE_CHECKING:
+    from ..models import Detector
 
-def attach(args: argparse.Namespace, model: Any, dataset: Any, folder: Path) -> Any:
+
+def attach(
+    args: argparse.Namespace, model: Detector, dataset: DetectionDataset, folder: Path
+) -> DetectionDataset:
     """A data set with the proposals that its model needs.
 
     Args:
@@ -76,7 +81,7 @@ def check_no_search(args: argparse.Namespace) -> None:
 
 
 def of_images(
-    args: argparse.Namespace, model: Any, paths: Sequence[Path]
+    args: argparse.Namespace, model: Detector, paths: Sequence[Path]
 ) -> dict[int, np.ndarray] | None:
     """The proposals of image files.
 
@@ -124,7 +129,7 @@ def write(path: Path, found: Sequence[tuple[Path, dict[str, np.ndarray]]], sourc
     write_proposals(path, boxes, {"source": source})
 
 
-def print_recall(args: argparse.Namespace, model: Any, dataset: DetectionDataset) -> int:
+def print_recall(args: argparse.Namespace, model: Detector, dataset: DetectionDataset) -> int:
     """How many objects a proposal network's boxes cover: it has no classes to score.
 
     Args:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from .flags import Flags
 
 SEARCHES = {"selective-search": "fast", "selective-search-quality": "quality"}
 """Names that stand for OpenCV's Selective Search, and the mode of each."""
 
 
-def add_proposals(parser: Any) -> None:
+def add_proposals(parser: Flags) -> None:
     """Add ``--proposals``.
 
     Args:

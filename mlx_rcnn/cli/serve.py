@@ -6,7 +6,7 @@ import argparse
 import ipaddress
 import socket
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..serving import check_installed
 from ..serving.answers import model_name
@@ -16,6 +16,9 @@ from .errors import CommandError, load_model
 from .flags import model_settings
 from .preflight import set_device
 from .serve_files import files_of
+
+if TYPE_CHECKING:
+    from ..models import Detector
 
 _GRACE = 5.0  # seconds beyond the limits of requests, at the end
 
@@ -91,7 +94,7 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _load(args: argparse.Namespace) -> Any:
+def _load(args: argparse.Namespace) -> Detector:
     """The model, in the thread that computes."""
     set_device(args.device)
     model = load_model(args.model, args.dtype, model_settings(args))

@@ -9,7 +9,7 @@ import tempfile
 import zipfile
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..outputs.coco import image_ids, results_of
 from ..outputs.draw import draw_detections, readable_scale
@@ -22,12 +22,15 @@ from .errors import CommandError
 from .predict_choice import SHOWN_SCORE
 from .predict_save import CROPS, CSV, KINDS, Saver
 
+if TYPE_CHECKING:
+    from ..models import Detector
+
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "JPEG2000": ".jp2", "TIFF": ".tif"}
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 _LONGEST = 80  # characters of a name
 
 
-def files_of(model: Any) -> Files:
+def files_of(model: Detector) -> Files:
     """What can be downloaded of what a model finds.
 
     Args:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from .flags import add_device, add_dtype, add_model, count
+from .flags import Commands, Flags, add_device, add_dtype, add_model, count
 
 
-def add_serve(commands: Any) -> None:
+def add_serve(commands: Commands) -> None:
     """Add the ``serve`` subcommand.
 
     Args:
@@ -57,7 +56,7 @@ def add_serve(commands: Any) -> None:
     add_device(execution)
 
 
-def _add_limits(group: Any) -> None:
+def _add_limits(group: Flags) -> None:
     group.add_argument(
         "--max-size",
         type=count,

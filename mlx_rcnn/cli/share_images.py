@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -15,6 +15,9 @@ from ..memory import bounded_cache
 from .first_machine import First, Result
 from .other_machine import Other
 from .unfinished import Unfinished, described, unfinished_paths
+
+if TYPE_CHECKING:
+    from ..models import Detector
 
 
 class Work:
@@ -38,7 +41,7 @@ class Work:
         args: argparse.Namespace,
         team: First | Other,
         images: Sequence[Path],
-        model: Any,
+        model: Detector,
         results: Path | None,
         size: int,
     ) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
@@ -27,6 +27,9 @@ from .find_lr import look_for_rate
 from .flags import model_settings
 from .proposals import attach, data_folder
 from .train_flags import given_settings
+
+if TYPE_CHECKING:
+    from ..models import Detector
 
 _OF_DATA = ("num_classes", "num_keypoints")  # to which heads are made
 _OF_FILES = ("state", "style", "class_names")
@@ -196,7 +199,7 @@ def _usual(builder: str, pretrained: bool) -> dict[str, Any]:
 
 def _check_settings(folder: Path, given: dict[str, Any]) -> None:
     """Refuse settings of a resumed run that are not those it was begun with."""
-    model: Any = load_model(str(folder / LAST))
+    model: Detector = load_model(str(folder / LAST))
     body = getattr(model.backbone, "config", None)
     for name, value in given.items():
         if name in ("state", "style"):
@@ -214,7 +217,7 @@ def _check_settings(folder: Path, given: dict[str, Any]) -> None:
             )
 
 
-def _data(args: argparse.Namespace, model: Any, config: TrainConfig) -> tuple[Any, Any]:
+def _data(args: argparse.Namespace, model: Detector, config: TrainConfig) -> tuple[Any, Any]:
     """The training set, and the validation set or ``None``."""
     from ..data import open_dataset, report
 

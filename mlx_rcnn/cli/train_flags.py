@@ -8,11 +8,11 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from ..training.config import CHOICES, WORDS, TrainConfig, flag
-from .flags import MODEL_HELP, add_data, add_levels, add_settings, count
+from .flags import MODEL_HELP, Commands, Flags, add_data, add_levels, add_settings, count
 from .proposals_flags import add_proposals
 
 
-def add_train(commands: Any) -> None:
+def add_train(commands: Commands) -> None:
     """Add the ``train`` subcommand.
 
     Args:
@@ -69,7 +69,7 @@ def add_train(commands: Any) -> None:
         add_field(group, item)
 
 
-def _add_start(parser: Any) -> None:
+def _add_start(parser: Flags) -> None:
     """Add the flags that say what training starts from."""
     parser.add_argument(
         "--model",
@@ -92,7 +92,7 @@ def _add_start(parser: Any) -> None:
     )
 
 
-def add_field(group: Any, item: Field[Any]) -> None:
+def add_field(group: Flags, item: Field[Any]) -> None:
     """Add the flag of one field; what it reads is ``None`` when it is not given.
 
     Args:

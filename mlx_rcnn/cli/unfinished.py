@@ -11,11 +11,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.weights import add_to_digest, flatten
 from ..files import replacing
 from .errors import CommandError
+
+if TYPE_CHECKING:
+    from ..models import Detector
 
 _FORMAT = 1
 # Of the command line: what does not change results, or is compared by what it stands for.
@@ -147,7 +150,7 @@ def unfinished_paths(results: Path) -> tuple[Path, Path]:
     return results.with_suffix(".partial.jsonl"), results.with_suffix(".missing.txt")
 
 
-def described(args: argparse.Namespace, images: Sequence[str], model: Any) -> dict[str, Any]:
+def described(args: argparse.Namespace, images: Sequence[str], model: Detector) -> dict[str, Any]:
     """What must be equal for a run to go on, or to be shared.
 
     Args:
@@ -159,7 +162,7 @@ def described(args: argparse.Namespace, images: Sequence[str], model: Any) -> di
     return {"settings": settings, "images": list(images), "weights": [_digest(model)]}
 
 
-def _digest(model: Any) -> str:
+def _digest(model: Detector) -> str:
     """Of the same settings and weights always the same."""
     digest = hashlib.blake2b(repr(getattr(model, "config", None)).encode(), digest_size=16)
     if hasattr(model, "parameters"):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .errors import CommandError
-from .flags import count, fraction
+from .flags import Flags, count, fraction
+
+if TYPE_CHECKING:
+    from ..models import Detector, TestTimeAugment, Tiles
 
 
-def add_augment(group: Any) -> None:
+def add_augment(group: Flags) -> None:
     """Add ``--tta-sizes`` and ``--tta-flip``.
 
     Args:
@@ -30,7 +33,7 @@ def add_augment(group: Any) -> None:
     )
 
 
-def add_tiles(group: Any) -> None:
+def add_tiles(group: Flags) -> None:
     """Add ``--tile``, ``--overlap``, ``--page`` and ``--level``.
 
     Args:
@@ -65,7 +68,7 @@ def add_tiles(group: Any) -> None:
     )
 
 
-def tiles_of(args: argparse.Namespace) -> Any:
+def tiles_of(args: argparse.Namespace) -> Tiles | None:
     """What :func:`add_tiles` read.
 
     Args:
@@ -91,7 +94,7 @@ def tiles_of(args: argparse.Namespace) -> Any:
         raise CommandError(f"--tile {args.tile} --overlap {overlap}: {error}") from error
 
 
-def augmentation(args: argparse.Namespace) -> Any:
+def augmentation(args: argparse.Namespace) -> TestTimeAugment | None:
     """What :func:`add_augment` read.
 
     Args:
@@ -112,7 +115,7 @@ def augmentation(args: argparse.Namespace) -> Any:
     return TestTimeAugment(args.tta_sizes, args.tta_flip is not False)
 
 
-def check_augmentation(model: Any, augment: Any) -> None:
+def check_augmentation(model: Detector, augment: TestTimeAugment | None) -> None:
     """Refuse a model that cannot predict so.
 
     Args:
