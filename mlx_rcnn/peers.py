@@ -14,7 +14,7 @@ import socket
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import mlx.core as mx
 import numpy as np
@@ -35,6 +35,10 @@ _KEEPALIVE = {
 }
 
 
+Message: TypeAlias = dict[str, Any]
+"""An object of JSON: what its values are, sender and reader agree on."""
+
+
 class Peer:
     """A connection that carries lines of JSON.
 
@@ -50,12 +54,12 @@ class Peer:
             if hasattr(socket, name):  # macOS and Linux differ
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, message: Message) -> None:
         """Send a message; who does not take it is found out by reading."""
         with suppress(OSError):
             self.socket.sendall(json.dumps(message).encode() + b"\n")
 
-    def read(self, seconds: float = TURN) -> tuple[list[dict[str, Any]], bool]:
+    def read(self, seconds: float = TURN) -> tuple[list[Message], bool]:
         """What has come in so many seconds, and whether the connection is closed."""
         if not select.select([self.socket], [], [], seconds)[0]:
             return [], False
@@ -70,7 +74,7 @@ class Peer:
         self._rest = bytearray(rest)
         return [json.loads(line) for line in lines], False
 
-    def greeting(self, seconds: float) -> dict[str, Any]:
+    def greeting(self, seconds: float) -> Message:
         """The first message, and not a byte of the next; empty if it is none of ours."""
         line, until = b"", time.monotonic() + seconds
         while not line.endswith(b"\n"):

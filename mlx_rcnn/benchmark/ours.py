@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
 from .. import models, ops
@@ -74,13 +74,11 @@ def _roi_align_gradient(arrays: dict[str, mx.array]) -> Run:
 
 def _network(options: Options, image: np.ndarray) -> Detector:
     """A network of torchvision's with random weights, its input the image's own size."""
-    builder: Any = getattr(models, str(options["model"]))
+    builder: Callable[..., Detector] = getattr(models, str(options["model"]))
     height, width = int(options["height"]), int(options["width"])
     # The size given is the network's input, but for photos over 2 megapixels, which it shrinks.
     short = min(height, width) if height * width < 2e6 else 800
-    model: Detector = builder(
-        num_classes=int(options["classes"]), min_size=short, max_size=2 * short
-    )
+    model = builder(num_classes=int(options["classes"]), min_size=short, max_size=2 * short)
     _as_trained(model, image)
     mx.eval(model.parameters())
     return model
@@ -93,7 +91,7 @@ def _as_trained(model: Detector, image: np.ndarray) -> None:
     found. Logits get a spread of 3 over the proposals, and those of the background 7 more.
     """
     model.eval()
-    layer: Any = model.roi_heads.box_predictor.cls_score
+    layer: nn.Linear = model.roi_heads.box_predictor.cls_score
     pixels = preprocess([image], model.config).pixels
     logits = model(pixels)[0]
     spread = mx.std(logits, axis=1).mean()
@@ -105,23 +103,29 @@ def _as_trained(model: Detector, image: np.ndarray) -> None:
 
 def _write(model: Detector, path: Path) -> None:
     state = export_state(model, "torchvision")
-    arrays: dict[str, Any] = {name: np.array(value) for name, value in state.items()}
-    np.savez(path, **arrays)
+    write: Callable[..., None] = np.savez  # by any names
+    write(path, **{name: np.array(value) for name, value in state.items()})
 
 
 def _training(options: Options, data: Arrays) -> Run:
     """A step of SGD, all images the same."""
     short, batch = int(options["height"]), int(options["batch"])
-    sizes: dict[str, Any] = {"min_size": short, "max_size": 2 * short}
     if options["model"] == "resnet18":
         body = ResNetFPNConfig(
             depth=18, out_channels=64, norm="group", norm_groups=16, num_classes=0
         )
         model: Detector = models.FasterRCNN(
-            body, 64, 4, use_fpn=True, hidden_dim=256, dropout=0.0, **sizes
+            body,
+            64,
+            4,
+            use_fpn=True,
+            hidden_dim=256,
+            dropout=0.0,
+            min_size=short,
+            max_size=2 * short,
         )
     else:
-        model = models.fasterrcnn_resnet50_fpn(**sizes)
+        model = models.fasterrcnn_resnet50_fpn(min_size=short, max_size=2 * short)
         set_trainable(model, 3)  # the stem and the first stage rest, as is usual
     config = TrainConfig(weight_decay=1e-4, clip=0.0, dtype=str(options["dtype"]))
     step = TrainStep(model, make_optimizer(model, config), config)

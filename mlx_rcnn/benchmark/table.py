@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .cases import Case
 from .measure import OURS, THEIRS, Measured
+
+if TYPE_CHECKING:
+    from ..structures import Json
 
 Row = tuple[Case, dict[str, Measured]]
 
@@ -41,7 +44,7 @@ def row(case: Case, found: dict[str, Measured]) -> str:
     return f"| {' | '.join([*cells, case.published])} |"
 
 
-def content(machine: dict[str, str], rows: Sequence[Row]) -> dict[str, Any]:
+def content(machine: dict[str, str], rows: Sequence[Row]) -> dict[str, Json]:
     """The same for a program.
 
     Args:
@@ -52,7 +55,7 @@ def content(machine: dict[str, str], rows: Sequence[Row]) -> dict[str, Any]:
         ``machine``, and ``cases``: each with its title, kind, options and by library the seconds of
         each round, the peak in bytes, waits, and ``failed``, empty if it did not.
     """
-    cases = [
+    cases: list[Json] = [
         {
             "title": case.title,
             "kind": case.kind,

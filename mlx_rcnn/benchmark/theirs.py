@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -70,14 +69,14 @@ def _case(kind: str, options: Options, data: Arrays, weights: Path, place: str) 
     return _prediction(options, image, weights, place)
 
 
-def _roi_align_gradient(arrays: dict[str, Any]) -> Run:
+def _roi_align_gradient(arrays: dict[str, torch.Tensor]) -> Run:
     features = arrays["map"].permute(0, 3, 1, 2).contiguous().requires_grad_()
     out = roi_align(features, arrays["boxes"], 7, 0.25, 2)
     cotangent = torch.randn_like(out)
     return lambda: torch.autograd.grad(out, features, cotangent, retain_graph=True)
 
 
-def _prediction(options: Options, image: Any, weights: Path, place: str) -> Run:
+def _prediction(options: Options, image: torch.Tensor, weights: Path, place: str) -> Run:
     height, width = int(options["height"]), int(options["width"])
     short = min(height, width) if height * width < 2e6 else 800
     builder = getattr(detection, str(options["model"]))
@@ -100,7 +99,7 @@ def _prediction(options: Options, image: Any, weights: Path, place: str) -> Run:
     return run
 
 
-def _training(options: Options, arrays: dict[str, Any], place: str) -> Run:
+def _training(options: Options, arrays: dict[str, torch.Tensor], place: str) -> Run:
     short, batch = int(options["height"]), int(options["batch"])
     if options["model"] == "resnet18":
         model = _small(short)
@@ -126,7 +125,7 @@ def _training(options: Options, arrays: dict[str, Any], place: str) -> Run:
     return step
 
 
-def _small(short: int) -> Any:
+def _small(short: int) -> detection.FasterRCNN:
     """A Faster R-CNN with a ResNet-18 of group norm."""
     layers = {f"layer{i + 1}": str(i) for i in range(4)}
     body = resnet18(weights=None, norm_layer=lambda channels: nn.GroupNorm(16, channels))

@@ -15,11 +15,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 from .inputs import inputs
 
 SELF = "mlx_rcnn.benchmark.worker"
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def main(library: str, kind: str, options: str, weights: str) -> None:
@@ -63,8 +65,8 @@ def waits(run: Callable[[], object]) -> int:
 
     count = 0
 
-    def counted(function: Any) -> Any:
-        def call(*args: Any, **options: Any) -> Any:
+    def counted(function: Callable[P, R]) -> Callable[P, R]:
+        def call(*args: P.args, **options: P.kwargs) -> R:
             nonlocal count
             count += 1
             return function(*args, **options)

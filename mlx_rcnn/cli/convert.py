@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+
+import mlx.core as mx
 
 from mlx_rcnn.convert.checkpoint import Checkpoint, read_checkpoint
 from mlx_rcnn.convert.files.torch_writer import save_pickle_file, save_torch_file
@@ -125,7 +126,7 @@ def _check(args: argparse.Namespace, dest: Path) -> None:
 
 
 def _model(
-    args: argparse.Namespace, given: Mapping[str, Any]
+    args: argparse.Namespace, given: Mapping[str, object]
 ) -> tuple[Detector, Checkpoint | None]:
     """The model of a source and, if it is another library's, the checkpoint."""
     try:
@@ -133,7 +134,8 @@ def _model(
         if path.is_dir():
             if args.library != "auto" or args.arch:
                 raise CommandError("--from and --arch go with a checkpoint, SOURCE is a directory")
-            return load(path, **given), None
+            read: Callable[..., Detector] = load  # each value was read in its field's type
+            return read(path, **given), None
         if args.library != "auto" and args.library not in LIBRARIES:
             raise CommandError(
                 f"--from {args.library}: expected one of {', '.join(LIBRARIES)}"
@@ -143,7 +145,8 @@ def _model(
         checkpoint = read_checkpoint(path, args.library, args.style, args.state, settings)
         if args.arch:
             checkpoint = as_architecture(checkpoint, args.arch)
-        return from_checkpoint(checkpoint, **settings), checkpoint
+        fill: Callable[..., Detector] = from_checkpoint
+        return fill(checkpoint, **settings), checkpoint
     except (OSError, ValueError, TypeError, ImportError) as error:
         raise CommandError(one_line(error)) from error
 
@@ -197,7 +200,7 @@ def _write(args: argparse.Namespace, model: Detector, dest: Path) -> None:
             _write_checkpoint(args.to, tensors, part, text)
 
 
-def _write_checkpoint(library: str, tensors: dict[str, Any], part: Path, text: str) -> None:
+def _write_checkpoint(library: str, tensors: dict[str, mx.array], part: Path, text: str) -> None:
     """The tensors in the form in which a library keeps them, and the settings in the same file."""
     if library == "torchvision":
         save_torch_file(tensors, part, {NOTE: text})
@@ -210,7 +213,7 @@ def _write_checkpoint(library: str, tensors: dict[str, Any], part: Path, text: s
         save_torch_file({name: tensors} | author, part, {NOTE: text})
 
 
-def _settings(model: Detector, tensors: dict[str, Any]) -> str:
+def _settings(model: Detector, tensors: dict[str, mx.array]) -> str:
     """What the tensors cannot say; the classifier of the backbone is not among them."""
     kind = next(kind for kind, cls in MODELS.items() if type(model) is cls)
     own = description(model, kind)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from ..data.dataset import DetectionDataset
 from ..data.formats.recognise import guess_format
+from ..data.items import Masks
 from ..data.open import open_dataset, splits_of
 from ..messages import one_line
 from .errors import CommandError
@@ -36,13 +37,19 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def open_path(args: argparse.Namespace, split: str | None, **options: Any) -> DetectionDataset:
+def open_path(
+    args: argparse.Namespace,
+    split: str | None,
+    class_names: Sequence[str] | None = None,
+    masks: Masks | None = False,
+    keypoints: bool | None = False,
+) -> DetectionDataset:
     """Open the data of a command.
 
     Args:
         args: with ``path``, ``format`` and ``images``.
         split: that is wanted; ``None`` for all.
-        options: of :func:`open_dataset`.
+        class_names, masks, keypoints: of :func:`open_dataset`.
 
     Returns:
         The dataset.
@@ -51,7 +58,15 @@ def open_path(args: argparse.Namespace, split: str | None, **options: Any) -> De
         CommandError: it cannot be opened.
     """
     try:
-        return open_dataset(args.path, args.format, split, images=args.images, **options)
+        return open_dataset(
+            args.path,
+            args.format,
+            split,
+            class_names,
+            masks,
+            keypoints=keypoints,
+            images=args.images,
+        )
     except (OSError, ValueError) as error:
         raise CommandError(one_line(error)) from error
 
@@ -71,14 +86,14 @@ def format_of(args: argparse.Namespace) -> str:
 
 
 def open_splits(
-    args: argparse.Namespace, apart: bool, **options: Any
+    args: argparse.Namespace, apart: bool, masks: Masks | None, keypoints: bool | None
 ) -> dict[str | None, DetectionDataset]:
     """Open what a command is to work on, split by split.
 
     Args:
         args: with ``path``, ``format``, ``images`` and ``split``.
         apart: whether splits are wanted one by one where the data can be opened as a whole.
-        options: of :func:`open_dataset`.
+        masks, keypoints: of :func:`open_dataset`.
 
     Returns:
         By split; under ``None`` data as a whole. ``trainval`` is left out beside its parts, and all
@@ -88,7 +103,7 @@ def open_splits(
         CommandError: it cannot be opened.
     """
     if args.split is not None:
-        return {args.split: open_path(args, args.split, **options)}
+        return {args.split: open_path(args, args.split, None, masks, keypoints)}
     format = format_of(args)
     try:
         names = splits_of(Path(args.path), format)
@@ -98,11 +113,11 @@ def open_splits(
     if len(set(names) - set(_WHOLE)) > 1:
         names = tuple(name for name in names if name not in _WHOLE)
     if not names or not (apart or format == "coco"):
-        return {None: open_path(args, None, **options)}
+        return {None: open_path(args, None, None, masks, keypoints)}
     found: dict[str | None, DetectionDataset] = {}
     for name in names:
         classes = next(iter(found.values())).class_names if found else None
-        found[name] = open_path(args, name, class_names=classes, **options)
+        found[name] = open_path(args, name, classes, masks, keypoints)
     return found
 
 

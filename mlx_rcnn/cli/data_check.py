@@ -14,6 +14,7 @@ from .data import open_splits
 
 if TYPE_CHECKING:
     from ..data import DetectionDataset
+    from ..data.items import Masks
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CommandError: the data cannot be opened at all.
     """
-    masks = True if args.masks else "kept"
+    masks: Masks = True if args.masks else "kept"
     keypoints = None
     parts = open_splits(args, False, masks=masks, keypoints=keypoints)
     [whole, *_] = parts.values()

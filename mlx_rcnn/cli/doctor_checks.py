@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
+from mlx.utils import tree_map
 
+from ..checkpoints.weights import flat_parameters
 from ..config.backbone import ResNetFPNConfig
 from ..layers import Conv2d
 from ..models import MaskRCNN
@@ -175,9 +176,8 @@ def network() -> MaskRCNN:
         rpn_post_nms_top_n_train=100,
         box_batch_size_per_image=64,
     )
-    named: Any = tree_flatten(model.parameters())
     filled = []
-    for i, (name, value) in enumerate(named):
+    for i, (name, value) in enumerate(flat_parameters(model).items()):
         if value.ndim == 1:  # scales are 1, shifts 0: biases are drawn when a layer is made
             filled.append((name, mx.full(value.shape, float(name.endswith(("weight", "var"))))))
             continue
@@ -213,7 +213,7 @@ def _training() -> Arrays:
     boxes = np.array([[10, 10, 70, 60], [50, 30, 110, 90]], np.float32)
     target = {"boxes": boxes, "labels": np.array([1, 3]), "masks": masks}
 
-    def loss(net: Any) -> mx.array:
+    def loss(net: MaskRCNN) -> mx.array:
         total: mx.array = net.get_loss([_picture()], [target], key=mx.random.key(0))["total_loss"]
         return total
 
@@ -222,14 +222,9 @@ def _training() -> Arrays:
     for _ in range(2):
         value, gradients = step(model)
         losses.append(float(value))
-        model.update(_moved(model.trainable_parameters(), gradients))
+        weights = model.trainable_parameters()
+        model.update(tree_map(lambda w, g: w - 1e-3 * g, weights, gradients))
     return [np.array(losses)]
-
-
-def _moved(weights: Any, gradients: Any) -> Any:
-    from mlx.utils import tree_map
-
-    return tree_map(lambda w, g: w - 1e-3 * g, weights, gradients)
 
 
 CHECKS = (

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..config.categories import class_names_of
 from ..data import DetectionDataset, open_dataset
@@ -22,7 +22,7 @@ from ..outputs.coco import write_results
 from .errors import CommandError, load_model
 from .evaluate_images import Images, check_several, collect_alone
 from .evaluate_names import check_keypoints, difference, with_classes_of
-from .evaluate_report import check_report, is_results, results_against, save_report
+from .evaluate_report import Metrics, check_report, is_results, results_against, save_report
 from .first_machine import First
 from .flags import model_settings
 from .machines import machines
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ..models import Detector
 
 _DEFECTS_SHOWN = 10
-Measured: TypeAlias = "tuple[Collected, DetectionDataset, dict[str, Any]]"
+Measured: TypeAlias = "tuple[Collected, DetectionDataset, Metrics]"
 """What was found and what is true, the data, and the metrics."""
 Against: TypeAlias = "Collected | tuple[Detector, DetectionDataset] | None"
 """What is compared with: detections, or a model with the data in its labels, or nothing."""
@@ -180,7 +180,7 @@ def kept_until_scored(results: Path | None) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _score(args: argparse.Namespace, collected: Collected, kept: Path) -> dict[str, Any]:
+def _score(args: argparse.Namespace, collected: Collected, kept: Path) -> Metrics:
     """The metrics; whatever happens to them, the detections are on the disk."""
     try:
         coco = args.metric == "coco"

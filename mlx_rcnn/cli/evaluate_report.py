@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..data import DetectionDataset
 from ..evaluation import Collected, read_results, write_report
@@ -12,6 +12,9 @@ from ..evaluation.report.write import PAGE, check_replaceable
 from ..messages import one_line
 from .errors import CommandError
 from .preflight import check_writable
+
+Metrics: TypeAlias = dict[str, Any]
+"""Numbers by name, and rows of them by class."""
 
 
 def check_report(args: argparse.Namespace) -> None:
@@ -81,7 +84,7 @@ def save_report(
     args: argparse.Namespace,
     collected: Collected,
     dataset: DetectionDataset,
-    metrics: dict[str, Any],
+    metrics: Metrics,
     against: Collected | None,
 ) -> None:
     """Write the report, and say where.

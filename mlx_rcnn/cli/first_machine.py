@@ -13,12 +13,16 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
-from ..peers import GONE, TURN, Peer
+from ..peers import GONE, TURN, Message, Peer
 from .errors import CommandError
 
-Result = tuple[dict[str, Any], list[bytes]]
+Common = dict[str, list[str]]
+"""What must be equal on all machines, by what it is."""
+Found: TypeAlias = dict[str, Any]
+"""Of a batch, as JSON: ``images``, ``problems``, ``seconds``; when kept, ``machine``, ``turn``."""
+Result = tuple[Found, list[bytes]]
 """Of a batch: what JSON holds, and files."""
 READY, DO, FAILED, BYE = "ready", "do", "failed", "bye"
 """Kinds of messages; any other is a batch that is done."""
@@ -42,7 +46,7 @@ class First:
         self.lost: dict[int, str] = {}  # why, by rank
         self._peers, self._todo = peers, deque[int]()
         self._held: dict[int, set[int]] = {rank: set() for rank in peers}
-        self._common: dict[int, dict[str, Any]] = {}
+        self._common: dict[int, Common] = {}
         self._keep: Callable[[int, int, Result], None] = _no_work
         self._error: BaseException | None = None
         self._news, self._leaving = threading.Condition(), threading.Event()
@@ -50,11 +54,11 @@ class First:
         if peers:
             self._thread.start()
 
-    def begin(self, common: dict[str, Any]) -> None:
+    def begin(self, common: Common) -> None:
         """Wait until all machines are ready.
 
         Args:
-            common: what must be equal on all of them, JSON, each a list.
+            common: of this one.
 
         Raises:
             CommandError: one has failed, or differs.
@@ -120,7 +124,7 @@ class First:
         if self._error is not None:
             raise self._error
 
-    def _check(self, common: dict[str, Any]) -> None:
+    def _check(self, common: Common) -> None:
         """Refuse machines that are lost already, or have other images or weights."""
         self._raise()
         if self.lost:
@@ -179,7 +183,7 @@ class First:
                 self._lose(rank, GONE)
             self._news.notify_all()
 
-    def _hear(self, rank: int, message: dict[str, Any]) -> None:
+    def _hear(self, rank: int, message: Message) -> None:
         if message["kind"] == READY:
             self._common[rank] = message["common"]
         elif message["kind"] == FAILED:
@@ -201,7 +205,7 @@ def _no_work(*_: object) -> NoReturn:
     raise AssertionError("a result came before there was work")
 
 
-def _difference(own: list[Any], theirs: list[Any]) -> str:
+def _difference(own: list[str], theirs: list[str]) -> str:
     """The first place where two lists differ."""
     at = next((i for i, (a, b) in enumerate(zip(own, theirs, strict=False)) if a != b), None)
     if at is None:

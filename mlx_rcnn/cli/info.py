@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
+import mlx.nn as nn
 
+from ..checkpoints.weights import flat_parameters
 from ..config.backbone import AlexNetConfig, MobileNetFPNConfig, ResNetFPNConfig, VGGConfig
 from ..config.boxes import BoxConfig, FastRCNNConfig, RCNNConfig
+from ..config.detector import KeypointRCNNConfig, MaskRCNNConfig
+from ..config.network import DetectorConfig
 from ..config.proposals import ProposingConfig
 from .errors import load_model
 from .flags import model_settings
@@ -69,7 +73,7 @@ def describe(model: Detector) -> list[str]:
     return lines
 
 
-def _least(config: Any) -> str:
+def _least(config: BoxConfig) -> str:
     """The least score, or the range of those by class."""
     each = config.box_score_thresh
     if not isinstance(each, tuple):
@@ -77,7 +81,7 @@ def _least(config: Any) -> str:
     return f"{min(each):g} to {max(each):g} by class"
 
 
-def _suppression(config: Any) -> str:
+def _suppression(config: BoxConfig) -> str:
     """How overlapping detections are suppressed, in a few words."""
     overlap = f"IoU {config.box_nms_thresh:g}"
     kind = {
@@ -103,7 +107,7 @@ def runs_on() -> str:
     return f"GPU, {chip}, products in TF32: MLX_ENABLE_TF32=0 makes them float32, and slower"
 
 
-def _input(config: Any) -> str:
+def _input(config: DetectorConfig) -> str:
     """What the network sees of an image."""
     if isinstance(config, RCNNConfig):
         side, around = config.crop_size, config.crop_context
@@ -112,20 +116,20 @@ def _input(config: Any) -> str:
     return f"short side {min_size} pixels, long side at most {config.max_size}"
 
 
-def _found(config: Any) -> tuple[str, str]:
+def _found(config: DetectorConfig) -> tuple[str, str]:
     """What is found, and which of it is kept."""
-    if not isinstance(config, BoxConfig):
-        return "proposals", (
-            f"at most {config.rpn_post_nms_top_n_test} an image, NMS at IoU "
-            f"{config.rpn_nms_thresh:g}"
+    if isinstance(config, BoxConfig):
+        return "detections", (
+            f"at most {config.box_detections_per_img} an image, score {_least(config)} or more, "
+            f"{_suppression(config)}"
         )
-    return "detections", (
-        f"at most {config.box_detections_per_img} an image, score {_least(config)} or more, "
-        f"{_suppression(config)}"
+    assert isinstance(config, ProposingConfig)  # there is no third
+    return "proposals", (
+        f"at most {config.rpn_post_nms_top_n_test} an image, NMS at IoU {config.rpn_nms_thresh:g}"
     )
 
 
-def _heads(config: Any) -> str:
+def _heads(config: DetectorConfig) -> str:
     """The structure of RPN, box and mask head in a few words."""
     parts = []
     if isinstance(config, ProposingConfig):
@@ -135,9 +139,9 @@ def _heads(config: Any) -> str:
     if isinstance(config, RCNNConfig):
         svm = config.rcnn_scores == "svm"
         parts.append("a linear SVM a class" if svm else "box a linear layer over the classifier")
-    if hasattr(config, "mask_num_convs"):
+    if isinstance(config, MaskRCNNConfig):
         parts.append(f"mask {_convs(config.mask_num_convs, config.mask_head_norm)}")
-    if hasattr(config, "keypoint_layers"):
+    if isinstance(config, KeypointRCNNConfig):
         head = _convs(len(config.keypoint_layers), None)
         parts.append(f"{config.num_keypoints} keypoints by {head}")
     if isinstance(config, BoxConfig) and not isinstance(config, ProposingConfig):
@@ -163,7 +167,7 @@ def _convs(count: int, norm: str | None) -> str:
     return f"{count} convolution{plural}" + (f" with {norm} norm" if norm else "")
 
 
-def _backbone(module: Any) -> str:
+def _backbone(module: nn.Module) -> str:
     """The backbone in a few words."""
     config = getattr(module, "config", None)
     if isinstance(config, ResNetFPNConfig):
@@ -180,7 +184,7 @@ def _backbone(module: Any) -> str:
     return f"{name}, {config.norm} norm, epsilon {config.norm_eps:g}, FPN{pyramid}"
 
 
-def count_parameters(model: Detector) -> dict[str, tuple[int, int]]:
+def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Count the numbers a model holds, part by part.
 
     Args:
@@ -191,7 +195,7 @@ def count_parameters(model: Detector) -> dict[str, tuple[int, int]]:
         parameters, and of running means and variances.
     """
     parts: dict[str, tuple[int, int]] = {}
-    for name, array in _named_arrays(model):
+    for name, array in flat_parameters(model).items():
         part = ".".join(step for step in name.split(".")[:-1][:2] if not step.isdigit())
         parameters, statistics = parts.get(part, (0, 0))
         if name.rsplit(".", 1)[-1] in ("running_mean", "running_var"):
@@ -202,16 +206,9 @@ def count_parameters(model: Detector) -> dict[str, tuple[int, int]]:
     return parts
 
 
-def _named_arrays(model: Detector) -> list[tuple[str, Any]]:
-    from mlx.utils import tree_flatten
-
-    named: Any = tree_flatten(model.parameters())
-    return list(named)
-
-
 def _storage(model: Detector) -> tuple[list[str], int]:
     """The dtypes of a model's arrays and their bytes."""
-    arrays = [array for _, array in _named_arrays(model)]
+    arrays = flat_parameters(model).values()
     dtypes = sorted({str(array.dtype).rsplit(".", 1)[-1] for array in arrays})
     return dtypes, sum(array.nbytes for array in arrays)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from ..peers import GONE, TURN, Peer
+from ..peers import GONE, TURN, Message, Peer
 from .errors import CommandError
-from .first_machine import BYE, FAILED, GRACE, READY, Result
+from .first_machine import BYE, FAILED, GRACE, READY, Common, Result
 
 
 class Other:
@@ -26,7 +26,7 @@ class Other:
         self.size, self._rank, self._peer = size, rank, peer
         self._end = ""
 
-    def work(self, common: dict[str, Any], predict: Callable[[int], Result]) -> None:
+    def work(self, common: Common, predict: Callable[[int], Result]) -> None:
         """Predict what the first machine asks for, until it says goodbye.
 
         Args:
@@ -45,7 +45,7 @@ class Other:
                 todo += message["batches"]
             if todo:
                 found, files = predict(todo[0])
-                done = {"kind": "done", "batch": todo.popleft(), "found": found}
+                done: Message = {"kind": "done", "batch": todo.popleft(), "found": found}
                 done["files"] = [base64.b64encode(data).decode() for data in files]
                 self._peer.send(done)
 
@@ -63,7 +63,7 @@ class Other:
         if why and not self._end:
             self._peer.send({"kind": FAILED, "why": why})
 
-    def _heard(self, wait: bool, seconds: float = TURN) -> list[dict[str, Any]]:
+    def _heard(self, wait: bool, seconds: float = TURN) -> list[Message]:
         messages, closed = self._peer.read(seconds if wait else 0)
         for message in messages:
             if message["kind"] == FAILED:

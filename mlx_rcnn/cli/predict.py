@@ -8,24 +8,25 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from ..inputs.images import ImageError, find_images
 from ..models import ProposalNetwork, TestTimeAugment, Tiles, predict_tiled
 from ..outputs.coco import image_ids, mask_option, results_of
+from ..outputs.detections import Detections
 from ..outputs.draw import draw_detections, readable_scale
 from ..outputs.pictures import picture_file, picture_suffix
 from ..outputs.skeletons import skeleton_style
 from .errors import CommandError, load_model
-from .first_machine import First, Result
+from .first_machine import First, Found, Result
 from .flags import model_settings
 from .machines import machines
 from .other_machine import Other
 from .pages import load_source, page_paths
 from .predict_choice import class_labels, select
-from .predict_received import Received, complain, proposed
+from .predict_received import ImageFound, Received, complain, proposed
 from .predict_report import report, shown_score, table_row
 from .predict_save import Saver, check_room, chosen_kinds
 from .predict_video import check_video, run_video, video_sources
@@ -36,6 +37,9 @@ from .view_flags import augmentation, check_augmentation, tiles_of
 
 if TYPE_CHECKING:
     from ..models import Detector
+
+View: TypeAlias = TestTimeAugment | Tiles | None
+"""Several views of an image, or its tiles; ``None`` for the image as it is."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -130,8 +134,8 @@ def _check_several(args: argparse.Namespace, videos: list[Path | int] | None) ->
     check_no_search(args)
 
 
-def _view(args: argparse.Namespace) -> Any:
-    """Several views of an image, or its tiles; ``None`` for the image as it is."""
+def _view(args: argparse.Namespace) -> View:
+    """How the command line wants images seen."""
     augment, tiles = augmentation(args), tiles_of(args)
     if augment is not None and tiles is not None:
         raise CommandError("--tile and --tta-sizes or --tta-flip: expected one of them")
@@ -149,7 +153,7 @@ def _results_file(args: argparse.Namespace, paths: list[Path]) -> Path:
 
 
 def _on_videos(
-    args: argparse.Namespace, videos: list[Path | int], view: Any, kinds: tuple[str, ...]
+    args: argparse.Namespace, videos: list[Path | int], view: View, kinds: tuple[str, ...]
 ) -> int:
     """As :func:`run`, frame by frame."""
     if view is not None:
@@ -166,15 +170,15 @@ def _on_videos(
 
 
 def _runner(
-    args: argparse.Namespace, model: Detector, view: Any, classes: list[int] | None
-) -> Callable[..., Any]:
+    args: argparse.Namespace, model: Detector, view: View, classes: list[int] | None
+) -> Callable[..., list[Detections]]:
     """The model's prediction, with what the command line says of it."""
     top_k = args.top_k
     if classes is not None and top_k is not None:
         # The cut comes after the choice of classes: other classes must not use it up.
         top_k = max(top_k, getattr(model.config, "box_detections_per_img", 0))
     # Without pictures masks become RLE one at a time: all of an image can be more than memory has.
-    options: dict[str, Any] = mask_option(model) if args.no_images else {}
+    options: dict[str, object] = {**mask_option(model)} if args.no_images else {}
     if isinstance(view, TestTimeAugment):
         options["augment"] = view
     run_model = model.predict
@@ -187,7 +191,7 @@ def _runner(
 def _predictor(
     args: argparse.Namespace,
     model: Detector,
-    view: Any,
+    view: View,
     classes: list[int] | None,
     paths: list[Path],
     given: dict[int, np.ndarray] | None,
@@ -198,7 +202,7 @@ def _predictor(
     how = isinstance(view, Tiles), model.config.image_levels
 
     def predict(chosen: range) -> Result:
-        found: dict[str, Any] = {"images": [], "problems": [], "seconds": 0.0}
+        found: Found = {"images": [], "problems": [], "seconds": 0.0}
         files: list[bytes] = []
         batch = list(_readable(paths, chosen, how, found["problems"]))
         if batch:
@@ -211,7 +215,7 @@ def _predictor(
                 return found, files
             found["seconds"] = time.perf_counter() - began
             for (i, image), prediction in zip(batch, predictions, strict=True):
-                own: dict[str, Any] = {}
+                own: ImageFound = {}
                 if isinstance(model, ProposalNetwork):
                     own["proposed"] = proposed(prediction)
                 prediction = select(prediction, classes, args.top_k)
@@ -223,7 +227,8 @@ def _predictor(
                 files += crops
                 size = image.shape[:2]
                 own |= {"place": i, "size": size, "entries": entries, "row": row}
-                found["images"].append({**own, "crops": len(crops)})
+                own["crops"] = len(crops)
+                found["images"].append(own)
         return found, files
 
     return predict
@@ -243,7 +248,7 @@ def _picture(
     args: argparse.Namespace,
     path: Path,
     image: np.ndarray,
-    prediction: dict[str, np.ndarray],
+    prediction: Detections,
     model: Detector,
 ) -> bytes:
     """The file of an annotated picture."""

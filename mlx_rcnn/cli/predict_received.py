@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from tqdm import tqdm
@@ -14,13 +14,26 @@ from tqdm import tqdm
 from ..outputs.coco import image_ids, write_results
 from ..outputs.pictures import picture_paths, write_file
 from .errors import CommandError
+from .first_machine import Found
 from .predict_report import Done
-from .predict_save import Saver
+from .predict_save import Entry, Saver
 from .proposals import write
 from .share_images import Work
 
 if TYPE_CHECKING:
     from ..models import Detector
+    from ..structures import Json
+
+
+class ImageFound(TypedDict, total=False):
+    """What was found in an image, as it goes to the first machine and into the kept file."""
+
+    proposed: dict[str, list[Json]]
+    place: int
+    size: tuple[int, int]
+    entries: list[Entry]
+    row: tuple[str, ...]
+    crops: int
 
 
 class Received:
@@ -45,7 +58,7 @@ class Received:
         self._paths, self.saver, self._model, self.results = paths, saver, model, results
         self._pictures = None if args.no_images else picture_paths(paths, Path(args.out))
 
-    def batch(self, found: dict[str, Any], files: list[bytes]) -> None:
+    def batch(self, found: Found, files: list[bytes]) -> None:
         """Write the pictures and crops of a batch.
 
         Args:
@@ -111,7 +124,7 @@ class Received:
 _PROPOSED = ("boxes", "scores")
 
 
-def proposed(prediction: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+def proposed(prediction: Mapping[str, np.ndarray]) -> dict[str, list[Json]]:
     """What of a proposal network's prediction its file takes, as JSON holds it."""
     return {name: prediction[name].tolist() for name in _PROPOSED}
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..tables import display_width, pad
 from .predict_choice import SHOWN_SCORE
+from .predict_save import Entry
 
 _ROWS_SHOWN = 30
 _CLASSES_SHOWN = 3
@@ -22,7 +23,7 @@ _CLASSES_SHOWN = 3
 class Done:
     """What a run has produced."""
 
-    entries: list[dict[str, Any]] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
     rows: list[tuple[str, ...]] = field(default_factory=list)
     proposed: list[tuple[Path, dict[str, np.ndarray]]] = field(default_factory=list)
     failed: int = 0
@@ -39,7 +40,7 @@ def table_row(
     args: argparse.Namespace,
     path: Path,
     image: np.ndarray,
-    prediction: dict[str, np.ndarray],
+    prediction: Mapping[str, np.ndarray],
     names: tuple[str, ...] | None,
 ) -> tuple[str, ...]:
     """The line of an image in the table.

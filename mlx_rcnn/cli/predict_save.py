@@ -6,9 +6,9 @@ import argparse
 import csv
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -79,6 +79,10 @@ def check_room(
         unfinished.note(())
 
 
+Entry: TypeAlias = dict[str, Any]
+"""Of COCO results, see :func:`~mlx_rcnn.outputs.coco.coco_results`."""
+
+
 class Saver:
     """Collects what is found, image after image, and writes it at the end.
 
@@ -98,7 +102,7 @@ class Saver:
         self.keypoints = getattr(model, "keypoint_names", None)
         self.skeleton = getattr(model, "keypoint_skeleton", None)
         self._items: list[Item] = []
-        self._rows: list[tuple[Any, ...]] = []
+        self._rows: list[tuple[object, ...]] = []
         self._masks = getattr(model, "needs_masks", False)
         self.formats = [kind for kind in self.kinds if kind in WRITERS]
         if self.formats and self.names is None:
@@ -112,7 +116,7 @@ class Saver:
         path: Path,
         image_id: int | str,
         size: tuple[int, int],
-        entries: Sequence[Mapping[str, Any]],
+        entries: Sequence[Entry],
     ) -> None:
         """Keep what was found in an image.
 
@@ -132,9 +136,7 @@ class Saver:
         if self.formats:
             self._items.append(_item(path, image_id, size, kept, boxes, self._masks))
 
-    def _kept(
-        self, entries: Sequence[Mapping[str, Any]]
-    ) -> tuple[list[Mapping[str, Any]], np.ndarray]:
+    def _kept(self, entries: Sequence[Entry]) -> tuple[list[Entry], np.ndarray]:
         """Entries that score enough, and their boxes (D, 4) xyxy."""
         kept = [entry for entry in entries if entry["score"] >= self.least]
         boxes = np.array([entry["bbox"] for entry in kept], np.float64).reshape(-1, 4)
@@ -143,7 +145,7 @@ class Saver:
     def _name(self, label: int) -> str:
         return self.names[label] if self.names else f"class {label}"
 
-    def crops(self, image: np.ndarray, entries: Sequence[Mapping[str, Any]]) -> list[bytes]:
+    def crops(self, image: np.ndarray, entries: Sequence[Entry]) -> list[bytes]:
         """The part of an image in each box, as files, if they are asked for.
 
         Args:
@@ -163,9 +165,7 @@ class Saver:
             files.append(picture_file(Image.fromarray(part), ".png"))
         return files
 
-    def write_crops(
-        self, path: Path, entries: Sequence[Mapping[str, Any]], files: Sequence[bytes]
-    ) -> None:
+    def write_crops(self, path: Path, entries: Sequence[Entry], files: Sequence[bytes]) -> None:
         """Write what :meth:`crops` gave.
 
         Args:
@@ -227,7 +227,7 @@ def _item(
     path: Path,
     image_id: int | str,
     size: tuple[int, int],
-    kept: Sequence[Mapping[str, Any]],
+    kept: Sequence[Entry],
     boxes: np.ndarray,
     masks: bool,
 ) -> Item:

@@ -6,11 +6,11 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -21,6 +21,7 @@ from ..memory import bounded_cache
 from ..messages import one_line
 from ..models.stream import stream
 from ..outputs.coco import coco_results
+from ..outputs.detections import Detections
 from ..outputs.pictures import picture_paths
 from ..outputs.skeletons import skeleton_style
 from ..outputs.video import VideoWriter
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from ..models import Detector
 
 COLUMNS = ("frame", "seconds", "label", "name", "score", "x1", "y1", "x2", "y2")
+
+
+class _Rows(Protocol):
+    """A writer of ``csv``, whose type has no public name."""
+
+    def writerow(self, row: Iterable[object], /) -> object: ...
 
 
 @dataclass
@@ -161,7 +168,8 @@ def _one(
         results = stream(model, video, batch_size=args.batch_size, top_k=args.top_k, **options)
         try:
             for found in results:
-                kept: Any = select(found, classes, args.top_k)
+                kept = select(found, classes, args.top_k)
+                assert kept.frame is not None  # it is a video's
                 _write(kept, rows, lines, done)
                 if writer is not None:
                     writer.write(_drawn(args, model, kept), kept.frame.seconds)
@@ -172,14 +180,15 @@ def _one(
     return done
 
 
-def _drawn(args: argparse.Namespace, model: Detector, found: Any) -> np.ndarray:
+def _drawn(args: argparse.Namespace, model: Detector, found: Detections) -> np.ndarray:
     least = SHOWN_SCORE if args.score_thresh is None else args.score_thresh
     return np.array(found.draw(score_thresh=least, **skeleton_style(model)))
 
 
-def _write(found: Any, rows: Any, lines: TextIO, done: _Written) -> None:
+def _write(found: Detections, rows: _Rows, lines: TextIO, done: _Written) -> None:
     """One row a detection in both files."""
     frame = found.frame
+    assert frame is not None
     seconds = round(frame.seconds, 6)
     entries = coco_results(found, frame.number)
     for entry, name, box in zip(entries, found.names, found["boxes"].tolist(), strict=True):
@@ -207,7 +216,7 @@ def _text(path: Path) -> Iterator[TextIO]:
 
 
 @contextmanager
-def _table(path: Path) -> Iterator[Any]:
+def _table(path: Path) -> Iterator[_Rows]:
     with _text(path) as file:
         rows = csv.writer(file)
         rows.writerow(COLUMNS)

@@ -7,14 +7,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from ..memory import bounded_cache
-from .first_machine import First, Result
+from .first_machine import Common, First, Found, Result
 from .other_machine import Other
-from .unfinished import Unfinished, described, unfinished_paths
+from .unfinished import About, Unfinished, described, unfinished_paths
 
 if TYPE_CHECKING:
     from ..models import Detector
@@ -49,8 +49,8 @@ class Work:
         self.images = [os.fspath(path) for path in images]
         self._batches = range(-(-self.count // self._size))
         several = len(self._batches) > 1 or team.size > 1 or args.resume
-        about = described(args, self.images, model) if several else {}
-        self._common = {name: about.get(name, []) for name in ("images", "weights")}
+        about = described(args, self.images, model) if several else About({}, [], [])
+        self._common: Common = {"images": about.images, "weights": about.weights}
         self.file = None
         if team.first and several and results is not None:
             self.file = Unfinished(results, about, args.resume)
@@ -58,14 +58,14 @@ class Work:
                 path = unfinished_paths(results)[0]
                 text = f"an unfinished run is in {path}, and is begun again: --resume goes on"
                 print(f"mlx_rcnn: warning: {text}", file=sys.stderr)
-        self._found: dict[int, dict[str, Any]] = dict(self.file.found) if self.file else {}
+        self._found: dict[int, Found] = dict(self.file.found) if self.file else {}
         self.hint = "--resume"  # what has the rest predicted
         self.fresh = 0  # images that are done now and were not before
 
     def run(
         self,
         predict: Callable[[range], Result],
-        receive: Callable[[dict[str, Any], list[bytes]], None],
+        receive: Callable[[Found, list[bytes]], None],
         name: str | None = None,
     ) -> None:
         """Predict what is to do; on the first machine keep what it and the others give.
@@ -109,7 +109,7 @@ class Work:
                     self.team.fate()
                     raise
 
-    def found(self) -> Iterator[dict[str, Any]]:
+    def found(self) -> Iterator[Found]:
         """What was found in each batch that is done, in the order of the images."""
         for batch in sorted(self._found):
             yield self._found[batch]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
@@ -29,12 +29,13 @@ from .proposals import attach, data_folder
 from .train_flags import given_settings
 
 if TYPE_CHECKING:
+    from ..data import DetectionDataset
     from ..models import Detector
 
 _OF_DATA = ("num_classes", "num_keypoints")  # to which heads are made
 _OF_FILES = ("state", "style", "class_names")
 TRAIN, TRAINVAL, VAL = "train", "trainval", "val"
-BUILDERS: dict[str, Callable[..., Any]] = {
+BUILDERS: dict[str, Callable[..., Detector]] = {
     build.__name__: build
     for build in (
         models.faster_rcnn_resnet_50_fpn,
@@ -130,7 +131,7 @@ def _config(args: argparse.Namespace, folder: Path) -> TrainConfig:
         raise CommandError(f"{flag(name)} {rest}" if known else one_line(error)) from error
 
 
-def _model(args: argparse.Namespace, folder: Path, config: TrainConfig) -> Any:
+def _model(args: argparse.Namespace, folder: Path, config: TrainConfig) -> Detector:
     if args.backbone is not None and args.model not in BUILDERS:
         raise CommandError(
             f"--backbone goes with --model {' or '.join(BUILDERS)}; any other has its own"
@@ -157,7 +158,7 @@ def _model(args: argparse.Namespace, folder: Path, config: TrainConfig) -> Any:
     return _built(args, config, given)
 
 
-def _built(args: argparse.Namespace, config: TrainConfig, given: dict[str, Any]) -> Any:
+def _built(args: argparse.Namespace, config: TrainConfig, given: dict[str, object]) -> Detector:
     """An untrained model, perhaps on a classifier's weights, or what fits of a detector's."""
     if args.init is not None:
         return _started(args, config, given)
@@ -177,7 +178,7 @@ def _built(args: argparse.Namespace, config: TrainConfig, given: dict[str, Any])
     return model
 
 
-def _started(args: argparse.Namespace, config: TrainConfig, given: dict[str, Any]) -> Any:
+def _started(args: argparse.Namespace, config: TrainConfig, given: dict[str, object]) -> Detector:
     """A model that takes what fits from a detector of another kind."""
     reading = {name: given.pop(name) for name in _OF_FILES if name in given}
     found = load_model(args.init, given=reading)
@@ -190,14 +191,14 @@ def _started(args: argparse.Namespace, config: TrainConfig, given: dict[str, Any
     return model
 
 
-def _usual(builder: str, pretrained: bool) -> dict[str, Any]:
+def _usual(builder: str, pretrained: bool) -> dict[str, object]:
     """What a builder is given besides: batches of a few images are too small for batch norms."""
     if builder.endswith("_fpn"):
         return {"backbone_num_classes": 0, "norm": "frozen" if pretrained else "group"}
     return {"norm": "group"} if builder.endswith("_vgg_16") and not pretrained else {}
 
 
-def _check_settings(folder: Path, given: dict[str, Any]) -> None:
+def _check_settings(folder: Path, given: dict[str, object]) -> None:
     """Refuse settings of a resumed run that are not those it was begun with."""
     model: Detector = load_model(str(folder / LAST))
     body = getattr(model.backbone, "config", None)
@@ -207,7 +208,7 @@ def _check_settings(folder: Path, given: dict[str, Any]) -> None:
         recorded = getattr(model.config, name, getattr(body, name, None))
         if name == "class_names":
             try:
-                value = class_names_of(value, model.config.num_classes)
+                value = class_names_of(str(value), model.config.num_classes)
             except (OSError, ValueError) as error:
                 raise CommandError(f"--set class_names: {one_line(error)}") from error
         if value != recorded:
@@ -217,7 +218,9 @@ def _check_settings(folder: Path, given: dict[str, Any]) -> None:
             )
 
 
-def _data(args: argparse.Namespace, model: Detector, config: TrainConfig) -> tuple[Any, Any]:
+def _data(
+    args: argparse.Namespace, model: Detector, config: TrainConfig
+) -> tuple[DetectionDataset, DetectionDataset | None]:
     """The training set, and the validation set or ``None``."""
     from ..data import open_dataset, report
 

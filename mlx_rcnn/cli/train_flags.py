@@ -92,7 +92,7 @@ def _add_start(parser: Flags) -> None:
     )
 
 
-def add_field(group: Flags, item: Field[Any]) -> None:
+def add_field(group: Flags, item: Field[object]) -> None:
     """Add the flag of one field; what it reads is ``None`` when it is not given.
 
     Args:
@@ -107,24 +107,24 @@ def add_field(group: Flags, item: Field[Any]) -> None:
     elif default is not None:
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
         text = f"{text} (default: {shown})"
-    options: dict[str, Any] = {"help": text, "dest": f"train_{item.name}"}
+    name, dest = flag(item.name), f"train_{item.name}"
     if item.type == "bool":
-        options |= {"action": "store_const", "const": True}
+        group.add_argument(name, help=text, dest=dest, action="store_const", const=True)
     elif item.name in CHOICES and not isinstance(default, tuple):
-        options["choices"] = CHOICES[item.name]
+        group.add_argument(name, help=text, dest=dest, choices=CHOICES[item.name])
     else:
-        options["type"], options["metavar"] = _reader(str(item.type), WORDS.get(item.name)), "N"
-    group.add_argument(flag(item.name), **options)
+        read = _reader(str(item.type), WORDS.get(item.name))
+        group.add_argument(name, help=text, dest=dest, type=read, metavar="N")
 
 
-def _reader(kind: str, word: str | None = None) -> Callable[[str], Any]:
+def _reader(kind: str, word: str | None = None) -> Callable[[str], object]:
     if "str" in kind and word is None:
         return (lambda text: tuple(text.split(","))) if kind.startswith("tuple") else str
-    number: Callable[[str], Any] = int if "int" in kind else float
+    number: Callable[[str], float] = int if "int" in kind else float
     several = kind.startswith("tuple")
     rule = "a whole number" if number is int else "a number"
 
-    def read(text: str) -> Any:
+    def read(text: str) -> object:
         if text == word:
             return text
         try:

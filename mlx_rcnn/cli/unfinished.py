@@ -11,11 +11,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ..checkpoints.weights import add_to_digest, flatten
 from ..files import replacing
 from .errors import CommandError
+from .first_machine import Found
 
 if TYPE_CHECKING:
     from ..models import Detector
@@ -27,22 +28,34 @@ _PASSED_OVER = {"command", "resume", "json", "model", "source", "data", "max_unr
 _FLAGS = {"settings": "set", "class_names": "classes"}
 
 
+Line: TypeAlias = dict[str, Any]
+"""Of the file: what the run is about, a batch, or what was written."""
+
+
+class About(NamedTuple):
+    """What must be equal for a run to go on: ``settings`` by flag, ``images``, ``weights``."""
+
+    settings: dict[str, object]
+    images: list[str]
+    weights: list[str]
+
+
 class Unfinished:
     """The file of a run that is not finished.
 
     Args:
         results: the file of results, beside which it lies.
-        about: of :func:`described`: what must be equal for a run to go on.
+        about: of :func:`described`.
         resume: go on with what is there.
 
     Raises:
         CommandError: ``resume``, and there is nothing, or it is of another run.
     """
 
-    def __init__(self, results: Path, about: dict[str, Any], resume: bool) -> None:
+    def __init__(self, results: Path, about: About, resume: bool) -> None:
         self.path, self.missing = unfinished_paths(results)
-        self.about = {"format": _FORMAT, **about}
-        self.found: dict[int, dict[str, Any]] = {}
+        self.about: Line = {"format": _FORMAT, **about._asdict()}
+        self.found: dict[int, Found] = {}
         """Of each batch that is done, what was found."""
         self.written: set[str] = set()
         """What ``--save`` names and was written though images were missing."""
@@ -52,7 +65,7 @@ class Unfinished:
         if resume:
             self._read()
 
-    def add(self, batch: int, found: dict[str, Any]) -> None:
+    def add(self, batch: int, found: Found) -> None:
         """Keep a batch.
 
         Raises:
@@ -88,7 +101,7 @@ class Unfinished:
         for path in (self.path, self.missing):
             path.unlink(missing_ok=True)
 
-    def _append(self, line: dict[str, Any]) -> None:
+    def _append(self, line: Line) -> None:
         try:
             with self.path.open("ab" if self._began else "wb") as file:
                 if not self._began:  # not before there is something to keep
@@ -122,7 +135,7 @@ class Unfinished:
             with self.path.open("r+b") as file:
                 file.truncate(len(whole))
 
-    def _check(self, about: dict[str, Any]) -> None:
+    def _check(self, about: Line) -> None:
         begun, now = _as_read(about), _as_read(self.about)
         if begun.get("format") != _FORMAT:
             raise CommandError(f"--resume: {self.path} is of another version of mlx_rcnn")
@@ -150,7 +163,7 @@ def unfinished_paths(results: Path) -> tuple[Path, Path]:
     return results.with_suffix(".partial.jsonl"), results.with_suffix(".missing.txt")
 
 
-def described(args: argparse.Namespace, images: Sequence[str], model: Detector) -> dict[str, Any]:
+def described(args: argparse.Namespace, images: Sequence[str], model: Detector) -> About:
     """What must be equal for a run to go on, or to be shared.
 
     Args:
@@ -159,7 +172,7 @@ def described(args: argparse.Namespace, images: Sequence[str], model: Detector) 
         model: loaded.
     """
     settings = {k: v for k, v in vars(args).items() if k not in _PASSED_OVER and v is not None}
-    return {"settings": settings, "images": list(images), "weights": [_digest(model)]}
+    return About(settings, list(images), [_digest(model)])
 
 
 def _digest(model: Detector) -> str:
@@ -170,18 +183,18 @@ def _digest(model: Detector) -> str:
     return digest.hexdigest()
 
 
-def _as_flag(name: str, value: Any) -> str:
+def _as_flag(name: str, value: object) -> str:
     flag = f"--{_FLAGS.get(name, name).replace('_', '-')}"
     if value is True:
         return flag
     return f"no {flag}" if value is None or value is False else f"{flag} {value}"
 
 
-def _as_read(about: dict[str, Any]) -> dict[str, Any]:
+def _as_read(about: Line) -> Line:
     """As JSON gives it back: of tuples lists, of other things their text."""
-    read: dict[str, Any] = json.loads(json.dumps(about, default=str))
+    read: Line = json.loads(json.dumps(about, default=str))
     return read
 
 
-def _line(content: dict[str, Any]) -> bytes:
+def _line(content: Line) -> bytes:
     return json.dumps(content, default=str).encode() + b"\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -99,7 +98,7 @@ def _predict(model: Detector, again: Detector, to: str) -> bool:
         config = one.config
         one.config = replace(config, min_size=_SHORT_SIDE, max_size=_LONG_SIDE)
         given = (_boxes(),) if one.needs_proposals else ()
-        results.append(cast(Any, one).predict(_image(), *given, score_thresh=0.0)[0])
+        results.append(one.predict(_image(), *given, score_thresh=0.0)[0])
         one.config = config
     source, result = results
     same = source.keys() == result.keys() and all(

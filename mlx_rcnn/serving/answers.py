@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ..outputs.coco import results_of
 from ..outputs.draw import class_color
@@ -12,7 +12,26 @@ from ..outputs.skeletons import limb_color, skeleton_style
 from .limits import Limits
 from .worker import Found
 
+if TYPE_CHECKING:
+    from ..models import Detector
+    from ..structures import Json
+
 BOX_DIGITS, SCORE_DIGITS = 4, 8  # decimals, as in COCO results
+
+
+class _Every(TypedDict):
+    label: int
+    name: str
+    score: float
+    box: list[float]
+
+
+class Row(_Every, total=False):
+    """A detection as JSON: ``GET /schema`` says what each key is."""
+
+    mask: dict[str, Any]
+    keypoints: list[list[float]]
+    keypoints_scores: list[float]
 
 
 def model_name(source: str) -> str:
@@ -48,21 +67,25 @@ def detections_json(found: Found, name: str, model: str) -> bytes:
     return json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
 
 
-def detection_list(found: Found) -> list[dict[str, Any]]:
+def detection_list(found: Found) -> list[Row]:
     """Each detection, best first: ``label``, ``name``, ``score``, ``box``, and what it has beside.
 
     Args:
         found: in one image.
 
     Returns:
-        Dicts ready for JSON; ``mask`` is COCO's RLE of the image given.
+        Ready for JSON; ``mask`` is COCO's RLE of the image given.
     """
     prediction = found.prediction
     entries = results_of(found.model, prediction, 0, found.image)
     rows = []
     for i, (entry, name) in enumerate(zip(entries, prediction.names, strict=True)):
-        row: dict[str, Any] = {"label": entry["category_id"], "name": name, "score": entry["score"]}
-        row["box"] = [round(v, BOX_DIGITS) for v in prediction["boxes"][i].tolist()]
+        row: Row = {
+            "label": entry["category_id"],
+            "name": name,
+            "score": entry["score"],
+            "box": [round(v, BOX_DIGITS) for v in prediction["boxes"][i].tolist()],
+        }
         if "segmentation" in entry:
             row["mask"] = entry["segmentation"]
         if "keypoints" in prediction:
@@ -76,8 +99,8 @@ def detection_list(found: Found) -> list[dict[str, Any]]:
 
 
 def describe(
-    model: Any, name: str, limits: Limits, formats: tuple[str, ...], shown: float
-) -> dict[str, Any]:
+    model: Detector, name: str, limits: Limits, formats: tuple[str, ...], shown: float
+) -> dict[str, Json]:
     """The answer of ``GET /model``: classes and colours, what can be asked for, the limits.
 
     Args:

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any
 from urllib.parse import quote
 
 from starlette.applications import Starlette
@@ -29,7 +28,7 @@ from .limits import Admission, Limits, RequestError, Ticket, busy
 from .page import read_page
 from .query import JSON, PICTURE, File, Files, Query, Upload, Wish, read_query
 from .schema import openapi
-from .worker import Job, Options, Worker
+from .worker import Answer, Job, Options, Worker
 
 _GONE = 499  # nginx's: the client has left; nobody reads it
 
@@ -89,7 +88,7 @@ class Server:
             return Response(answer.data, media_type=answer.media_type, headers=headers)
         return Response(answer, media_type="application/json")
 
-    def _job(self, query: Query, upload: Upload, kind: str) -> Job:
+    def _job(self, query: Query, upload: Upload, kind: str) -> Job[bytes | File]:
         model = self.worker.model
         if query.kind == JSON:
             masks = mask_option(model).get("masks")
@@ -106,7 +105,7 @@ class Server:
         wish = Wish(query.kind, upload, kind, least)
         return Job(upload.data, options, lambda found: self.files.make(found, wish))
 
-    async def _predict_tasks(self, request: Request, ticket: Ticket) -> dict[str, Any]:
+    async def _predict_tasks(self, request: Request, ticket: Ticket) -> dict[str, object]:
         content = label_studio.read_request(await read_body(request, ticket))
         tasks = content.get("tasks")
         if not isinstance(tasks, list):
@@ -130,7 +129,7 @@ class Server:
         results = [_joined(found[i : i + count]) for i in range(0, len(found), count)]
         return {"results": results, "model_version": self.worker.name}
 
-    async def _answers(self, request: Request, jobs: list[Job]) -> list[Any]:
+    async def _answers(self, request: Request, jobs: list[Job[Answer]]) -> list[Answer]:
         """The answers of jobs, unless time runs out or the client leaves: then they are dropped."""
         waiting = [self.worker.submit(job) for job in jobs]
         answers = asyncio.ensure_future(_all(waiting))
@@ -208,12 +207,12 @@ def build_app(worker: Worker, limits: Limits, files: Files, names: tuple[str, ..
     )
 
 
-def _joined(several: list[dict[str, Any]]) -> dict[str, Any]:
+def _joined(several: list[label_studio.Prediction]) -> label_studio.Prediction:
     """The predictions of a task's images as one."""
     return {**several[0], "result": [region for one in several for region in one["result"]]}
 
 
-async def _all(futures: Sequence[Future[Any]]) -> list[Any]:
+async def _all(futures: Sequence[Future[Answer]]) -> list[Answer]:
     return list(await asyncio.gather(*map(asyncio.wrap_future, futures)))
 
 

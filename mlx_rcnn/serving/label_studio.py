@@ -11,9 +11,9 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -22,10 +22,13 @@ from ..data.outlines import mask_polygons
 from ..data.xml_files import parse_xml
 from ..messages import one_line
 from ..ops.rle import decode_rle
-from .answers import detection_list
+from .answers import Row, detection_list
 from .brush import encode_brush
 from .limits import RequestError
 from .worker import Found
+
+if TYPE_CHECKING:
+    from ..structures import Json
 
 DEFAULT_CONFIG = """<View>
   <Image name="image" value="$image"/><RectangleLabels name="label" toName="image"/>
@@ -55,7 +58,33 @@ class Control:
         return name if self.labels is None else self.labels.get(name.lower())
 
 
-def read_request(body: bytes) -> dict[str, Any]:
+class _Region(TypedDict):
+    id: str
+    type: str
+    from_name: str
+    to_name: str
+    original_width: int
+    original_height: int
+    image_rotation: int
+    score: float
+    value: dict[str, Json]
+
+
+class Region(_Region, total=False):
+    """One of Label Studio's: ``value`` is in percent of the image."""
+
+    parentID: str
+
+
+class Prediction(TypedDict):
+    """Of a task: its regions, their mean score, and the model's version."""
+
+    result: list[Region]
+    score: float
+    model_version: str
+
+
+def read_request(body: bytes) -> dict[str, object]:
     """The JSON object of a body.
 
     Raises:
@@ -70,7 +99,7 @@ def read_request(body: bytes) -> dict[str, Any]:
     return content
 
 
-def read_controls(config: Any, shown: float) -> list[Control]:
+def read_controls(config: object, shown: float) -> list[Control]:
     """The control tags of a labelling config that a detector can fill.
 
     Args:
@@ -110,7 +139,7 @@ def _control(tag: Element, images: Mapping[str, str], shown: float) -> Control:
     return Control(tag.tag, tag.get("name", ""), target, value, labels or None, thresh)
 
 
-def task_image(task: Any, key: str) -> bytes:
+def task_image(task: object, key: str) -> bytes:
     """The image of a task, out of a ``data:`` URI.
 
     Args:
@@ -137,7 +166,7 @@ def task_image(task: Any, key: str) -> bytes:
         raise RequestError(400, f"data[{key!r}] is not base64: {one_line(error)}") from error
 
 
-def prediction(found: Found, controls: list[Control], version: str) -> dict[str, Any]:
+def prediction(found: Found, controls: list[Control], version: str) -> Prediction:
     """One task's prediction.
 
     Args:
@@ -151,7 +180,7 @@ def prediction(found: Found, controls: list[Control], version: str) -> dict[str,
     rows = detection_list(found)
     size = found.image.shape[0], found.image.shape[1]
     points = getattr(found.model, "keypoint_names", None) or ()
-    regions: list[dict[str, Any]] = []
+    regions: list[Region] = []
     for number, row in enumerate(rows):
         for control in controls:
             if row["score"] >= control.thresh:
@@ -165,8 +194,8 @@ def prediction(found: Found, controls: list[Control], version: str) -> dict[str,
 
 
 def _regions(
-    control: Control, row: Mapping[str, Any], number: int, size: tuple[int, int], points: Any
-) -> list[dict[str, Any]]:
+    control: Control, row: Row, number: int, size: tuple[int, int], points: Sequence[str]
+) -> list[Region]:
     if control.kind == "KeyPointLabels":
         return _point_regions(control, row, number, size, points)
     label = control.label(row["name"])
@@ -178,10 +207,10 @@ def _regions(
         return []
     mask = decode_rle(row["mask"])
     if control.kind == "BrushLabels":
-        value = {"format": "rle", "rle": encode_brush(mask)}
+        value: dict[str, Json] = {"format": "rle", "rle": encode_brush(mask)}
         return [_region(control, label, row, f"{number}m", size, value)]
     scale = 100.0 / np.array(size[::-1], np.float64)
-    values = [
+    values: list[dict[str, Json]] = [
         {"points": np.round(polygon.reshape(-1, 2) * scale, 4).tolist(), "closed": True}
         for polygon in mask_polygons(mask)[0]
     ]
@@ -192,9 +221,9 @@ def _regions(
 
 
 def _point_regions(
-    control: Control, row: Mapping[str, Any], number: int, size: tuple[int, int], points: Any
-) -> list[dict[str, Any]]:
-    regions = []
+    control: Control, row: Row, number: int, size: tuple[int, int], points: Sequence[str]
+) -> list[Region]:
+    regions: list[Region] = []
     for k, (name, (x, y, seen)) in enumerate(zip(points, row.get("keypoints", ()), strict=False)):
         label = control.label(name)
         if label is None or not seen:
@@ -206,7 +235,7 @@ def _point_regions(
     return regions
 
 
-def _rectangle(box: list[float], size: tuple[int, int]) -> dict[str, Any]:
+def _rectangle(box: list[float], size: tuple[int, int]) -> dict[str, float]:
     height, width = size
     x1, y1, x2, y2 = box
     value = {
@@ -222,11 +251,11 @@ def _rectangle(box: list[float], size: tuple[int, int]) -> dict[str, Any]:
 def _region(
     control: Control,
     label: str,
-    row: Mapping[str, Any],
+    row: Row,
     identity: str,
     size: tuple[int, int],
-    value: Mapping[str, Any],
-) -> dict[str, Any]:
+    value: Mapping[str, Json],
+) -> Region:
     kind = control.kind.lower()
     return {
         "id": identity,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from contextlib import suppress
+from typing import NamedTuple, TypeVar
 
 from ..messages import nearest
 from .limits import RequestError
@@ -11,6 +12,7 @@ from .worker import Found
 
 NAMES = ("threshold", "top_k", "format", "name")
 JSON, PICTURE = "json", "picture"
+Number = TypeVar("Number", int, float)
 
 
 class Query(NamedTuple):
@@ -84,14 +86,18 @@ def read_query(given: Mapping[str, str], formats: tuple[str, ...]) -> Query:
 
 
 def _number(
-    given: Mapping[str, str], name: str, kind: Any, rule: str, low: float, high: float
-) -> Any:
+    given: Mapping[str, str],
+    name: str,
+    kind: Callable[[str], Number],
+    rule: str,
+    low: float,
+    high: float,
+) -> Number | None:
     if name not in given:
         return None
-    try:
+    value: Number | None = None
+    with suppress(ValueError):
         value = kind(given[name])
-    except ValueError:
-        value = None
     if value is None or not low <= value <= high:
         raise RequestError(400, f"{name}={given[name][:60]!r}: expected {rule}")
     return value

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeAlias
 
 from .limits import MIB, Limits
 
+if TYPE_CHECKING:
+    from ..structures import Json
 
-def openapi(limits: Limits, formats: tuple[str, ...]) -> dict[str, Any]:
+Schema: TypeAlias = "Mapping[str, Json]"
+
+
+def openapi(limits: Limits, formats: tuple[str, ...]) -> Schema:
     """The document.
 
     Args:
@@ -34,10 +40,10 @@ def openapi(limits: Limits, formats: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _predict(limits: Limits, formats: tuple[str, ...]) -> dict[str, Any]:
+def _predict(limits: Limits, formats: tuple[str, ...]) -> Schema:
     size = f"at most {limits.max_bytes / MIB:g} MB and {limits.max_pixels / 1e6:g} megapixels"
-    image = {"type": "string", "format": "binary", "description": f"an image file, {size}"}
-    form = _object({"image": image})
+    image: Schema = {"type": "string", "format": "binary", "description": f"an image file, {size}"}
+    form: Schema = _object({"image": image})
     errors = {
         "400": "a query, form or JSON that cannot be read",
         "403": "a Host or Origin that is not this server",
@@ -48,7 +54,7 @@ def _predict(limits: Limits, formats: tuple[str, ...]) -> dict[str, Any]:
         "500": "the model failed",
         "503": "busy: try again after Retry-After seconds",
     }
-    file = {"description": "with another format: the file"}
+    file: Schema = {"description": "with another format: the file"}
     return {
         "summary": "Detections in one image.",
         "description": "JSON bodies are Label Studio's: tasks and label_config.",
@@ -78,64 +84,69 @@ def _predict(limits: Limits, formats: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _found() -> dict[str, Any]:
-    side = {"type": "integer", "minimum": 1}
-    image = _object({"name": {"type": "string"}, "width": side, "height": side})
-    rows = {"type": "array", "items": {"$ref": "#/components/schemas/Detection"}}
+def _found() -> Schema:
+    side: Schema = {"type": "integer", "minimum": 1}
+    image: Schema = _object({"name": {"type": "string"}, "width": side, "height": side})
+    rows: Schema = {"type": "array", "items": {"$ref": "#/components/schemas/Detection"}}
     return _object({"model": {"type": "string"}, "image": image, "detections": rows})
 
 
-def _detection() -> dict[str, Any]:
-    number = {"type": "number"}
-    point = _list(number, 3, "x, y in pixels of the image, and 0 where there is none")
-    counts = {"type": "string", "description": "COCO's compressed run lengths"}
-    mask = _object({"size": _list({"type": "integer"}, 2, "height, width"), "counts": counts})
-    required = {
+def _detection() -> Schema:
+    number: Schema = {"type": "number"}
+    point: Schema = _list(number, 3, "x, y in pixels of the image, and 0 where there is none")
+    counts: Schema = {"type": "string", "description": "COCO's compressed run lengths"}
+    mask: Schema = _object(
+        {"size": _list({"type": "integer"}, 2, "height, width"), "counts": counts}
+    )
+    required: Schema = {
         "label": {"type": "integer", "minimum": 1, "description": "1..C-1; 0 is the background"},
         "name": {"type": "string", "description": "of the class"},
         "score": {"type": "number", "minimum": 0, "maximum": 1, "description": "to 1e-8"},
         "box": _list(number, 4, "x1, y1, x2, y2 in pixels of the image, to 1e-4"),
     }
-    optional = {
+    optional: Schema = {
         "mask": mask,
         "keypoints": {"type": "array", "items": point},
         "keypoints_scores": {"type": "array", "items": number},
     }
-    schema = _object(required)
+    schema: Schema = _object(required)
     return {**schema, "properties": {**required, **optional}}
 
 
-def _health() -> dict[str, Any]:
-    count = {"type": "integer", "minimum": 0}
-    text = {"type": "string"}
-    names = {"status": {"enum": ["UP", "DOWN"]}, "model": text, "model_class": text}
+def _health() -> Schema:
+    count: Schema = {"type": "integer", "minimum": 0}
+    text: Schema = {"type": "string"}
+    names: Schema = {"status": {"enum": ["UP", "DOWN"]}, "model": text, "model_class": text}
     return _object({**names, "requests": count, "answered": count})
 
 
-def _label_studio(summary: str) -> dict[str, Any]:
-    body = {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
+def _label_studio(summary: str) -> Schema:
+    body: Schema = {
+        "required": True,
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    }
     return {**_get(summary, {"type": "object"}), "requestBody": body}
 
 
-def _get(summary: str, schema: dict[str, Any]) -> dict[str, Any]:
-    answer = {"description": "JSON", "content": {"application/json": {"schema": schema}}}
+def _get(summary: str, schema: Schema) -> Schema:
+    answer: Schema = {"description": "JSON", "content": {"application/json": {"schema": schema}}}
     return {"summary": summary, "responses": {"200": answer}}
 
 
-def _error(why: str) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/Error"}
+def _error(why: str) -> Schema:
+    schema: Schema = {"$ref": "#/components/schemas/Error"}
     return {"description": why, "content": {"application/json": {"schema": schema}}}
 
 
-def _query(name: str, schema: dict[str, Any], what: str) -> dict[str, Any]:
+def _query(name: str, schema: Schema, what: str) -> Schema:
     return {"name": name, "in": "query", "required": False, "schema": schema, "description": what}
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    fixed = {"additionalProperties": False, "required": list(properties)}
+def _object(properties: Schema) -> Schema:
+    fixed: Schema = {"additionalProperties": False, "required": list(properties)}
     return {"type": "object", "properties": properties, **fixed}
 
 
-def _list(items: dict[str, Any], count: int, what: str) -> dict[str, Any]:
-    size = {"minItems": count, "maxItems": count}
+def _list(items: Schema, count: int, what: str) -> Schema:
+    size: Schema = {"minItems": count, "maxItems": count}
     return {"type": "array", "items": items, **size, "description": what}

@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import ceil
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 _BACKLOG = 2048
 _HEADER_SECONDS = 15.0  # for the head of a request, or the first byte of a connection
@@ -48,7 +51,9 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def serve(app: Any, listening: socket.socket, patience: float, stopping: Callable[[], str]) -> bool:
+def serve(
+    app: ASGIApp, listening: socket.socket, patience: float, stopping: Callable[[], str]
+) -> bool:
     """Answer requests until Ctrl-C or SIGTERM; those that are under way are answered first.
 
     Args:
@@ -65,7 +70,7 @@ def serve(app: Any, listening: socket.socket, patience: float, stopping: Callabl
     return not server.force_exit
 
 
-def make_server(app: Any, patience: float, stopping: Callable[[], str]) -> uvicorn.Server:
+def make_server(app: ASGIApp, patience: float, stopping: Callable[[], str]) -> uvicorn.Server:
     """What :func:`serve` runs: uvicorn, one way whatever is installed beside it.
 
     Args:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -23,9 +23,14 @@ from ..inputs.transform import resized_size
 from ..memory import bounded_cache
 from .limits import Limits, RequestError
 
+if TYPE_CHECKING:
+    from ..models import Detector
+    from ..outputs.detections import Detections
+
 # Pillow's readers that start no other program and know their files by their first bytes; that of
 # JPEG reads MPO, too.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+Answer = TypeVar("Answer")
 _MOST_PATIENCE = 60  # seconds, the longest Retry-After
 
 
@@ -41,12 +46,12 @@ class Found(NamedTuple):
     """An image (H, W, 3), what was found in it, and by whom."""
 
     image: np.ndarray
-    prediction: Any
-    model: Any
+    prediction: Detections
+    model: Detector
 
 
 @dataclass
-class Job:
+class Job(Generic[Answer]):
     """One image to predict.
 
     Args:
@@ -58,8 +63,8 @@ class Job:
 
     data: bytes
     options: Options
-    finish: Callable[[Found], Any]
-    answer: Future[Any] = field(default_factory=Future)
+    finish: Callable[[Found], Answer]
+    answer: Future[Answer] = field(default_factory=Future)
 
 
 class Worker:
@@ -71,19 +76,20 @@ class Worker:
         name: of the model, in answers.
     """
 
-    def __init__(self, load: Callable[[], Any], limits: Limits, name: str) -> None:
+    model: Detector
+
+    def __init__(self, load: Callable[[], Detector], limits: Limits, name: str) -> None:
         self.load, self.limits, self.name = load, limits, name
-        self.model: Any = None
         self.answered = 0
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[Job[Any]] = deque()
         self._changed = threading.Condition()
         self._stopping = False
         self._begun = 0
         self._seconds = 0.1  # an image, as of late
-        self._loaded: Future[Any] = Future()
+        self._loaded: Future[Detector] = Future()
         self._thread = threading.Thread(target=self._run, name="mlx_rcnn worker", daemon=True)
 
-    def start(self) -> Any:
+    def start(self) -> Detector:
         """Load the model, and wait for that.
 
         Returns:
@@ -95,7 +101,7 @@ class Worker:
         self._thread.start()
         return self._loaded.result()
 
-    def submit(self, job: Job) -> Future[Any]:
+    def submit(self, job: Job[Answer]) -> Future[Answer]:
         """Queue a job.
 
         Returns:
@@ -159,11 +165,11 @@ class Worker:
             # Half of it is the past, so that one slow image does not scare all away.
             self._seconds += ((time.monotonic() - began) / len(jobs) - self._seconds) / 2
 
-    def _take(self) -> list[Job]:
+    def _take(self) -> list[Job[Any]]:
         """The next jobs whose clients are still there; none once the worker is to end."""
         with self._changed:
             while True:
-                jobs: list[Job] = []
+                jobs: list[Job[Any]] = []
                 while self._jobs and len(jobs) < self.limits.batch_size:
                     job = self._jobs.popleft()
                     if job.answer.set_running_or_notify_cancel():
@@ -173,12 +179,14 @@ class Worker:
                     return jobs
                 self._changed.wait()
 
-    def _predict(self, jobs: Sequence[Job]) -> None:
+    def _predict(self, jobs: Sequence[Job[Any]]) -> None:
         """Decode them, and predict those together that a list given to ``predict`` pads alike.
 
         So each result is that of its image alone, up to the rounding of a batch.
         """
-        groups: dict[Any, list[tuple[Job, np.ndarray]]] = {}
+        groups: dict[
+            tuple[Options, tuple[int, int], np.dtype], list[tuple[Job[Any], np.ndarray]]
+        ] = {}
         for job in jobs:
             try:
                 image = load_image_bytes(job.data, formats=FORMATS)
@@ -187,7 +195,7 @@ class Worker:
                 continue
             key = job.options, self._padded(image), image.dtype
             groups.setdefault(key, []).append((job, image))
-        for (options, *_), group in groups.items():
+        for (options, _, _), group in groups.items():
             self._predict_group(group, options)
 
     def _padded(self, image: np.ndarray) -> tuple[int, int]:
@@ -197,7 +205,9 @@ class Worker:
         step = config.size_divisible
         return -(-height // step) * step, -(-width // step) * step
 
-    def _predict_group(self, group: Sequence[tuple[Job, np.ndarray]], options: Options) -> None:
+    def _predict_group(
+        self, group: Sequence[tuple[Job[Any], np.ndarray]], options: Options
+    ) -> None:
         given = {name: value for name, value in options._asdict().items() if value is not None}
         try:
             found = self.model.predict([image for _, image in group], **given)
