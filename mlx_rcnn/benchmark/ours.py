@@ -85,11 +85,9 @@ def _network(options: Options, image: np.ndarray) -> Detector:
 
 
 def _as_trained(model: Detector, image: np.ndarray) -> None:
-    """Make random weights confident about some proposals of an image.
-
-    A network as it is made finds nothing above the score threshold, and no time goes into what it
-    found. Logits get a spread of 3 over the proposals, and those of the background 7 more.
-    """
+    """Make random weights confident about some proposals of an image."""
+    # As it is made a network finds nothing above the score threshold, and no time goes into what it
+    # found. Logits get a spread of 3 over the proposals, and those of the background 7 more.
     model.eval()
     layer: nn.Linear = model.roi_heads.box_predictor.cls_score
     pixels = preprocess([image], model.config).pixels

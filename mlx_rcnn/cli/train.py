@@ -265,11 +265,7 @@ def _is_one(path: Path, format: str | None) -> bool:
 
 
 def _train_split(args: argparse.Namespace) -> str | None:
-    """The split to train on where none is named; ``None`` for data without splits.
-
-    Raises:
-        CommandError: there are splits, and none of them is to train on.
-    """
+    """The split to train on where none is named; ``None`` for data without splits."""
     root = Path(args.data)
     splits = splits_of(root, args.format) if root.exists() else ()
     if not splits or TRAIN in splits:

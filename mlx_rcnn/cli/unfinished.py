@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from ..checkpoints.weights import add_to_digest, flatten
 from ..files import replacing
 from .errors import CommandError
-from .first_machine import Found
 
 if TYPE_CHECKING:
     from ..models import Detector
+    from .first_machine import Found
 
 _FORMAT = 1
 # Of the command line: what does not change results, or is compared by what it stands for.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from ..outputs.coco import results_of
 from ..outputs.draw import class_color
@@ -29,7 +29,7 @@ class _Every(TypedDict):
 class Row(_Every, total=False):
     """A detection as JSON: ``GET /schema`` says what each key is."""
 
-    mask: dict[str, Any]
+    mask: dict[str, list[int] | str]
     keypoints: list[list[float]]
     keypoints_scores: list[float]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from math import ceil
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -67,6 +67,9 @@ class Job(Generic[Answer]):
     answer: Future[Answer] = field(default_factory=Future)
 
 
+AnyJob: TypeAlias = Job[Any]
+
+
 class Worker:
     """Predicts jobs in the order they come, several at once.
 
@@ -76,12 +79,12 @@ class Worker:
         name: of the model, in answers.
     """
 
-    model: Detector
+    model: Detector  # once it is loaded
 
     def __init__(self, load: Callable[[], Detector], limits: Limits, name: str) -> None:
         self.load, self.limits, self.name = load, limits, name
         self.answered = 0
-        self._jobs: deque[Job[Any]] = deque()
+        self._jobs: deque[AnyJob] = deque()
         self._changed = threading.Condition()
         self._stopping = False
         self._begun = 0
@@ -165,11 +168,11 @@ class Worker:
             # Half of it is the past, so that one slow image does not scare all away.
             self._seconds += ((time.monotonic() - began) / len(jobs) - self._seconds) / 2
 
-    def _take(self) -> list[Job[Any]]:
+    def _take(self) -> list[AnyJob]:
         """The next jobs whose clients are still there; none once the worker is to end."""
         with self._changed:
             while True:
-                jobs: list[Job[Any]] = []
+                jobs: list[AnyJob] = []
                 while self._jobs and len(jobs) < self.limits.batch_size:
                     job = self._jobs.popleft()
                     if job.answer.set_running_or_notify_cancel():
@@ -179,13 +182,11 @@ class Worker:
                     return jobs
                 self._changed.wait()
 
-    def _predict(self, jobs: Sequence[Job[Any]]) -> None:
-        """Decode them, and predict those together that a list given to ``predict`` pads alike.
-
-        So each result is that of its image alone, up to the rounding of a batch.
-        """
+    def _predict(self, jobs: Sequence[AnyJob]) -> None:
+        """Decode them, and predict those together that a list given to ``predict`` pads alike."""
+        # So each result is that of its image alone, up to the rounding of a batch.
         groups: dict[
-            tuple[Options, tuple[int, int], np.dtype], list[tuple[Job[Any], np.ndarray]]
+            tuple[Options, tuple[int, int], np.dtype], list[tuple[AnyJob, np.ndarray]]
         ] = {}
         for job in jobs:
             try:
@@ -205,9 +206,7 @@ class Worker:
         step = config.size_divisible
         return -(-height // step) * step, -(-width // step) * step
 
-    def _predict_group(
-        self, group: Sequence[tuple[Job[Any], np.ndarray]], options: Options
-    ) -> None:
+    def _predict_group(self, group: Sequence[tuple[AnyJob, np.ndarray]], options: Options) -> None:
         given = {name: value for name, value in options._asdict().items() if value is not None}
         try:
             found = self.model.predict([image for _, image in group], **given)
