@@ -118,6 +118,25 @@ class Branch:
         """
         raise NotImplementedError
 
+    def traced(
+        self, stage: Stage, boxes: mx.array, labels: mx.array, size: tuple[int, int]
+    ) -> dict[str, mx.array]:
+        """What it finds, in fixed shapes and without asking the host, to be exported.
+
+        Args:
+            stage: of one image.
+            boxes (D, 4): xyxy pixels of the network input.
+            labels (D,): the class of each.
+            size: (height, width) of the image.
+
+        Returns:
+            (D, ...) by the names that results have.
+
+        Raises:
+            NotImplementedError: it does not tell how.
+        """
+        raise NotImplementedError(f"a {type(self).__name__} does not tell how it is traced")
+
     def turned(self, raw: mx.array) -> mx.array:
         """:meth:`raw` of a mirrored image, as that of the image itself."""
         raise NotImplementedError

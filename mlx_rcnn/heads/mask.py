@@ -14,7 +14,7 @@ from ..ops import crop_masks, paste_masks
 from ..ops.losses import binary_cross_entropy, normaliser
 from ..structures import Targets
 from .branch import Branch, Result, Stage
-from .rois import in_pieces, positives, rows_of_targets
+from .rois import batch_rows, in_pieces, positives, rows_of_targets
 from .sampling import SampledRoIs
 
 MASK_THRESH = 0.5
@@ -186,6 +186,12 @@ class MaskBranch(Branch):
     def raw(self, stage: Stage, rois: mx.array, labels: mx.array) -> mx.array:
         """Masks (R, 28, 28) in [0, 1], see :meth:`Branch.raw`."""
         return mx.sigmoid(self.outputs(stage, rois, labels))
+
+    def traced(
+        self, stage: Stage, boxes: mx.array, labels: mx.array, size: tuple[int, int]
+    ) -> dict[str, mx.array]:
+        """``masks`` (D, 28, 28) in [0, 1] over each box, see :meth:`Branch.traced`."""
+        return {"masks": self.raw(stage, batch_rows(boxes[None]), labels)}
 
     def turned(self, raw: mx.array) -> mx.array:
         """See :meth:`Branch.turned`."""

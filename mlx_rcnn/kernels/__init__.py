@@ -2,6 +2,7 @@
 
 from .launch import DETERMINISTIC, backend, switch
 from .nms import suppress, suppressible
+from .plain import plain, plain_operations
 from .roi_align import Plan, fits, pool, spread
 from .trust import agree
 
@@ -11,6 +12,8 @@ __all__ = [
     "agree",
     "backend",
     "fits",
+    "plain",
+    "plain_operations",
     "pool",
     "spread",
     "suppress",

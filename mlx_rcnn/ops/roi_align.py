@@ -8,13 +8,13 @@ average of bilinear samples is linear in the map and separable in y and x, so a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import mlx.core as mx
 import numpy as np
 
 from ..kernels import Plan, backend, fits
 from . import roi_gather
+from .gradient import own_gradient
 from .roi_fused import fused_roi_align
 from .roi_gather import (
     check_rois,
@@ -248,7 +248,6 @@ def _weighted(pixels: mx.array, index: mx.array, weight: mx.array) -> mx.array:
     sums are float32: a pixel under hundreds of RoIs loses a quarter of its gradient in bfloat16.
     """
 
-    @mx.custom_function
     def forward(pixels: mx.array) -> mx.array:
         return gather_chunked(
             index,
@@ -256,7 +255,6 @@ def _weighted(pixels: mx.array, index: mx.array, weight: mx.array) -> mx.array:
             lambda part, rows: (weight[rows] @ part.astype(mx.float32)).astype(part.dtype),
         )
 
-    @forward.vjp
     def backward(pixels: mx.array, cotangent: mx.array, _: mx.array) -> mx.array:
         total = mx.zeros(pixels.shape, dtype=mx.float32)
         for rows in chunks(index, pixels):
@@ -266,7 +264,7 @@ def _weighted(pixels: mx.array, index: mx.array, weight: mx.array) -> mx.array:
             total = total.at[index[rows].reshape(-1)].add(share.reshape(-1, pixels.shape[-1]))
         return total.astype(pixels.dtype)
 
-    return cast(mx.array, forward(pixels))
+    return own_gradient(forward, backward)(pixels)
 
 
 def _dense(
