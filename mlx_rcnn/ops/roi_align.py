@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
-from ..kernels import Plan, backend, fits
+from ..kernels import Plan, backend, fits, plain
 from . import roi_gather
 from .gradient import own_gradient
+from .roi_bounded import bounded_average
 from .roi_fused import fused_roi_align
 from .roi_gather import (
     check_rois,
@@ -162,11 +163,17 @@ def _plain(features: Sequence[mx.array], boxes: mx.array, plan: Plan) -> mx.arra
     start, extent = corners[:, :2], corners[:, 2:] - corners[:, :2]  # (R, 2), x then y
     if not plan.aligned:
         extent = mx.maximum(extent, 1.0)
+    window = pixels, base, limit, start, extent
+    maps = [(f.shape[2], f.shape[1]) for f in features]
     if ratio > 0:
         grid = mx.full(extent.shape, float(ratio))
+        if plain() and 4 * ratio * ratio > MAX_TAPS:
+            return bounded_average(*window, grid, bins, maps, _taps, ratio)
         return _average(pixels, base, limit, start, extent, grid, bins, [ratio] * 2)
     grid = mx.maximum(mx.ceil(extent / mx.array([bins[1], bins[0]])), 0.0)
     grid = mx.where(mx.isinf(grid) | mx.isnan(grid), 0.0, grid)  # such a box has no samples
+    if plain():
+        return bounded_average(*window, grid, bins, maps, _taps)
     return group_by_grid(
         np.array(grid),
         lambda rows, most: _average(
