@@ -44,6 +44,8 @@ class Branch:
 
     loss_name: str
     """Of what it adds to the losses."""
+    finds: tuple[str, ...] = ()
+    """Names of what :meth:`traced` gives, in its order; none: it is not exported."""
     mirrors = False
     """Whether what it finds in a mirrored image can be turned back, see :meth:`turned`."""
 
@@ -130,12 +132,9 @@ class Branch:
             size: (height, width) of the image.
 
         Returns:
-            (D, ...) by the names that results have.
-
-        Raises:
-            NotImplementedError: it does not tell how.
+            (D, ...) by the names in :attr:`finds`, which results have too.
         """
-        raise NotImplementedError(f"a {type(self).__name__} does not tell how it is traced")
+        raise NotImplementedError
 
     def turned(self, raw: mx.array) -> mx.array:
         """:meth:`raw` of a mirrored image, as that of the image itself."""

@@ -115,6 +115,7 @@ class KeypointBranch(Branch):
     """Where each keypoint of each detection lies (He et al., 2017, section 5)."""
 
     loss_name = "keypoint_loss"
+    finds = ("keypoints", "keypoints_scores")
 
     def build(self, heads: Any, config: Any) -> None:
         """See :meth:`Branch.build`."""

@@ -121,6 +121,7 @@ class MaskBranch(Branch):
     """A mask of each detection (He et al., 2017)."""
 
     loss_name = "mask_loss"
+    finds = ("masks",)
     mirrors = True
 
     def build(self, heads: Any, config: Any) -> None:

@@ -15,6 +15,7 @@ from ..inputs.transform import load_images, preprocess
 from ..memory import bounded_cache
 from ..outputs.detections import Detections
 from ..rpn.network import RegionProposalNetwork
+from ..structures import Batch
 from ..structures import Detections as Arrays
 from .flow import Detector, with_total
 from .proposing import ProposalSteps
@@ -76,9 +77,24 @@ class ProposalNetwork(ProposalSteps, Detector):
         }
         changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
         pictures = load_images(images)
-        batch = preprocess(pictures, self.config)
         model = self.to_predict()
         model.config = replace(self.config, **changes)
+        found = model.find_in(preprocess(pictures, self.config))
+        return named_results(self, found, images, pictures)
+
+    def find_in(self, batch: Batch, *_: Any, **__: Any) -> list[dict[str, np.ndarray]]:
+        """What :meth:`predict` does, in a batch that is network input already.
+
+        Args:
+            batch: the images.
+
+        Returns:
+            As ``predict``.
+
+        Raises:
+            ValueError: weights or what is computed from them are not finite.
+        """
+        model = self.to_predict()
         with bounded_cache():
             features = model.features(batch.pixels)
             found = model.propose(features, batch, model.strides(features, batch))
@@ -88,7 +104,7 @@ class ProposalNetwork(ProposalSteps, Detector):
             mx.eval(detections, lost)
         if np.array(lost):
             raise ValueError(not_finite(self))
-        return named_results(self, to_results(detections, batch), images, pictures)
+        return to_results(detections, batch)
 
     def get_loss(
         self,
