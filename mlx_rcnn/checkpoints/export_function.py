@@ -91,6 +91,7 @@ def export_function(
     mx.eval(model.parameters())
     functions = {size: traceable(model, size, rule) for size in wanted}
     with replacing(path) as part:
+        part.touch()  # where it may not be written Python says so better than MLX
         _write(model, part, functions, json.dumps(metadata))
         function = ExportedFunction(mx.import_function(str(part)), metadata)
         agreements = [_agreement(model, function, size, rule) for size in wanted]

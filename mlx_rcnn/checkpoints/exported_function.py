@@ -132,7 +132,7 @@ def _version(path: Path) -> str:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         text = file.read(length) if 0 < length <= _LONGEST_VERSION else b""
-    if not re.fullmatch(rb"\d+\.\d+[\w.+-]*", text):
+    if len(text) < length or not re.fullmatch(rb"\d+\.\d+[\w.+-]*", text):
         raise ValueError(f"{path} is no function file of MLX: expected one that ends in {SUFFIX}")
     return text.decode()
 

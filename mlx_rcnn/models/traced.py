@@ -17,7 +17,6 @@ from ..heads import DetectionRule
 from ..heads.detections import pick_detections
 from ..rpn.network import proposal_rule, select_proposals
 from ..structures import Batch, Detections, Proposals
-from .boxing import lacking_proposals
 from .flow import Detector
 
 FIRST = ("boxes", "scores", "labels", "valid")
@@ -45,7 +44,8 @@ def traceable(model: Detector, size: tuple[int, int], rule: DetectionRule | None
     """
     if model.needs_proposals:
         raise ValueError(
-            f"{lacking_proposals(model)}: expected a model with proposals of its own to export"
+            f"a {type(model).__name__} needs proposals, which an exported function is not given: "
+            "expected a model with proposals of its own, such as a FasterRCNN"
         )
     view: Any = model.to_predict()
     step = model.config.size_divisible
