@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_rcnn import FasterRCNN, ProposalNetwork, export_function, load_function
+from mlx_rcnn import FasterRCNN, MaskRCNN, ProposalNetwork, export_function, load_function
 from mlx_rcnn.checkpoints.exported_function import beside
 from mlx_rcnn.heads import MaskBranch
 from mlx_rcnn.heads.detections import detection_rule
@@ -46,7 +46,8 @@ def close(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> None:
     "kind", ["faster_rcnn", "mask_rcnn", "keypoint_rcnn", "cascade_rcnn", "cascade_mask_rcnn"]
 )
 def test_a_function_gives_what_predict_gives(kind: str, small_model: Models, tmp_path) -> None:
-    model = small_model(kind)
+    mx.random.seed(0)
+    model = untrained(kind) if "cascade" in kind else small_model(kind)
     path = tmp_path / "app.mlxfn"
     [agreement] = export_function(model, path, [SIZE], top_k=12)
     assert agreement.same == agreement.found > 0 and agreement.boxes == agreement.scores == 0
@@ -94,13 +95,10 @@ def test_a_photo_in_the_corner_is_as_in_a_padded_batch(small_model: Models, tmp_
 @pytest.mark.parametrize(
     "options",
     [
-        {"size_divisible": 1, "min_size": 90},
+        {"size_divisible": 1, "min_size": 90, "channel_order": "bgr", "resize_rule": "pillow"},
         {"roi_sampling_ratio": 0, "roi_aligned": True, "clip_results": True},
-        {"roi_pooling": "pool"},
-        {"box_nms_kind": "linear", "channel_order": "bgr", "resize_rule": "pillow"},
-        {"box_score_thresh": (0.3, 0.1, 0.2, 0.05), "box_nms_agnostic": True},
-        {"box_score_thresh": 0.0, "box_detections_per_img": 30, "rpn_ranking": "mmdetection"},
-        {"stride_rule": "torchvision", "class_agnostic_bbox": False},
+        {"roi_pooling": "pool", "box_nms_kind": "linear", "stride_rule": "torchvision"},
+        {"box_score_thresh": (0.3, 0.1, 0.2, 0.0), "box_nms_agnostic": True},
     ],
 )
 def test_settings(options: dict, fresh_model: Models, tmp_path) -> None:
@@ -115,7 +113,7 @@ def test_settings(options: dict, fresh_model: Models, tmp_path) -> None:
 
 
 def test_nothing_found_and_equal_scores(fresh_model: Models, tmp_path) -> None:
-    model = fresh_model("mask_rcnn", box_score_thresh=0.999)
+    model = fresh_model("mask_rcnn", box_score_thresh=1.0)
     export_function(model, tmp_path / "app.mlxfn", [SIZE])
     function = load_function(tmp_path / "app.mlxfn")
     found = function.outputs(PHOTO)
@@ -208,10 +206,12 @@ class Unknown(MaskBranch):
     finds = ()
 
 
+class WithUnknown(MaskRCNN):
+    branches = (Unknown(),)
+
+
 def unknown_head() -> FasterRCNN:
-    model = untrained("mask_rcnn")
-    model.branches = (Unknown(),)
-    return model
+    return WithUnknown(BACKBONE, 32, 5, use_fpn=True, hidden_dim=16)
 
 
 def not_finite() -> FasterRCNN:
