@@ -25,7 +25,7 @@ from ..kernels import plain_operations
 from ..messages import listing, one_line
 from ..models import Detector
 from ..models.traced import FIRST, Function, traceable
-from .exported_function import FORMAT, SUFFIX, ExportedFunction, Size, beside, by
+from .exported_function import FORMAT, MLX_VERSION, SUFFIX, ExportedFunction, Size, beside, by
 
 LEAST, MOST = 32, 4096  # pixels of a side
 _NEAR, _SHARE = 0.5, 0.9  # pixels; of the detections of a test picture that have to agree
@@ -142,7 +142,7 @@ def _metadata(model: Any, sizes: Sequence[Size], rule: DetectionRule | None) -> 
     found = [name for branch in getattr(model, "branches", ()) for name in branch.finds]
     metadata = {
         "format": FORMAT,
-        "mlx_version": mx.__version__,
+        "mlx_version": MLX_VERSION,
         "device": "gpu" if mx.default_device().type == mx.DeviceType.gpu else "cpu",
         "model": type(model).__name__,
         "source": model.source,

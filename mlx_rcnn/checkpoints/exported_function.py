@@ -1,7 +1,8 @@
 """Function files of MLX read back: what an app will run, tried in Python.
 
-Format of the head, from MLX's ``export.cpp``: the version of MLX as a length of 8 bytes and its
-characters. MLX itself does not compare it, and misreads a file of another format.
+Format of the head, from MLX's ``export.cpp``: its version, how many traces there are, and the
+metadata; texts are a length of 8 bytes and their characters. MLX itself does not compare the
+version, and misreads a file of another format.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -22,7 +23,9 @@ from ..models.traced import Outputs
 
 SUFFIX = ".mlxfn"
 FORMAT = "mlx_rcnn function 1"
-_LONGEST_VERSION = 64
+MLX_VERSION: str = cast(Any, mx).__version__  # which MLX's stubs do not have
+_LONGEST_VERSION, _LONGEST_METADATA = 64, 1 << 24
+_TRACES = 5  # bytes between the two: how many, and whether of any shape
 
 Size = tuple[int, int]
 
@@ -100,25 +103,13 @@ def load_function(path: str | os.PathLike[str]) -> ExportedFunction:
             was made for a GPU and there is none.
     """
     path = Path(path)
-    version = _version(path)
-    if version != mx.__version__:
-        raise ValueError(
-            f"{path} was written by MLX {version}, and this is MLX {mx.__version__}: expected the "
-            "same version, as MLX's format changes between them; export the model again"
-        )
-    foreign = f"{path} is no function file of mlx_rcnn: expected one that mlx_rcnn export wrote"
-    try:
-        function, text = mx.import_function(str(path), return_metadata=True)
-    except (RuntimeError, ValueError, MemoryError) as error:
-        raise ValueError(f"{path} is not a whole function file: {one_line(error)}") from error
-    try:
-        metadata = json.loads(text)
-    except ValueError:
-        raise ValueError(foreign) from None
-    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
-        raise ValueError(foreign)
+    metadata = _metadata(path)
     if metadata["device"] == "gpu" and not mx.is_available(mx.Device(mx.gpu)):
         raise ValueError(f"{path} was exported for a GPU, and MLX has none on this machine")
+    try:
+        function = mx.import_function(str(path))
+    except (RuntimeError, ValueError, MemoryError) as error:
+        raise ValueError(f"{path} is not a whole function file: {one_line(error)}") from error
     return ExportedFunction(function, metadata)
 
 
@@ -127,14 +118,35 @@ def beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _version(path: Path) -> str:
-    """The version of MLX that wrote a function file."""
+def _metadata(path: Path) -> dict[str, Any]:
+    """What :func:`load_function` has to know before MLX reads a file."""
+    foreign = f"{path} is no function file of mlx_rcnn: expected one that mlx_rcnn export wrote"
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        text = file.read(length) if 0 < length <= _LONGEST_VERSION else b""
-    if len(text) < length or not re.fullmatch(rb"\d+\.\d+[\w.+-]*", text):
-        raise ValueError(f"{path} is no function file of MLX: expected one that ends in {SUFFIX}")
-    return text.decode()
+        version = _text(file, _LONGEST_VERSION)
+        if version is None or not re.fullmatch(rb"\d+\.\d+[\w.+-]*", version):
+            raise ValueError(foreign)
+        if version.decode() != MLX_VERSION:
+            raise ValueError(
+                f"{path} was written by MLX {version.decode()}, and this is MLX {MLX_VERSION}: "
+                "expected the same version, as MLX's format changes between them; export the "
+                "model again"
+            )
+        file.read(_TRACES)
+        text = _text(file, _LONGEST_METADATA)
+    try:
+        metadata = json.loads(text or b"")
+    except ValueError:
+        raise ValueError(foreign) from None
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        raise ValueError(foreign)
+    return metadata
+
+
+def _text(file: IO[bytes], longest: int) -> bytes | None:
+    """Characters after their number; ``None`` where they are cut off or too many to be meant."""
+    length = int.from_bytes(file.read(8), "little")
+    text = file.read(length) if length <= longest else b""
+    return text if len(text) == length else None
 
 
 def by(size: Size) -> str:

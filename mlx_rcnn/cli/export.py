@@ -8,7 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from ..checkpoints.export_function import Agreement, export_function
-from ..checkpoints.exported_function import beside, by
+from ..checkpoints.exported_function import MLX_VERSION, beside, by
 from ..messages import one_line
 from .errors import CommandError, load_model
 from .flags import model_settings
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         print(_line(agreement))
     gpu = mx.default_device().type == mx.DeviceType.gpu
     print(f"wrote {dest} ({dest.stat().st_size / 1e6:.1f} MB) and {beside(dest)}")
-    print(f"it needs MLX {mx.__version__}, and runs on {'the GPU' if gpu else 'a CPU'}")
+    print(f"it needs MLX {MLX_VERSION}, and runs on {'the GPU' if gpu else 'a CPU'}")
     if not gpu:
         print("for a Mac's GPU export it on a Mac, without --device cpu")
     return 0
