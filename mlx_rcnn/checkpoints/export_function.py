@@ -81,11 +81,7 @@ def export_function(
         OSError: it cannot be written; what was there is as it was.
     """
     path = Path(path)
-    if path.suffix != SUFFIX:
-        raise ValueError(f"{path}: expected a name that ends in {SUFFIX}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"no such folder: {path.parent}")
-    wanted = _checked(sizes)
+    wanted = check_target(path, sizes)
     rule = _rule(model, score_thresh, nms_thresh, top_k)
     metadata = _metadata(model, wanted, rule)
     mx.eval(model.parameters())
@@ -100,8 +96,25 @@ def export_function(
     return agreements
 
 
-def _checked(sizes: Sequence[Size]) -> list[Size]:
-    """Each size once."""
+def check_target(path: Path, sizes: Sequence[Size]) -> list[Size]:
+    """What can be wrong before there is a model.
+
+    Args:
+        path: of the file to write.
+        sizes: (height, width) of images.
+
+    Returns:
+        Each size once.
+
+    Raises:
+        ValueError, OSError: as :func:`export_function`.
+    """
+    if path.suffix != SUFFIX:
+        raise ValueError(f"{path}: expected a name that ends in {SUFFIX}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: expected a file to write")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no such folder: {path.parent}")
     wanted = list(dict.fromkeys((int(height), int(width)) for height, width in sizes))
     if not wanted:
         raise ValueError("sizes is empty: expected at least one (height, width)")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from ..checkpoints.export_function import Agreement, export_function
+from ..checkpoints.export_function import Agreement, check_target, export_function
 from ..checkpoints.exported_function import MLX_VERSION, beside, by
 from ..messages import one_line
 from .errors import CommandError, load_model
@@ -28,10 +28,10 @@ def run(args: argparse.Namespace) -> int:
         CommandError: an argument that cannot work, or a file that cannot be written.
     """
     dest = Path(args.dest)
-    if dest.is_dir():
-        raise CommandError(f"{dest} is a folder: expected a file to write, such as app.mlxfn")
-    if not dest.parent.is_dir():
-        raise CommandError(f"no such folder: {dest.parent}")
+    try:
+        check_target(dest, args.size)
+    except (OSError, ValueError) as error:
+        raise CommandError(one_line(error)) from error
     check_writable(dest.parent)
     set_device(args.device)
     model = load_model(args.model, args.dtype, model_settings(args))

@@ -50,7 +50,7 @@ def test_export(stored: Path, tmp_path, capsys: pytest.CaptureFixture[str]) -> N
         ("a.mlxfn", [], "the following arguments are required: --size"),
         ("a.mlxfn", ["--size", "8x80"], "size 8x80: expected sides of 32 to 4096 pixels"),
         ("a.onnx", ["--size", "64x80"], "expected a name that ends in .mlxfn"),
-        ("", ["--size", "64x80"], "is a folder: expected a file to write"),
+        ("", ["--size", "64x80"], "expected a name that ends in .mlxfn"),
         ("no/a.mlxfn", ["--size", "64x80"], "no such folder: "),
         ("a.mlxfn", ["--size", "64x80", "--set", "score=1"], "score"),
     ],
@@ -69,3 +69,9 @@ def test_a_folder_that_cannot_be_written(stored, tmp_path, capsys, monkeypatch) 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     assert main(["export", str(stored), str(tmp_path / "a.mlxfn"), "--size", "64x80"]) == 2
     assert "cannot write to" in capsys.readouterr().err
+
+
+def test_a_folder_of_that_name(stored, tmp_path, capsys) -> None:
+    (tmp_path / "a.mlxfn").mkdir()
+    assert main(["export", str(stored), str(tmp_path / "a.mlxfn"), "--size", "64x80"]) == 2
+    assert "a.mlxfn is a folder: expected a file to write" in capsys.readouterr().err
