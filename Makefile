@@ -6,6 +6,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SITE_STAMP := $(VENV)/.site
 TYPED := build/typed
 
 # On Linux mlx has no backend of its own, so one is installed beside it.
@@ -31,13 +32,14 @@ WITH_OPENBLAS = blas=$$($(MAKE) -s --no-print-directory openblas); \
 	    fi; \
 	fi
 
-.PHONY: help demo install test test-all lint openblas clean
+.PHONY: help demo install test test-all lint docs openblas clean
 
 help:
 	@echo "make demo      set up .venv if needed and find blood cells in three photos"
 	@echo "make test      set up .venv if needed and run the tests (ARGS=... goes to pytest)"
 	@echo "make test-all  the same with the slow tests"
 	@echo "make lint      ruff and mypy"
+	@echo "make docs      build the site into build/site, warnings as errors"
 	@echo "make openblas  print the OpenBLAS library the tests preload on Linux, if there is one"
 	@echo "make clean     remove .venv, caches and build output"
 
@@ -65,6 +67,11 @@ lint: $(STAMP)
 	@cp -Rp mlx_rcnn $(TYPED)/ && cp -Rp convert $(TYPED)/mlx_rcnn/
 	cd $(TYPED) && "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" \
 	    --cache-dir "$(CURDIR)/.mypy_cache" -p mlx_rcnn
+
+# Not --quiet: MkDocs then does not count the warnings that --strict is to fail on.
+docs: $(SITE_STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "build/site/index.html"
 
 # The threaded builds first; a library counts only when the loader takes it without a word.
 openblas:
@@ -94,6 +101,12 @@ $(BIN)/python:
 
 $(STAMP): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@touch $@
+
+$(SITE_STAMP): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]' || { \
+	    echo "make docs: MkDocs is not installed and cannot be fetched; once it is, building the" >&2; \
+	    echo "site needs no connection" >&2; exit 1; }
 	@touch $@
 
 clean:

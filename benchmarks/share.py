@@ -18,11 +18,10 @@ from pathlib import Path
 import mlx.core as mx
 
 import mlx_rcnn
+from mlx_rcnn.benchmark.inputs import scene
 from mlx_rcnn.layers import Conv2d, ConvTranspose2d, Linear
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests")]
-from speed import inputs  # noqa: E402
-
 from recipe import state_dict  # noqa: E402
 
 
@@ -46,7 +45,7 @@ def main() -> None:
         path = Path(folder) / f"{name}.safetensors"
         mx.save_safetensors(str(path), {k: mx.array(v) for k, v in state_dict(name).items()})
         model = mlx_rcnn.load(path)
-    image = inputs("predict")["image"]
+    image = scene(800, 1088)
     whole = best(lambda: model.predict(image) and None)
 
     calls: list[tuple[Callable[..., mx.array], tuple[object, ...], list[tuple[int, ...]]]] = []

@@ -8,6 +8,7 @@ from .checkpoints.export_function import export_function
 from .checkpoints.exported_function import load_function
 from .checkpoints.load import load
 from .checkpoints.save import save
+from .checkpoints.start import start_from
 from .config.backbone import (
     AlexNetConfig,
     MobileNetFPNConfig,
@@ -126,6 +127,7 @@ __all__ = [
     "reuse_large_blocks",
     "save",
     "set_trainable",
+    "start_from",
 ]
 
 moved.install()

@@ -44,11 +44,11 @@ def reuse_large_blocks() -> bool:
 
 def cache_limit() -> int:
     """Bytes of freed memory that MLX may keep: a quarter of the machine's, 0.5 to 8 GB."""
-    return min(max(_memory() // _SHARE, _LEAST), _MOST)
+    return min(max(machine_memory() // _SHARE, _LEAST), _MOST)
 
 
-def _memory() -> int:
-    """Bytes of memory that MLX's device can use."""
+def machine_memory() -> int:
+    """Bytes of memory that MLX's device can use, taken by other programs or not."""
     size = mx.device_info().get("memory_size")  # a GPU's
     if size is None:
         size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

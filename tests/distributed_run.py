@@ -3,7 +3,8 @@
     python tests/distributed_run.py FOLDER BATCH_SIZE [resume] [patience]
 
 With every candidate sampled nothing is random, so that a batch may be shared out. With
-``patience`` no epoch is better than the first, and the second is the last.
+``patience`` no epoch is better than the first, and the second is the last. A machine whose logger
+is told of a line writes FOLDER-told-RANK.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+
+import mlx.core as mx
 
 import tiny
 from mlx_rcnn.training import TrainConfig
@@ -25,6 +28,12 @@ if __name__ == "__main__":
     patient = "patience" in sys.argv
     if patient:
         config = replace(config, epochs=6, patience=1)
+    rank = mx.distributed.init().rank()
+
+    def told(line):
+        with folder.with_name(f"{folder.name}-told-{rank}").open("a") as file:
+            file.write(f"{line['kind']} {line['step']}\n")
+
     fit(
         model,
         tiny.shapes(8),
@@ -33,4 +42,5 @@ if __name__ == "__main__":
         folder,
         evaluate=(lambda *_: {"AP": 0.5}) if patient else tiny.score,
         resume="resume" in sys.argv,
+        loggers=[told],
     )

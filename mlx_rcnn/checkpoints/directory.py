@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlx.core as mx
-import numpy as np
 
 from mlx_rcnn.convert.files.safetensors_file import load_safetensors
 
 from ..files import flush, replacing
 from ..messages import listing
+from .weights import add_to_digest
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 CONFIG_KEY, ID = "config", "config_id"
@@ -183,9 +183,5 @@ def _checked(text: str, file: Path) -> dict[str, Any]:
 def _digest(config: Mapping[str, Any], weights: Mapping[str, mx.array]) -> str:
     """Of the same config and weights always the same."""
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for name in sorted(weights):
-        value = weights[name]
-        digest.update(f"{name} {value.dtype} {value.shape}".encode())
-        value = value.view(mx.uint16) if value.dtype == mx.bfloat16 else value
-        digest.update(np.ascontiguousarray(np.array(value, copy=False)).data.cast("B"))
+    add_to_digest(digest, weights)
     return digest.hexdigest()[:32]

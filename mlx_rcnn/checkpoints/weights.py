@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from ..layers import BatchNorm, GroupNorm
@@ -136,3 +137,17 @@ def unflatten(arrays: Arrays) -> Any:
         A tree.
     """
     return tree_unflatten(list(arrays.items())) if arrays else {}
+
+
+def add_to_digest(digest: Any, weights: Mapping[str, mx.array]) -> None:
+    """Put weights into a digest: of the same ones always the same.
+
+    Args:
+        digest: of ``hashlib``.
+        weights: by name.
+    """
+    for name in sorted(weights):
+        value = weights[name]
+        digest.update(f"{name} {value.dtype} {value.shape}".encode())
+        value = value.view(mx.uint16) if value.dtype == mx.bfloat16 else value
+        digest.update(np.ascontiguousarray(np.array(value, copy=False)).data.cast("B"))

@@ -8,13 +8,15 @@ from importlib import metadata
 from typing import Any, NoReturn
 
 from ..messages import nearest
+from .benchmark_flags import add_benchmark
 from .convert_flags import add_convert
 from .data_flags import add_data_commands
 from .errors import CommandError
 from .evaluate_flags import add_evaluate
 from .export_flags import add_export
-from .flags import add_execution, add_model, count, fraction, seconds
+from .flags import add_execution, add_model, add_resume, count, fraction, seconds
 from .proposals_flags import add_proposals
+from .serve_flags import add_serve
 from .train_flags import add_train
 from .view_flags import add_augment, add_tiles
 
@@ -54,7 +56,10 @@ def build_parser() -> argparse.ArgumentParser:
     add_export(commands)
     _add_info(commands)
     add_data_commands(commands)
+    add_serve(commands)
     _add_doctor(commands)
+    add_benchmark(commands)
+    _add_completion(commands)
     return parser
 
 
@@ -70,7 +75,8 @@ def _add_predict(commands: Any) -> None:
         "(000000000139.jpg is 139), and the path for all others; category_id is the model's label. "
         "Pictures keep the name of their image, with _2, _3, ... where two would be the same; "
         "images under 256 pixels are enlarged to be readable. Unreadable images are named and "
-        "passed over; the exit code is then 1.",
+        "passed over; the exit code is then 1. Several machines share the images: mlx.launch ... "
+        "mlx_rcnn predict ...",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -139,6 +145,7 @@ def _add_outputs(group: Any) -> None:
         action="store_true",
         help="write no pictures, only the results (default: write both)",
     )
+    add_resume(group, "with the same arguments: predict the images that it lacks")
 
 
 def _add_saving(group: Any) -> None:
@@ -203,6 +210,19 @@ def _add_doctor(commands: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--json", metavar="FILE", help="write the table as JSON (default: none)")
+
+
+def _add_completion(commands: Any) -> None:
+    parser = commands.add_parser(
+        "completion",
+        help="print a script by which a shell completes commands and flags",
+        description="Print a script by which a shell completes this command's words; needs "
+        "pip install 'mlx-rcnn[completion]'.",
+        epilog='In ~/.bashrc: eval "$(mlx_rcnn completion bash)". In ~/.zshrc, after compinit: '
+        'eval "$(mlx_rcnn completion zsh)". In config.fish: mlx_rcnn completion fish | source.',
+        allow_abbrev=False,
+    )
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
 
 
 def _version() -> str:

@@ -39,6 +39,15 @@ def add_convert(commands: Any) -> None:
         metavar="DEST",
         help="directory (--to mlx) or file (.pth, for detectron2 .pkl too) to write",
     )
+    _add_kinds(parser)
+    add_class_names(parser)
+    add_dtype(parser)
+    _add_writing(parser)
+    add_settings(parser)
+
+
+def _add_kinds(parser: Any) -> None:
+    """What the source is, and what is written."""
     parser.add_argument(
         "--from",
         dest="library",
@@ -65,8 +74,10 @@ def add_convert(commands: Any) -> None:
         metavar="N",
         help="classes there must be, the background included (default: any)",
     )
-    add_class_names(parser)
-    add_dtype(parser)
+
+
+def _add_writing(parser: Any) -> None:
+    """How it is written, and what then."""
     parser.add_argument(
         "--verify",
         action="store_true",
@@ -81,4 +92,3 @@ def add_convert(commands: Any) -> None:
         metavar="OWNER/NAME",
         help="then upload DEST to this repository of the Hugging Face Hub (default: do not)",
     )
-    add_settings(parser)

@@ -10,6 +10,7 @@ from .flags import DATA_FORMATS, DATA_HELP, MODEL_HELP, add_settings, count, fra
 from .train_flags import add_field
 
 _AUGMENTED = (
+    "mosaic",
     "hflip",
     "vflip",
     "rotate90",

@@ -11,28 +11,35 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..config.categories import NEVER_ANNOTATED, class_names_of
+from ..config.categories import class_names_of
 from ..data import DetectionDataset, open_dataset
-from ..evaluation import coco_metrics, collect, read_results, results_entries, voc_metrics
+from ..evaluation import coco_metrics, read_results, results_entries, voc_metrics
 from ..evaluation.coco import load_evaluator
 from ..evaluation.table import metrics_table
-from ..messages import listing, one_line
+from ..messages import one_line
 from ..outputs.coco import write_results
 from .errors import CommandError, load_model
+from .evaluate_images import Images, check_several, collect_alone
+from .evaluate_names import check_keypoints, difference, with_classes_of
+from .evaluate_report import check_report, is_results, results_against, save_report
+from .first_machine import First
 from .flags import model_settings
+from .machines import machines
+from .other_machine import Other
 from .preflight import check_writable, make_folders, set_device
 from .proposals import attach, data_folder, print_recall
+from .unfinished import unfinished_paths
 from .view_flags import augmentation, check_augmentation
 
 _DEFECTS_SHOWN = 10
-_SCORE_THRESH = 0.05
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure ``args.model`` on ``args.data`` and print the metrics.
 
     All that can be wrong with the arguments and the data is checked before the model is loaded,
-    and its classes before it predicts.
+    and its classes before it predicts. Under ``mlx.launch`` machines share the images, and the
+    first one measures.
 
     Args:
         args: the parsed command line.
@@ -41,36 +48,61 @@ def run(args: argparse.Namespace) -> int:
         The exit code, 0.
 
     Raises:
-        CommandError: an argument or data that cannot work, or results that cannot be written.
+        CommandError: an argument or data that cannot work, results that cannot be written, or a
+            machine that was lost, with what is missing (what was done is kept).
     """
+    with machines() as team:
+        return _run(args, team)
+
+
+def _run(args: argparse.Namespace, team: First | Other) -> int:
+    if team.size > 1:
+        check_several(args)
     results, augment = _prepare(args), augmentation(args)
     if args.predictions:
         return _score_again(args)
     model, dataset = _opened(args, results)
     check_augmentation(model, augment)
     if getattr(model, "finds_objects", False):  # and has no classes to score
-        _complain(dataset)
-        return print_recall(args, model, dataset)
-    difference = _difference(model.class_names, dataset.class_names)
-    dataset = _with_classes_of(model, dataset)
+        return _recall(args, team, model, dataset)
+    lines = difference(model.class_names, dataset.class_names)
+    dataset = with_classes_of(model, dataset)
     dataset = attach(args, model, dataset, data_folder(args.data))
     if args.metric == "coco" and getattr(model, "needs_keypoints", False):
-        _check_keypoints(model, dataset)
+        check_keypoints(model, dataset)
+    images = Images(args, team, model, dataset, augment)
+    if not team.first:
+        return images.help_first()
     _complain(dataset)
+    other = _other(args, dataset)
     if results is not None:
         make_folders([results.parent])
     with kept_until_scored(results) as kept:
-        collected = _collect(args, model, dataset, augment)
+        collected = images.collect(kept)
         # The detections first: they are what took the time.
         try:
             write_results(kept, results_entries(collected, dataset.category_ids))
         except OSError as error:
             raise CommandError(f"cannot write {kept}: {error.strerror}", 1) from error
+        images.written()
         found = _score(args, collected, kept)
-    print("\n".join([*metrics_table(found, args.metric), *difference]))
+        print("\n".join([*metrics_table(found, args.metric), *lines]))
+        _report(args, (collected, dataset, found), other, kept)
     if results is not None:
         print(f"results: {results}")
     return 0
+
+
+def _recall(
+    args: argparse.Namespace, team: First | Other, model: Any, dataset: DetectionDataset
+) -> int:
+    """What of a proposal network there is to measure."""
+    if team.size > 1:
+        raise CommandError("a proposal network is measured by one machine: leave mlx.launch out")
+    if args.report is not None:
+        raise CommandError("--report goes with a model of classes: this one finds any object")
+    _complain(dataset)
+    return print_recall(args, model, dataset)
 
 
 def _prepare(args: argparse.Namespace) -> Path | None:
@@ -82,8 +114,11 @@ def _prepare(args: argparse.Namespace) -> Path | None:
         if results.is_dir():
             raise CommandError(f"--json {results} is a folder: expected a file")
         check_writable(results.parent)
+    if args.resume and results is None:
+        raise CommandError("--resume goes with --json FILE, beside which what is done is kept")
     if args.predictions and (args.tta_sizes or args.tta_flip):
         raise CommandError("--tta-sizes and --tta-flip go with --model")
+    check_report(args)
     set_device(args.device)
     if args.metric == "coco":
         try:
@@ -121,7 +156,8 @@ def kept_until_scored(results: Path | None) -> Iterator[Path]:
         results: the file asked for, if one was.
 
     Yields:
-        That file; else one in the system's temporary folder, which is removed once all is well.
+        That file; else one in the system's temporary folder, which is removed once all is well, or
+        nothing is in it.
     """
     if results is not None:
         yield results
@@ -132,7 +168,7 @@ def kept_until_scored(results: Path | None) -> Iterator[Path]:
         yield kept
         done = True
     finally:
-        if done or not kept.exists():
+        if done or not (kept.exists() or unfinished_paths(kept)[0].exists()):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -164,8 +200,46 @@ def _score_again(args: argparse.Namespace) -> int:
         collected = read_results(path, dataset)
     except (OSError, ValueError) as error:
         raise CommandError(f"--predictions {one_line(error)}") from error
-    print("\n".join(metrics_table(_score(args, collected, path), args.metric)))
+    other = _other(args, dataset)
+    found = _score(args, collected, path)
+    print("\n".join(metrics_table(found, args.metric)))
+    _report(args, (collected, dataset, found), other, path)
     return 0
+
+
+def _other(args: argparse.Namespace, dataset: DetectionDataset) -> Any:
+    """What ``--against`` names: detections, or a model with the data in its labels, or nothing."""
+    if args.against is None:
+        return None
+    if is_results(args.against):
+        return results_against(args.against, dataset)
+    try:
+        model = load_model(args.against, args.dtype)
+        if getattr(model, "finds_objects", False):
+            raise CommandError("it finds objects of any class: expected a model of classes")
+        check_augmentation(model, augmentation(args))
+        own = _dataset(args, None if getattr(model, "needs_masks", True) else False)
+        own = attach(args, model, with_classes_of(model, own), data_folder(args.data))
+        if getattr(model, "needs_keypoints", False):
+            check_keypoints(model, own)
+    except CommandError as error:
+        raise CommandError(f"--against {args.against}: {error}", error.code) from error
+    return model, own
+
+
+def _report(args: argparse.Namespace, measured: tuple[Any, ...], other: Any, kept: Path) -> None:
+    """Write ``--report``, if it was asked for; if that fails, the detections are kept."""
+    if args.report is None:
+        return
+    try:
+        if isinstance(other, tuple):
+            model, own = other
+            other = collect_alone(args, model, own, augmentation(args))
+        collected, dataset, metrics = measured
+        save_report(args, collected, dataset, metrics, other)
+    except CommandError as error:
+        text = f"{error}; the detections are kept: --predictions {kept} goes on from them"
+        raise CommandError(text, error.code) from error
 
 
 def _dataset(args: argparse.Namespace, masks: bool | None = None) -> DetectionDataset:
@@ -191,87 +265,9 @@ def _check_not_data(args: argparse.Namespace, results: Path, dataset: DetectionD
         raise CommandError(f"--json {results} is part of the data: expected another file")
 
 
-def _with_classes_of(model: Any, dataset: DetectionDataset) -> DetectionDataset:
-    if model.class_names is None:
-        have, want = model.config.num_classes - 1, len(dataset.class_names) - 1
-        if have != want:
-            raise CommandError(
-                f"the model has {have} classes without names, but the data has {want}: "
-                f"{', '.join(dataset.class_names[1:])}; give the model's names with --classes"
-            )
-        print(
-            "mlx_rcnn: warning: the model has no class names: its labels are taken in the order of "
-            f"the data, {', '.join(dataset.class_names[1:])}; --classes gives the model's names",
-            file=sys.stderr,
-        )
-        return dataset
-    try:
-        return dataset.with_classes(model.class_names)
-    except ValueError as error:
-        raise CommandError(f"{error}; --classes gives the model's classes other names") from error
-
-
-def _difference(own: tuple[str, ...] | None, data: tuple[str, ...]) -> list[str]:
-    """One line if the model's names and the data's are not the same in the same order."""
-    if own is None or own == data:
-        return []
-    names = [name for name in own[1:] if name != NEVER_ANNOTATED]
-    shared = [name for name in data[1:] if name in names]
-    lacking = [name for name in names if name not in shared]
-    more = [name for name in data[1:] if name not in names]
-    text = f"classes are matched by name: {len(shared)} of the model's {len(names)} are in the data"
-    if lacking:
-        text += f", which lacks {listing(lacking, 4)}"
-    if more:
-        text += f"; without objects, and unknown to the model: {listing(more, 4)}"
-    if [own.index(name) for name in shared] != [data.index(name) for name in shared]:
-        text += "; their numbers differ"
-    return [text]
-
-
-def _check_keypoints(model: Any, dataset: DetectionDataset) -> None:
-    """Refuse keypoints of another number, and say if those that are compared have other names."""
-    names, own = dataset.keypoint_names, model.keypoint_names
-    if names is None:
-        text = "the data has no keypoints that all its classes share: boxes alone are measured"
-        print(f"mlx_rcnn: warning: {text}", file=sys.stderr)
-        return
-    count = model.roi_heads.keypoint_predictor.num_keypoints
-    if len(names) != count:
-        raise CommandError(
-            f"the model finds {count} keypoints, but the data has {len(names)}: {', '.join(names)}"
-        )
-    if own is not None and own != names:
-        at = next(i for i, pair in enumerate(zip(own, names, strict=True)) if len(set(pair)) > 1)
-        print(
-            f"mlx_rcnn: warning: keypoint {at + 1} is {own[at]} to the model and {names[at]} in "
-            "the data: they are compared by their place",
-            file=sys.stderr,
-        )
-
-
 def _complain(dataset: DetectionDataset) -> None:
     for defect in dataset.defects[:_DEFECTS_SHOWN]:
         print(f"mlx_rcnn: {defect}", file=sys.stderr)
     more = len(dataset.defects) - _DEFECTS_SHOWN
     if more > 0:
         print(f"mlx_rcnn: ... and {more} more defects in the data", file=sys.stderr)
-
-
-def _collect(args: argparse.Namespace, model: Any, dataset: DetectionDataset, augment: Any) -> Any:
-    least = args.score_thresh
-    if least is None:
-        own = "box_score_thresh" in dict(args.settings or ())
-        least = model.config.box_score_thresh if own else _SCORE_THRESH
-    try:
-        return collect(
-            model,
-            dataset,
-            batch_size=args.batch_size,
-            score_thresh=least,
-            progress=len(dataset) > 1,
-            max_unreadable=args.max_unreadable,
-            augment=augment,
-        )
-    except (OSError, ValueError) as error:  # an image that is damaged further down
-        raise CommandError(one_line(error), 1) from error

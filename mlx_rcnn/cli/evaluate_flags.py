@@ -9,6 +9,7 @@ from .flags import (
     add_data,
     add_execution,
     add_model,
+    add_resume,
     fraction,
 )
 from .proposals_flags import add_proposals
@@ -28,7 +29,8 @@ def add_evaluate(commands: Any) -> None:
         "class, and images per second.",
         epilog="Classes are matched by name: the data may have fewer than the model, never others. "
         "What is wrong in the data is named and left out. In the results file, image_id and "
-        "category_id are the data's own (VOC: the image's name, and the model's label).",
+        "category_id are the data's own (VOC: the image's name, and the model's label). Several "
+        "machines share the images: mlx.launch ... mlx_rcnn evaluate ...",
         allow_abbrev=False,
     )
     add_data(parser)
@@ -45,6 +47,7 @@ def add_evaluate(commands: Any) -> None:
     _add_data(on)
     add_proposals(on)
     _add_metric(parser.add_argument_group("what to measure"))
+    _add_report(parser.add_argument_group("a report to read"))
     execution = parser.add_argument_group("how to run")
     add_execution(execution)
     add_augment(execution)
@@ -82,3 +85,20 @@ def _add_metric(group: Any) -> None:
         "box_score_thresh says, else 0.05)",
     )
     group.add_argument("--json", metavar="FILE", help="COCO results file to write (default: none)")
+    add_resume(group, "with the same arguments and --json: predict the images that it lacks")
+
+
+def _add_report(group: Any) -> None:
+    group.add_argument(
+        "--report",
+        metavar="DIR",
+        help="folder for index.html, one page with AP, precision and recall at the best threshold "
+        "and their curves by class, a confusion matrix, what each kind of error costs, and the "
+        "worst images; and the same as report.json (default: none)",
+    )
+    group.add_argument(
+        "--against",
+        metavar="OTHER",
+        help="another model, or a results file of an earlier --json, that the report compares "
+        "with: --set, --classes, --state and --style are of --model alone (default: none)",
+    )

@@ -150,10 +150,33 @@ def add_execution(group: Any) -> None:
         help="images predicted at once (default: 1)",
     )
     add_dtype(group, "the checkpoint's own, on a CPU float32")
+    add_device(group)
+
+
+def add_device(group: Any) -> None:
+    """Add ``--device``.
+
+    Args:
+        group: of a subcommand that predicts.
+    """
     group.add_argument(
         "--device",
         choices=("cpu", "gpu"),
         help="where to run (default: the GPU if there is one)",
+    )
+
+
+def add_resume(group: Any, how: str) -> None:
+    """Add ``--resume``.
+
+    Args:
+        group: of a subcommand.
+        how: it goes on.
+    """
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help=f"go on with a run that ended early, {how} (default: begin anew)",
     )
 
 

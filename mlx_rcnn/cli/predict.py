@@ -5,52 +5,40 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ..inputs.images import find_images, load_image
-from ..memory import bounded_cache
 from ..models import ProposalNetwork, TestTimeAugment, Tiles, predict_tiled
-from ..outputs.coco import image_ids, mask_option, results_of, write_results
+from ..outputs.coco import image_ids, mask_option, results_of
 from ..outputs.draw import draw_detections, readable_scale
-from ..outputs.pictures import picture_paths, write_picture
+from ..outputs.pictures import picture_file, picture_suffix
 from ..outputs.skeletons import skeleton_style
-from ..tables import display_width, pad
 from .errors import CommandError, load_model
+from .first_machine import First, Result
 from .flags import model_settings
-from .predict_choice import SHOWN_SCORE, class_labels, select
-from .predict_save import Saver, chosen_kinds
+from .machines import machines
+from .other_machine import Other
+from .predict_choice import class_labels, select
+from .predict_received import Received, complain, proposed
+from .predict_report import report, shown_score, table_row
+from .predict_save import Saver, check_room, chosen_kinds
 from .predict_video import check_video, run_video, video_sources
 from .preflight import check_writable, make_folders, set_device
-from .proposals import of_images, write
+from .proposals import check_no_search, of_images
+from .share_images import Work
 from .view_flags import augmentation, check_augmentation, tiles_of
-
-_ROWS_SHOWN = 30
-_CLASSES_SHOWN = 3
-
-
-@dataclass
-class _Done:
-    """What a run has produced so far."""
-
-    entries: list[dict[str, Any]] = field(default_factory=list)
-    rows: list[tuple[str, ...]] = field(default_factory=list)
-    proposed: list[tuple[Path, dict[str, np.ndarray]]] = field(default_factory=list)
-    failed: int = 0
-    model_seconds: float = 0.0
 
 
 def run(args: argparse.Namespace) -> int:
     """Predict on ``args.source`` and write what is found.
 
-    All that can be wrong with the arguments is checked before the model is loaded.
+    All that can be wrong with the arguments is checked before the model is loaded. Under
+    ``mlx.launch`` machines share the images, and the first one writes.
 
     Args:
         args: the parsed command line.
@@ -59,15 +47,26 @@ def run(args: argparse.Namespace) -> int:
         The exit code: 0, 1 if an image was left out, 130 if interrupted (what was done is kept).
 
     Raises:
-        CommandError: an argument that cannot work, or results that cannot be written.
+        CommandError: an argument that cannot work, results that cannot be written, or a machine
+            that was lost, with what is missing (what was done is kept).
     """
+    with machines() as team:
+        return _run(args, team)
+
+
+def _run(args: argparse.Namespace, team: First | Other) -> int:
     view, kinds = _view(args), chosen_kinds(args)
     videos = video_sources(args.source)
+    if team.size > 1:
+        _check_several(args, videos)
+    if team.first and not args.resume:
+        check_room(args, kinds)
     if videos is not None:
         return _on_videos(args, videos, view, kinds)
     paths = _sources(args.source)
     results = _results_file(args, paths)
     folders = [results.parent] if args.no_images and not kinds else [results.parent, Path(args.out)]
+    folders = folders if team.first else []
     for folder in folders:
         check_writable(folder)
     set_device(args.device)
@@ -78,25 +77,52 @@ def run(args: argparse.Namespace) -> int:
     make_folders(folders)
     given = of_images(args, model, paths)
     saver = Saver(args, kinds, model)
+    work = Work(args, team, paths, model, results)
+    predict = _predictor(args, model, view, classes, paths, given, saver)
+    received = Received(args, paths, saver, model, results)
+    if not team.first:
+        work.run(predict, received.batch)
+        return 0
+    if work.file is not None and args.resume:
+        check_room(args, kinds, work.file)
+        for found in work.found():
+            for problem in found["problems"]:
+                complain(problem)
+    return _whole(args, work, predict, received)
 
-    done, code = _Done(), 0
+
+def _whole(
+    args: argparse.Namespace, work: Work, predict: Callable[[range], Result], received: Received
+) -> int:
+    """Predict, and write all that is found, or what there is if it ends early."""
+    interrupted = False
     began = time.perf_counter()
     try:
-        _predict(args, model, view, classes, paths, given, saver, done)
+        work.run(predict, received.batch)
     except KeyboardInterrupt:
-        print("mlx_rcnn: interrupted", file=sys.stderr)
-        code = 130
+        interrupted = not work.lost
+        if interrupted:
+            print("mlx_rcnn: interrupted", file=sys.stderr)
     finally:
-        try:
-            write_results(results, done.entries)
-            if done.proposed:
-                write(results.with_name("proposals.npz"), done.proposed, str(model.source))
-        except OSError as error:
-            raise CommandError(f"cannot write {results}: {error.strerror}", 1) from error
-    saved = saver.write()
-    _report(args, done, results, time.perf_counter() - began)
+        done = received.write(work)
+    saved = received.saver.write()
+    report(args, done, received.results, time.perf_counter() - began)
     print("\n".join(saved), end="\n" * bool(saved))
-    return code or (1 if done.failed else 0)
+    lacking = work.end(received.saver.formats)
+    if lacking and work.lost:
+        raise CommandError(lacking, 1)
+    if lacking and work.fresh:
+        print(f"mlx_rcnn: {lacking}", file=sys.stderr)
+    return 130 if interrupted else 1 if done.failed else 0
+
+
+def _check_several(args: argparse.Namespace, videos: list[Path | int] | None) -> None:
+    """Refuse what one machine does alone."""
+    if videos is not None:
+        raise CommandError("videos and cameras are predicted by one machine: leave mlx.launch out")
+    if "-" in args.source:
+        raise CommandError("SOURCE - has no end under mlx.launch: name the images or their folder")
+    check_no_search(args)
 
 
 def _view(args: argparse.Namespace) -> Any:
@@ -134,18 +160,10 @@ def _on_videos(
     return run_video(args, model, classes, videos)
 
 
-def _predict(
-    args: argparse.Namespace,
-    model: Any,
-    view: Any,
-    classes: list[int] | None,
-    paths: list[Path],
-    given: dict[int, np.ndarray] | None,
-    saver: Saver,
-    done: _Done,
-) -> None:
-    ids = image_ids(paths)
-    pictures = picture_paths(paths, Path(args.out))
+def _runner(
+    args: argparse.Namespace, model: Any, view: Any, classes: list[int] | None
+) -> Callable[..., Any]:
+    """The model's prediction, with what the command line says of it."""
     top_k = args.top_k
     if classes is not None and top_k is not None:
         # The cut comes after the choice of classes: other classes must not use it up.
@@ -157,121 +175,77 @@ def _predict(
     run_model = model.predict
     if isinstance(view, Tiles):
         run_model = partial(predict_tiled, model, tiles=view)
-    with tqdm(total=len(paths), unit="image", disable=len(paths) < 2) as bar, bounded_cache():
-        for start in range(0, len(paths), args.batch_size):
-            chosen = range(len(paths))[start : start + args.batch_size]
-            batch = list(_readable(paths, chosen, done))
-            if batch:
-                began = time.perf_counter()
-                boxes = () if given is None else ([given[i] for i, _ in batch],)
-                predictions = run_model(
-                    [image for _, image in batch],
-                    *boxes,
-                    score_thresh=args.score_thresh,
-                    nms_thresh=args.nms_thresh,
-                    top_k=top_k,
-                    **options,
-                )
-                done.model_seconds += time.perf_counter() - began
-                for (i, image), prediction in zip(batch, predictions, strict=True):
-                    if isinstance(model, ProposalNetwork):
-                        done.proposed.append((paths[i], prediction))
-                    prediction = select(prediction, classes, args.top_k)
-                    entries = results_of(model, prediction, ids[i], image)
-                    done.entries += entries
-                    saver.add(paths[i], ids[i], image, entries)
-                    done.rows.append(_row(args, paths[i], image, prediction, model.class_names))
-                    if not args.no_images:
-                        _write_picture(args, pictures[i], image, prediction, model, done)
-            bar.update(len(chosen))
+    thresholds = {"score_thresh": args.score_thresh, "nms_thresh": args.nms_thresh}
+    return partial(run_model, top_k=top_k, **thresholds, **options)
+
+
+def _predictor(
+    args: argparse.Namespace,
+    model: Any,
+    view: Any,
+    classes: list[int] | None,
+    paths: list[Path],
+    given: dict[int, np.ndarray] | None,
+    saver: Saver,
+) -> Callable[[range], Result]:
+    """Predicts a batch: images by their place in ``paths``."""
+    ids, run_model = image_ids(paths), _runner(args, model, view, classes)
+
+    def predict(chosen: range) -> Result:
+        found: dict[str, Any] = {"images": [], "problems": [], "seconds": 0.0}
+        files: list[bytes] = []
+        batch = list(_readable(paths, chosen, found["problems"]))
+        if batch:
+            began = time.perf_counter()
+            boxes = () if given is None else ([given[i] for i, _ in batch],)
+            predictions = run_model([image for _, image in batch], *boxes)
+            found["seconds"] = time.perf_counter() - began
+            for (i, image), prediction in zip(batch, predictions, strict=True):
+                own: dict[str, Any] = {}
+                if isinstance(model, ProposalNetwork):
+                    own["proposed"] = proposed(prediction)
+                prediction = select(prediction, classes, args.top_k)
+                entries = results_of(model, prediction, ids[i], image)
+                row = table_row(args, paths[i], image, prediction, model.class_names)
+                if not args.no_images:
+                    files.append(_picture(args, paths[i], image, prediction, model))
+                crops = saver.crops(image, entries)
+                files += crops
+                size = image.shape[:2]
+                own |= {"place": i, "size": size, "entries": entries, "row": row}
+                found["images"].append({**own, "crops": len(crops)})
+        return found, files
+
+    return predict
 
 
 def _readable(
-    paths: list[Path], chosen: Sequence[int], done: _Done
+    paths: list[Path], chosen: Sequence[int], problems: list[str]
 ) -> Iterator[tuple[int, np.ndarray]]:
     for i in chosen:
         try:
             yield i, load_image(paths[i])
         except (OSError, ValueError) as error:
-            _complain(str(error), done)
+            problems.append(str(error))
 
 
-def _complain(message: str, done: _Done) -> None:
-    done.failed += 1
-    tqdm.write(f"mlx_rcnn: {message}", file=sys.stderr)
-
-
-def _write_picture(
+def _picture(
     args: argparse.Namespace,
     path: Path,
     image: np.ndarray,
     prediction: dict[str, np.ndarray],
     model: Any,
-    done: _Done,
-) -> None:
+) -> bytes:
+    """The file of an annotated picture."""
     picture = draw_detections(
         image,
         prediction,
         model.class_names,
-        score_thresh=_shown_score(args),
+        score_thresh=shown_score(args),
         scale=readable_scale(image.shape[1], image.shape[0]),
         **skeleton_style(model),
     )
-    try:
-        write_picture(path, picture)
-    except OSError as error:
-        _complain(f"cannot write {path}: {error.strerror or error}", done)
-
-
-def _shown_score(args: argparse.Namespace) -> float:
-    return SHOWN_SCORE if args.score_thresh is None else args.score_thresh
-
-
-def _row(
-    args: argparse.Namespace,
-    path: Path,
-    image: np.ndarray,
-    prediction: dict[str, np.ndarray],
-    names: tuple[str, ...] | None,
-) -> tuple[str, ...]:
-    shown = prediction["labels"][prediction["scores"] >= _shown_score(args)].tolist()
-    counts = Counter(shown).most_common()
-    text = ", ".join(
-        f"{names[label] if names else f'class {label}'} {count}"
-        for label, count in counts[:_CLASSES_SHOWN]
-    )
-    more = ", ..." if len(counts) > _CLASSES_SHOWN else ""
-    size = f"{image.shape[1]}x{image.shape[0]}"
-    return str(path), size, str(len(prediction["labels"])), str(len(shown)), text + more
-
-
-def _report(args: argparse.Namespace, done: _Done, results: Path, seconds: float) -> None:
-    score = f"score >= {_shown_score(args):g}"
-    table = [("image", "size", "detections", score, "classes"), *done.rows[:_ROWS_SHOWN]]
-    if args.score_thresh is not None:  # then the two counts are the same
-        table = [(*row[:3], row[4]) for row in table]
-    widths = [max(map(display_width, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        cells = [
-            pad(cell, width, right=head in ("size", "detections", score))
-            for cell, width, head in zip(row, widths, table[0], strict=True)
-        ]
-        print("  ".join(cells).rstrip())
-    count = len(done.rows)
-    if count > _ROWS_SHOWN:
-        print(f"... and {count - _ROWS_SHOWN} more")
-    if count:
-        print(
-            f"\n{count} image{'s' * (count > 1)}, {len(done.entries)} detections; images per "
-            f"second: {count / done.model_seconds:.2f} model, {count / seconds:.2f} in all"
-        )
-        if not args.no_images:
-            print(f"pictures: {args.out} ({score})")
-    print(f"results: {results}")
-    if done.proposed:
-        print(f"proposals: {results.with_name('proposals.npz')}")
-    if done.failed:
-        print(f"mlx_rcnn: {done.failed} failed, named above", file=sys.stderr)
+    return picture_file(picture, picture_suffix(path))
 
 
 def _sources(given: list[str]) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from ..data.items import Item
 from ..data.writers.write import WRITERS, write_dataset
 from ..files import replacing
 from ..messages import nearest, one_line
-from ..outputs.pictures import write_picture
+from ..outputs.pictures import picture_file, write_file
 from .errors import CommandError
 from .predict_choice import SHOWN_SCORE
+from .unfinished import Unfinished
 
 CSV, CROPS = "csv", "crops"
 KINDS = (*WRITERS, CSV, CROPS)
@@ -31,7 +33,7 @@ def chosen_kinds(args: argparse.Namespace) -> tuple[str, ...]:
     """What ``--save`` names.
 
     Raises:
-        CommandError: an unknown kind, or a folder that holds something already.
+        CommandError: an unknown kind.
     """
     kinds = tuple(part.strip() for part in (args.save or "").split(",") if part.strip())
     for kind in kinds:
@@ -39,14 +41,39 @@ def chosen_kinds(args: argparse.Namespace) -> tuple[str, ...]:
             raise CommandError(
                 f"--save {kind}: expected some of {', '.join(KINDS)}{nearest(kind, KINDS)}"
             )
-        folder = Path(args.out) / kind
-        if kind != CSV and folder.exists() and any(folder.iterdir()):
-            raise CommandError(
-                f"--save {kind}: {folder} is not empty: remove it or give another --out"
-            )
     if args.confidence is not None and not kinds:
         raise CommandError("--confidence goes with --save")
     return kinds
+
+
+def check_room(
+    args: argparse.Namespace, kinds: Sequence[str], unfinished: Unfinished | None = None
+) -> None:
+    """Check that the folders of ``--save`` are empty, or empty those of an unfinished run.
+
+    Args:
+        args: the parsed command line.
+        kinds: of :func:`chosen_kinds`.
+        unfinished: the run that goes on. Default: none does.
+
+    Raises:
+        CommandError: a folder holds something else, or was changed since the run ended.
+    """
+    written = set() if unfinished is None else unfinished.written
+    for kind in kinds:
+        folder = Path(args.out) / kind
+        if kind == CSV or not folder.exists() or not any(folder.iterdir()):
+            continue
+        if unfinished is not None and kind == CROPS:  # one by one, as the images are done
+            continue
+        if unfinished is None or kind not in written or unfinished.older_than(folder):
+            raise CommandError(
+                f"--save {kind}: {folder} is not empty: remove it or give another --out"
+            )
+    if unfinished is not None and written:
+        for kind in written:
+            shutil.rmtree(Path(args.out) / kind, ignore_errors=True)
+        unfinished.note(())
 
 
 class Saver:
@@ -70,57 +97,85 @@ class Saver:
         self._items: list[Item] = []
         self._rows: list[tuple[Any, ...]] = []
         self._masks = getattr(model, "needs_masks", False)
-        formats = [kind for kind in self.kinds if kind in WRITERS]
-        if formats and self.names is None:
+        self.formats = [kind for kind in self.kinds if kind in WRITERS]
+        if self.formats and self.names is None:
+            kind = self.formats[0]
             raise CommandError(
-                f"--save {formats[0]}: the model has no class names: give --set class_names=FILE"
+                f"--save {kind}: the model has no class names: give --set class_names=FILE"
             )
 
     def add(
         self,
         path: Path,
         image_id: int | str,
-        image: np.ndarray,
+        size: tuple[int, int],
         entries: Sequence[Mapping[str, Any]],
     ) -> None:
         """Keep what was found in an image.
 
         Args:
             path, image_id: of the image.
-            image (H, W, 3): its pixels, for crops.
+            size: its (height, width).
             entries: of :func:`~mlx_rcnn.outputs.coco.coco_results`.
         """
         if not self.kinds:
             return
-        kept = [entry for entry in entries if entry["score"] >= self.least]
-        boxes = np.array([entry["bbox"] for entry in kept], np.float64).reshape(-1, 4)
-        boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+        kept, boxes = self._kept(entries)
         if CSV in self.kinds:
             for entry, box in zip(kept, boxes.tolist(), strict=True):
                 label = entry["category_id"]
                 row = (path, label, self._name(label), entry["score"], *(round(v, 4) for v in box))
                 self._rows.append(row)
-        if CROPS in self.kinds:
-            self._crop(path, image, kept, boxes)
-        if set(self.kinds) & set(WRITERS):
-            self._items.append(_item(path, image_id, image, kept, boxes, self._masks))
+        if self.formats:
+            self._items.append(_item(path, image_id, size, kept, boxes, self._masks))
+
+    def _kept(
+        self, entries: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[Mapping[str, Any]], np.ndarray]:
+        """Entries that score enough, and their boxes (D, 4) xyxy."""
+        kept = [entry for entry in entries if entry["score"] >= self.least]
+        boxes = np.array([entry["bbox"] for entry in kept], np.float64).reshape(-1, 4)
+        return kept, np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
     def _name(self, label: int) -> str:
         return self.names[label] if self.names else f"class {label}"
 
-    def _crop(
-        self, path: Path, image: np.ndarray, kept: Sequence[Mapping[str, Any]], boxes: np.ndarray
-    ) -> None:
+    def crops(self, image: np.ndarray, entries: Sequence[Mapping[str, Any]]) -> list[bytes]:
+        """The part of an image in each box, as files, if they are asked for.
+
+        Args:
+            image (H, W, 3): its pixels.
+            entries: see :meth:`add`.
+        """
+        if CROPS not in self.kinds:
+            return []
         height, width = image.shape[:2]
         pixels = image if image.dtype == np.uint8 else np.rint(image * 255).astype(np.uint8)
-        for n, (entry, box) in enumerate(zip(kept, boxes, strict=True), 1):
+        files = []
+        for box in self._kept(entries)[1]:
             left, top = np.clip(np.floor(box[:2]), 0, [width - 1, height - 1]).astype(int)
             least = [left + 1, top + 1]
             right, bottom = np.clip(np.ceil(box[2:]), least, [width, height]).astype(int)
+            files.append(picture_file(Image.fromarray(pixels[top:bottom, left:right]), ".png"))
+        return files
+
+    def write_crops(
+        self, path: Path, entries: Sequence[Mapping[str, Any]], files: Sequence[bytes]
+    ) -> None:
+        """Write what :meth:`crops` gave.
+
+        Args:
+            path: of the image.
+            entries, files: of it.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        for n, (entry, file) in enumerate(zip(self._kept(entries)[0], files, strict=False), 1):
             name = _UNSAFE.sub("_", self._name(entry["category_id"]))
             target = self.out / CROPS / name / f"{path.stem}_{n}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_picture(target, Image.fromarray(pixels[top:bottom, left:right]))
+            write_file(target, file)
 
     def write(self) -> list[str]:
         """Write all of it.
@@ -166,12 +221,12 @@ class Saver:
 def _item(
     path: Path,
     image_id: int | str,
-    image: np.ndarray,
+    size: tuple[int, int],
     kept: Sequence[Mapping[str, Any]],
     boxes: np.ndarray,
     masks: bool,
 ) -> Item:
-    height, width = image.shape[:2]
+    height, width = size
     boxes = np.clip(boxes, 0, [width, height] * 2)
     whole = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
     kept = [kept[i] for i in whole.tolist()]

@@ -81,6 +81,8 @@ def check_video(args: argparse.Namespace, sources: list[Path | int]) -> None:
     """
     if args.json:
         raise CommandError("--json goes with images: videos get a .jsonl each in the --out folder")
+    if args.resume:
+        raise CommandError("--resume goes with images, not with videos")
     if getattr(args, "proposals", None):
         raise CommandError("--proposals goes with images, not with videos")
     try:

@@ -62,6 +62,19 @@ def attach(args: argparse.Namespace, model: Any, dataset: Any, folder: Path) -> 
         raise CommandError(f"--proposals: {one_line(error)}") from error
 
 
+def check_no_search(args: argparse.Namespace) -> None:
+    """Refuse to look for proposals on several machines.
+
+    Raises:
+        CommandError: ``--proposals`` names a search.
+    """
+    if args.proposals in SEARCHES:
+        raise CommandError(
+            f"--proposals {args.proposals} searches on one machine: do it there first, and give "
+            "the file that it keeps to all of them"
+        )
+
+
 def of_images(
     args: argparse.Namespace, model: Any, paths: Sequence[Path]
 ) -> dict[int, np.ndarray] | None:

@@ -13,6 +13,7 @@ import mlx.core as mx
 
 from .. import models
 from ..checkpoints.backbone_weights import load_backbone
+from ..checkpoints.start import start_from
 from ..config.categories import class_names_of
 from ..data.open import splits_of
 from ..messages import one_line
@@ -22,6 +23,7 @@ from ..training.run_folder import check_folder
 from ..training.trainer import fit
 from ..training.watch import watched
 from .errors import CommandError, load_model
+from .find_lr import look_for_rate
 from .flags import model_settings
 from .proposals import attach, data_folder
 from .train_flags import given_settings
@@ -80,6 +82,8 @@ def _run(args: argparse.Namespace) -> int:
         raise CommandError(f"{args.data} has no objects: expected some to learn from")
     if args.resume:
         _check_classes(folder, train_set.class_names)
+    if args.find_lr is not None:
+        return look_for_rate(args, model, train_set, val_set, config)
     try:
         summary = fit(
             model,
@@ -93,7 +97,7 @@ def _run(args: argparse.Namespace) -> int:
         )
     except (FloatingPointError, OSError) as error:
         raise CommandError(one_line(error), 1) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ImportError) as error:
         raise CommandError(one_line(error)) from error
     if summary.interrupted:
         print(f"stopped after step {summary.step}; --resume goes on from {folder / LAST}")
@@ -128,6 +132,14 @@ def _model(args: argparse.Namespace, folder: Path, config: TrainConfig) -> Any:
         raise CommandError(
             f"--backbone goes with --model {' or '.join(BUILDERS)}; any other has its own"
         )
+    if args.init is not None and args.model not in BUILDERS and not args.resume:
+        raise CommandError(
+            f"--init {args.init} goes with the name of a builder, such as --model "
+            "mask_rcnn_resnet_50_fpn, that says what is made of it; to train it as it is, with new "
+            f"heads for the data's classes, give --model {args.init} alone"
+        )
+    if args.init is not None and args.backbone is not None:
+        raise CommandError("--init and --backbone: expected one of them, both fill the backbone")
     given = model_settings(args)
     if of_data := [name for name in _OF_DATA if name in given]:
         raise CommandError(f"--set {of_data[0]}: it is the data's, which the heads are made for")
@@ -143,7 +155,9 @@ def _model(args: argparse.Namespace, folder: Path, config: TrainConfig) -> Any:
 
 
 def _built(args: argparse.Namespace, config: TrainConfig, given: dict[str, Any]) -> Any:
-    """An untrained model, perhaps on a classifier's weights."""
+    """An untrained model, perhaps on a classifier's weights, or what fits of a detector's."""
+    if args.init is not None:
+        return _started(args, config, given)
     if of_files := [name for name in _OF_FILES if name in given]:
         raise CommandError(f"{of_files[0]} goes with a model that is loaded, not with a builder")
     mx.random.seed(config.seed)
@@ -157,6 +171,19 @@ def _built(args: argparse.Namespace, config: TrainConfig, given: dict[str, Any])
         model.source = f"{args.model} on {load_backbone(model, args.backbone, classifier=False)}"
     except (OSError, ValueError) as error:
         raise CommandError(f"--backbone {args.backbone}: {one_line(error)}") from error
+    return model
+
+
+def _started(args: argparse.Namespace, config: TrainConfig, given: dict[str, Any]) -> Any:
+    """A model that takes what fits from a detector of another kind."""
+    reading = {name: given.pop(name) for name in _OF_FILES if name in given}
+    found = load_model(args.init, given=reading)
+    mx.random.seed(config.seed)
+    try:
+        model, taken = start_from(BUILDERS[args.model], found, **given)
+    except (TypeError, ValueError) as error:
+        raise CommandError(f"--init {args.init}: {one_line(error)}") from error
+    print(f"{args.model} from {args.init}: {taken}")
     return model
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
-from ..training.config import CHOICES, TrainConfig, flag
-from .flags import MODEL_HELP, add_data, add_settings
+from ..training.config import CHOICES, WORDS, TrainConfig, flag
+from .flags import MODEL_HELP, add_data, add_settings, count
 from .proposals_flags import add_proposals
 
 
@@ -43,6 +43,33 @@ def add_train(commands: Any) -> None:
         action="store_true",
         help="images may be both trained and validated on (default: an error)",
     )
+    _add_start(parser)
+    add_proposals(parser)
+    parser.add_argument("--output", default="run", metavar="DIR", help="of the run (default: run)")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume", action="store_true", help="go on with the run in DIR (default: start one)"
+    )
+    again.add_argument(
+        "--overwrite", action="store_true", help="remove the run in DIR first (default: refuse)"
+    )
+    parser.add_argument(
+        "--find-lr",
+        type=count,
+        nargs="?",
+        const=100,
+        metavar="STEPS",
+        help="train nothing: take at most so many steps at rates from 1e-6 to 10 (100), print a "
+        "learning rate to begin with, and write DIR/lr_finder.json (default: train)",
+    )
+    add_settings(parser)
+    group = parser.add_argument_group("how to train")
+    for item in fields(TrainConfig):
+        add_field(group, item)
+
+
+def _add_start(parser: Any) -> None:
+    """Add the flags that say what training starts from."""
     parser.add_argument(
         "--model",
         metavar="MODEL",
@@ -55,19 +82,13 @@ def add_train(commands: Any) -> None:
         help="start the backbone of a builder from a classifier: file or directory of torchvision, "
         "timm or transformers, or a name such as resnet50 (default: none, random weights)",
     )
-    add_proposals(parser)
-    parser.add_argument("--output", default="run", metavar="DIR", help="of the run (default: run)")
-    again = parser.add_mutually_exclusive_group()
-    again.add_argument(
-        "--resume", action="store_true", help="go on with the run in DIR (default: start one)"
+    parser.add_argument(
+        "--init",
+        metavar="MODEL",
+        help="start a builder from a detector of another kind, such as a Mask R-CNN from a Faster "
+        "R-CNN: its backbone, settings and the heads that fit; for the same kind with other "
+        "classes --model alone is enough (default: none)",
     )
-    again.add_argument(
-        "--overwrite", action="store_true", help="remove the run in DIR first (default: refuse)"
-    )
-    add_settings(parser)
-    group = parser.add_argument_group("how to train")
-    for item in fields(TrainConfig):
-        add_field(group, item)
 
 
 def add_field(group: Any, item: Field[Any]) -> None:
@@ -84,25 +105,28 @@ def add_field(group: Any, item: Field[Any]) -> None:
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
         text = f"{text} (default: {shown})"
     options: dict[str, Any] = {"help": text, "dest": f"train_{item.name}"}
-    if item.name in CHOICES:
+    if item.name in CHOICES and not isinstance(default, tuple):
         options["choices"] = CHOICES[item.name]
     else:
-        options["type"], options["metavar"] = _reader(str(item.type)), "N"
+        options["type"], options["metavar"] = _reader(str(item.type), WORDS.get(item.name)), "N"
     group.add_argument(flag(item.name), **options)
 
 
-def _reader(kind: str) -> Callable[[str], Any]:
-    if "str" in kind:
+def _reader(kind: str, word: str | None = None) -> Callable[[str], Any]:
+    if "str" in kind and word is None:
         return (lambda text: tuple(text.split(","))) if kind.startswith("tuple") else str
     number: Callable[[str], Any] = int if "int" in kind else float
     several = kind.startswith("tuple")
     rule = "a whole number" if number is int else "a number"
 
     def read(text: str) -> Any:
+        if text == word:
+            return text
         try:
             values = tuple(number(part) for part in (text.split(",") if several else [text]))
         except ValueError:
             more = ", or several separated by commas" if several else ""
+            more = f" or {word}" if word else more
             raise argparse.ArgumentTypeError(f"{text!r} given, expected {rule}{more}") from None
         return values if several else values[0]
 

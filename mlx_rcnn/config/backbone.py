@@ -93,8 +93,9 @@ class ResNetConfig(_ResNetFields):
     """A ResNet whose last stage is a detector's one map (detectron2's C4 and DC5 models).
 
     Args:
-        depth, num_classes, norm, norm_eps, norm_groups, stride_in_1x1, groups, width_per_group,
-            width: as in :class:`ResNetFPNConfig`, but ``num_classes`` is 0 by default.
+        depth, num_classes, norm, norm_eps, norm_groups: as in :class:`ResNetFPNConfig`, but
+            ``num_classes`` is 0 by default.
+        stride_in_1x1, groups, width_per_group, width: as in :class:`ResNetFPNConfig`.
         last_stage (int): stages there are: 3 gives a map of stride 16, 4 one of stride 32.
             Default: ``4``.
         dilated (bool): the fourth stage keeps the stride of 16, its 3x3 convolutions have dilation

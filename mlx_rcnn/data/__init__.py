@@ -14,6 +14,7 @@ from .augment import (
 from .balance import repeat_factors
 from .dataset import DetectionDataset
 from .loader import Loader, TrainBatch
+from .mosaic import Mosaic
 from .open import open_dataset
 from .proposal_cache import compute_proposals
 from .proposal_datasets import read_proposal_results, with_proposals
@@ -36,6 +37,7 @@ __all__ = [
     "DetectionDataset",
     "HorizontalFlip",
     "Loader",
+    "Mosaic",
     "ProposalRecall",
     "Proposed",
     "RandomRotate90",

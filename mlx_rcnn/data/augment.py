@@ -13,7 +13,7 @@ from PIL import Image
 
 from .geometry import FILL, crop, flip_horizontally, flip_vertically, pad, resize, rotate90
 from .keypoints import mirror_partners
-from .sample import Target
+from .sample import Target, select
 
 Augmentation = Callable[[np.ndarray, Target, np.random.Generator], tuple[np.ndarray, Target]]
 
@@ -59,7 +59,7 @@ class HorizontalFlip:
         keypoint_names: Sequence[str] | None = None,
         pairs: Sequence[str] | None = None,
     ) -> None:
-        self.p = _probability(p)
+        self.p = probability(p)
         self.named = keypoint_names is not None
         self.partners = mirror_partners(keypoint_names, pairs) if keypoint_names else None
 
@@ -84,7 +84,7 @@ class VerticalFlip:
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        self.p = _probability(p)
+        self.p = probability(p)
 
     def __call__(
         self, image: np.ndarray, target: Target, rng: np.random.Generator
@@ -103,7 +103,7 @@ class RandomRotate90:
     """
 
     def __init__(self, p: float = 0.75) -> None:
-        self.p = _probability(p)
+        self.p = probability(p)
 
     def __call__(
         self, image: np.ndarray, target: Target, rng: np.random.Generator
@@ -153,6 +153,8 @@ class ScaleJitterCrop:
         size: (height, width) of the result. Default: the image's own.
         scale: smallest and largest factor. Default: ``(0.1, 2.0)``.
         fill: RGB of what is filled up. Default: ImageNet's mean.
+        min_visible: objects of which the crop holds a smaller share, of the mask's pixels or else
+            of the box, are dropped too, unless they are crowds. Default: ``0.0``.
     """
 
     def __init__(
@@ -160,13 +162,17 @@ class ScaleJitterCrop:
         size: tuple[int, int] | None = None,
         scale: Sequence[float] = (0.1, 2.0),
         fill: tuple[int, int, int] = FILL,
+        min_visible: float = 0.0,
     ) -> None:
+        if not 0 <= min_visible <= 1:
+            raise ValueError(f"min_visible={min_visible}: expected a share from 0 to 1")
         if size is not None and (len(size) != 2 or min(size) < 1):
             raise ValueError(f"size={size}: expected (height, width) of at least 1 pixel")
         if not 0 < scale[0] <= scale[1]:
             raise ValueError(f"scale={scale}: expected 0 < smallest <= largest")
         self.size = None if size is None else (int(size[0]), int(size[1]))
         self.scale, self.fill = (float(scale[0]), float(scale[1])), fill
+        self.min_visible = min_visible
 
     def __call__(
         self, image: np.ndarray, target: Target, rng: np.random.Generator
@@ -178,7 +184,10 @@ class ScaleJitterCrop:
         image, target = resize(image, target, _scaled(image, factor))
         room = [max(have - want, 0) for have, want in zip(image.shape[:2], size, strict=True)]
         top, left = (int(rng.integers(r + 1)) for r in room)
-        image, target = crop(image, target, (top, left), size)
+        whole = {**target, "whole": _areas(target)}
+        image, target = crop(image, whole, (top, left), size)
+        target = select(target, _areas(target) >= self.min_visible * target["whole"])
+        del target["whole"]
         return pad(image, target, size, self.fill)
 
 
@@ -234,12 +243,24 @@ class ColourJitter:
         return image, target
 
 
+def _areas(target: Target) -> np.ndarray:
+    """Pixels of objects (G,) float64: of masks, or else of boxes; none of crowds."""
+    if "masks" in target:
+        found = np.count_nonzero(target["masks"], axis=(1, 2)).astype(np.float64)
+    else:
+        sides = target["boxes"][:, 2:].astype(np.float64) - target["boxes"][:, :2]
+        found = sides[:, 0] * sides[:, 1]
+    crowd = np.asarray(target.get("iscrowd", np.zeros(len(found))), bool)
+    return np.where(crowd, 0.0, found)
+
+
 def _scaled(image: np.ndarray, scale: float) -> tuple[int, int]:
     height, width = image.shape[:2]
     return max(round(height * scale), 1), max(round(width * scale), 1)
 
 
-def _probability(p: float) -> float:
+def probability(p: float) -> float:
+    """``p`` itself, if it is one."""
     if 0 <= p <= 1:
         return p
     raise ValueError(f"p={p}: expected a probability from 0 to 1")

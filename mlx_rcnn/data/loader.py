@@ -59,6 +59,8 @@ class Loader:
         prefetch: batches loaded ahead. Default: ``3``.
         max_unreadable: share of the images, rounded up, that may be unreadable; each is named once
             in a warning, and the next one that can be read takes its place. Default: ``0.1``.
+        last_augment: an epoch, and what is done from there on in place of ``augment``. Default:
+            none, no change.
         repeats: how many times an epoch each image comes up, (N,), at least 1, on average over
             epochs (:func:`~mlx_rcnn.data.repeat_factors`). Default: once.
 
@@ -81,6 +83,7 @@ class Loader:
         drop_last: bool = True,
         prefetch: int = 3,
         max_unreadable: float = 0.1,
+        last_augment: tuple[int, Augmentation | None] | None = None,
         repeats: np.ndarray | None = None,
     ) -> None:
         for name, value, least in (
@@ -107,7 +110,7 @@ class Loader:
                     f"repeats of shape {repeats.shape} and shuffle={shuffle}: expected "
                     f"({len(dataset)},), each at least 1, and shuffle=True"
                 )
-        self.repeats = repeats
+        self.repeats, self.last_augment = repeats, last_augment
         self.dataset, self.batch_size, self.seed, self.augment = dataset, batch_size, seed, augment
         self.rank, self.world_size, self.workers = rank, world_size, workers
         self.shuffle, self.drop_last, self.prefetch = shuffle, drop_last, prefetch
@@ -145,7 +148,7 @@ class Loader:
             Batches ``start`` to ``len(self) - 1``.
 
         Raises:
-            Whatever the dataset raises for an image, when its batch is due.
+            Exception: whatever the dataset raises for an image, when its batch is due.
         """
         if not 0 <= start <= len(self):
             raise ValueError(f"start={start}: expected 0 to {len(self)}")
@@ -209,11 +212,14 @@ class Loader:
 
     def _load(self, turn: Turn, epoch: int) -> Sample:
         sample, index = self._readable(turn[0])
-        if self.augment is None:
+        augment, last = self.augment, self.last_augment
+        if last is not None and epoch >= last[0]:
+            augment = last[1]
+        if augment is None:
             return sample
         again = [turn[1]] if turn[1] else []
         rng = np.random.default_rng([_AUGMENT, self.seed, epoch, index, *again])
-        image, target = self.augment(sample.image, sample.target, rng)
+        image, target = augment(sample.image, sample.target, rng)
         return sample._replace(image=image, target=target)
 
     def _readable(self, index: int) -> tuple[Sample, int]:

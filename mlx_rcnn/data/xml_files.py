@@ -22,6 +22,22 @@ def read_xml(path: Path) -> Element:
         ValueError: it is not well-formed, of an encoding that is not known, or declares entities,
             which may grow without bound (a "billion laughs") or name other files.
     """
+    with path.open("rb") as file:
+        return parse_xml(file.read())
+
+
+def parse_xml(data: bytes) -> Element:
+    """The root element of XML in memory.
+
+    Args:
+        data: encoded as it says itself, else UTF-8.
+
+    Returns:
+        Its tree.
+
+    Raises:
+        ValueError: as :func:`read_xml`.
+    """
     builder, parser = TreeBuilder(), expat.ParserCreate()
     parser.buffer_text = True
     parser.StartElementHandler = builder.start
@@ -29,8 +45,7 @@ def read_xml(path: Path) -> Element:
     parser.CharacterDataHandler = builder.data
     parser.EntityDeclHandler = _refuse
     try:
-        with path.open("rb") as file:
-            parser.ParseFile(file)
+        parser.Parse(data, True)
         return builder.close()
     except expat.ExpatError as error:
         place = f"at line {error.lineno}, column {error.offset + 1}"

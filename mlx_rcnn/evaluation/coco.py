@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..config.categories import COCO_KEYPOINTS
 from .collect import Collected, Entry, collect, count_objects, summary
+from .entries import entries_of, keypoint_entry
 
 # Name, value, and where it lies: IoU thresholds 0.50:0.05:0.95, areas all/small/medium/large,
 # at most 1/10/100 detections an image.
@@ -115,17 +116,13 @@ def coco_metrics(
         ImportError: faster-coco-eval is not installed.
         ValueError: ``keypoint_sigmas`` of another number, or not above 0.
     """
-    truth, found = _boxes_only(collected.truth), _boxes_only(collected.found)
-    result, classes = _score(collected, truth, found, "bbox")
+    result, classes = _score(collected, *entries_of(collected, "bbox"), "bbox")
     if collected.masks:
-        masks = [_json_segmentation(e) for e in collected.truth if "segmentation" in e]
-        # Without the box, so that areas are those of the mask.
-        drawn = [{k: v for k, v in entry.items() if k != "bbox"} for entry in collected.found]
-        segm, segm_classes = _score(collected, masks, drawn, "segm")
+        segm, segm_classes = _score(collected, *entries_of(collected, "segm"), "segm")
         _add(result, classes, "segm", segm, segm_classes)
     if collected.keypoints is not None:
         sigmas = _sigmas(keypoint_sigmas, collected.keypoints)
-        points = [_json_keypoints(e) for e in collected.truth if "keypoints" in e]
+        points = [keypoint_entry(e) for e in collected.truth if "keypoints" in e]
         marked = [
             {k: v for k, v in e.items() if k not in ("bbox", "segmentation")}
             for e in collected.found
@@ -137,6 +134,35 @@ def coco_metrics(
         names[label]: {**row, "objects": counts.get(label, 0)} for label, row in classes.items()
     }
     return {**result, "per_class": per_class, **summary(collected)}
+
+
+def precision_curves(collected: Collected, kind: str) -> np.ndarray:
+    """Precision over recall of each class, any area, at most 100 detections an image.
+
+    Args:
+        collected: detections and ground truth.
+        kind: ``"bbox"`` or ``"segm"``.
+
+    Returns:
+        (10, 101, K), K of :func:`scored_labels`: at IoU 0.50:0.05:0.95 and recall 0:0.01:1, the
+        best precision at this recall or more; -1 of a class without objects. AP is its mean.
+    """
+    _, precision, _ = _arrays(collected, *entries_of(collected, kind), kind)
+    return precision[..., 0, -1]
+
+
+def scored_labels(collected: Collected) -> list[int]:
+    """The labels that are scored: all but those of COCO's own ``N/A``, which nothing is of.
+
+    Args:
+        collected: detections and ground truth.
+
+    Returns:
+        Without the background.
+    """
+    used = {entry["category_id"] for entry in collected.truth}
+    names = collected.class_names
+    return [label for label in range(1, len(names)) if names[label] != "N/A" or label in used]
 
 
 def load_evaluator() -> Any:
@@ -187,68 +213,63 @@ def _score(
     sigmas: list[float] | None = None,
 ) -> tuple[dict[str, float], dict[int, dict[str, float]]]:
     """Metrics of all classes together, and AP and AP50 by label."""
+    labels, precision, recall = _arrays(collected, truth, found, kind, sigmas)
+    of_points = kind == "keypoints"
+    wanted = _KEYPOINT_PRECISIONS if of_points else _PRECISIONS
+    result = {key: mean(precision[at, ..., a, -1]) for key, (at, a) in wanted.items()}
+    if of_points:
+        result |= {k: mean(recall[at, ..., a, -1]) for k, (at, a) in _KEYPOINT_RECALLS.items()}
+    else:
+        result |= {key: mean(recall[..., area, m]) for key, (area, m) in _RECALLS.items()}
+    every = precision[..., 0, -1]
+    classes = {
+        label: {"AP": mean(every[..., k]), "AP50": mean(every[0, :, k])}
+        for k, label in enumerate(labels)
+    }
+    return result, classes
+
+
+def _arrays(
+    collected: Collected,
+    truth: list[Entry],
+    found: list[Entry],
+    kind: str,
+    sigmas: list[float] | None = None,
+) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Labels, precision (10 thresholds, 101 recalls, classes, areas, limits), recall likewise."""
     module = load_evaluator()
-    names = collected.class_names
-    used = {entry["category_id"] for entry in truth}  # COCO's own N/A is never annotated
-    labels = [label for label in range(1, len(names)) if names[label] != "N/A" or label in used]
+    names, labels = collected.class_names, scored_labels(collected)
     annotations = {
         "images": collected.images,
         "annotations": truth,
         "categories": [{"id": label, "name": names[label]} for label in labels],
     }
     expected = module.COCO(annotations, print_function=_silent)
-    detected = expected.loadRes([entry for entry in found if entry["category_id"] in labels])
+    known = set(labels)
+    detected = expected.loadRes([entry for entry in found if entry["category_id"] in known])
     evaluator = module.COCOeval_faster(
         expected, detected, kind, print_function=_silent, kpt_oks_sigmas=sigmas
     )
     evaluator.params.catIds = labels  # of keypoints it takes only those that are annotated
     evaluator.evaluate()
     evaluator.accumulate()
-    # (10 thresholds, 101 recalls, classes, areas, limits) and (10, classes, areas, limits).
     sizes = len(labels), len(evaluator.params.areaRng), len(evaluator.params.maxDets)
     precision = np.asarray(evaluator.eval["precision"]).reshape(10, 101, *sizes)
     recall = np.asarray(evaluator.eval["recall"]).reshape(10, *sizes)
-    of_points = kind == "keypoints"
-    wanted = _KEYPOINT_PRECISIONS if of_points else _PRECISIONS
-    result = {key: _mean(precision[at, ..., a, -1]) for key, (at, a) in wanted.items()}
-    if of_points:
-        result |= {k: _mean(recall[at, ..., a, -1]) for k, (at, a) in _KEYPOINT_RECALLS.items()}
-    else:
-        result |= {key: _mean(recall[..., area, m]) for key, (area, m) in _RECALLS.items()}
-    classes = {
-        label: {
-            "AP": _mean(precision[:, :, k, 0, -1]),
-            "AP50": _mean(precision[0, :, k, 0, -1]),
-        }
-        for k, label in enumerate(labels)
-    }
-    return result, classes
+    return labels, precision, recall
 
 
-def _mean(values: np.ndarray) -> float:
-    """Pycocotools's mean: -1 stands for nothing to find."""
+def mean(values: np.ndarray) -> float:
+    """Pycocotools's mean.
+
+    Args:
+        values: precisions or recalls, -1 where there is nothing to find.
+
+    Returns:
+        The mean of the others; NaN without any.
+    """
     known = values[values > -1]
     return float(known.mean()) if known.size else float("nan")
-
-
-def _boxes_only(entries: list[Entry]) -> list[Entry]:
-    others = {"segmentation", "keypoints", "keypoints_scores"}
-    return [{k: v for k, v in entry.items() if k not in others} for entry in entries]
-
-
-def _json_keypoints(entry: Mapping[str, Any]) -> Entry:
-    """With keypoints as a list, and without a mask."""
-    points = np.asarray(entry["keypoints"], np.float64).tolist()
-    return {**{k: v for k, v in entry.items() if k != "segmentation"}, "keypoints": points}
-
-
-def _json_segmentation(entry: Mapping[str, Any]) -> Entry:
-    """With polygons as lists, and those of fewer than three points left out."""
-    segmentation = entry["segmentation"]
-    if not isinstance(segmentation, Mapping):
-        polygons = [np.asarray(p, np.float64).reshape(-1).tolist() for p in segmentation]
-        segmentation = [p for p in polygons if len(p) >= 6]
-    return {**entry, "segmentation": segmentation}
 
 
 def _silent(*_: Any, **__: Any) -> None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import time
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from ..config.categories import BACKGROUND
 from ..data.annotations import coco_annotations
 from ..inputs.images import ImageError
 from ..memory import bounded_cache
-from ..outputs.coco import mask_option, results_of
+from .batches import LeftOut, predictor
 
 Entry = dict[str, Any]
 OBJECTS = (BACKGROUND, "object")
@@ -91,66 +87,54 @@ def collect(
         raise ValueError(f"batch_size={batch_size}: expected at least 1")
     if len(dataset) == 0:
         raise ValueError("the dataset has no images")
-    out = Collected(tuple(dataset.class_names))
-    options = {"score_thresh": score_thresh, **mask_option(model)}
-    if augment is not None:
-        options["augment"] = augment
+    predict = predictor(model, dataset, score_thresh, augment)
+    left_out = LeftOut(len(dataset), max_unreadable)
+    batches = []
     bar = tqdm(total=len(dataset), unit="image", desc="evaluate", disable=not progress)
     with bar, bounded_cache():
         for start in range(0, len(dataset), batch_size):
             chosen = range(start, min(start + batch_size, len(dataset)))
-            kept, samples = _readable(out, dataset, chosen, max_unreadable)
-            if not samples:
-                bar.update(len(chosen))
-                continue
-            given = [[s.image for s in samples]]
-            if getattr(model, "needs_proposals", False):
-                given.append([s.target["proposals"] for s in samples])
-            began = time.perf_counter()
-            predictions = model.predict(*given, **options)
-            out.seconds += time.perf_counter() - began
-            for i, sample, prediction in zip(kept, samples, predictions, strict=True):
-                number = _add(out, dataset, i, sample, prediction)
-                out.found += results_of(model, prediction, number, sample.image)
+            batches.append(predict(chosen))
+            left_out.add(batches[-1])
             bar.update(len(chosen))
-    if getattr(model, "finds_objects", False):
+    return assemble(batches, dataset, getattr(model, "finds_objects", False))
+
+
+def assemble(batches: Iterable[Entry], dataset: Any, objects: bool = False) -> Collected:
+    """Put batches together.
+
+    Args:
+        batches: of :func:`~mlx_rcnn.evaluation.batches.predictor`, in the order of the images; the
+            entries in them are not copied.
+        dataset: that they are of.
+        objects: all objects are of one class. Default: ``False``.
+
+    Returns:
+        Detections and ground truth, with the seconds that all took together.
+
+    Raises:
+        ImageError: there is no image.
+    """
+    out = Collected(tuple(dataset.class_names))
+    for batch in batches:
+        out.unreadable += batch["problems"]
+        out.seconds += batch["seconds"]
+        for image in batch["images"]:
+            number = add_truth(
+                out, dataset, image["place"], image["size"], image["id"], image.get("target")
+            )
+            for entry in image["found"]:
+                entry["image_id"] = number
+            out.found += image["found"]
+            out.masks &= image["masks"]
+            points = image["keypoints"]
+            out.keypoints = points if number == 1 or out.keypoints == points else None
+    if not out.images:
+        raise ImageError(f"no image can be read; the last: {out.unreadable[-1]}")
+    if objects:
         out.class_names = OBJECTS
         out.truth = [{**entry, "category_id": 1} for entry in out.truth]
     return out
-
-
-def _readable(
-    out: Collected, dataset: Any, chosen: range, max_unreadable: float
-) -> tuple[list[int], list[Any]]:
-    """The images of a batch that can be read; the others are named and counted."""
-    kept, samples = [], []
-    for i in chosen:
-        try:
-            samples.append(dataset[i])
-            kept.append(i)
-        except (ImageError, OSError) as error:
-            out.unreadable.append(" ".join(str(error).split()))
-            warnings.warn(f"{out.unreadable[-1]}: image left out", stacklevel=3)
-            if len(out.unreadable) > math.ceil(max_unreadable * len(dataset)):
-                raise ImageError(
-                    f"{len(out.unreadable)} images cannot be read, more than max_unreadable "
-                    f"{max_unreadable:g} allows; the last: {out.unreadable[-1]}"
-                ) from error
-    if not out.images and not samples and chosen.stop == len(dataset):
-        raise ImageError(f"no image can be read; the last: {out.unreadable[-1]}")
-    return kept, samples
-
-
-def _add(
-    out: Collected, dataset: Any, i: int, sample: Any, prediction: dict[str, np.ndarray]
-) -> int:
-    """Keep an image and its ground truth; its number here."""
-    height, width = sample.image.shape[:2]
-    number = add_truth(out, dataset, i, (height, width), sample.image_id, sample.target)
-    out.masks &= "masks" in prediction and "masks" in sample.target
-    keypoints = _keypoints(prediction, sample.target)
-    out.keypoints = keypoints if number == 1 or out.keypoints == keypoints else None
-    return number
 
 
 def add_truth(
@@ -182,16 +166,6 @@ def add_truth(
     for entry in dataset.ground_truth(i) if own else coco_annotations(target):
         out.truth.append({**entry, "id": len(out.truth) + 1, "image_id": number})
     return number
-
-
-def _keypoints(prediction: dict[str, np.ndarray], target: dict[str, np.ndarray]) -> int | None:
-    """How many keypoints an object has, ``None`` unless both sides have them."""
-    if "keypoints" not in prediction or "keypoints" not in target:
-        return None
-    found, true = prediction["keypoints"].shape[1], target["keypoints"].shape[1]
-    if found != true:
-        raise ValueError(f"the model finds {found} keypoints, but the data has {true} of an object")
-    return int(found)
 
 
 def results_entries(collected: Collected, category_ids: tuple[int, ...] | None) -> list[Entry]:

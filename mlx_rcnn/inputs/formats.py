@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 from typing import BinaryIO
 
 _CONVERT = "convert it to JPEG or PNG"
@@ -56,17 +55,16 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
 _DNG_VERSION, _SUBFILE_TYPE, _SUB_IFDS = 50706, 254, 330
 
 
-def unknown_format(path: Path) -> str:
+def unknown_format(head: bytes, suffix: str = "") -> str:
     """Why a file does not open as an image, as a part of a sentence.
 
     Args:
-        path: the file, which Pillow does not know.
+        head: its first 512 bytes, which Pillow does not know.
+        suffix: of its name. Default: it has none.
 
     Returns:
         What the file is, and what helps.
     """
-    with path.open("rb") as file:
-        head = file.read(512)
     for offset, magic, what in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
             return what
@@ -77,7 +75,7 @@ def unknown_format(path: Path) -> str:
         return f"not an image but {_PAGE}"
     if not head.strip(b"\0"):
         return "not an image: it holds zeros, as a copy that failed leaves behind"
-    if path.suffix.lower() in (".heic", ".heif"):
+    if suffix.lower() in (".heic", ".heif"):
         return _HEIC
     return "not an image, or a format Pillow does not know"
 

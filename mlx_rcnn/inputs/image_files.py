@@ -6,8 +6,10 @@ and what is said of one that cannot be read.
 
 from __future__ import annotations
 
+import io
 import os
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,12 +55,61 @@ def load_image_file(path: str | os.PathLike[str], upright: bool = True) -> np.nd
     path = _existing(path)
     try:
         with Image.open(path) as image:
-            return _pixels(image, path, upright)[0]
+            return _pixels(image, str(path), upright)[0]
     except (PermissionError, ImageError):
         raise
     # On broken files Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
     except Exception as error:
-        raise _named(path, error) from error
+        raise _named(str(path), error, *_head(path)) from error
+
+
+def load_image_bytes(
+    data: bytes, name: str = "the image", formats: Sequence[str] | None = None
+) -> np.ndarray:
+    """The pixels of an image file that is in memory, as :func:`load_image_file` reads it.
+
+    Args:
+        data: of the file.
+        name: what messages call it. Default: ``"the image"``.
+        formats: Pillow's names of those that are opened, for data from strangers: some of its
+            readers start other programs. Default: all.
+
+    Returns:
+        (H, W, 3) uint8, or float32 in [0, 1] of a file of floats.
+
+    Raises:
+        ImageError: it is not a whole image; the message says what it is.
+    """
+    with opened_bytes(data, name, formats) as image:
+        try:
+            return _pixels(image, name, True)[0]
+        except ImageError:
+            raise
+        except Exception as error:
+            raise _named(name, error, data[:512]) from error
+
+
+def opened_bytes(
+    data: bytes, name: str = "the image", formats: Sequence[str] | None = None
+) -> Image.Image:
+    """The picture of a file in memory, its header read and no pixel decoded.
+
+    Args:
+        data, name, formats: as :func:`load_image_bytes`.
+
+    Returns:
+        Its ``size``, (width, height) as stored, and its ``format``.
+
+    Raises:
+        ImageError: it is not an image.
+    """
+    if formats is not None:
+        Image.init()  # what this Pillow was built without is not opened
+        formats = [kind for kind in formats if kind in Image.OPEN]
+    try:
+        return Image.open(io.BytesIO(data), formats=formats)
+    except Exception as error:
+        raise _named(name, error, data[:512]) from error
 
 
 def file_sizes(path: str | os.PathLike[str]) -> tuple[Size, Size]:
@@ -85,11 +136,11 @@ def file_sizes(path: str | os.PathLike[str]) -> tuple[Size, Size]:
                 turn = _orientation(image)
                 stored = _stored_size(image)
                 return stored, _turned(stored, turn)
-            pixels, turn = _pixels(image, path, True)
+            pixels, turn = _pixels(image, str(path), True)
     except (PermissionError, ImageError):
         raise
     except Exception as error:
-        raise _named(path, error) from error
+        raise _named(str(path), error, *_head(path)) from error
     upright = pixels.shape[0], pixels.shape[1]
     return _turned(upright, turn), upright
 
@@ -107,11 +158,11 @@ def _existing(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _pixels(image: Image.Image, path: Path, upright: bool) -> tuple[np.ndarray, int]:
+def _pixels(image: Image.Image, name: str, upright: bool) -> tuple[np.ndarray, int]:
     """The pixels, and the orientation the file asks for."""
     raw = raw_photo(image)
     if raw is not None:
-        raise ImageError(f"cannot read {path}: {raw}")
+        raise ImageError(f"cannot read {name}: {raw}")
     deep = _is_deep(image)
     if image.format == "PNG":
         image.load()  # its EXIF may lie behind its pixels
@@ -121,7 +172,7 @@ def _pixels(image: Image.Image, path: Path, upright: bool) -> tuple[np.ndarray, 
     image.load()
     if turn in _TURNS and (image.format == "TIFF") != upright:
         image = image.transpose((_TURNS if upright else _BACK)[turn])
-    return to_rgb(image, str(path), deep), turn
+    return to_rgb(image, name, deep), turn
 
 
 def _orientation(image: Image.Image) -> int:
@@ -183,12 +234,18 @@ def _strips_end(image: Image.Image, size: int) -> bool:
     return False
 
 
-def _named(path: Path, error: Exception) -> ImageError:
+def _head(path: Path) -> tuple[bytes, str]:
+    """What tells a file's kind: its first bytes and its suffix."""
+    with path.open("rb") as file:
+        return file.read(512), path.suffix
+
+
+def _named(name: str, error: Exception, head: bytes, suffix: str = "") -> ImageError:
     if isinstance(error, UnidentifiedImageError):
-        return ImageError(f"cannot read {path}: {unknown_format(path)}")
+        return ImageError(f"cannot read {name}: {unknown_format(head, suffix)}")
     if isinstance(error, Image.DecompressionBombError):
         return ImageError(
-            f"cannot read {path}: the image is larger than Pillow opens: {reason(error)} Cut it "
+            f"cannot read {name}: the image is larger than Pillow opens: {reason(error)} Cut it "
             "into tiles or make it smaller; PIL.Image.MAX_IMAGE_PIXELS is the limit"
         )
-    return ImageError(f"cannot read {path}: {reason(error)}")
+    return ImageError(f"cannot read {name}: {reason(error)}")

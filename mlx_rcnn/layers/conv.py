@@ -121,7 +121,7 @@ def conv_relu(x: mx.array, conv: Conv2d) -> mx.array:
     """Convolution with a bias, and ReLU.
 
     Args:
-        x (N, H, W, C).
+        x (N, H, W, C): the input.
         conv: with a bias.
 
     Returns:
@@ -239,7 +239,7 @@ def upsample_nearest(x: mx.array, size: tuple[int, int]) -> mx.array:
     """Nearest-neighbour resize, as ``torch.nn.functional.interpolate(mode="nearest")``.
 
     Args:
-        x (N, h, w, C).
+        x (N, h, w, C): the input.
         size: (height, width) wanted.
 
     Returns:
@@ -257,7 +257,7 @@ def upsample_bilinear(x: mx.array) -> mx.array:
     """Double both sides, as ``torch.nn.functional.interpolate(scale_factor=2, mode="bilinear")``.
 
     Args:
-        x (N, h, w, C).
+        x (N, h, w, C): the input.
 
     Returns:
         (N, 2 h, 2 w, C): each input pixel gives two, a quarter of the way to its two neighbours.

@@ -70,7 +70,7 @@ class BatchNorm(nn.Module):
         """Normalise.
 
         Args:
-            x (N, ..., C).
+            x (N, ..., C): maps, or rows.
             valid (N,): rows that the statistics of the batch are taken over. Default: all.
         """
         if (fixed := self.affine()) is not None:
@@ -264,7 +264,7 @@ def conv_norm(
     remains.
 
     Args:
-        x (N, H, W, C).
+        x (N, H, W, C): the input.
         conv: with a bias where ``norm`` is ``None``; otherwise it may have one, as VGG's do.
         norm: of ``conv.out_channels``, or ``None``.
         relu: Default: ``True``.

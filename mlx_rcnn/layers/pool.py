@@ -10,7 +10,7 @@ def max_pool(x: mx.array, kernel: int = 3, padding: int = 1) -> mx.array:
     """The maximum of windows with stride 2; by default the stem's pooling of a ResNet.
 
     Args:
-        x (N, H, W, C).
+        x (N, H, W, C): the input.
         kernel (int): side of the windows, 2 or more. Default: ``3``.
         padding (int): pixels around the map that are never the maximum. Default: ``1``.
 

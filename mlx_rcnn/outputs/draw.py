@@ -94,7 +94,7 @@ def draw_detections(
     style = _style(*picture.size)
     if masks is not None:
         for i in reversed(order):
-            _blend_mask(picture, masks[i], _color(labels[i]), alpha, style.edge, scale)
+            _blend_mask(picture, masks[i], class_color(labels[i]), alpha, style.edge, scale)
     if joints is not None:
         shown = Joints(joints.points * scale, joints.scores >= keypoint_thresh)
         draw_skeletons(picture, shown, boxes * scale, order, skeleton, style.line)
@@ -135,18 +135,19 @@ def _draw_boxes(
         taken = [tag.rect for tag, _ in tags]
         tag = _place_tag(box, _name(label, class_names), score, style, picture.size, taken)
         if tag is not None:
-            tags.append((tag, _color(label)))
+            tags.append((tag, class_color(label)))
     for box, label, _ in reversed(items):
-        draw.rectangle(box, outline=_color(label), width=style.line)
+        draw.rectangle(box, outline=class_color(label), width=style.line)
     for tag, color in reversed(tags):
         _draw_tag(draw, tag, color)
 
 
 @lru_cache(maxsize=1024)
-def _color(label: int) -> Color:
-    """Steps of the golden ratio keep the hues of near labels far apart.
+def class_color(label: int) -> Color:
+    """The colour of a class, (red, green, blue) of 0 to 255, wherever it is drawn.
 
-    Six tones in turn separate labels whose hues come close, which lie 8, 13, 21, 34 or 55 apart.
+    Steps of the golden ratio keep the hues of near labels far apart. Six tones in turn separate
+    labels whose hues come close, which lie 8, 13, 21, 34 or 55 apart.
     """
     hue = (0.98 + (int(label) - 1) * _GOLDEN_RATIO) % 1.0
     saturation, value = _TONES[int(label) % len(_TONES)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,17 +42,25 @@ def picture_paths(sources: Sequence[Path], folder: Path) -> list[Path]:
     taken = {_identity(source) for source in sources}
     paths = []
     for source in sources:
-        suffix = source.suffix.lower()
-        if suffix in _LOSSLESS_SUFFIXES:
-            suffix = ".png"
-        elif suffix not in _JPEG_SUFFIXES:
-            suffix = ".jpg"
+        suffix = picture_suffix(source)
         path, number = folder / f"{source.stem}{suffix}", 2
         while _identity(path) in taken:
             path, number = folder / f"{source.stem}_{number}{suffix}", number + 1
         taken.add(_identity(path))
         paths.append(path)
     return paths
+
+
+def picture_suffix(source: Path) -> str:
+    """The suffix of a source's picture.
+
+    Args:
+        source: an image file.
+    """
+    suffix = source.suffix.lower()
+    if suffix in _LOSSLESS_SUFFIXES:
+        return ".png"
+    return suffix if suffix in _JPEG_SUFFIXES else ".jpg"
 
 
 def write_picture(path: Path, picture: Image.Image) -> None:
@@ -64,11 +73,36 @@ def write_picture(path: Path, picture: Image.Image) -> None:
     Raises:
         OSError: the file cannot be written; what was there before is untouched.
     """
+    write_file(path, picture_file(picture, path.suffix))
+
+
+def picture_file(picture: Image.Image, suffix: str) -> bytes:
+    """What :func:`write_picture` writes.
+
+    Args:
+        picture: an RGB image.
+        suffix: ``.png``, or any other for JPEG.
+    """
+    file = io.BytesIO()
+    if suffix == ".png":
+        picture.save(file, "PNG", compress_level=3)
+    else:  # full chroma resolution: thin coloured lines smear without it
+        picture.save(file, "JPEG", quality=95, subsampling=0)
+    return file.getvalue()
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file.
+
+    Args:
+        path: of it, replaced as a whole once the new one is complete.
+        content: of it.
+
+    Raises:
+        OSError: it cannot be written; what was there before is untouched.
+    """
     with replacing(path) as part:
-        if path.suffix == ".png":
-            picture.save(part, "PNG", compress_level=3)
-        else:  # full chroma resolution: thin coloured lines smear without it
-            picture.save(part, "JPEG", quality=95, subsampling=0)
+        part.write_bytes(content)
 
 
 def _identity(path: Path) -> str:

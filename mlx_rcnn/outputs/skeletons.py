@@ -105,9 +105,9 @@ def draw_skeletons(
         points, shown, width = joints.points[i], joints.scores[i], _limb_width(boxes[i], line)
         for at, (a, b) in enumerate(edges):
             if shown[a] and shown[b]:
-                _stroke(picture, points[a], points[b], width / 2, _hue(at, len(edges)))
+                _stroke(picture, points[a], points[b], width / 2, limb_color(at, len(edges)))
         for k in np.flatnonzero(shown).tolist():
-            _stroke(picture, points[k], points[k], 0.75 * width, _hue(k, count))
+            _stroke(picture, points[k], points[k], 0.75 * width, limb_color(k, count))
 
 
 def _limb_width(box: Array, line: int) -> float:
@@ -116,8 +116,11 @@ def _limb_width(box: Array, line: int) -> float:
     return min(max(0.02 * side, 1.5), 2.0 * line + 1)
 
 
-def _hue(index: int, count: int) -> Color:
-    """Red to violet: neighbours in a skeleton get colours that are neighbours, too."""
+def limb_color(index: int, count: int) -> Color:
+    """The colour of a keypoint or limb, one of ``count``.
+
+    Red to violet: neighbours in a skeleton get colours that are neighbours, too.
+    """
     red, green, blue = colorsys.hsv_to_rgb(0.83 * index / max(count - 1, 1), 0.85, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)
 

@@ -4,12 +4,28 @@ from typing import Any
 
 from .config import TrainConfig
 from .freeze import set_trainable
+from .loggers import Logger, MlflowLogger, WandbLogger
 
-__all__ = ["TrainConfig", "fit", "fit_boxes", "fit_svms", "set_trainable"]
+__all__ = [
+    "Logger",
+    "MlflowLogger",
+    "TrainConfig",
+    "WandbLogger",
+    "find_lr",
+    "fit",
+    "fit_boxes",
+    "fit_svms",
+    "set_trainable",
+    "write_summary",
+]
 
 
 def __getattr__(name: str) -> Any:
     """What trains, when asked for: importing the package stays quick without it."""
+    if name == "find_lr":
+        from .lr_finder import find_lr
+
+        return find_lr
     if name == "fit":
         from .trainer import fit
 
@@ -22,4 +38,8 @@ def __getattr__(name: str) -> Any:
         from .svms import fit_svms
 
         return fit_svms
+    if name == "write_summary":
+        from .summary import write_summary
+
+        return write_summary
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

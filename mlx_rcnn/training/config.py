@@ -13,7 +13,10 @@ CHOICES = {
     "schedule": ("step", "cosine"),
     "optimizer": ("sgd", "adamw"),
     "dtype": ("float32", "bfloat16"),  # float16 would need its losses scaled
+    "log": ("summary", "csv", "tensorboard", "none"),
 }
+WORDS = {"batch_size": "auto"}
+"""What a field may be besides a number."""
 # Least and greatest value; None has no limit.
 LIMITS: dict[str, tuple[float, float | None]] = {
     "epochs": (1, None),
@@ -33,6 +36,7 @@ LIMITS: dict[str, tuple[float, float | None]] = {
     "hflip": (0, 1),
     "vflip": (0, 1),
     "rotate90": (0, 1),
+    "mosaic": (0, 1),
     "colour_jitter": (0, 1),
     "seed": (0, 2**32 - 1),
     "workers": (1, None),
@@ -50,9 +54,10 @@ MAY_CHANGE = (
     "epochs",
     "patience",
     "max_unreadable",
+    "log",
 )
-"""Fields that a resumed run may change: no step depends on the first three, and a longer run is
-what people ask for (its schedule is stretched from where the run stands)."""
+"""Fields that a resumed run may change: no step depends on them but on ``epochs``, and a longer run
+is what people ask for (its schedule is stretched from where the run stands)."""
 
 
 def _field(default: Any, text: str) -> Any:
@@ -68,7 +73,11 @@ class TrainConfig:
     """
 
     epochs: int = _field(12, "passes over the training images")
-    batch_size: int = _field(2, "images in a step, on each machine")
+    batch_size: int | str = _field(
+        2,
+        "images in a step, on each machine; 'auto' measures how many fit the memory, and leaves lr "
+        "as it is",
+    )
     lr: float = _field(0.005, "learning rate after the warm-up")
     schedule: str = _field("step", "how the learning rate falls")
     drops: tuple[float, ...] = _field((0.75,), "where 'step' drops it, shares of the training")
@@ -100,6 +109,11 @@ class TrainConfig:
         "LOW,HIGH: scale an image by a factor between, then crop or fill it to its own size "
         "(default: none; 0.1,2 is large-scale jitter)",
     )
+    mosaic: float = _field(
+        0.0,
+        "chance that an image is put together with three others, a quarter each; not in the last "
+        "tenth of the epochs",
+    )
     colour_jitter: float = _field(
         0.0, "strength of random brightness, contrast, saturation and hue; 1 is SSD's"
     )
@@ -129,15 +143,31 @@ class TrainConfig:
     max_unreadable: float = _field(
         0.1, "share of images that turn out unreadable, rounded up, that does not stop the run"
     )
+    log: tuple[str, ...] = _field(
+        ("summary",),
+        "what is written of the run beside metrics.jsonl, several separated by commas: summary (a "
+        "page, summary.html), csv (metrics.csv), tensorboard; or none",
+    )
 
     def __post_init__(self) -> None:
-        for name in ("drops", "min_size", "scale_jitter", "keypoint_pairs"):
+        for name in ("drops", "min_size", "scale_jitter", "keypoint_pairs", "log"):
             value = getattr(self, name)
-            if isinstance(value, list | int | float) and not isinstance(value, bool):
+            if isinstance(value, list | int | float | str) and not isinstance(value, bool):
                 value = tuple(value) if isinstance(value, list) else (value,)
                 object.__setattr__(self, name, value)
         for item in fields(self):
             self._check(item.name, getattr(self, item.name), _kind(item))
+
+    @property
+    def images(self) -> int:
+        """``batch_size`` once it is a number.
+
+        Raises:
+            ValueError: it is still to be measured.
+        """
+        if isinstance(self.batch_size, str):
+            raise ValueError(f"batch_size={self.batch_size!r}: expected to be measured by now")
+        return self.batch_size
 
     def _check(self, name: str, value: Any, kind: str) -> None:
         if value is None and kind.endswith("| None"):
@@ -146,7 +176,9 @@ class TrainConfig:
         if not isinstance(values, tuple) or not values:
             raise TypeError(f"{name}={value!r}: expected one number or more")
         for item in values:
-            if "str" in kind:
+            if name in WORDS and item == WORDS[name]:
+                continue
+            if "str" in kind and name not in WORDS:
                 _check_text(name, item)
             else:
                 _check_number(name, item, whole="int" in kind)
@@ -154,6 +186,8 @@ class TrainConfig:
             raise ValueError(f"scale_jitter={value!r}: expected two factors, 0 < low <= high")
         if name == "val_fraction" and value == 1:
             raise ValueError("val_fraction=1: expected a share below 1")
+        if name == "log" and "none" in value and len(value) > 1:
+            raise ValueError(f"log={','.join(value)}: expected none, or what is written")
         if name == "ema" and value == 1:
             raise ValueError("ema=1: expected a number below 1, as the average would never move")
 
@@ -171,6 +205,7 @@ def _check_number(name: str, item: Any, whole: bool) -> None:
     low, high = LIMITS.get(name, (1, None))
     if isinstance(item, bool) or not isinstance(item, int if whole else int | float):
         expected = "a whole number" if whole else "a number"
+        expected += f" or {WORDS[name]!r}" if name in WORDS else ""
         raise TypeError(f"{name}={item!r}: expected {expected}")
     if not math.isfinite(item) or item < low or (high is not None and item > high):
         rule = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -12,6 +13,7 @@ from ..data import (
     Compose,
     HorizontalFlip,
     Loader,
+    Mosaic,
     RandomRotate90,
     ScaleJitterCrop,
     TrainBatch,
@@ -20,6 +22,11 @@ from ..data import (
 )
 from ..data.divide import divide, shared_images
 from .config import TrainConfig
+
+MOSAIC_LAST = (
+    10  # the last tenth of the epochs, rounded down, has no mosaics, as Ultralytics' 10 of
+)
+# 100: what is predicted on are whole images
 
 
 def divided(train_set: Any, val_set: Any, config: TrainConfig) -> tuple[Any, Any]:
@@ -69,9 +76,9 @@ def augmentation(config: TrainConfig, train_set: Any) -> Compose | None:
     """What happens to each image before it is trained on.
 
     Args:
-        config: the fields ``hflip``, ``vflip``, ``rotate90``, ``scale_jitter``, ``colour_jitter``
-            and ``keypoint_pairs``.
-        train_set: its ``keypoint_names`` say what swaps in a mirror.
+        config: the fields ``mosaic``, ``hflip``, ``vflip``, ``rotate90``, ``scale_jitter``,
+            ``colour_jitter`` and ``keypoint_pairs``.
+        train_set: its ``keypoint_names`` say what swaps in a mirror; a mosaic draws from it.
 
     Returns:
         The steps; ``None`` for none.
@@ -80,6 +87,8 @@ def augmentation(config: TrainConfig, train_set: Any) -> Compose | None:
         ValueError: keypoints that name a side and have no partner.
     """
     steps: list[Any] = []
+    if config.mosaic:
+        steps.append(Mosaic(train_set, config.mosaic))
     if config.hflip:
         # Without names no model is here that learns the keypoints.
         names = getattr(train_set, "keypoint_names", None) or ()
@@ -108,15 +117,19 @@ def make_loader(train_set: Any, config: TrainConfig, group: mx.distributed.Group
         The loader.
     """
     thresh = config.repeat_thresh
+    last = None
+    if config.mosaic and (without := config.epochs // MOSAIC_LAST):
+        last = config.epochs - without, augmentation(replace(config, mosaic=0.0), train_set)
     return Loader(
         train_set,
-        config.batch_size,
+        config.images,
         seed=config.seed,
         augment=augmentation(config, train_set),
         rank=group.rank(),
         world_size=group.size(),
         workers=config.workers,
         max_unreadable=config.max_unreadable,
+        last_augment=last,
         repeats=repeat_factors(train_set, thresh) if thresh else None,
     )
 

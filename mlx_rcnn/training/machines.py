@@ -26,6 +26,21 @@ def number_of_first(group: mx.distributed.Group, value: int) -> int:
     return int(mx.distributed.all_sum(mx.array(own, mx.int32), group=group).item())  # type: ignore[arg-type]
 
 
+def least(group: mx.distributed.Group, value: int) -> int:
+    """The least of the machines' whole numbers, on all of them.
+
+    Args:
+        group: of the machines, all of which ask.
+        value: of this machine.
+
+    Returns:
+        The least.
+    """
+    if group.size() == 1:
+        return value
+    return int(mx.distributed.all_min(mx.array(value, mx.int32), group=group).item())  # type: ignore[arg-type]
+
+
 def share_from_first(trainer: TrainStep, step: int) -> int:
     """Give all machines the state that the first one has.
 

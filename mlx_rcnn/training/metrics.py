@@ -35,11 +35,11 @@ class Summary(NamedTuple):
     peak_memory: int
 
 
-def coco_evaluation(batch_size: int, max_unreadable: float = 0.1) -> Evaluate | None:
+def coco_evaluation(batch_size: Callable[[], int], max_unreadable: float = 0.1) -> Evaluate | None:
     """COCO metrics of a model on a data set.
 
     Args:
-        batch_size: images predicted at once.
+        batch_size: says how many images are predicted at once, when that is known.
         max_unreadable: share of the images that may be left out. Default: ``0.1``.
 
     Returns:
@@ -50,7 +50,7 @@ def coco_evaluation(batch_size: int, max_unreadable: float = 0.1) -> Evaluate | 
     from ..evaluation import evaluate_coco
 
     return lambda model, dataset: evaluate_coco(
-        model, dataset, batch_size=batch_size, progress=False, max_unreadable=max_unreadable
+        model, dataset, batch_size=batch_size(), progress=False, max_unreadable=max_unreadable
     )
 
 
@@ -144,22 +144,17 @@ class Metrics:
 
     def lines(self) -> list[dict[str, Any]]:
         """All whole lines so far."""
-        if not self.path.is_file():
-            return []
-        found = []
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                value = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(value, dict) and isinstance(value.get("step"), int):
-                found.append(value)
-        return found
+        return read_lines(self.path) if self.path.is_file() else []
 
-    def add(self, line: dict[str, Any]) -> None:
-        """Append a line; what is not finite becomes ``null``, as JSON has no word for it."""
+    def add(self, line: dict[str, Any]) -> dict[str, Any]:
+        """Append a line, and return it as it is there.
+
+        What is not finite becomes ``null``, as JSON has no word for it.
+        """
+        plain = {k: _plain(v) for k, v in line.items()}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({k: _plain(v) for k, v in line.items()}) + "\n")
+            file.write(json.dumps(plain) + "\n")
+        return plain
 
     def epochs(self) -> list[dict[str, Any]]:
         """The lines of the epochs so far."""
@@ -168,6 +163,23 @@ class Metrics:
     def evaluated(self, epoch: int) -> bool:
         """Whether the line of an epoch, counted from 1, is there."""
         return any(line.get("epoch") == epoch for line in self.epochs())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a ``metrics.jsonl``; one that was cut short is passed over.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict) and isinstance(value.get("step"), int):
+            found.append(value)
+    return found
 
 
 def _plain(value: Any) -> Any:
@@ -199,7 +211,7 @@ def draw_curves(metrics: Metrics) -> bool:
     for name in [key for key in (steps[-1] if steps else {}) if key.endswith("_loss")]:
         known = [(v["step"], v[name]) for v in steps if v.get(name) is not None]
         x, y = (np.array(column) for column in zip(*known, strict=True))
-        losses.plot(x, _smooth(y), label=name.removesuffix("_loss"))
+        losses.plot(x, smooth(y), label=name.removesuffix("_loss"))
     rate.plot([v["step"] for v in steps], [v["lr"] for v in steps])
     for name in ("AP", "AP50", "AP75", "segm_AP", "keypoints_AP"):
         known = [(v["epoch"], v["metrics"].get(name)) for v in epochs]
@@ -220,7 +232,7 @@ def draw_curves(metrics: Metrics) -> bool:
     return True
 
 
-def _smooth(values: np.ndarray) -> np.ndarray:
+def smooth(values: np.ndarray) -> np.ndarray:
     """The mean of each value and up to 19 before it."""
     sums = np.cumsum(np.concatenate([[0.0], values]))
     end = np.arange(1, len(values) + 1)

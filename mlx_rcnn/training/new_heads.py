@@ -12,6 +12,8 @@ from ..heads.box import predictors_of
 from ..heads.rcnn import RCNNPredictor
 from ..models import Detector, KeypointRCNN
 
+PREDICTORS = ("box_predictor", "mask_predictor", "keypoint_predictor")
+
 
 class DataKeypoints(NamedTuple):
     """The keypoints of a data set's objects.
@@ -115,6 +117,30 @@ def set_keypoints(model: Detector, keypoints: DataKeypoints | None) -> bool:
         model.config, num_keypoints=count, keypoint_names=names, keypoint_skeleton=skeleton
     )
     return new
+
+
+def predictors(model: Detector) -> dict[str, Any]:
+    """The layers that depend on classes or keypoints, by name; none of a proposal network."""
+    heads: Any = model.get("roi_heads", {})
+    return {name: heads[name] for name in PREDICTORS if name in heads}
+
+
+def what_is_new(model: Detector, before: dict[str, Any]) -> str:
+    """A line on what a model has kept, and what the data had made new.
+
+    Args:
+        model: with weights that were loaded.
+        before: its :func:`predictors` as loaded.
+
+    Returns:
+        The line.
+    """
+    now = predictors(model)
+    new = [name for name, layer in now.items() if layer is not before.get(name)]
+    of = f"of {model.source}" if model.source else "of the model"
+    if not new:
+        return f"all weights {of} are kept: it has the data's classes"
+    return f"weights {of} are kept, but for {', '.join(new)}, new for the data's classes"
 
 
 def _listed(keypoints: DataKeypoints) -> str:

@@ -23,7 +23,7 @@ def contact_sheet(
     """Draw predictions on evenly chosen images of a data set, side by side in one picture.
 
     Args:
-        model: predicts.
+        model: predicts; ``None`` draws the targets, what should be found.
         dataset: gives images.
         class_names: one name a class.
         path: of the picture, replaced if it exists.
@@ -35,6 +35,8 @@ def contact_sheet(
     from ..outputs.draw import draw_detections, readable_scale
     from ..outputs.skeletons import skeleton_style
 
+    skeleton = getattr(dataset, "keypoint_skeleton", None)
+    style = skeleton_style(model) if model is not None else {"skeleton": skeleton}
     count = min(count, len(dataset))
     columns = math.ceil(math.sqrt(count))
     sheet = Image.new("RGB", (columns * TILE, math.ceil(count / columns) * TILE), "white")
@@ -44,7 +46,9 @@ def contact_sheet(
         except (ImageError, OSError):
             continue  # evaluation names it
         image, needed = sample.image, getattr(model, "needs_proposals", False)
-        [found] = model.predict(image, *([sample.target["proposals"]] if needed else []))
+        found = sample.target
+        if model is not None:
+            [found] = model.predict(image, *([sample.target["proposals"]] if needed else []))
         height, width = image.shape[:2]
         picture = draw_detections(
             image,
@@ -52,7 +56,7 @@ def contact_sheet(
             class_names,
             score_thresh=SHOWN_SCORE,
             scale=readable_scale(width, height),
-            **skeleton_style(model),
+            **style,
         )
         picture.thumbnail((TILE - 4, TILE - 4))
         sheet.paste(picture, (place % columns * TILE + 2, place // columns * TILE + 2))

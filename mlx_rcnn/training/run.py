@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -15,6 +14,7 @@ import mlx.core as mx
 from tqdm import tqdm
 
 from ..memory import bounded_cache
+from .batch_size import measured
 from .checkpoint import (
     BEST,
     LAST,
@@ -29,6 +29,7 @@ from .config import TrainConfig
 from .interrupt import Stop, interruptions
 from .loading import batches_of, make_loader
 from .lock import locked
+from .loggers import Loggers, RunStart
 from .machines import number_of_first, share_from_first
 from .metrics import (
     SAMPLES_FOLDER,
@@ -43,13 +44,15 @@ from .metrics import (
     epochs_without_better,
     metric_of,
 )
-from .new_heads import check_keypoints, keypoints_of
+from .new_heads import check_keypoints, keypoints_of, predictors, what_is_new
+from .nonfinite import NONFINITE, not_finite
 from .optimizer import make_optimizer
 from .pictures import contact_sheet
 from .prepare import prepare_model
-from .run_folder import NONFINITE, check_folder, check_resume, clear_folder, describe_data
-from .schedule import learning_rate
+from .run_folder import check_folder, check_resume, clear_folder, describe_data
+from .schedule import rate_of
 from .step import StepResult, TrainStep
+from .summary import SummaryPage
 
 
 class Trainer:
@@ -63,9 +66,10 @@ class Trainer:
         config: TrainConfig,
         folder: Path,
         evaluate: Evaluate | None = None,
+        loggers: Loggers | None = None,
     ):
         self.model, self.train_set, self.val_set = model, train_set, val_set
-        self.config, self.folder = config, folder
+        self.config, self.folder, self.loggers = config, folder, loggers or Loggers()
         self.group = mx.distributed.init()
         self.first = self.group.rank() == 0
         self.keypoints = keypoints_of(train_set) if model.needs_keypoints else None
@@ -73,7 +77,7 @@ class Trainer:
         self.evaluate = evaluate
         if evaluate is None and val_set is not None:
             check_metric(config.metric, coco_names(model))
-            self.evaluate = coco_evaluation(config.batch_size, config.max_unreadable)
+            self.evaluate = coco_evaluation(lambda: self.config.images, config.max_unreadable)
             if self.evaluate is None:
                 self._say("no evaluation: pip install 'mlx-rcnn[eval]' gives COCO metrics")
         if config.patience and self.evaluate is None:
@@ -95,15 +99,18 @@ class Trainer:
         if progress is not None:
             names = self.train_set.class_names
             self.config = check_resume(progress, names, self.config, self.data)
-        config = self.config = prepare_model(
-            self.model, self.train_set.class_names, self.config, self.keypoints
-        )
+        before = predictors(self.model)
+        loaded = (self.model.source or self.model.class_names) and progress is None
+        config = prepare_model(self.model, self.train_set.class_names, self.config, self.keypoints)
+        if loaded:
+            self._say(what_is_new(self.model, before))
+        config = self.config = measured(self.model, self.train_set, config, self.group)
         self.loader = make_loader(self.train_set, config, self.group)
         self.steps = len(self.loader) // config.accumulate  # an epoch
         if not self.steps:
             raise ValueError(
                 f"{len(self.train_set)} images make no step: expected at least batch_size "
-                f"{config.batch_size} x accumulate {config.accumulate} x machines "
+                f"{config.images} x accumulate {config.accumulate} x machines "
                 f"{self.group.size()}"
             )
         self.take = TrainStep(self.model, make_optimizer(self.model, config), config, self.group)
@@ -131,7 +138,12 @@ class Trainer:
                 self._save(LAST)
         if self.val_set is None:
             self._say("nothing is validated: no validation data, and no val_fraction")
-        with interruptions() as stop:
+        with interruptions() as stop, closing(self.loggers):
+            if self.first:
+                if "summary" in self.config.log:
+                    self.loggers.add(SummaryPage(self.model, self.train_set, self.val_set))
+                lines = self.metrics.lines()
+                self.loggers.start(RunStart(self.folder, asdict(self.config), lines))
             self._epochs(stop)
         self.model.eval()
         peak = mx.get_peak_memory()
@@ -180,15 +192,7 @@ class Trainer:
                 chosen = list(islice(batches, config.accumulate))
                 ready = time.perf_counter()
                 waited += ready - asked
-                rate = learning_rate(
-                    self.step,
-                    total,
-                    config.lr,
-                    config.schedule,
-                    config.warmup,
-                    config.drops,
-                    config.drop_factor,
-                )
+                rate = rate_of(config, self.step, total)
                 result = self._take_step(chosen, rate, stop)
                 count = sum(len(b.images) for b in chosen) * self.group.size()
                 images += count
@@ -215,34 +219,18 @@ class Trainer:
             names = ", ".join(name for batch in batches for name in batch.names)
             raise ValueError(f"{error} (images of the step: {names})") from error
         if not result.finite:
-            self._fail(batches, result)
+            path = self._save(NONFINITE) if self.first else None
+            raise not_finite(self.step, batches, result, self.folder, path)
         self.step += 1
         return result
-
-    def _fail(self, batches: list[Any], result: StepResult) -> None:
-        """Save the state before the step that failed, and say which images it was."""
-        suspects = [batches[i] for i in result.suspects] or batches
-        names = [name for batch in suspects for name in batch.names]
-        values = {**result.losses, "norm of the gradient": result.norm}
-        odd = ", ".join(f"{k} {v}" for k, v in values.items() if not abs(v) < float("inf"))
-        where = ""
-        if self.first:
-            path = self._save(NONFINITE)
-            ids = [str(v) for batch in suspects for v in batch.image_ids]
-            report = {"step": self.step, "images": names, "image_ids": ids, "values": repr(values)}
-            (path / "batch.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-            where = f"; the state before it is in {self.folder / NONFINITE}"
-        raise FloatingPointError(
-            f"step {self.step}: not finite: {odd}; images: {', '.join(names)}{where}. "
-            "A lower lr, a longer warmup or a smaller clip may help"
-        )
 
     def _record_step(
         self, epoch: int, result: StepResult, rate: float, speed: float, bar: Any
     ) -> None:
         losses = {k: round(v, 6) for k, v in result.losses.items()}
         line = {"lr": rate, "norm": round(result.norm, 4), "images_per_s": round(speed, 2)}
-        self.metrics.add({"kind": "step", "step": self.step, "epoch": epoch + 1, **losses, **line})
+        place = {"kind": "step", "step": self.step, "epoch": epoch + 1}
+        self.loggers.log(self.metrics.add({**place, **losses, **line}))
         shown = {k.removesuffix("_loss"): f"{v:.3f}" for k, v in result.losses.items()}
         memory = mx.get_peak_memory() / 1e9
         bar.set_description(f"epoch {epoch + 1}/{self.config.epochs}", refresh=False)
@@ -263,7 +251,7 @@ class Trainer:
         if self.best is None or (score is not None and score > self.best):
             self.best = score
             self._save(BEST)
-        self.metrics.add(line)
+        self.loggers.log(self.metrics.add(line))
         if not draw_curves(self.metrics) and epoch == 0:
             self._say("no curves.png: pip install 'mlx-rcnn[plots]' draws it")
         shown = "" if score is None else f", {name} {score:.4f} (best {self.best:.4f})"

@@ -12,11 +12,17 @@ import mlx.core as mx
 
 from .checkpoint import BEST, FOLDER, LAST, Progress
 from .config import TrainConfig, changes, from_json
+from .log_files import CSV_FILE, TENSORBOARD_FOLDER
+from .lr_finder import FINDER_CHART, FINDER_FILE
 from .metrics import CURVES_FILE, METRICS_FILE, SAMPLES_FOLDER
 from .new_heads import DataKeypoints
+from .nonfinite import NONFINITE
+from .summary import ABOUT_FILE, SUMMARY_FILE
 
-NONFINITE = "nonfinite"
-OURS = {LAST, BEST, NONFINITE, FOLDER, METRICS_FILE, CURVES_FILE, SAMPLES_FOLDER}
+FOLDERS = (FOLDER, SAMPLES_FOLDER, TENSORBOARD_FOLDER)
+FILES = (METRICS_FILE, CURVES_FILE, CSV_FILE, SUMMARY_FILE, ABOUT_FILE)
+OURS = {LAST, BEST, NONFINITE, *FOLDERS, *FILES}
+BESIDE = {FINDER_FILE, FINDER_CHART}  # made before the run; they stay when it is removed
 
 
 def check_folder(folder: Path, resume: bool = False, overwrite: bool = False) -> None:
@@ -39,7 +45,7 @@ def check_folder(folder: Path, resume: bool = False, overwrite: bool = False) ->
             raise FileNotFoundError(f"{folder} holds no checkpoint to resume from")
         return
     found = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    foreign = {name for name in found - OURS if not name.startswith(".")}
+    foreign = {name for name in found - OURS - BESIDE if not name.startswith(".")}
     if foreign:
         raise FileExistsError(
             f"{folder} holds other things, such as {min(foreign)}: expected a new or empty folder"
@@ -60,7 +66,7 @@ def clear_folder(folder: Path) -> None:
     for path in sorted(folder.iterdir()) if folder.exists() else ():
         if path.name in OURS and (path.is_symlink() or path.is_file()):
             path.unlink()  # the links first: never one to what is already gone
-    for name in (FOLDER, SAMPLES_FOLDER):
+    for name in FOLDERS:
         if (folder / name).is_dir():
             shutil.rmtree(folder / name)
 
@@ -83,7 +89,7 @@ def check_resume(
     Args:
         progress: of its checkpoint.
         class_names: of the data now.
-        config: asked for now; an open ``freeze`` is what it was.
+        config: asked for now; what is open in it, as ``freeze``, is what it was.
         data: of :func:`describe_data`.
 
     Returns:
@@ -100,6 +106,8 @@ def check_resume(
     old = from_json(progress.config)
     if config.freeze is None:
         config = replace(config, freeze=old.freeze)
+    if config.batch_size == "auto":
+        config = replace(config, batch_size=old.batch_size)
     if config.metric is None:
         config = replace(config, metric=old.metric)
     odd = changes(old, config)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from .config import TrainConfig
+
 WARMUP_START = 1e-3  # share of the rate at step 0, as in torchvision's training reference
 
 
@@ -85,3 +87,18 @@ def learning_rate(
     else:
         raise ValueError(f"schedule={schedule!r}: expected 'step' or 'cosine'")
     return base * warmup_factor(step, warmup) * factor
+
+
+def rate_of(config: TrainConfig, step: int, total: int) -> float:
+    """:func:`learning_rate` with a run's settings.
+
+    Args:
+        config: the fields ``lr``, ``schedule``, ``warmup``, ``drops`` and ``drop_factor``.
+        step: optimizer steps taken so far.
+        total: steps of the whole training.
+
+    Returns:
+        The rate.
+    """
+    c = config
+    return learning_rate(step, total, c.lr, c.schedule, c.warmup, c.drops, c.drop_factor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import mlx.core as mx
 
 from .config import TrainConfig
 from .loading import check_objects, check_overlap, divided
+from .log_files import file_loggers
+from .loggers import Line, Logger, Loggers
 from .metrics import Evaluate, Summary
 from .run import Trainer
 from .watch import watched
@@ -26,6 +29,7 @@ def fit(
     overwrite: bool = False,
     evaluate: Evaluate | None = None,
     allow_overlap: bool = False,
+    loggers: Sequence[Logger | Callable[[Line], Any]] = (),
 ) -> Summary:
     """Train a detector.
 
@@ -47,6 +51,9 @@ def fit(
         evaluate: ``(model, val_set) -> metrics``, ``config.metric`` of them deciding which is the
             best. Default: COCO metrics, if faster-coco-eval is installed.
         allow_overlap: images may be in both sets. Default: ``False``.
+        loggers: are told each line of the record, after those of ``config.log``. Each is a
+            :class:`~mlx_rcnn.training.Logger`, such as a ``WandbLogger``, or a function. Default:
+            none.
 
     Returns:
         What became of it.
@@ -56,12 +63,16 @@ def fit(
         ValueError: data, config or checkpoint that do not go together.
         FloatingPointError: a loss that is not finite, naming the images.
         OSError: a checkpoint that cannot be written, or an image that cannot be read.
+        ImportError: a log whose extra is not installed.
     """
     config = config or TrainConfig()
+    told = Loggers(loggers)
     with watched(mx.distributed.init()):
         train_set, val_set = divided(train_set, val_set, config)
         check_objects(train_set)
         if not allow_overlap and val_set is not None:
             check_overlap(train_set, val_set)
-        trainer = Trainer(model, train_set, val_set, config, Path(output_dir), evaluate)
+        if mx.distributed.init().rank() == 0:
+            told = Loggers([*file_loggers(config.log), *loggers])
+        trainer = Trainer(model, train_set, val_set, config, Path(output_dir), evaluate, told)
         return trainer.run(resume, overwrite)

@@ -9,33 +9,24 @@ be resumed.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import secrets
 import select
-import socket
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 
 from ..messages import one_line
+from ..peers import GONE, TURN, meet
 
-PATIENCE, GRACE = 15.0, 4.0  # seconds: to connect; to fail by oneself, and say of what
-_TURN = 0.5  # seconds a read or a look around takes at most
+GRACE = 4.0  # seconds to fail by oneself, and say of what
 _FAILED, _BYE = "failed", "bye"
 _UNWATCHED = "if one fails, it and the others may wait for ever"
-_ADDRESS = 4  # numbers of an IPv4 address
-# Of the kernel: a machine that is off is found out in 25 s, whatever Python does meanwhile.
-_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPALIVE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 _LOST = re.compile(r"\[(ring|jaccl|mpi|nccl)\]")  # how MLX's backends say that a peer is gone
 _open = threading.Lock()
 
@@ -77,49 +68,19 @@ class _Watch:
 
     def __init__(self, group: mx.distributed.Group):
         self.rank, self.size = group.rank(), group.size()
-        self.peers: dict[int, _Peer] = {}
         self.leaving, self.heard = threading.Event(), threading.Event()
         self.fate = ""
-        listener = _listen() if self.rank == 0 else None
-        address, token = _agree(group, listener)
-        if listener is None:
-            try:
-                peer = _Peer(_connect(address))
-            except OSError as error:
-                where = f"machine {self.rank} cannot reach the first one at {address[0]}"
-                warnings.warn(f"{where}: {error}; {_UNWATCHED}", stacklevel=4)
-            else:
-                peer.send({"token": token, "rank": self.rank})
-                self.peers[0] = peer
-        else:
-            self._accept(listener, token)
+        self.peers, problem = meet(group)
+        if problem:
+            warnings.warn(f"{problem}; {_UNWATCHED}", stacklevel=4)
         self.thread = threading.Thread(target=self._listen, daemon=True, name="watch")
         self.thread.start()
-
-    def _accept(self, listener: socket.socket, token: int) -> None:
-        """Wait for the other machines, who come at once after they agreed on the address."""
-        until = time.monotonic() + PATIENCE
-        with listener:
-            while len(self.peers) < self.size - 1:
-                listener.settimeout(max(until - time.monotonic(), 0.01))
-                try:
-                    connection, _ = listener.accept()
-                except TimeoutError:
-                    lacking = [r for r in range(1, self.size) if r not in self.peers]
-                    warnings.warn(f"machines {lacking} did not connect; {_UNWATCHED}", stacklevel=5)
-                    return
-                peer = _Peer(connection)
-                hello = next(iter(peer.wait(PATIENCE)), {})
-                if hello.get("token") == token and 0 < hello.get("rank", 0) < self.size:
-                    self.peers[hello["rank"]] = peer
-                else:  # a stranger
-                    connection.close()
 
     def _listen(self) -> None:
         """Read what the others say, until this machine leaves."""
         while not self.leaving.is_set():
             present = {peer.socket: rank for rank, peer in self.peers.items() if not peer.left}
-            ready, _, _ = select.select(list(present), [], [], _TURN)
+            ready, _, _ = select.select(list(present), [], [], TURN)
             for connection in ready:
                 self._read(present[connection])
 
@@ -131,7 +92,7 @@ class _Watch:
                 self._end(message["rank"], message["why"])
             peer.left |= message["kind"] == _BYE
         if closed and not peer.left:
-            self._end(rank, "is gone: its process was killed, or the connection is lost")
+            self._end(rank, GONE)
 
     def _tell(self, message: dict[str, Any]) -> None:
         for peer in self.peers.values():
@@ -170,85 +131,4 @@ class _Watch:
         self.thread.join()
         self._tell(message)
         for peer in self.peers.values():
-            with suppress(OSError):
-                peer.socket.close()
-
-
-class _Peer:
-    """A connection that carries lines of JSON."""
-
-    def __init__(self, connection: socket.socket):
-        self.socket, self.left, self._rest = connection, False, b""
-        connection.settimeout(_TURN)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _KEEPALIVE.items():
-            if hasattr(socket, name):  # macOS and Linux differ
-                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Send a message; who does not take it is found out by reading."""
-        with suppress(OSError):
-            self.socket.sendall(json.dumps(message).encode() + b"\n")
-
-    def read(self) -> tuple[list[dict[str, Any]], bool]:
-        """What has come, and whether the connection is closed."""
-        try:
-            data = self.socket.recv(1 << 16)
-        except TimeoutError:
-            return [], False
-        except OSError:
-            data = b""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        return [json.loads(line) for line in lines], not data
-
-    def wait(self, seconds: float) -> list[dict[str, Any]]:
-        """The first messages, or none in so many seconds."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            messages, closed = self.read()
-            if messages or closed:
-                return messages
-        return []
-
-
-def _listen() -> socket.socket:
-    """A socket that the other machines can reach, on the address the launcher gave this one."""
-    for address in _launched():
-        with suppress(OSError):
-            return socket.create_server((address, 0))
-    return socket.create_server(("", 0))
-
-
-def _launched() -> list[str]:
-    """The addresses of the first machine in ``mlx.launch``'s list of hosts, if there is one."""
-    file = os.environ.get("MLX_HOSTFILE")
-    if not file:
-        return []
-    hosts = json.loads(Path(file).read_text(encoding="utf-8"))
-    return [name.rsplit(":", 1)[0] for name in hosts[0]]
-
-
-def _agree(
-    group: mx.distributed.Group, listener: socket.socket | None
-) -> tuple[tuple[str, int], int]:
-    """The first machine's address and a number only these machines know, the same everywhere."""
-    numbers = [0] * (_ADDRESS + 2)
-    if listener is not None:
-        host, port = listener.getsockname()[:2]
-        if host == "0.0.0.0":
-            host = socket.gethostbyname(socket.gethostname())
-        numbers = [*socket.inet_aton(host), port, secrets.randbelow(2**31 - 1)]
-    shared = mx.distributed.all_sum(mx.array(numbers, dtype=mx.int32), group=group)
-    *address, port, token = np.array(shared).tolist()
-    return (socket.inet_ntoa(bytes(address)), port), token
-
-
-def _connect(address: tuple[str, int]) -> socket.socket:
-    until = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return socket.create_connection(address, timeout=_TURN)
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.1)
+            peer.close()

@@ -135,7 +135,7 @@ def test_an_evaluation_that_stops_early_leaves_nothing(data, saved, temporary, m
     def stops(*args, **options):
         raise ValueError("no")
 
-    monkeypatch.setattr("mlx_rcnn.cli.evaluate.collect", stops)
+    monkeypatch.setattr("mlx_rcnn.cli.evaluate_images.assemble", stops)
     assert main(["evaluate", "--data", str(data), "--model", saved]) == 1
     assert list(temporary.iterdir()) == []
 

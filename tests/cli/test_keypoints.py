@@ -13,7 +13,7 @@ import mlx_rcnn
 import tiny
 from mlx_rcnn.cli.main import main
 from mlx_rcnn.data import write_coco
-from mlx_rcnn.outputs.skeletons import _hue
+from mlx_rcnn.outputs.skeletons import limb_color
 
 
 @pytest.fixture
@@ -69,7 +69,8 @@ def test_predict(data: Path, model: Found, capsys):
     assert len(first["keypoints"]) == 15 and first["keypoints_scores"] == model.scores
     # 64 x 80 is enlarged by 256 / 80, rounded up: 4.
     picture = np.asarray(Image.open("predictions/000001.png"))
-    assert tuple(picture[122, 42]) == _hue(0, 5) and tuple(picture[122, 62]) == _hue(0, 2)
+    assert tuple(picture[122, 42]) == limb_color(0, 5)
+    assert tuple(picture[122, 62]) == limb_color(0, 2)
     plain = np.asarray(Image.open(data.parent / "images/000001.png")).repeat(4, 0).repeat(4, 1)
     # The last keypoint scores too little, and so does the limb to it.
     assert (picture[115:130, 180:215] == plain[115:130, 180:215]).all()

@@ -18,6 +18,7 @@ from mlx_rcnn.cli.arguments import build_parser
 from mlx_rcnn.cli.main import main
 from mlx_rcnn.cli.train_flags import given_settings
 from mlx_rcnn.data import write_coco
+from mlx_rcnn.models.builders import divided
 from mlx_rcnn.training import TrainConfig
 from mlx_rcnn.training.checkpoint import read_progress
 from mlx_rcnn.training.config import flag
@@ -88,6 +89,7 @@ SEVERAL = {
     "min_size": (320, 480),
     "scale_jitter": (0.5, 2.0),
     "keypoint_pairs": ("left:right", "near:far"),
+    "log": ("csv", "tensorboard"),
 }
 
 
@@ -229,3 +231,42 @@ def test_another_machines_failure_is_one_line(monkeypatch, capsys):
     assert main(["train", "--data", "x", "--model", "y"]) == 1
     error = capsys.readouterr().err
     assert error == "mlx_rcnn: error: machine 1 of 2 failed: x.jpg; machine 0 stops with it\n"
+
+
+def test_a_builder_from_a_detector_of_another_kind(tmp_path: Path, train, model, monkeypatch):
+    def build(num_classes: int = 4, **config: object) -> mlx_rcnn.MaskRCNN:
+        fixed = {"depth": 18, "num_classes": config.pop("backbone_num_classes", 0)}
+        own = {"mask_hidden_channels": 8, "mask_num_convs": 1, "use_fpn": True, **config}
+        net, detector = divided(mlx_rcnn.MaskRCNN, mlx_rcnn.ResNetFPNConfig, fixed, own)
+        return mlx_rcnn.MaskRCNN(net, net.out_channels, num_classes, **detector)
+
+    monkeypatch.setitem(commands.BUILDERS, "mask_rcnn_resnet_50_fpn", build)
+    built = Path("mask_rcnn_resnet_50_fpn")
+    refused(train(*FAST, "--init", "x"), "--init x goes with", "give --model x alone")
+    refused(train(*FAST, "--init", "x", model=built), "no model")
+    refused(train("--init", "x", "--backbone", "y", model=built), "expected one of them")
+    code, out, errors = train(*FAST, "--init", str(model), model=built)
+    assert code == 0, errors
+    assert f"mask_rcnn_resnet_50_fpn from {model}: " in out
+    assert "new: roi_heads.mask_head, roi_heads.mask_predictor" in out
+    assert "but for box_predictor, mask_predictor, new for the data's classes" in errors
+    trained = mlx_rcnn.load(tmp_path / "run" / "last")
+    stem = mlx_rcnn.load(model).backbone.net.conv1.weight
+    assert mx.array_equal(trained.backbone.net.conv1.weight, stem)  # frozen, as it has learned
+    assert read_progress(tmp_path / "run").config["freeze"] == 2
+
+
+def test_find_lr_trains_nothing(tmp_path: Path, train):
+    code, out, errors = train(*FAST, "--find-lr", "12")
+    assert code in (0, 1) and "Traceback" not in errors
+    assert "steps up to lr" in out
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {
+        "lr_finder.json",
+        "lr_finder.png",
+    }
+    refused(train(*FAST, "--find-lr", "3"), "--find-lr 3", "at least 10")
+    refused(train(*FAST, "--find-lr", "0"), "--find-lr", "at least 1")
+    code, _, errors = train(*FAST)  # the run to come is in the same folder
+    assert code == 0, errors
+    assert (tmp_path / "run" / "lr_finder.json").exists()
+    refused(train("--find-lr", "--resume", model=None), "--find-lr", "no --resume")

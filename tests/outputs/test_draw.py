@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mlx_rcnn.outputs.draw import _color, _ink, _place_tag, _style, draw_detections, readable_scale
+from mlx_rcnn.outputs.draw import (
+    _ink,
+    _place_tag,
+    _style,
+    class_color,
+    draw_detections,
+    readable_scale,
+)
 
 GREY = 90
 
@@ -47,7 +54,7 @@ def test_input_is_not_written_to():
 def test_box_covers_its_border_pixels():
     # 200 x 200 gives lines of 1 pixel. A box from 50 to 90 covers the pixels 50..89.
     picture = np.asarray(draw_detections(grey(200, 200), detections([[50, 60, 90, 100]])))
-    red = _color(1)
+    red = class_color(1)
     for y, x in ((99, 50), (99, 89), (80, 50), (80, 89)):
         assert tuple(picture[y, x]) == red
     for y, x in ((99, 49), (99, 90), (100, 60), (80, 51), (80, 88)):
@@ -57,7 +64,7 @@ def test_box_covers_its_border_pixels():
 def test_box_past_the_border_shows_all_four_sides():
     picture = np.asarray(draw_detections(grey(200, 200), detections([[-30, -30, 500, 500]])))
     for y, x in ((199, 100), (100, 0), (100, 199), (0, 199)):
-        assert tuple(picture[y, x]) == _color(1)
+        assert tuple(picture[y, x]) == class_color(1)
 
 
 def test_mask_is_tinted_and_outlined():
@@ -67,9 +74,9 @@ def test_mask_is_tinted_and_outlined():
     prediction = detections([[150, 80, 160, 90]], masks=masks)
     picture = np.asarray(draw_detections(grey(200, 100), prediction, alpha=0.4)).astype(int)
     # alpha = 0.4 is 102 / 255: (1 - 0.4) * 90 + 0.4 * c = 54 + 0.4 c.
-    expected = 54 + 0.4 * np.array(_color(1))
+    expected = 54 + 0.4 * np.array(class_color(1))
     assert np.abs(picture[50, 50] - expected).max() <= 1
-    assert tuple(picture[40, 50]) == tuple(picture[50, 69]) == _color(1)
+    assert tuple(picture[40, 50]) == tuple(picture[50, 69]) == class_color(1)
     assert tuple(picture[39, 50]) == tuple(picture[50, 70]) == (GREY,) * 3
 
 
@@ -78,14 +85,14 @@ def test_best_score_is_on_top_whatever_the_order():
     for labels, scores in (([1, 2], [0.9, 0.3]), ([2, 1], [0.3, 0.9])):
         prediction = detections([box, box], labels, np.array(scores, np.float32))
         picture = np.asarray(draw_detections(grey(200, 200), prediction))
-        assert tuple(picture[100, 20]) == _color(1)
+        assert tuple(picture[100, 20]) == class_color(1)
 
 
 def test_score_thresh_leaves_out_what_is_below():
     prediction = detections([[10, 50, 90, 190], [110, 50, 190, 190]], [1, 2], [0.9, 0.4])
     prediction["scores"] = np.array(prediction["scores"])
     picture = np.asarray(draw_detections(grey(200, 200), prediction, score_thresh=0.5))
-    assert tuple(picture[120, 10]) == _color(1)
+    assert tuple(picture[120, 10]) == class_color(1)
     assert (picture[:, 100:] == GREY).all()
 
 
@@ -126,7 +133,7 @@ def test_scale_enlarges_boxes_and_masks_alike():
     prediction = detections([[4, 20, 14, 30]], masks=masks)
     picture = np.asarray(draw_detections(grey(32, 32), prediction, scale=8))
     assert picture.shape == (256, 256, 3)
-    red = _color(1)
+    red = class_color(1)
     for y, x in ((239, 32), (239, 111), (200, 32)):  # 30 * 8 - 1 = 239, 4 * 8 = 32, 14 * 8 - 1
         assert tuple(picture[y, x]) == red
     assert tuple(picture[240, 60]) == tuple(picture[200, 112]) == (GREY,) * 3
@@ -153,7 +160,7 @@ def lab(colour):
 
 
 def test_colours_of_labels_are_apart():
-    colours = np.array([lab(_color(label)) for label in range(1, 91)])
+    colours = np.array([lab(class_color(label)) for label in range(1, 91)])
     distance = np.linalg.norm(colours[:, None] - colours[None], axis=-1)
     np.fill_diagonal(distance, np.inf)
     for classes, least in ((5, 60), (10, 40), (20, 24), (90, 6)):
@@ -165,7 +172,7 @@ def test_text_contrast_is_at_least_4_5():
         return float(linear(colour) @ [0.2126, 0.7152, 0.0722])
 
     for label in range(200):
-        dark, light = sorted([luminance(_color(label)), luminance(_ink(_color(label)))])
+        dark, light = sorted([luminance(class_color(label)), luminance(_ink(class_color(label)))])
         assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mlx_rcnn.config.categories import COCO_KEYPOINTS, COCO_SKELETON
 from mlx_rcnn.outputs.draw import draw_detections
-from mlx_rcnn.outputs.skeletons import _hue, _stroke, keypoint_arrays, skeleton_style
+from mlx_rcnn.outputs.skeletons import _stroke, keypoint_arrays, limb_color, skeleton_style
 
 GREY = 90
 BOX = [10, 10, 190, 190]
@@ -34,23 +34,24 @@ def test_dots_and_a_limb():
     points = [(40.5, 60.5), (100.5, 60.5), (40.5, 120.5)]
     picture = drawn(points, skeleton=[(0, 1)])
     for k, (x, y) in enumerate(points):
-        assert tuple(picture[int(y), int(x)]) == _hue(k, 3)
-    assert tuple(picture[60, 70]) == _hue(0, 1)  # midway
+        assert tuple(picture[int(y), int(x)]) == limb_color(k, 3)
+    assert tuple(picture[60, 70]) == limb_color(0, 1)  # midway
     assert (picture[57, 70] == GREY).all() and (picture[63, 70] == GREY).all()
     assert (picture[58, 70] < GREY).all()  # the rim
     assert (picture[90, 40] == GREY).all()  # not joined
     plain = drawn(points)
-    assert tuple(plain[60, 40]) == _hue(0, 3) and (plain[60, 70] == GREY).all()
+    assert tuple(plain[60, 40]) == limb_color(0, 3) and (plain[60, 70] == GREY).all()
 
 
 def test_only_keypoints_above_the_threshold():
     points, edges = [(40.5, 60.5), (100.5, 60.5), (40.5, 120.5)], [(0, 1), (0, 2)]
     picture = drawn(points, [2.5, 1.5, 9.0], skeleton=edges)
-    assert tuple(picture[60, 40]) == _hue(0, 3) and tuple(picture[120, 40]) == _hue(2, 3)
+    assert tuple(picture[60, 40]) == limb_color(0, 3)
+    assert tuple(picture[120, 40]) == limb_color(2, 3)
     assert (picture[60, 100] == GREY).all() and (picture[60, 70] == GREY).all()
-    assert tuple(picture[90, 40]) == _hue(1, 2)
+    assert tuple(picture[90, 40]) == limb_color(1, 2)
     all_of_them = drawn(points, [2.5, 1.5, 9.0], skeleton=edges, keypoint_thresh=1.0)
-    assert tuple(all_of_them[60, 70]) == _hue(0, 2)
+    assert tuple(all_of_them[60, 70]) == limb_color(0, 2)
     np.testing.assert_array_equal(all_of_them, drawn(points, skeleton=edges))
     # A box that scores too little takes its keypoints along; so does a visibility of 0.
     assert (drawn(points, [9, 9, 9], skeleton=edges, score_thresh=0.95) == GREY).all()
@@ -68,7 +69,7 @@ def test_keypoints_that_are_not_visible():
 
 def test_an_enlarged_picture():
     picture = drawn([(5.5, 8.5)], size=(32, 32), box=[1, 1, 30, 30], scale=8)
-    assert tuple(picture[8 * 8 + 4, 5 * 8 + 4]) == _hue(0, 1)
+    assert tuple(picture[8 * 8 + 4, 5 * 8 + 4]) == limb_color(0, 1)
 
 
 def test_edges_are_smooth():
@@ -82,7 +83,7 @@ def test_edges_are_smooth():
 def test_places_off_the_picture(place):
     points = [(place, place), (100.5, 100.5)]
     picture = drawn(points, skeleton=[(0, 1)])
-    assert tuple(picture[100, 100]) == _hue(1, 2)
+    assert tuple(picture[100, 100]) == limb_color(1, 2)
 
 
 def test_a_long_limb_is_whole():

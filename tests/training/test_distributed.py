@@ -47,6 +47,9 @@ def test_two_at_batch_2_are_one_at_batch_4(tmp_path: Path):
         np.testing.assert_array_equal(again[name], two[name], err_msg=name)
     lines = [(tmp_path / n / "metrics.jsonl").read_text().count("\n") for n in ("one", "two")]
     assert lines == [6, 6]  # 2 epochs of 2 steps and an evaluation: the first machine alone wrote
+    # Nor were the loggers of the others told anything.
+    assert (tmp_path / "two-told-0").read_text().count("\n") == 6
+    assert not (tmp_path / "two-told-1").exists()
 
 
 @pytest.mark.skipif(not LAUNCH.exists(), reason="mlx.launch is not installed beside Python")

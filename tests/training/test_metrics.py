@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import tiny
-from mlx_rcnn.training.metrics import Metrics, _smooth, draw_curves
+from mlx_rcnn.training.metrics import Metrics, draw_curves, smooth
 from mlx_rcnn.training.pictures import contact_sheet
 
 
@@ -31,10 +31,10 @@ def test_lines_of_lost_work_go(tmp_path: Path):
     assert [line["step"] for line in Metrics(tmp_path, 2).lines()] == [1, 2]
 
 
-def test_smooth():
+def testsmooth():
     # Means of 1; 1, 3; 1, 3, 5.
-    np.testing.assert_allclose(_smooth(np.array([1.0, 3, 5])), [1, 2, 3])
-    np.testing.assert_allclose(_smooth(np.arange(30.0))[-1], np.mean(np.arange(10, 30)))
+    np.testing.assert_allclose(smooth(np.array([1.0, 3, 5])), [1, 2, 3])
+    np.testing.assert_allclose(smooth(np.arange(30.0))[-1], np.mean(np.arange(10, 30)))
 
 
 def test_curves(tmp_path: Path):

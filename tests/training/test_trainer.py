@@ -88,7 +88,7 @@ def test_what_a_run_leaves(tmp_path: Path):
     ("kind", "options"),
     [
         ("faster_rcnn", {}),
-        ("keypoint_rcnn", {}),
+        ("keypoint_rcnn", {"mosaic": 0.7}),
         ("faster_rcnn", {"ema": 0.9, "optimizer": "adamw", "schedule": "cosine"}),
         ("faster_rcnn", {"dtype": "bfloat16", "vflip": 0.5, "accumulate": 2, "batch_size": 1}),
     ],

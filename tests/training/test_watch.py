@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import tiny
-from mlx_rcnn import load
+from mlx_rcnn import load, peers
 from mlx_rcnn.training import watch
 from mlx_rcnn.training.checkpoint import LAST
 
@@ -100,8 +100,8 @@ def test_who_cannot_reach_the_first_goes_on_unwatched(
     closed = socket.create_server(("127.0.0.1", 0))
     address = closed.getsockname()
     closed.close()
-    monkeypatch.setattr(watch, "_agree", lambda group, listener: (address, 7))
-    monkeypatch.setattr(watch, "PATIENCE", 0.3)
+    monkeypatch.setattr(peers, "_agree", lambda group, listener: (address, 7))
+    monkeypatch.setattr(peers, "PATIENCE", 0.3)
     done = False
     with pytest.warns(UserWarning, match="may wait for ever"), watch.watched(Group(rank)):
         done = True

@@ -1,0 +1,42 @@
+"""How cost grows with boxes, pixels, images and classes, as a chart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..files import replacing
+
+Curve = Sequence[tuple[float, float]]
+
+
+def draw_growth(curves: Mapping[str, Mapping[str, Curve]], path: Path) -> None:
+    """Draw a panel an axis, both scales logarithmic, a line a library.
+
+    Args:
+        curves: by axis and library, pairs of a value and seconds.
+        path: of a PNG, replaced if it exists.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        OSError: it cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 * len(curves), 3), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (axis, lines) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
+        for library, points in lines.items():
+            if points:
+                axes.plot(*zip(*points, strict=True), marker="o", label=library)
+        axes.set(xscale="log", yscale="log", xlabel=axis, ylabel="seconds")
+        ticks = [value for value, _ in next(iter(lines.values()), ())]
+        axes.set_xticks(
+            ticks, [f"{value:.2g}" if value < 10 else f"{value:.0f}" for value in ticks]
+        )
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.legend()
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=120)

@@ -1,0 +1,54 @@
+"""Annotations and detections as faster-coco-eval is given them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .collect import Collected, Entry
+
+
+def entries_of(collected: Collected, kind: str) -> tuple[list[Entry], list[Entry]]:
+    """Ground truth and detections as the evaluator is given them for boxes or masks.
+
+    Args:
+        collected: detections and ground truth.
+        kind: ``"bbox"`` or ``"segm"``.
+
+    Returns:
+        Annotations and detections. Of masks: those annotations that have one, and detections
+        without their box, so that areas are those of the mask.
+    """
+    if kind == "bbox":
+        return _boxes_only(collected.truth), _boxes_only(collected.found)
+    masks = [_json_segmentation(e) for e in collected.truth if "segmentation" in e]
+    return masks, [{k: v for k, v in e.items() if k != "bbox"} for e in collected.found]
+
+
+def _boxes_only(entries: list[Entry]) -> list[Entry]:
+    others = {"segmentation", "keypoints", "keypoints_scores"}
+    return [{k: v for k, v in entry.items() if k not in others} for entry in entries]
+
+
+def keypoint_entry(entry: Mapping[str, Any]) -> Entry:
+    """An annotation with keypoints.
+
+    Args:
+        entry: with ``keypoints`` in any form.
+
+    Returns:
+        With keypoints as a list, and without a mask.
+    """
+    points = np.asarray(entry["keypoints"], np.float64).tolist()
+    return {**{k: v for k, v in entry.items() if k != "segmentation"}, "keypoints": points}
+
+
+def _json_segmentation(entry: Mapping[str, Any]) -> Entry:
+    """With polygons as lists, and those of fewer than three points left out."""
+    segmentation = entry["segmentation"]
+    if not isinstance(segmentation, Mapping):
+        polygons = [np.asarray(p, np.float64).reshape(-1).tolist() for p in segmentation]
+        segmentation = [p for p in polygons if len(p) >= 6]
+    return {**entry, "segmentation": segmentation}

@@ -1,0 +1,1 @@
+"""An evaluation to read: one page of HTML and the same numbers as JSON."""

@@ -1,0 +1,157 @@
+"""How many images a training step can take in the memory there is: measured, not guessed."""
+
+from __future__ import annotations
+
+import math
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+from tqdm import tqdm
+
+from ..checkpoints.weights import flatten, unflatten
+from ..data import TrainBatch
+from ..data.geometry import rotate90
+from ..data.sample import Sample
+from ..inputs.images import ImageError
+from ..inputs.transform import resized_size
+from ..memory import machine_memory
+from .config import TrainConfig
+from .machines import least
+from .optimizer import make_optimizer
+from .step import TrainStep
+
+SHARE = 0.7  # of the machine's memory; the rest is for loaders, evaluation, and other programs
+
+
+class Fitting(NamedTuple):
+    """A batch size, and how it was found.
+
+    Args:
+        images: of a step, on each machine.
+        takes: bytes that a step on them takes, of which ``each`` is an image's.
+        limit: bytes that a step may take.
+    """
+
+    images: int
+    takes: int
+    each: int
+    limit: int
+
+    def __str__(self) -> str:
+        takes, each, limit = (v / 1e9 for v in (self.takes, self.each, self.limit))
+        several = "s take" if self.images > 1 else " takes"
+        return (
+            f"{self.images} image{several} about {takes:.3g} GB, {each:.3g} each; {limit:.3g} GB "
+            f"may be, {SHARE:.0%} of the memory"
+        )
+
+
+def fitting_batch(
+    model: Any, train_set: Any, config: TrainConfig, group: mx.distributed.Group
+) -> Fitting:
+    """The most images that fit into :data:`SHARE` of the memory.
+
+    Takes a step on one image and a step on two, the largest there are, and reads MLX's peak. The
+    model is left as it was, bit for bit.
+
+    Args:
+        model: of this package, made ready for the data.
+        train_set: its images.
+        config: ``batch_size`` and ``checkpoint_steps`` do not matter.
+        group: of the machines; the least of them counts.
+
+    Returns:
+        At most as many as make a step an epoch; 1 if even one does not fit.
+
+    Raises:
+        ImageError: no image can be read.
+    """
+    first, second = _largest(model, train_set, config.rotate90 > 0)
+    settings, sides = model.config, model.config.min_size
+    if not isinstance(sides, int):
+        model.config = replace(settings, min_size=max(sides))
+    try:
+        one, two = (_peak(model, chosen, config, group) for chosen in ([first], [first, second]))
+        ratio = _padded(model, [first, second]) / _padded(model, [first])
+    finally:
+        model.config = settings
+    # Memory grows with the pixels of the padded batch: those of two are ``ratio`` times one's.
+    each = (two - one) / max(ratio - 1, 1e-6) * ratio / 2
+    limit = SHARE * machine_memory()
+    most = len(train_set) // (config.accumulate * group.size())
+    count = 2 + math.floor((limit - two) / max(each, 1))
+    images = least(group, max(min(count, most), 1))
+    takes = one if images == 1 else round(two + (images - 2) * each)
+    return Fitting(images, takes, round(each), round(limit))
+
+
+def measured(
+    model: Any, train_set: Any, config: TrainConfig, group: mx.distributed.Group
+) -> TrainConfig:
+    """A config whose ``batch_size`` is a number, which is said where it had to be measured.
+
+    Args:
+        model, train_set, config, group: of :func:`fitting_batch`.
+
+    Returns:
+        The config; the learning rate stays.
+    """
+    if config.batch_size != "auto":
+        return config
+    found = fitting_batch(model, train_set, config, group)
+    if group.rank() == 0:
+        text = f"batch size: {found}; the learning rate stays {config.lr:g}"
+        tqdm.write(text, file=sys.stderr)
+    return replace(config, batch_size=found.images)
+
+
+def _readable(dataset: Any, order: Any) -> Sample:
+    """The first image of an order that can be read; the loader names those that cannot."""
+    for index in order:
+        with suppress(ImageError, OSError):
+            sample: Sample = dataset[int(index)]
+            return sample
+    raise ImageError("no image can be read")
+
+
+def _largest(model: Any, train_set: Any, turned: bool) -> tuple[Sample, Sample]:
+    """The images whose network input is the highest and the widest: a batch is padded to both."""
+    config, sides = model.config, model.config.min_size
+    config = config if isinstance(sides, int) else replace(config, min_size=max(sides))
+    sizes = np.array([resized_size(int(h), int(w), config) for h, w in train_set.sizes])
+    area = sizes.prod(axis=1)
+    if turned:
+        sample = _readable(train_set, np.lexsort((area, sizes.max(axis=1)))[::-1])
+        image, target = rotate90(sample.image, sample.target, 1)
+        return sample, sample._replace(image=image, target=target)
+    high, wide = (np.lexsort((area, sizes[:, axis]))[::-1] for axis in (0, 1))
+    return _readable(train_set, high), _readable(train_set, wide)
+
+
+def _padded(model: Any, samples: list[Sample]) -> int:
+    """Pixels of a batch."""
+    shapes = [sample.image.shape for sample in samples]
+    sizes = [resized_size(height, width, model.config) for height, width, _ in shapes]
+    return len(sizes) * max(h for h, _ in sizes) * max(w for _, w in sizes)
+
+
+def _peak(
+    model: Any, samples: list[Sample], config: TrainConfig, group: mx.distributed.Group
+) -> int:
+    """Bytes that a step takes, weights and the optimizer's state with it."""
+    images, targets, ids, names = zip(*samples, strict=True)
+    batch = TrainBatch(list(images), list(targets), list(ids), list(names))
+    weights = flatten(model.parameters())
+    take = TrainStep(model, make_optimizer(model, config), config, group)
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    try:
+        take([batch] * min(config.accumulate, 2), 0, 0.0)
+        return mx.get_peak_memory()
+    finally:
+        model.update(unflatten(weights))
+        mx.clear_cache()
