@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import moved, ops
 from .checkpoints.backbone_weights import load_backbone
+from .checkpoints.export_function import export_function
+from .checkpoints.exported_function import load_function
 from .checkpoints.load import load
 from .checkpoints.save import save
 from .checkpoints.start import start_from
@@ -99,6 +101,7 @@ __all__ = [
     "cascade_rcnn_resnet_50_fpn",
     "cascade_rcnn_resnet_101_fpn",
     "draw_detections",
+    "export_function",
     "fast_rcnn_resnet_50_fpn",
     "fast_rcnn_vgg_16",
     "faster_rcnn_resnet_50_fpn",
@@ -111,6 +114,7 @@ __all__ = [
     "keypointrcnn_resnet50_fpn",
     "load",
     "load_backbone",
+    "load_function",
     "load_image",
     "mask_rcnn_resnet_50_fpn",
     "mask_rcnn_resnet_101_fpn",

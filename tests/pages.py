@@ -101,6 +101,8 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(parents=True)
     for name in ("photo.jpg", "slide.png", "page.png"):
         Image.open(PHOTO).crop((0, 0, 160, 120)).save(folder / name)
+    page = Image.open(folder / "photo.jpg")
+    page.save(folder / "stack.tif", save_all=True, append_images=[page])
     (folder / "photos").mkdir()
     shutil.copy(folder / "photo.jpg", folder / "photos" / "a.jpg")
     clip(folder / "clip.mp4", 6, size=(64, 80))

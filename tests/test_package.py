@@ -100,6 +100,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("models/results.py", "not_finite"),  # an error's text
     ("models/tiled.py", None),  # results of NumPy are merged
     ("models/proposal_network.py", None),  # results leave the device, and labels come in
+    ("models/traced.py", None),  # sizes and numbers of the configuration, before it is traced
     ("models/augmented.py", None),  # what is found in several views is merged by image
     ("models/boxing.py", "detect"),  # results leave the device here, once a batch
     ("models/results.py", "to_results"),
@@ -113,6 +114,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("models/crop_units.py", None),  # features leave the device
     ("convert", None),  # checkpoints are NumPy until they are complete
     ("checkpoints/save.py", None),
+    ("checkpoints/exported_function.py", "__call__"),
     ("checkpoints/weights.py", "add_to_digest"),  # what is written to disk
     ("outputs/skeletons.py", None),
     ("outputs/draw.py", None),

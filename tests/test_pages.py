@@ -19,6 +19,7 @@ import mlx_rcnn
 import tiny
 from mlx_rcnn.cli.arguments import build_parser
 from mlx_rcnn.cli.main import main
+from mlx_rcnn.data import open_dataset
 from mlx_rcnn.data.selective_search import load_opencv
 from pages import PAGES, ROOT, SHELL, Block, arguments, blocks, commands, make_folder
 
@@ -63,6 +64,8 @@ def given(page: str) -> dict[str, Any]:
     names: dict[str, Any] = {"mlx_rcnn": mlx_rcnn, "mx": mx, "nn": nn, "np": np}
     if page in ("docs/predicting.md", "docs/training.md", "docs/evaluating.md"):
         names["model"] = mlx_rcnn.load("my_model")
+    if page == "docs/evaluating.md":
+        names["dataset"] = open_dataset("VOCdevkit/VOC2007", split="test")
     if page == "docs/models.md":
         [batch] = tiny.batches(2)
         names |= {"MyBackbone": MyBackbone, "pixels": mx.zeros((1, 64, 64, 3))}

@@ -13,6 +13,7 @@ from .convert_flags import add_convert
 from .data_flags import add_data_commands
 from .errors import CommandError
 from .evaluate_flags import add_evaluate
+from .export_flags import add_export
 from .flags import (
     Commands,
     Flags,
@@ -62,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_train(commands)
     add_evaluate(commands)
     add_convert(commands)
+    add_export(commands)
     _add_info(commands)
     add_data_commands(commands)
     add_serve(commands)

@@ -49,6 +49,8 @@ class Branch(Generic[Needed_contra]):
 
     loss_name: str
     """Of what it adds to the losses."""
+    finds: tuple[str, ...] = ()
+    """Names of what :meth:`traced` gives, in its order; none: it is not exported."""
     mirrors = False
     """Whether what it finds in a mirrored image can be turned back, see :meth:`turned`."""
 
@@ -120,6 +122,26 @@ class Branch(Generic[Needed_contra]):
 
         Returns:
             (R, ...): float32, in the frame of each RoI.
+        """
+        raise NotImplementedError
+
+    def traced(
+        self,
+        stage: Stage[Needed_contra],
+        boxes: mx.array,
+        labels: mx.array,
+        size: tuple[int, int],
+    ) -> dict[str, mx.array]:
+        """What it finds, in fixed shapes and without asking the host, to be exported.
+
+        Args:
+            stage: of one image.
+            boxes (D, 4): xyxy pixels of the network input.
+            labels (D,): the class of each.
+            size: (height, width) of the image.
+
+        Returns:
+            (D, ...) by the names in :attr:`finds`, which results have too.
         """
         raise NotImplementedError
 

@@ -138,6 +138,46 @@ def select_detections(
     Returns:
         The detections, boxes in pixels of the network input.
     """
+    found, all_there = _candidates(cls_logits, bbox_deltas, proposals, sizes, rule, candidates)
+    return suppress(found, rule, all_there, rounds)
+
+
+def pick_detections(
+    cls_logits: mx.array,
+    bbox_deltas: mx.array,
+    proposals: Proposals,
+    sizes: mx.array,
+    rule: DetectionRule,
+) -> Detections:
+    """What :func:`select_detections` comes to once it is exact, without asking the host.
+
+    It picks ``top_k`` times among all pairs that can pass the threshold: a proposal's scores add up
+    to 1 at the most, so few of its classes can.
+
+    Args:
+        cls_logits, bbox_deltas, proposals, sizes, rule: as :func:`select_detections`.
+
+    Returns:
+        As :func:`select_detections`, exact.
+    """
+    _, count, classes = cls_logits.shape
+    lowest = min(rule.score_thresh) if isinstance(rule.score_thresh, tuple) else rule.score_thresh
+    passing = int(min(classes - 1, 1.001 / max(lowest, 1e-6)))  # the sum may be rounded up
+    most = max(count * passing, 1)
+    found, all_there = _candidates(cls_logits, bbox_deltas, proposals, sizes, rule, most)
+    best, exact = _lowering(found, rule, _least(found, rule), all_there)
+    return _gathered(found, best, exact)
+
+
+def _candidates(
+    cls_logits: mx.array,
+    bbox_deltas: mx.array,
+    proposals: Proposals,
+    sizes: mx.array,
+    rule: DetectionRule,
+    candidates: int,
+) -> tuple[Candidates, mx.array]:
+    """The best pairs that pass, decoded, and whether (N,) they are all."""
     images, count, classes = cls_logits.shape
     least = mx.array(rule.score_thresh)  # () or (C - 1,)
     scores = mx.softmax(cls_logits.astype(mx.float32), axis=-1)[..., 1:]
@@ -158,7 +198,7 @@ def select_detections(
     boxes = clip_boxes(boxes, sizes)
     valid = mx.all(boxes[..., 2:] - boxes[..., :2] >= rule.min_size, axis=-1) & (score > 0)
     all_there = mx.sum(passing, axis=(1, 2)) <= candidates
-    return suppress(Candidates(boxes, score, label, valid), rule, all_there, rounds)
+    return Candidates(boxes, score, label, valid), all_there
 
 
 class Candidates(NamedTuple):
@@ -184,12 +224,21 @@ def suppress(
     Returns:
         The detections, boxes in the frame given.
     """
-    least = mx.array(rule.score_thresh)  # () or (C - 1,)
-    least = least[found.labels - 1] if least.ndim else least
     if rule.nms_kind == "hard":
         best, exact = _dropping(found, rule, all_there, rounds)
     else:
-        best, exact = _lowering(found, rule, least, all_there)
+        best, exact = _lowering(found, rule, _least(found, rule), all_there)
+    return _gathered(found, best, exact)
+
+
+def _least(found: Candidates, rule: DetectionRule) -> mx.array:
+    """The threshold of each candidate, (N, K), or the one of all, ()."""
+    least = mx.array(rule.score_thresh)  # () or (C - 1,)
+    return least[found.labels - 1] if least.ndim else least
+
+
+def _gathered(found: Candidates, best: _Best, exact: mx.array) -> Detections:
+    """The chosen candidates."""
     return Detections(
         mx.take_along_axis(found.boxes, best.rows[..., None], axis=1),
         best.scores,
@@ -222,7 +271,7 @@ def _dropping(
 def _lowering(
     found: Candidates, rule: DetectionRule, least: mx.array, all_there: mx.array
 ) -> tuple[_Best, mx.array]:
-    """Soft-NMS; a candidate left out cannot matter while ``top_k`` picks beat the worst one."""
+    """Suppression by picks; one left out cannot matter while ``top_k`` picks beat the worst."""
     best, final = soft_nms(
         found.boxes,
         mx.where(found.valid, found.scores, -1.0),

@@ -13,9 +13,10 @@ from ..inputs.transform import keypoints_to_original
 from ..layers import Conv2d, ConvTranspose2d, conv_relu, upsample_bilinear
 from ..ops import heatmaps_to_keypoints, keypoint_probabilities
 from ..ops.losses import cross_entropy, normaliser
+from ..ops.peaks import heatmap_peaks
 from ..structures import Batch, Detections, Targets
 from .branch import Branch, Result, Stage
-from .rois import in_pieces, positives, rows_of_targets, valid_rois
+from .rois import batch_rows, in_pieces, positives, rows_of_targets, valid_rois
 from .sampling import SampledRoIs
 
 # A 3x3 convolution of 512 channels on 14x14 unfolds to 3.6 MB a RoI.
@@ -114,6 +115,7 @@ class KeypointBranch(Branch[KeypointRCNNConfig]):
     """Where each keypoint of each detection lies (He et al., 2017, section 5)."""
 
     loss_name = "keypoint_loss"
+    finds = ("keypoints", "keypoints_scores")
 
     def build(self, heads: nn.Module, config: KeypointRCNNConfig) -> None:
         """See :meth:`Branch.build`."""
@@ -176,6 +178,20 @@ class KeypointBranch(Branch[KeypointRCNNConfig]):
     def raw(self, stage: Stage[KeypointRCNNConfig], rois: mx.array, labels: mx.array) -> mx.array:
         """Heatmaps (R, 56, 56, K) of logits, the same for any label, see :meth:`Branch.raw`."""
         return self.outputs(stage, rois)
+
+    def traced(
+        self,
+        stage: Stage[KeypointRCNNConfig],
+        boxes: mx.array,
+        labels: mx.array,
+        size: tuple[int, int],
+    ) -> dict[str, mx.array]:
+        """``keypoints`` (D, K, 3) and ``keypoints_scores`` (D, K), see :meth:`Branch.traced`."""
+        heatmaps = self.raw(stage, batch_rows(boxes[None]), labels)
+        keypoints, scores = heatmap_peaks(heatmaps, boxes, size)
+        if stage.config.keypoint_score == "probability":
+            scores = 1 / mx.sum(mx.exp(heatmaps - scores[:, None, None]), axis=(1, 2))
+        return {"keypoints": keypoints, "keypoints_scores": scores}
 
     def nothing(self, stage: Stage[KeypointRCNNConfig]) -> np.ndarray:
         """See :meth:`Branch.nothing`."""

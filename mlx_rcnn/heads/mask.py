@@ -15,7 +15,7 @@ from ..ops.losses import binary_cross_entropy, normaliser
 from ..structures import Targets
 from .box import run_convs
 from .branch import Branch, Result, Stage
-from .rois import in_pieces, positives, rows_of_targets
+from .rois import batch_rows, in_pieces, positives, rows_of_targets
 from .sampling import SampledRoIs
 
 MASK_THRESH = 0.5
@@ -119,6 +119,7 @@ class MaskBranch(Branch[MaskRCNNConfig]):
     """A mask of each detection (He et al., 2017)."""
 
     loss_name = "mask_loss"
+    finds = ("masks",)
     mirrors = True
 
     def build(self, heads: nn.Module, config: MaskRCNNConfig) -> None:
@@ -184,6 +185,16 @@ class MaskBranch(Branch[MaskRCNNConfig]):
     def raw(self, stage: Stage[MaskRCNNConfig], rois: mx.array, labels: mx.array) -> mx.array:
         """Masks (R, 28, 28) in [0, 1], see :meth:`Branch.raw`."""
         return mx.sigmoid(self.outputs(stage, rois, labels))
+
+    def traced(
+        self,
+        stage: Stage[MaskRCNNConfig],
+        boxes: mx.array,
+        labels: mx.array,
+        size: tuple[int, int],
+    ) -> dict[str, mx.array]:
+        """``masks`` (D, 28, 28) in [0, 1] over each box, see :meth:`Branch.traced`."""
+        return {"masks": self.raw(stage, batch_rows(boxes[None]), labels)}
 
     def turned(self, raw: mx.array) -> mx.array:
         """See :meth:`Branch.turned`."""

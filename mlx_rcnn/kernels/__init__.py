@@ -2,6 +2,7 @@
 
 from .launch import DETERMINISTIC, backend, fixed_order, in_fixed_order, switch
 from .nms import suppress, suppressible
+from .plain import plain, plain_operations
 from .roi_align import Plan, fits, pool, spread
 from .trust import agree
 
@@ -13,6 +14,8 @@ __all__ = [
     "fits",
     "fixed_order",
     "in_fixed_order",
+    "plain",
+    "plain_operations",
     "pool",
     "spread",
     "suppress",

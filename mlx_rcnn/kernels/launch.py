@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 import mlx.core as mx
 
 from .dialects import CUDA, METAL, Dialect
+from .plain import plain
 
 SWITCH = "MLX_RCNN_KERNELS"
 OFF, ON, DETERMINISTIC = "0", "1", "deterministic"
@@ -86,8 +87,8 @@ def in_fixed_order() -> bool:
 
 
 def backend() -> Dialect | None:
-    """The dialect that MLX's default device runs, or None: a CPU, or kernels are switched off."""
-    if switch() == OFF or mx.default_device().type != mx.DeviceType.gpu:
+    """The dialect that MLX's default device runs, or None: a CPU, or kernels are not wanted."""
+    if plain() or switch() == OFF or mx.default_device().type != mx.DeviceType.gpu:
         return None
     if mx.metal.is_available():
         return METAL

@@ -14,8 +14,8 @@ from ..inputs.transform import load_images, preprocess
 from ..memory import bounded_cache
 from ..outputs.detections import Detections
 from ..rpn.network import RegionProposalNetwork
+from ..structures import Batch, GivenTargets, Images
 from ..structures import Detections as Arrays
-from ..structures import GivenTargets, Images
 from .detector import Detector, key_or_new
 from .flow import with_total
 from .proposing import ProposalSteps
@@ -78,9 +78,24 @@ class ProposalNetwork(ProposalSteps, Detector):
         changes = {k: v for k, v in given.items() if v is not None}
         renewed: Callable[..., ProposalNetworkConfig] = replace
         pictures = load_images(images, self.config.image_levels)
-        batch = preprocess(pictures, self.config)
         model = self.to_predict()
         model.config = renewed(self.config, **changes)
+        found = model.find_in(preprocess(pictures, self.config))
+        return named_results(self, found, images, pictures)
+
+    def find_in(self, batch: Batch, *_: object, **__: object) -> list[dict[str, np.ndarray]]:
+        """What :meth:`predict` does, in a batch that is network input already.
+
+        Args:
+            batch: the images.
+
+        Returns:
+            As ``predict``.
+
+        Raises:
+            ValueError: weights or what is computed from them are not finite.
+        """
+        model = self.to_predict()
         with bounded_cache():
             features = model.features(batch.pixels)
             found = model.propose(features, batch, model.strides(features, batch))
@@ -90,7 +105,7 @@ class ProposalNetwork(ProposalSteps, Detector):
             mx.eval(detections, lost)
         if np.array(lost):
             raise ValueError(not_finite(self))
-        return named_results(self, to_results(detections, batch), images, pictures)
+        return to_results(detections, batch)
 
     def get_loss(
         self,

@@ -7,6 +7,8 @@ from typing import cast
 
 import mlx.core as mx
 
+from .gradient import own_gradient
+
 
 def conv2d(
     x: mx.array,
@@ -44,11 +46,9 @@ def conv2d(
 
 
 def _strided(x: mx.array, weight: mx.array, stride: int, padding: int) -> mx.array:
-    @mx.custom_function
     def convolve(x: mx.array, weight: mx.array) -> mx.array:
         return mx.conv2d(x, weight, stride, padding)
 
-    @convolve.vjp
     def gradients(
         primals: tuple[mx.array, mx.array], cotangent: mx.array, output: mx.array
     ) -> tuple[mx.array, mx.array]:
@@ -58,7 +58,7 @@ def _strided(x: mx.array, weight: mx.array, stride: int, padding: int) -> mx.arr
         )
         return input_gradient(x.shape, weight, stride, padding, cotangent), of_weight
 
-    return cast(mx.array, convolve(x, weight))
+    return own_gradient(convolve, gradients)(x, weight)
 
 
 def input_gradient(
@@ -115,11 +115,9 @@ def _shifted(x: mx.array, weight: mx.array, stride: int, padding: int) -> mx.arr
 
 
 def _depthwise(x: mx.array, weight: mx.array, stride: int, padding: int) -> mx.array:
-    @mx.custom_function
     def convolve(x: mx.array, weight: mx.array) -> mx.array:
         return _shifted(x, weight, stride, padding)
 
-    @convolve.vjp
     def gradients(
         primals: tuple[mx.array, mx.array], cotangent: mx.array, output: mx.array
     ) -> tuple[mx.array, mx.array]:
@@ -134,4 +132,4 @@ def _depthwise(x: mx.array, weight: mx.array, stride: int, padding: int) -> mx.a
             sums.append(mx.sum(mx.sum(mx.sum(product, axis=2), axis=1), axis=0))
         return of_x, mx.stack(sums, axis=-1).reshape(weight.shape).astype(weight.dtype)
 
-    return cast(mx.array, convolve(x, weight))
+    return own_gradient(convolve, gradients)(x, weight)

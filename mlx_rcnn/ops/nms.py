@@ -17,10 +17,11 @@ import numpy as np
 from ..kernels import backend, suppressible
 from .boxes import box_area
 from .nms_fused import fused_nms
-from .overlaps import above_threshold
+from .overlaps import above_threshold, float32_threshold
 
 # Rows resolved at once, and the rounds tried first. A CPU is bound by the matrix: short blocks stay
-# in its caches and skip more of the lower half. A GPU is bound by the number of kernels.
+# in its caches and skip more of the lower half. A GPU is bound by the number of kernels, unless
+# rounds are as many as rows: each reads all of its block's matrix.
 CPU_BLOCK, GPU_BLOCK = 64, 1024
 CPU_ROUNDS, GPU_ROUNDS = 10, 16  # settled every real scene tried in blocks of that length
 MORE_ROUNDS = 4  # times as many at each further attempt
@@ -91,16 +92,14 @@ def nms_mask(
     if boxes.shape[1] == 0:
         return valid, mx.array(True)
     boxes = boxes.astype(mx.float32)
-    # torch compares a float32 IoU with a double: rounding the threshold down is the same.
-    limit = np.float32(iou_threshold)
-    limit = np.nextafter(limit, np.float32(-1)) if float(limit) > iou_threshold else limit
+    limit = float32_threshold(iou_threshold)
     dialect = backend()
     if dialect and suppressible(*valid.shape):
-        keep = fused_nms(boxes, valid, float(limit), labels, dialect, _exact)
+        keep = fused_nms(boxes, valid, limit, labels, dialect, _exact)
         if keep is not None:
             return keep, mx.array(True)
     rounds = first_rounds() if rounds is None else rounds
-    return _in_rounds(boxes, valid, float(limit), labels, rounds)
+    return _in_rounds(boxes, valid, limit, labels, rounds)
 
 
 def _exact(boxes: mx.array, valid: mx.array, limit: float, labels: mx.array | None) -> mx.array:
@@ -112,7 +111,7 @@ def _in_rounds(
     boxes: mx.array, valid: mx.array, limit: float, labels: mx.array | None, rounds: int
 ) -> tuple[mx.array, mx.array]:
     """:func:`nms_mask` in plain MLX, ``limit`` a float32."""
-    n, block = boxes.shape[1], GPU_BLOCK if on_gpu() else CPU_BLOCK
+    n, block = boxes.shape[1], GPU_BLOCK if on_gpu() and rounds < GPU_BLOCK else CPU_BLOCK
     area = mx.maximum(box_area(boxes), 0)  # of an inverted box too
     columns = mx.stack([*(boxes[..., i] for i in range(4)), area])  # (5, B, n)
     threshold = mx.array(limit, dtype=mx.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mlx.core as mx
+import numpy as np
 
 from .fuse import fused_alike
 
@@ -18,6 +19,15 @@ def _above(
     intersection = (width + mx.abs(width)) * 0.5 * (y2 - y1)
     # Two empty boxes give 0 / 0 = NaN, which is not above any threshold.
     return intersection / (areas - intersection) > threshold
+
+
+def float32_threshold(threshold: float) -> float:
+    """The greatest float32 not above a threshold.
+
+    torch compares a float32 IoU with a double: rounding the threshold down is the same.
+    """
+    limit = np.float32(threshold)
+    return float(np.nextafter(limit, np.float32(-1)) if float(limit) > threshold else limit)
 
 
 def above_threshold(a: mx.array, b: mx.array, threshold: mx.array) -> mx.array:

@@ -8,13 +8,14 @@ average of bilinear samples is linear in the map and separable in y and x, so a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import mlx.core as mx
 import numpy as np
 
-from ..kernels import Plan, backend, fits
+from ..kernels import Plan, backend, fits, plain
 from . import roi_gather
+from .gradient import own_gradient
+from .roi_bounded import bounded_average
 from .roi_fused import fused_roi_align
 from .roi_gather import (
     check_rois,
@@ -162,11 +163,17 @@ def _plain(features: Sequence[mx.array], boxes: mx.array, plan: Plan) -> mx.arra
     start, extent = corners[:, :2], corners[:, 2:] - corners[:, :2]  # (R, 2), x then y
     if not plan.aligned:
         extent = mx.maximum(extent, 1.0)
+    window = pixels, base, limit, start, extent
+    maps = [(f.shape[2], f.shape[1]) for f in features]
     if ratio > 0:
         grid = mx.full(extent.shape, float(ratio))
+        if plain() and 4 * ratio * ratio > MAX_TAPS:
+            return bounded_average(*window, grid, bins, maps, _taps, ratio)
         return _average(pixels, base, limit, start, extent, grid, bins, [ratio] * 2)
     grid = mx.maximum(mx.ceil(extent / mx.array([bins[1], bins[0]])), 0.0)
     grid = mx.where(mx.isinf(grid) | mx.isnan(grid), 0.0, grid)  # such a box has no samples
+    if plain():
+        return bounded_average(*window, grid, bins, maps, _taps)
     return group_by_grid(
         np.array(grid),
         lambda rows, most: _average(
@@ -237,7 +244,6 @@ def _weighted(pixels: mx.array, index: mx.array, weight: mx.array) -> mx.array:
     # Left to automatic differentiation, every gathered chunk would be kept for the way back. Both
     # sums are float32: a pixel under hundreds of RoIs loses a quarter of its gradient in bfloat16.
 
-    @mx.custom_function
     def forward(pixels: mx.array) -> mx.array:
         return gather_chunked(
             index,
@@ -245,7 +251,6 @@ def _weighted(pixels: mx.array, index: mx.array, weight: mx.array) -> mx.array:
             lambda part, rows: (weight[rows] @ part.astype(mx.float32)).astype(part.dtype),
         )
 
-    @forward.vjp
     def backward(pixels: mx.array, cotangent: mx.array, _: mx.array) -> mx.array:
         total = mx.zeros(pixels.shape, dtype=mx.float32)
         for rows in chunks(index, pixels):
@@ -255,7 +260,7 @@ def _weighted(pixels: mx.array, index: mx.array, weight: mx.array) -> mx.array:
             total = total.at[index[rows].reshape(-1)].add(share.reshape(-1, pixels.shape[-1]))
         return total.astype(pixels.dtype)
 
-    return cast(mx.array, forward(pixels))
+    return own_gradient(forward, backward)(pixels)
 
 
 def _dense(

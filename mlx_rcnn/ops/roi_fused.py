@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
 
 import mlx.core as mx
 
 from ..kernels import Plan, agree, in_fixed_order, pool, spread
 from ..kernels.dialects import Dialect
+from .gradient import own_gradient
 
 Twin = Callable[[Sequence[mx.array], mx.array, Plan], mx.array]
 
@@ -51,11 +51,9 @@ def fused_roi_align(
     if not _pools(dtype, plan, dialect, twin):
         return twin(maps, boxes, plan)
 
-    @mx.custom_function
     def forward(*maps: mx.array) -> mx.array:
         return pool(maps, boxes, plan, dialect)
 
-    @forward.vjp
     def backward(
         primals: mx.array | Sequence[mx.array], cotangent: mx.array, _: mx.array
     ) -> mx.array | tuple[mx.array, ...]:
@@ -66,7 +64,7 @@ def fused_roi_align(
             found = mx.vjp(lambda *m: twin(m, boxes, plan), maps, [cotangent])[1]
         return found[0] if isinstance(primals, mx.array) else tuple(found)
 
-    return cast(mx.array, forward(*maps))
+    return own_gradient(forward, backward)(*maps)
 
 
 def _pools(dtype: mx.Dtype, plan: Plan, dialect: Dialect, twin: Twin) -> bool:

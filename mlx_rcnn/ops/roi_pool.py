@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import mlx.core as mx
 import numpy as np
 
+from ..kernels import plain
+from .roi_bounded import ROOM
 from .roi_gather import check_rois, flatten_levels, gather_chunked, group_by_grid, pixel_index
 
 
@@ -71,6 +74,14 @@ def multiscale_roi_pool(
         high = mx.ceil((steps + 1) * size[:, axis, None]) + start[:, axis, None]
         top = limit[:, axis, None].astype(mx.float32)
         spans.append(tuple(mx.clip(v, 0, top).astype(mx.int32) for v in (low, high)))
+    if plain():  # no bin spans more than its share of the largest map, a pixel more on each side
+        sides = (max(f.shape[2] for f in wide), max(f.shape[1] for f in wide))
+        most = [
+            min(math.ceil(ROOM * side / count) + 2, side)
+            for side, count in zip(sides, bins[::-1], strict=True)
+        ]
+        every = mx.arange(boxes.shape[0])
+        return _maximum(pixels, base, limit, spans, every, bins, most).astype(dtype)
     longest = mx.stack([mx.max(high - low, axis=1) for low, high in spans], axis=1)
     pooled = group_by_grid(
         np.array(longest),

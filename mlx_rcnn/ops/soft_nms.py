@@ -1,12 +1,17 @@
-"""Soft-NMS: overlapping boxes lose score instead of being dropped (Bodla et al., 2017)."""
+"""Soft-NMS: overlapping boxes lose score instead of being dropped (Bodla et al., 2017).
+
+With ``"hard"`` they are dropped, as :mod:`~mlx_rcnn.ops.nms` does, but by so many picks: exact
+without asking the host, however many boxes there are.
+"""
 
 from __future__ import annotations
 
 import mlx.core as mx
 
 from .boxes import box_area
+from .overlaps import float32_threshold
 
-KINDS = ("linear", "gaussian")
+KINDS = ("hard", "linear", "gaussian")
 
 
 def soft_nms(
@@ -29,9 +34,10 @@ def soft_nms(
         scores (B, n): of equal scores the lower index is picked first. Rows that are not above
             ``least``, or NaN, take no part.
         top_k: picks, k; no more than n are made.
-        kind: ``"linear"``, times 1 - IoU where that is at least ``iou_threshold``; or
-            ``"gaussian"``, times ``exp(-IoU^2 / sigma)``. Default: ``"linear"``.
-        iou_threshold: of ``"linear"``, in [0, 1]. Default: ``0.5``.
+        kind: ``"linear"``, times 1 - IoU where that is at least ``iou_threshold``;
+            ``"gaussian"``, times ``exp(-IoU^2 / sigma)``; or ``"hard"``, out where the IoU is
+            above ``iou_threshold``, as :func:`~mlx_rcnn.ops.nms` has it. Default: ``"linear"``.
+        iou_threshold: of ``"linear"`` and ``"hard"``, in [0, 1]. Default: ``0.5``.
         sigma: of ``"gaussian"``, above 0. Default: ``0.5``.
         labels (B, n): only boxes of equal label lower each other. Default: all do.
         least: one number or (B, n), not below 0: a row whose score falls to it is out, and lowers
@@ -50,14 +56,16 @@ def soft_nms(
         return mx.zeros((count, 0), dtype=mx.int32), mx.zeros((count, 0))
     boxes, scores = boxes.astype(mx.float32), scores.astype(mx.float32)
     areas, left = mx.maximum(box_area(boxes), 0), mx.where(scores > least, scores, -1.0)
-    place = mx.arange(n)[None]
+    place, limit = mx.arange(n)[None], float32_threshold(iou_threshold)
     picks, finals = [], []
     for _ in range(min(top_k, n)):
         best = mx.argmax(left, axis=1, keepdims=True)  # (B, 1)
         picks.append(best)
         finals.append(mx.take_along_axis(left, best, axis=1))
         overlap = _overlap(boxes, areas, best)
-        if kind == "linear":
+        if kind == "hard":
+            factor = mx.where(overlap > limit, 0.0, 1.0)
+        elif kind == "linear":
             factor = mx.where(overlap >= iou_threshold, 1 - overlap, 1.0)
         else:
             factor = mx.exp(-(overlap**2) / sigma)
@@ -86,7 +94,7 @@ def _check(
     if scores.shape != boxes.shape[:2]:
         raise ValueError(f"scores: expected shape {boxes.shape[:2]}, got {scores.shape}")
     if kind not in KINDS:
-        raise ValueError(f"kind={kind!r}: expected 'linear' or 'gaussian'")
+        raise ValueError(f"kind={kind!r}: expected 'hard', 'linear' or 'gaussian'")
     if not 0 <= iou_threshold <= 1:
         raise ValueError(f"iou_threshold={iou_threshold!r}: expected a number in [0, 1]")
     if not sigma > 0:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlx_rcnn.cli import main
+from mlx_rcnn.cli.arguments import build_parser
 
 
 @pytest.fixture
@@ -58,3 +59,10 @@ def test_without_shtab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main(["completion", "zsh"]) == 1
     assert "pip install 'mlx-rcnn[completion]'" in capsys.readouterr().err
+
+
+def test_the_page_of_commands_has_them_all() -> None:
+    page = (Path(__file__).parents[2] / "docs/commands.md").read_text()
+    rows = [line.split("|")[1].strip(" `") for line in page.splitlines() if line.startswith("| `")]
+    (commands,) = (a for a in build_parser()._actions if a.choices)
+    assert rows[: len(commands.choices)] == list(commands.choices)

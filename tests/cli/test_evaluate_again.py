@@ -20,7 +20,7 @@ class Model(nn.Module):
     """Finds a cat and a dog at the place where the one object of each image is."""
 
     class_names = ("__background__", "cat", "dog")
-    config = SimpleNamespace(num_classes=3)
+    config = SimpleNamespace(num_classes=3, image_levels=None)
 
     def predict(self, images: list, *, score_thresh: float) -> list[dict[str, np.ndarray]]:
         found = {

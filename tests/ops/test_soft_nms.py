@@ -163,7 +163,7 @@ def test_half_precision_is_computed_in_float32():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "hard"}, "kind='hard': expected 'linear' or 'gaussian'"),
+        ({"kind": "cubic"}, "kind='cubic': expected 'hard', 'linear' or 'gaussian'"),
         ({"iou_threshold": 1.5}, r"iou_threshold=1.5: expected a number in \[0, 1\]"),
         ({"iou_threshold": NAN}, "iou_threshold=nan"),
         ({"sigma": 0}, "sigma=0: expected a number above 0"),
