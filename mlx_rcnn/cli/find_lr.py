@@ -41,8 +41,8 @@ def look_for_rate(
     if args.resume:
         raise CommandError("--find-lr looks before a run begins: expected no --resume")
     try:
-        train_set, _ = divided(train_set, val_set, config)
-        found = find_lr(model, train_set, config, args.find_lr)
+        learned, _ = divided(train_set, val_set, config)
+        found = find_lr(model, learned, config, args.find_lr)
         if mx.distributed.init().rank() == 0:
             write_finding(found, config, Path(args.output))
             print(found)

@@ -6,16 +6,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
+import numpy as np
 from PIL import Image
 
 from ..data.writers.write import WRITERS
 from ..inputs.images import ImageError, load_image
 from ..inputs.tiff import TiffImage, count_pages, is_tiff
-from ..inputs.windows import file_and_page, most_pixels, open_windows, page_name
+from ..inputs.windows import Windows, file_and_page, most_pixels, open_windows, page_name
 from ..messages import one_line
 from .errors import CommandError
+
+Source: TypeAlias = TiffImage | Windows | np.ndarray
+"""An image as a whole, or to be read by windows."""
 
 
 def page_paths(args: argparse.Namespace, paths: Sequence[Path], kinds: Sequence[str]) -> list[Path]:
@@ -101,7 +105,7 @@ def _say_several(path: Path) -> None:
         print(f"mlx_rcnn: {text}", file=sys.stderr)
 
 
-def load_source(path: Path, tiled: bool, levels: str | None) -> Any:
+def load_source(path: Path, tiled: bool, levels: str | None) -> Source:
     """An image as it is predicted: an array, or with ``tiled`` something to read windows of.
 
     Args:
@@ -115,7 +119,8 @@ def load_source(path: Path, tiled: bool, levels: str | None) -> Any:
     """
     file, page = file_and_page(path)
     if tiled:
-        return open_windows(path, levels)
+        windows: Source = open_windows(path, levels)
+        return windows
     if page is None:
         return load_image(path, levels)
     image = TiffImage(file, page, levels)

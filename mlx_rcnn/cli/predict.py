@@ -24,7 +24,7 @@ from .first_machine import First, Found, Result
 from .flags import model_settings
 from .machines import machines
 from .other_machine import Other
-from .pages import load_source, page_paths
+from .pages import Source, load_source, page_paths
 from .predict_choice import class_labels, select
 from .predict_received import ImageFound, Received, complain, proposed
 from .predict_report import report, shown_score, table_row
@@ -236,7 +236,7 @@ def _predictor(
 
 def _readable(
     paths: list[Path], chosen: Sequence[int], how: tuple[bool, str | None], problems: list[str]
-) -> Iterator[tuple[int, Any]]:
+) -> Iterator[tuple[int, Any]]:  # a Source: results_of says array, and takes windows too
     for i in chosen:
         try:
             yield i, load_source(paths[i], *how)
@@ -247,7 +247,7 @@ def _readable(
 def _picture(
     args: argparse.Namespace,
     path: Path,
-    image: np.ndarray,
+    image: Source,
     prediction: Detections,
     model: Detector,
 ) -> bytes:

@@ -8,12 +8,16 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..tables import display_width, pad
 from .predict_choice import SHOWN_SCORE
 from .predict_save import Entry
+
+if TYPE_CHECKING:
+    from .pages import Source
 
 _ROWS_SHOWN = 30
 _CLASSES_SHOWN = 3
@@ -39,7 +43,7 @@ def shown_score(args: argparse.Namespace) -> float:
 def table_row(
     args: argparse.Namespace,
     path: Path,
-    image: np.ndarray,
+    image: Source,
     prediction: Mapping[str, np.ndarray],
     names: tuple[str, ...] | None,
 ) -> tuple[str, ...]:

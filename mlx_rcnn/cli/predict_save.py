@@ -25,6 +25,7 @@ from .unfinished import Unfinished
 
 if TYPE_CHECKING:
     from ..models import Detector
+    from .pages import Source
 
 CSV, CROPS = "csv", "crops"
 KINDS = (*WRITERS, CSV, CROPS)
@@ -145,7 +146,7 @@ class Saver:
     def _name(self, label: int) -> str:
         return self.names[label] if self.names else f"class {label}"
 
-    def crops(self, image: np.ndarray, entries: Sequence[Entry]) -> list[bytes]:
+    def crops(self, image: Source, entries: Sequence[Entry]) -> list[bytes]:
         """The part of an image in each box, as files, if they are asked for.
 
         Args:
