@@ -16,13 +16,13 @@ from ..outputs.pictures import picture_paths, write_file
 from .errors import CommandError
 from .first_machine import Found
 from .predict_report import Done
-from .predict_save import Entry, Saver
+from .predict_save import Saver
 from .proposals import write
 from .share_images import Work
 
 if TYPE_CHECKING:
     from ..models import Detector
-    from ..structures import Json
+    from ..structures import Entry, Json
 
 
 class ImageFound(TypedDict, total=False):

@@ -14,9 +14,9 @@ import numpy as np
 
 from ..tables import display_width, pad
 from .predict_choice import SHOWN_SCORE
-from .predict_save import Entry
 
 if TYPE_CHECKING:
+    from ..structures import Entry
     from .pages import Source
 
 _ROWS_SHOWN = 30

@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -25,6 +25,7 @@ from .unfinished import Unfinished
 
 if TYPE_CHECKING:
     from ..models import Detector
+    from ..structures import Entry
     from .pages import Source
 
 CSV, CROPS = "csv", "crops"
@@ -78,10 +79,6 @@ def check_room(
         for kind in written:
             shutil.rmtree(Path(args.out) / kind, ignore_errors=True)
         unfinished.note(())
-
-
-Entry: TypeAlias = dict[str, Any]
-"""Of COCO results, see :func:`~mlx_rcnn.outputs.coco.coco_results`."""
 
 
 class Saver:
