@@ -39,6 +39,9 @@ GivenTargets: TypeAlias = Sequence[Mapping[str, ArrayLike]]
 """One dict an image, in torchvision's form."""
 
 
+Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | float | bool | None"
+
+
 class Batch(NamedTuple):
     """Images ready for the network.
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from ..config.categories import BACKGROUND
 from ..inputs.image_files import file_sizes
+from .annotations import Entry
 from .polygons import segmentation_mask, segmentation_problem
-from .sample import Defect, Target, select
+from .sample import Annotated, Defect, Target, select
 
 # Boxes that pass the border by no more are rounding, and are clipped without a word.
 _OUTSIDE = 1.0
@@ -41,10 +42,10 @@ class RawObject:
     label: int
     crowd: bool = False
     difficult: bool = False
-    segmentation: Any = None
+    segmentation: object = None
     keypoints: np.ndarray | None = None
     keypoint_problem: str | None = None
-    truth: dict[str, Any] | None = None
+    truth: Entry | None = None
     area_known: bool = True
 
 
@@ -69,9 +70,21 @@ class Item:
     size: tuple[int, int]
     target: Target
     upright: bool = True
-    segmentations: list[Any] | None = None
-    truth: list[dict[str, Any]] | None = None
+    segmentations: list[object] | None = None
+    truth: list[Entry] | None = None
     proposals: np.ndarray | None = None
+
+
+class OnDisk(Protocol):
+    """A data set of image files."""
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """One an image."""
+
+
+class AnnotatedFiles(Annotated, OnDisk, Protocol):
+    """A data set of image files whose objects are known without loading one."""
 
 
 def make_item(
@@ -207,7 +220,7 @@ def _passing(
     height, width = size
     kept: list[RawObject] = []
     boxes: list[tuple[float, ...]] = []
-    seen: set[tuple[Any, ...]] = set()
+    seen: set[tuple[tuple[float, ...], int, bool]] = set()
     for found in objects:
         box = tuple(float(v) for v in found.box)
         where = f"{name}, {found.where}"

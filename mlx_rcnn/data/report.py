@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..tables import display_width, pad
-from .sample import Defect
+from .sample import Defect, SizedDataset
 
 _AREAS = (32.0**2, 96.0**2)  # COCO's small, medium and large
 _SHOWN = 20
@@ -75,7 +74,7 @@ class DatasetReport:
         return "\n".join(lines)
 
 
-def report(dataset: Any) -> DatasetReport:
+def report(dataset: SizedDataset) -> DatasetReport:
     """Count what is in a dataset.
 
     Args:

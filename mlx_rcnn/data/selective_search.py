@@ -5,7 +5,7 @@ OpenCV's contrib modules compute it; they are the extra ``proposals``, and impor
 
 from __future__ import annotations
 
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 
@@ -83,7 +83,7 @@ def check_settings(mode: str, limit: int, width: int) -> None:
         )
 
 
-def load_opencv() -> Any:
+def load_opencv() -> ModuleType:
     """Import OpenCV with Selective Search.
 
     Returns:

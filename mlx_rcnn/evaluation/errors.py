@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ class _Ranked(NamedTuple):
     positives: np.ndarray
 
 
-def error_costs(matches: Matches, classes: int) -> dict[str, Any]:
+def error_costs(matches: Matches, classes: int) -> dict[str, float | dict[str, dict[str, float]]]:
     """TIDE's main and special errors.
 
     Args:

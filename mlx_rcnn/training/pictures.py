@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
+from ..data.sample import Dataset
 from ..files import replacing
 from ..inputs.images import ImageError
+from ..models import Detector
 from .metrics import SHOWN_SCORE
 
 TILE = 320  # pixels of a picture's longer side on the contact sheet
@@ -18,7 +19,11 @@ TILES = 9
 
 
 def contact_sheet(
-    model: Any, dataset: Any, class_names: Sequence[str], path: Path, count: int = TILES
+    model: Detector | None,
+    dataset: Dataset,
+    class_names: Sequence[str],
+    path: Path,
+    count: int = TILES,
 ) -> None:
     """Draw predictions on evenly chosen images of a data set, side by side in one picture.
 

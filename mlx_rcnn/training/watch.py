@@ -17,7 +17,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import mlx.core as mx
 
@@ -94,7 +93,7 @@ class _Watch:
         if closed and not peer.left:
             self._end(rank, GONE)
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def _tell(self, message: dict[str, str | int]) -> None:
         for peer in self.peers.values():
             if not peer.left:
                 peer.send(message)
@@ -125,7 +124,7 @@ class _Watch:
         self.leave({"kind": _FAILED, "rank": self.rank, "why": f"failed: {one_line(error)}"})
         return None
 
-    def leave(self, message: dict[str, Any]) -> None:
+    def leave(self, message: dict[str, str | int]) -> None:
         """Say a last word and go."""
         self.leaving.set()
         self.thread.join()
