@@ -16,7 +16,7 @@ top left pixel. Rows with ``valid=False`` hold anything and mean nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import mlx.core as mx
 import numpy as np
@@ -39,6 +39,8 @@ GivenTargets: TypeAlias = Sequence[Mapping[str, ArrayLike]]
 """One dict an image, in torchvision's form."""
 
 
+Entry: TypeAlias = dict[str, Any]
+"""An annotation or result in COCO's terms; what else a file says of an object stays in it."""
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | float | bool | None"
 
 

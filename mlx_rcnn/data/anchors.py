@@ -13,7 +13,7 @@ import numpy as np
 
 from ..config.network import DetectorConfig
 from ..inputs.transform import resized_size
-from .sample import Annotated
+from .protocols import Annotated
 
 RECALLED = 0.5
 _MOST, _ROUNDS = 20_000, 60

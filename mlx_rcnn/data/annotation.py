@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .annotations import Entry
+from ..structures import Entry
 from .fields import Fields, Notes, mark, number, shown, whole
 from .items import Masks, RawObject
 from .keypoints import read_keypoints

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..ops.rle import encode_rle
-
-Entry: TypeAlias = dict[str, Any]
-"""An annotation or result in COCO's terms; what else a file says of an object stays in it."""
+from ..structures import Entry
 
 
 def coco_annotations(target: Mapping[str, np.ndarray]) -> list[Entry]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .sample import Dataset
+from .protocols import Dataset
 
 
 def repeat_factors(dataset: Dataset, thresh: float) -> np.ndarray:

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..inputs.image_files import load_image_file
 from ..inputs.images import ImageError
-from .annotations import Entry, coco_annotations
+from ..structures import Entry
+from .annotations import coco_annotations
 from .items import Item
 from .polygons import segmentation_mask
 from .sample import DatasetError, Defect, Sample, Target

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .items import Item, OnDisk
-from .sample import Dataset, Sample, SizedDataset
+from .items import Item
+from .protocols import Dataset, OnDisk, SizedDataset
+from .sample import Sample
 
 T = TypeVar("T")
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
 from ..config.categories import BACKGROUND
 from ..inputs.image_files import file_sizes
-from .annotations import Entry
+from ..structures import Entry
 from .polygons import segmentation_mask, segmentation_problem
-from .sample import Annotated, Defect, Target, select
+from .sample import Defect, Target, select
 
 # Boxes that pass the border by no more are rounding, and are clipped without a word.
 _OUTSIDE = 1.0
@@ -73,18 +73,6 @@ class Item:
     segmentations: list[object] | None = None
     truth: list[Entry] | None = None
     proposals: np.ndarray | None = None
-
-
-class OnDisk(Protocol):
-    """A data set of image files."""
-
-    @property
-    def items(self) -> Sequence[Item]:
-        """One an image."""
-
-
-class AnnotatedFiles(Annotated, OnDisk, Protocol):
-    """A data set of image files whose objects are known without loading one."""
 
 
 def make_item(

@@ -14,7 +14,8 @@ import numpy as np
 from ..inputs.images import ImageError
 from .augment import Augmentation
 from .balance import draw_repeats, epoch_images
-from .sample import Sample, SizedDataset, Target
+from .protocols import SizedDataset
+from .sample import Sample, Target
 
 # Width over height falls between these: 2^(-1 .. 1) in six steps, as torchvision groups images.
 _ASPECTS = 2.0 ** np.linspace(-1, 1, 7)

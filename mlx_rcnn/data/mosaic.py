@@ -11,7 +11,8 @@ import numpy as np
 from ..inputs.images import ImageError
 from .augment import ScaleJitterCrop, probability
 from .geometry import FILL
-from .sample import Sample, SizedDataset, Target
+from .protocols import SizedDataset
+from .sample import Sample, Target
 
 _ROWS = ("boxes", "proposals")  # xyxy, which move with their image
 

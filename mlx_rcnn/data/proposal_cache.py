@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from ..inputs.proposals import Proposed
 from .dataset import DetectionDataset, load_pixels
-from .items import OnDisk
 from .proposal_files import image_names, read_note, read_proposals, write_proposals
+from .protocols import OnDisk
 from .selective_search import LIMIT, WIDTH, check_settings, load_opencv, selective_search
 
 _SOURCE = "Selective Search of OpenCV"

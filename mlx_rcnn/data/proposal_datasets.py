@@ -16,8 +16,9 @@ from ..messages import listing, one_line
 from ..structures import ArrayLike
 from .dataset import DetectionDataset
 from .fields import number, shown
-from .items import Item, OnDisk
+from .items import Item
 from .proposal_files import image_names, read_proposals
+from .protocols import OnDisk
 
 _MOST = 2000  # of an image, as in R-CNN and Fast R-CNN
 

@@ -22,7 +22,7 @@ from ..files import replacing
 from ..inputs.proposals import Proposed, as_proposed
 from ..messages import one_line
 from ..structures import ArrayLike
-from .items import OnDisk
+from .protocols import OnDisk
 
 _VERSION = 1
 _MOST_ROWS = 1_000_000  # of an image: files with more are damaged, and would fill the memory

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..tables import pad
-from .sample import Annotated
+from .protocols import Annotated
 
 
 @dataclass(frozen=True)

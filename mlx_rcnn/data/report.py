@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..tables import display_width, pad
-from .sample import Defect, SizedDataset
+from .protocols import SizedDataset
+from .sample import Defect
 
 _AREAS = (32.0**2, 96.0**2)  # COCO's small, medium and large
 _SHOWN = 20

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from ..files import replacing
 from .coco import read_json
@@ -17,8 +16,9 @@ from .folders import find_images
 from .formats.cvat import find_xml, subsets
 from .formats.recognise import guess_format
 from .formats.yolo_layout import find_config
-from .items import Item, OnDisk
+from .items import Item
 from .listing import list_files
+from .protocols import OnDisk
 from .splits import find_json, text_of
 
 _KEYS = re.compile(r"""^["']?(path|train|val|valid|validation|test)["']?\s*:""")
@@ -142,7 +142,7 @@ def _key(value: object) -> int | str:
 
 
 def _check_found(
-    images: list[dict[str, Any]], items: Mapping[int | str, Item], target: Path
+    images: list[dict[str, object]], items: Mapping[int | str, Item], target: Path
 ) -> None:
     """Name images so that they are found from the new file too, which may be called otherwise."""
     names = [str(entry["file_name"]) for entry in images]

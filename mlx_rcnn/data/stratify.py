@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .divide import same_images
-from .items import AnnotatedFiles
+from .protocols import AnnotatedFiles
 
 
 def stratified(

@@ -9,8 +9,9 @@ from pathlib import Path
 from PIL import Image
 
 from ..files import replacing
-from .annotations import Entry, coco_annotations
-from .sample import Dataset
+from ..structures import Entry
+from .annotations import coco_annotations
+from .protocols import Dataset
 
 
 def write_coco(dataset: Dataset, folder: str | os.PathLike[str]) -> Path:

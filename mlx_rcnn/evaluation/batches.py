@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..data.sample import Dataset, Sample, Target
+from ..data.protocols import Dataset
+from ..data.sample import Sample, Target
 from ..inputs.images import ImageError
 from ..outputs.coco import mask_option, results_of
 

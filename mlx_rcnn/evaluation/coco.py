@@ -8,8 +8,8 @@ from types import ModuleType
 import numpy as np
 
 from ..config.categories import COCO_KEYPOINTS
-from ..data.annotations import Entry
-from ..data.sample import Dataset
+from ..data.protocols import Dataset
+from ..structures import Entry
 from .batches import Predicts
 from .collect import Collected, collect, count_objects, summary
 from .entries import entries_of, keypoint_entry

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 from ..config.categories import BACKGROUND
-from ..data.annotations import Entry, coco_annotations
-from ..data.sample import Dataset, Target
+from ..data.annotations import coco_annotations
+from ..data.protocols import Dataset
+from ..data.sample import Target
 from ..inputs.images import ImageError
 from ..memory import bounded_cache
+from ..structures import Entry
 from .batches import Batch, LeftOut, Predicts, predictor
 from .table import Scores
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..data.annotations import Entry
+from ..structures import Entry
 from .collect import Collected
 
 

@@ -64,11 +64,9 @@ def error_costs(matches: Matches, classes: int) -> dict[str, float | dict[str, d
 
 
 def _without(matches: Matches, kind: int | None, positives: np.ndarray) -> _Ranked:
-    """The detections with the errors of a kind put right, as tidecv does, wrong ones first.
-
-    Of class and location the best detection about an object becomes right, unless that is found
-    already, and the others go; duplicates, background and both go; missed objects go.
-    """
+    """The detections with the errors of a kind put right, as tidecv does, wrong ones first."""
+    # Of class and location the best detection about an object becomes right, unless that is found
+    # already, and the others go; duplicates, background and both go; missed objects go.
     wrong = matches.kinds != RIGHT
     keep = wrong & ~matches.passed_over
     labels, right = matches.labels.copy(), ~wrong

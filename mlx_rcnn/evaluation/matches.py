@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..data.annotations import Entry
+from ..structures import Entry
 from .coco import load_evaluator, scored_labels
 from .collect import Collected
 from .entries import entries_of

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..data.annotations import Entry
 from ..data.dataset import DetectionDataset
+from ..structures import Entry
 from .collect import Collected, add_truth
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..data.annotations import Entry
-from ..data.sample import Dataset
+from ..data.protocols import Dataset
 from ..messages import nearest
+from ..structures import Entry
 from .batches import Predicts
 from .collect import Collected, collect, summary
 from .table import Scores

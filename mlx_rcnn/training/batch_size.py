@@ -15,7 +15,8 @@ from tqdm import tqdm
 from ..checkpoints.weights import flatten, unflatten
 from ..data import TrainBatch
 from ..data.geometry import rotate90
-from ..data.sample import Dataset, Sample, SizedDataset
+from ..data.protocols import Dataset, SizedDataset
+from ..data.sample import Sample
 from ..inputs.images import ImageError
 from ..inputs.transform import resized_size
 from ..memory import machine_memory

@@ -21,7 +21,7 @@ from ..data import (
     repeat_factors,
 )
 from ..data.divide import divide, shared_images
-from ..data.sample import Dataset, SizedDataset
+from ..data.protocols import Dataset, SizedDataset
 from ..models import Detector
 from .config import TrainConfig
 

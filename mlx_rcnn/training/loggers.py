@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..messages import one_line
+from ..structures import Json
 from .config import MAY_CHANGE
 
 Line = Mapping[str, Any]
@@ -29,7 +30,7 @@ class RunStart(NamedTuple):
     """
 
     folder: Path
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Json]
     lines: Sequence[Line]
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..checkpoints.weights import flatten, unflatten
 from ..data import TrainBatch
-from ..data.sample import SizedDataset
+from ..data.protocols import SizedDataset
 from ..files import replacing
 from ..memory import bounded_cache
 from ..models import Detector

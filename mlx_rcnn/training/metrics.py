@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data.sample import Dataset
+from ..data.protocols import Dataset
 from ..evaluation.table import Scores
 from ..files import replacing
 from ..messages import nearest

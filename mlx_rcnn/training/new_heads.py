@@ -9,7 +9,7 @@ from typing import NamedTuple
 import mlx.nn as nn
 
 from ..config.boxes import BoxConfig, RCNNConfig
-from ..data.sample import Dataset
+from ..data.protocols import Dataset
 from ..heads import FastRCNNPredictor, KeypointRCNNPredictor, MaskRCNNPredictor
 from ..heads.box import predictors_of
 from ..heads.rcnn import RCNNPredictor

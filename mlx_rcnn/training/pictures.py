@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..data.sample import Dataset
+from ..data.protocols import Dataset
 from ..files import replacing
 from ..inputs.images import ImageError
 from ..models import Detector
@@ -38,10 +38,10 @@ def contact_sheet(
         OSError: it cannot be written. Images that cannot be read leave their place empty.
     """
     from ..outputs.draw import draw_detections, readable_scale
-    from ..outputs.skeletons import skeleton_style
+    from ..outputs.skeletons import SkeletonStyle, skeleton_style
 
     skeleton = getattr(dataset, "keypoint_skeleton", None)
-    style = skeleton_style(model) if model is not None else {"skeleton": skeleton}
+    style = skeleton_style(model) if model is not None else SkeletonStyle(skeleton=skeleton)
     count = min(count, len(dataset))
     columns = math.ceil(math.sqrt(count))
     sheet = Image.new("RGB", (columns * TILE, math.ceil(count / columns) * TILE), "white")

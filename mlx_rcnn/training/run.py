@@ -14,7 +14,7 @@ import mlx.core as mx
 from tqdm import tqdm
 
 from ..data import TrainBatch
-from ..data.sample import SizedDataset
+from ..data.protocols import SizedDataset
 from ..evaluation.table import Scores
 from ..memory import bounded_cache
 from ..models import Detector

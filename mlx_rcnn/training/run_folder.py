@@ -9,7 +9,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from ..data.sample import Dataset
+from ..data.protocols import Dataset
 from .checkpoint import BEST, FOLDER, LAST, DataFacts, Progress
 from .config import TrainConfig, changes, from_json
 from .log_files import CSV_FILE, TENSORBOARD_FOLDER

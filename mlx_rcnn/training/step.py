@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -195,7 +195,10 @@ class TrainStep:
 
         # Padded as the network asks for, too.
         multiple = math.lcm(self.config.size_divisible, model.config.size_divisible)
-        options: dict[str, Any] = {"key": key, "size_divisible": multiple}
+        options: dict[str, mx.array | int | mx.distributed.Group] = {
+            "key": key,
+            "size_divisible": multiple,
+        }
         offset = getattr(model.config, "keypoint_offset", 0.0)
         targets = shift_keypoints(batch.targets, offset)
         if self.group.size() > 1:

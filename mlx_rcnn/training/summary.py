@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..data.protocols import SizedDataset
 from ..data.report import report
-from ..data.sample import SizedDataset
 from ..files import replacing
 from ..models import Detector
 from ..structures import Json

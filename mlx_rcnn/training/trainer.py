@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from ..data.sample import SizedDataset
+from ..data.protocols import SizedDataset
 from ..models import Detector
 from .config import TrainConfig
 from .loading import check_needs, check_objects, check_overlap, divided

@@ -99,10 +99,8 @@ class _Watch:
                 peer.send(message)
 
     def _end(self, rank: int, why: str) -> None:
-        """Pass it on and end; the main thread waits in a collective that will never return.
-
-        Unless it fails too, as all machines do of a loss that is not finite, and says so itself.
-        """
+        """Pass it on and end; the main thread waits in a collective that will never return."""
+        # Unless it fails too, as all machines do of a loss that is not finite, and says so itself.
         self.fate = f"machine {rank} of {self.size} {why}; machine {self.rank} stops with it"
         self.heard.set()
         self._tell({"kind": _FAILED, "rank": rank, "why": why})

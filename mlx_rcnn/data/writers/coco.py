@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..annotations import Entry
+from ...structures import Entry
 from ..formats.shapes import polygon_area
 from .base import Object, Picture, Plan, Writer, short
 

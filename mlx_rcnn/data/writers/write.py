@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ...files import new_folder
-from ..sample import Dataset
+from ..protocols import Dataset
 from .base import (
     IMAGE_FILES,
     SHAPES,

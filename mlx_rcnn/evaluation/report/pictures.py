@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ...data.annotations import Entry
 from ...data.polygons import segmentation_mask, usable_polygons
-from ...data.sample import Dataset
+from ...data.protocols import Dataset
 from ...inputs.images import ImageError, load_image
 from ...messages import one_line
+from ...structures import Entry
 from ..collect import Collected
 from ..curves import Analysis
 from ..matches import KINDS, MISSED, RIGHT, Matches, match

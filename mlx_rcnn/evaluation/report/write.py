@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...data.annotations import Entry
-from ...data.sample import Dataset
+from ...data.protocols import Dataset
 from ...files import new_folder, replacing
+from ...structures import Entry
 from ..analysis import error_analysis
 from ..coco import coco_metrics
 from ..collect import Collected
