@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -17,6 +17,8 @@ from ..messages import listing
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 Arrays = dict[str, mx.array]
+Tree: TypeAlias = "dict[str, mx.array | Tree | list[mx.array | Tree]]"
+"""Arrays as MLX nests those of a model or an optimizer."""
 
 # The fields of the config that decide which arrays there are, and their shapes; the first counts.
 _DECIDED_BY = {

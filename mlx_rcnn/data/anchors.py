@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..config.network import DetectorConfig
 from ..inputs.transform import resized_size
+from .protocols import Annotated
 
 RECALLED = 0.5
 _MOST, _ROUNDS = 20_000, 60
@@ -52,7 +52,7 @@ class AnchorFit:
     mean: float
 
 
-def object_sizes(dataset: Any, config: DetectorConfig) -> np.ndarray:
+def object_sizes(dataset: Annotated, config: DetectorConfig) -> np.ndarray:
     """The boxes of a data set as a network sees them; crowds are left out.
 
     Args:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from .fields import Notes, mark, number, shown, whole
+from ..structures import Entry
+from .fields import Fields, Notes, mark, number, shown, whole
 from .items import Masks, RawObject
 from .keypoints import read_keypoints
 
 
 def read_annotation(
-    annotation: Mapping[str, Any],
+    annotation: Fields,
     label_of: Mapping[int, int],
     notes: Notes,
     masks: Masks,
@@ -65,7 +65,7 @@ def read_annotation(
     return found
 
 
-def _note_types(annotation: Mapping[str, Any], notes: Notes, where: str) -> None:
+def _note_types(annotation: Fields, notes: Notes, where: str) -> None:
     if not isinstance(annotation.get("category_id"), int):
         notes.add("category_id is not a whole number of JSON", "read as one", where)
     if isinstance(annotation.get("iscrowd"), str):
@@ -74,9 +74,7 @@ def _note_types(annotation: Mapping[str, Any], notes: Notes, where: str) -> None
         notes.add("bbox holds text", "read as numbers", where)
 
 
-def _add_keypoints(
-    found: RawObject, truth: dict[str, Any], annotation: Mapping[str, Any], count: int
-) -> None:
+def _add_keypoints(found: RawObject, truth: Entry, annotation: Fields, count: int) -> None:
     points, problem = read_keypoints(annotation.get("keypoints"), count)
     found.keypoints, found.keypoint_problem = points, problem
     visible = int(np.count_nonzero(points[:, 2]))
@@ -86,7 +84,7 @@ def _add_keypoints(
     truth["num_keypoints"] = given if given is not None and problem is None else visible
 
 
-def place(annotation: Mapping[str, Any]) -> str:
+def place(annotation: Fields) -> str:
     """What to call an annotation in a defect.
 
     Args:
@@ -98,7 +96,7 @@ def place(annotation: Mapping[str, Any]) -> str:
     return f"annotation {annotation.get('id', '')}".strip()
 
 
-def _box(value: Any) -> list[float] | str:
+def _box(value: object) -> list[float] | str:
     """x, y, width, height, or what is wrong."""
     if not isinstance(value, list) or len(value) != 4:
         return f"bbox {shown(value)}: expected four numbers"
@@ -109,7 +107,7 @@ def _box(value: Any) -> list[float] | str:
     return [float(v) for v in numbers if v is not None]
 
 
-def compact(segmentation: Any) -> Any:
+def compact(segmentation: object) -> object:
     """Polygons as arrays, which take an eighth of the memory of lists.
 
     Args:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from ..ops.rle import encode_rle
+from ..structures import Entry
 
 
-def coco_annotations(target: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+def coco_annotations(target: Mapping[str, np.ndarray]) -> list[Entry]:
     """Turn the objects of one image into COCO's annotations.
 
     Args:
@@ -24,7 +24,7 @@ def coco_annotations(target: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         numbers, and ``num_keypoints``, how many are visible.
     """
     none = np.zeros(len(target["boxes"]), np.uint8)
-    entries: list[dict[str, Any]] = []
+    entries: list[Entry] = []
     for i, ((x1, y1, x2, y2), label, crowd, difficult) in enumerate(
         zip(
             target["boxes"].astype(np.float64).tolist(),
@@ -34,7 +34,7 @@ def coco_annotations(target: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
             strict=True,
         )
     ):
-        entry: dict[str, Any] = {
+        entry: Entry = {
             "category_id": int(label),
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "area": (x2 - x1) * (y2 - y1),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from .protocols import Dataset
 
-def repeat_factors(dataset: Any, thresh: float) -> np.ndarray:
+
+def repeat_factors(dataset: Dataset, thresh: float) -> np.ndarray:
     """LVIS's repeat factors (Gupta, Dollar and Girshick, 2019, appendix B.2), as in detectron2.
 
     A class in a share f of the images has the factor max(1, sqrt(thresh / f)), and an image the

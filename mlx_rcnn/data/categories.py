@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..config.categories import BACKGROUND
-from .fields import Notes, shown, whole
+from .fields import Fields, Notes, shown, whole
 from .sample import Defect
 
 
 def read_categories(
-    entries: Sequence[Mapping[str, Any]],
+    entries: Sequence[Fields],
     used: Collection[int | None],
     path: Path,
     notes: Notes,
@@ -85,5 +84,5 @@ def similar_names(names: Sequence[str], path: Path) -> list[Defect]:
     return defects
 
 
-def _is_text(entry: Mapping[str, Any], key: str) -> bool:
+def _is_text(entry: Fields, key: str) -> bool:
     return isinstance(entry.get(key), str)

@@ -11,7 +11,7 @@ from typing import Any
 from .annotation import place, read_annotation
 from .categories import read_categories
 from .dataset import DetectionDataset
-from .fields import Notes, shown, whole
+from .fields import Fields, Notes, shown, whole
 from .folders import find_images
 from .items import Item, Masks, check_class_names, drop_below_a_pixel, make_item
 from .keypoints import KeypointKind, category_keypoints
@@ -113,12 +113,12 @@ def open_coco(
     )
 
 
-def _is(value: Any, key: str) -> bool:
+def _is(value: object, key: str) -> bool:
     return isinstance(value, Mapping) and key in value
 
 
 def _keypoint_kind(
-    categories: Sequence[Mapping[str, Any]],
+    categories: Sequence[Fields],
     path: Path,
     wanted: bool | None,
     defects: list[Defect],
@@ -138,10 +138,10 @@ def _keypoint_kind(
 
 
 def _images(
-    entries: Sequence[Mapping[str, Any]], path: Path, notes: Notes, defects: list[Defect]
-) -> dict[Any, Mapping[str, Any]]:
+    entries: Sequence[Fields], path: Path, notes: Notes, defects: list[Defect]
+) -> dict[int | str, Fields]:
     """By id: a whole number, or text where the file has that."""
-    found: dict[Any, Mapping[str, Any]] = {}
+    found: dict[int | str, Fields] = {}
     for entry in entries:
         id_, name = _image_id(entry.get("id")), entry.get("file_name")
         if id_ is None or not isinstance(name, str) or not name.strip() or "\0" in name:
@@ -160,22 +160,22 @@ def _images(
     return dict(sorted(found.items(), key=lambda pair: pair[0] if numbers else str(pair[0])))
 
 
-def _image_id(value: Any) -> int | str | None:
+def _image_id(value: object) -> int | str | None:
     return value if isinstance(value, str) and value else whole(value)
 
 
 def _by_image(
-    annotations: Sequence[dict[str, Any]],
-    images: Mapping[Any, Any],
+    annotations: Sequence[Fields],
+    images: Mapping[int | str, Fields],
     path: Path,
     notes: Notes,
     defects: list[Defect],
-) -> dict[Any, list[dict[str, Any]]]:
+) -> dict[int | str, list[Fields]]:
     # Ids of text stand for numbers where the other list has those; "7" and "07" stay two images.
-    numbers: dict[int | None, list[Any]] = {}
-    for id_ in images:
-        numbers.setdefault(whole(id_), []).append(id_)
-    found: dict[Any, list[dict[str, Any]]] = {}
+    numbers: dict[int | None, list[int | str]] = {}
+    for own in images:
+        numbers.setdefault(whole(own), []).append(own)
+    found: dict[int | str, list[Fields]] = {}
     for index, annotation in enumerate(annotations):
         given = annotation.get("image_id")
         id_ = _image_id(given)
@@ -187,9 +187,9 @@ def _by_image(
             problem = f"image id {shown(given)} is not in images"
             defects.append(Defect(f"{path}, {where}", problem, "object dropped"))
             continue
+        found.setdefault(id_, []).append(annotation)
         if type(given) is not type(id_):
             notes.add("image_id is of another type than in images", "matched", place(annotation))
-        found.setdefault(id_, []).append(annotation)
     return found
 
 
@@ -208,8 +208,8 @@ class _Source:
 def _item(
     source: _Source,
     image_id: int | str,
-    entry: Mapping[str, Any],
-    annotations: Sequence[dict[str, Any]],
+    entry: Fields,
+    annotations: Sequence[Fields],
 ) -> Item | None:
     path = source.files[str(entry["file_name"])]
     count = len(source.kind.names) if source.kind else None
@@ -226,7 +226,7 @@ def _item(
     return make_item(path, image_id, name, size, objects, source.defects, source.masks, count)
 
 
-def _size(entry: Mapping[str, Any], notes: Notes) -> tuple[int, int] | None:
+def _size(entry: Fields, notes: Notes) -> tuple[int, int] | None:
     """(height, width) as annotated; ``None`` where missing or zero, as some tools write it."""
     given = entry.get("height"), entry.get("width")
     height, width = (whole(side) for side in given)

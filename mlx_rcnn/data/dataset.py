@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..inputs.image_files import load_image_file
 from ..inputs.images import ImageError
+from ..structures import Entry
 from .annotations import coco_annotations
 from .items import Item
 from .polygons import segmentation_mask
@@ -97,7 +97,7 @@ class DetectionDataset:
             target["proposals"] = proposals.copy()
         return target
 
-    def ground_truth(self, index: int) -> list[dict[str, Any]]:
+    def ground_truth(self, index: int) -> list[Entry]:
         """The objects of one image as an evaluator of COCO results takes them.
 
         COCO annotations come back as they are in the file, those included that training drops, so

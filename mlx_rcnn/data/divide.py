@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+from .items import Item
+from .protocols import Dataset, OnDisk, SizedDataset
+from .sample import Sample
+
+T = TypeVar("T")
 
 
 class Subset:
@@ -18,7 +25,7 @@ class Subset:
         indices: of the images kept.
     """
 
-    def __init__(self, dataset: Any, indices: list[int]) -> None:
+    def __init__(self, dataset: SizedDataset, indices: list[int]) -> None:
         self.dataset, self.indices = dataset, indices
         self.sizes = np.asarray(dataset.sizes)[indices]
         if hasattr(dataset, "items"):
@@ -27,7 +34,7 @@ class Subset:
             if hasattr(dataset, name):
                 setattr(self, name, self._at(getattr(dataset, name)))
 
-    def _at(self, method: Any) -> Any:
+    def _at(self, method: Callable[[int], T]) -> Callable[[int], T]:
         return lambda index: method(self.indices[index])
 
     def __getattr__(self, name: str) -> Any:
@@ -38,11 +45,11 @@ class Subset:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> Sample:
         return self.dataset[self.indices[index]]
 
 
-def divide(dataset: Any, fraction: float, seed: int = 0) -> tuple[Subset, Subset]:
+def divide(dataset: SizedDataset, fraction: float, seed: int = 0) -> tuple[Subset, Subset]:
     """Divide a data set by image, the same way for the same seed.
 
     Args:
@@ -67,7 +74,7 @@ def divide(dataset: Any, fraction: float, seed: int = 0) -> tuple[Subset, Subset
     return Subset(dataset, parts[0]), Subset(dataset, parts[1])
 
 
-def shared_images(first: Any, second: Any) -> list[str]:
+def shared_images(first: Dataset, second: Dataset) -> list[str]:
     """Images on disk that two data sets share: the same file, or files of the same bytes.
 
     Args:
@@ -77,7 +84,8 @@ def shared_images(first: Any, second: Any) -> list[str]:
         Names of ``second``'s images that are in ``first`` too.
     """
     mine = [item.path.resolve() for item in getattr(first, "items", ())]
-    theirs = [item.path.resolve() for item in getattr(second, "items", ())]
+    others: Sequence[Item] = getattr(second, "items", ())
+    theirs = [item.path.resolve() for item in others]
     if not mine or not theirs:
         return []
     known, sizes = set(mine), {}  # type: set[Path], dict[int, list[Path]]
@@ -85,7 +93,7 @@ def shared_images(first: Any, second: Any) -> list[str]:
         sizes.setdefault(_size(path), []).append(path)
     digests: dict[Path, bytes] = {}
     found = []
-    for item, path in zip(second.items, theirs, strict=True):
+    for item, path in zip(others, theirs, strict=True):
         if path in known or any(
             _digest(path, digests) == _digest(other, digests)
             for other in sizes.get(_size(path), ())
@@ -94,7 +102,7 @@ def shared_images(first: Any, second: Any) -> list[str]:
     return found
 
 
-def same_images(dataset: Any) -> list[list[int]]:
+def same_images(dataset: OnDisk) -> list[list[int]]:
     """Images grouped by what is in their files.
 
     Args:
@@ -108,7 +116,7 @@ def same_images(dataset: Any) -> list[list[int]]:
     for path in dict.fromkeys(paths):
         sizes[_size(path)] = sizes.get(_size(path), 0) + 1
     digests: dict[Path, bytes] = {}
-    groups: dict[Any, list[int]] = {}
+    groups: dict[Path | bytes, list[int]] = {}
     for i, path in enumerate(paths):
         key = path if sizes[_size(path)] == 1 else _digest(path, digests)
         groups.setdefault(key, []).append(i)

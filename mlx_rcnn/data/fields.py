@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from .sample import Defect
 
+Fields: TypeAlias = Mapping[str, Any]
+"""An entry of a file by name; a value is of any type until a function here has read it."""
 _YES, _NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
 _WHOLE = re.compile(r"[+-]?\d{1,18}(\.0*)?")
 
 
-def whole(value: Any) -> int | None:
+def whole(value: object) -> int | None:
     """A whole number, also one written as text or with a fraction of zero.
 
     Args:
@@ -33,7 +36,7 @@ def whole(value: Any) -> int | None:
     return None
 
 
-def number(value: Any) -> float | None:
+def number(value: object) -> float | None:
     """A finite number, also one written as text.
 
     Args:
@@ -51,7 +54,7 @@ def number(value: Any) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def mark(value: Any) -> bool | None:
+def mark(value: object) -> bool | None:
     """A yes or no such as ``iscrowd``: 0, 1, true, false, those as text, and null for no.
 
     Other numbers are a yes, as to pycocotools.
@@ -70,7 +73,7 @@ def mark(value: Any) -> bool | None:
     return True if isinstance(value, str) and text in _YES else None
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value for a message, cut where it is long.
 
     Args:

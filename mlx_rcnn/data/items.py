@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from ..config.categories import BACKGROUND
 from ..inputs.image_files import file_sizes
+from ..structures import Entry
 from .polygons import segmentation_mask, segmentation_problem
 from .sample import Defect, Target, select
 
@@ -41,10 +42,10 @@ class RawObject:
     label: int
     crowd: bool = False
     difficult: bool = False
-    segmentation: Any = None
+    segmentation: object = None
     keypoints: np.ndarray | None = None
     keypoint_problem: str | None = None
-    truth: dict[str, Any] | None = None
+    truth: Entry | None = None
     area_known: bool = True
 
 
@@ -69,8 +70,8 @@ class Item:
     size: tuple[int, int]
     target: Target
     upright: bool = True
-    segmentations: list[Any] | None = None
-    truth: list[dict[str, Any]] | None = None
+    segmentations: list[object] | None = None
+    truth: list[Entry] | None = None
     proposals: np.ndarray | None = None
 
 
@@ -207,7 +208,7 @@ def _passing(
     height, width = size
     kept: list[RawObject] = []
     boxes: list[tuple[float, ...]] = []
-    seen: set[tuple[Any, ...]] = set()
+    seen: set[tuple[tuple[float, ...], int, bool]] = set()
     for found in objects:
         box = tuple(float(v) for v in found.box)
         where = f"{name}, {found.where}"

@@ -8,13 +8,13 @@ take a whole number for the centre of a pixel: see :func:`shift_keypoints`).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
-from .fields import number, shown
+from .fields import Fields, number, shown
 from .sample import Defect, Target
 
 _VISIBILITIES = (0, 1, 2)
@@ -35,7 +35,7 @@ class KeypointKind(NamedTuple):
 
 
 def category_keypoints(
-    categories: Sequence[Mapping[str, Any]], path: Path, defects: list[Defect]
+    categories: Sequence[Fields], path: Path, defects: list[Defect]
 ) -> KeypointKind | None:
     """What the categories of a COCO file say of keypoints.
 
@@ -70,7 +70,7 @@ def category_keypoints(
     return KeypointKind(tuple(names), tuple(edges) or None)
 
 
-def read_keypoints(values: Any, count: int) -> tuple[np.ndarray, str | None]:
+def read_keypoints(values: object, count: int) -> tuple[np.ndarray, str | None]:
     """The keypoints of one annotation.
 
     Args:
@@ -173,19 +173,22 @@ def _mirrors(name: str) -> list[str]:
     return [other for other in (sure, _words(capital), glued) if other != words]
 
 
-def _edges(skeleton: Any, count: int, path: Path, defects: list[Defect]) -> list[tuple[int, int]]:
+def _edges(
+    skeleton: object, count: int, path: Path, defects: list[Defect]
+) -> list[tuple[int, int]]:
     """Counted from 0, whether the file counts from 1, as COCO does, or from 0."""
     given = skeleton if isinstance(skeleton, list) else [skeleton]
     shifted = [[v + 1 if isinstance(v, int) else v for v in e] for e in given if _is_list(e)]
     from_0 = any(0 in edge for edge in given if _is_list(edge))
     if from_0:
-        if not all(_is_edge(edge, count) for edge in shifted) or len(shifted) != len(given):
+        pairs = [edge for edge in shifted if _is_edge(edge, count)]
+        if len(pairs) != len(given):
             problem = f"skeleton counts from 0, but not within 0 to {count - 1}"
             defects.append(Defect(str(path), problem, "edges dropped"))
             return []
         problem = "skeleton counts from 0, COCO's from 1"
         defects.append(Defect(str(path), problem, "counted from 0"))
-        return [(edge[0] - 1, edge[1] - 1) for edge in shifted]
+        return [(edge[0] - 1, edge[1] - 1) for edge in pairs]
     edges = []
     for edge in given:
         if _is_edge(edge, count):
@@ -196,11 +199,11 @@ def _edges(skeleton: Any, count: int, path: Path, defects: list[Defect]) -> list
     return edges
 
 
-def _is_list(edge: Any) -> bool:
+def _is_list(edge: object) -> TypeGuard[list[object]]:
     return isinstance(edge, list)
 
 
-def _is_edge(edge: Any, count: int) -> bool:
+def _is_edge(edge: object, count: int) -> TypeGuard[list[int]]:
     return (
         isinstance(edge, list)
         and len(edge) == 2
@@ -208,7 +211,7 @@ def _is_edge(edge: Any, count: int) -> bool:
     )
 
 
-def _said(category: Mapping[str, Any]) -> str:
+def _said(category: Fields) -> str:
     names = category["keypoints"]
     shown = f"{names[0]}, ..." if isinstance(names, list) and names else names
     count = len(names) if isinstance(names, list) else "no list"

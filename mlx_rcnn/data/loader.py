@@ -7,13 +7,14 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ..inputs.images import ImageError
 from .augment import Augmentation
 from .balance import draw_repeats, epoch_images
+from .protocols import SizedDataset
 from .sample import Sample, Target
 
 # Width over height falls between these: 2^(-1 .. 1) in six steps, as torchvision groups images.
@@ -71,7 +72,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: SizedDataset,
         batch_size: int,
         *,
         seed: int = 0,

@@ -11,6 +11,7 @@ import numpy as np
 from ..inputs.images import ImageError
 from .augment import ScaleJitterCrop, probability
 from .geometry import FILL
+from .protocols import SizedDataset
 from .sample import Sample, Target
 
 _ROWS = ("boxes", "proposals")  # xyxy, which move with their image
@@ -43,7 +44,7 @@ class Mosaic:
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: SizedDataset,
         p: float = 1.0,
         scale: Sequence[float] = (1.0, 2.0),
         min_visible: float = 0.1,

@@ -57,10 +57,8 @@ def one_polygon(polygons: list[np.ndarray]) -> np.ndarray:
 
 
 def _corners(inside: np.ndarray) -> tuple[np.ndarray, ...]:
-    """x, y of every corner, and on which side its horizontal and vertical edge lie (0 or 1).
-
-    The corner of two pixels that touch there alone comes twice, once for each of them.
-    """
+    """x, y of every corner, and on which side its horizontal and vertical edge lie (0 or 1)."""
+    # The corner of two pixels that touch there alone comes twice, once for each of them.
     a, b = inside[:-1, :-1], inside[:-1, 1:]  # above: left and right
     c, d = inside[1:, :-1], inside[1:, 1:]
     single = (a ^ b ^ c ^ d) | ((a == d) & (b == c) & (a != b))
@@ -112,11 +110,9 @@ def _rings(inside: np.ndarray) -> list[Ring]:
 
 
 def _bridged(rings: list[Ring], outer: list[bool], inside: np.ndarray) -> list[list[Point | int]]:
-    """What to walk along for each ring: its corners, and the numbers of holes that join it.
-
-    A hole joins the first edge on the left of its top left corner. The ring of that edge starts
-    above, or further left, so that no two holes join each other.
-    """
+    """What to walk along for each ring: its corners, and the numbers of holes that join it."""
+    # A hole joins the first edge on the left of its top left corner. The ring of that edge starts
+    # above, or further left, so that no two holes join each other.
     steps: list[list[Point | int]] = [list(ring) for ring in rings]
     if all(outer):
         return steps

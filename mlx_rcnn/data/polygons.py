@@ -7,13 +7,15 @@ AP depends on these choices, so they are followed to the rounding (``rleFrPoly``
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence, Sized
+from typing import TypeAlias
 
 import numpy as np
 
 from ..ops.rle import decode_rle
 
+Segmentation: TypeAlias = Mapping[str, object] | Sequence[Sequence[float] | np.ndarray]
+"""COCO's, once it is checked: RLE, or polygons."""
 _SCALE = 5.0
 _FAR = 10  # image sides; an outline takes memory by its length
 
@@ -51,7 +53,7 @@ def polygon_mask(polygon: Sequence[float] | np.ndarray, height: int, width: int)
     return np.ascontiguousarray(filled.reshape(width, height).T)
 
 
-def segmentation_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
+def segmentation_mask(segmentation: object, height: int, width: int) -> np.ndarray:
     """Rasterise a COCO ``segmentation``, equal to ``COCO.annToMask`` of pycocotools.
 
     Args:
@@ -80,7 +82,7 @@ def segmentation_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
     return mask
 
 
-def segmentation_problem(segmentation: Any, height: int, width: int) -> str | None:
+def segmentation_problem(segmentation: object, height: int, width: int) -> str | None:
     """What is wrong with a COCO ``segmentation``, before it is drawn; RLE is decoded.
 
     Polygons of fewer than three points are passed over as long as another one is left.
@@ -108,7 +110,7 @@ def segmentation_problem(segmentation: Any, height: int, width: int) -> str | No
     return _polygons_problem(segmentation, height, width)
 
 
-def _rle_problem(rle: Mapping[str, Any], height: int, width: int) -> str | None:
+def _rle_problem(rle: Mapping[str, object], height: int, width: int) -> str | None:
     lacking = [key for key in ("size", "counts") if key not in rle]
     if lacking:
         return f"segmentation: RLE without {' and '.join(lacking)}"
@@ -122,7 +124,7 @@ def _rle_problem(rle: Mapping[str, Any], height: int, width: int) -> str | None:
     return None if mask.any() else "segmentation: RLE of an empty mask"
 
 
-def _polygons_problem(polygons: Sequence[Any], height: int, width: int) -> str | None:
+def _polygons_problem(polygons: Sequence[Sized], height: int, width: int) -> str | None:
     far, usable = _FAR * max(height, width), []
     for polygon in polygons:
         flat = None if isinstance(polygon, str | Mapping) else _or_none(polygon)
@@ -147,7 +149,7 @@ def _polygons_problem(polygons: Sequence[Any], height: int, width: int) -> str |
     return None
 
 
-def _or_none(polygon: Any) -> np.ndarray | None:
+def _or_none(polygon: object) -> np.ndarray | None:
     """As float64, null as NaN; ``None`` for what holds anything else."""
     try:
         return np.asarray(polygon, np.float64)
@@ -155,7 +157,7 @@ def _or_none(polygon: Any) -> np.ndarray | None:
         return None
 
 
-def usable_polygons(segmentation: Any) -> list[np.ndarray]:
+def usable_polygons(segmentation: object) -> list[np.ndarray]:
     """The polygons of a COCO ``segmentation`` that enclose something.
 
     Args:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from tqdm import tqdm
@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ..inputs.proposals import Proposed
 from .dataset import DetectionDataset, load_pixels
 from .proposal_files import image_names, read_note, read_proposals, write_proposals
+from .protocols import OnDisk
 from .selective_search import LIMIT, WIDTH, check_settings, load_opencv, selective_search
 
 _SOURCE = "Selective Search of OpenCV"
@@ -60,7 +61,12 @@ def compute_proposals(
     check_settings(mode, limit, width)
     if workers < 1:
         raise ValueError(f"workers={workers}: expected at least 1")
-    settings = {"method": "selective-search", "mode": mode, "width": width, "limit": limit}
+    settings: _Settings = {
+        "method": "selective-search",
+        "mode": mode,
+        "width": width,
+        "limit": limit,
+    }
     store = _Store(_file(Path(path), mode, limit, width), settings)
     tasks = store.lacking(dataset)
     if tasks or not store.path.exists():
@@ -69,6 +75,15 @@ def compute_proposals(
         store.path.parent.mkdir(parents=True, exist_ok=True)
         _compute(store, tasks, workers, progress)
     return store.path
+
+
+class _Settings(TypedDict):
+    """What a file of proposals was made with."""
+
+    method: str
+    mode: str
+    width: int
+    limit: int
 
 
 class _Task(NamedTuple):
@@ -85,7 +100,7 @@ class _Task(NamedTuple):
 class _Store:
     """What is done so far, of the file and of an interrupted run."""
 
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, path: Path, settings: _Settings) -> None:
         self.path, self.settings = path, settings
         self.partial = path.with_name(f"{path.stem}.partial.npz")
         self.done: dict[str, Proposed] = {}
@@ -96,15 +111,16 @@ class _Store:
 
     def _read(self, file: Path) -> None:
         note = read_note(file)
-        if note.get("settings") != self.settings or not isinstance(note.get("bytes"), dict):
+        sizes = note.get("bytes")
+        if note.get("settings") != self.settings or not isinstance(sizes, dict):
             raise ValueError(
                 f"{file} has proposals made by {note.get('settings') or 'something else'}, "
                 f"expected {self.settings}: give another path"
             )
         self.done.update(read_proposals(file))
-        self.bytes.update(note["bytes"])
+        self.bytes.update(sizes)
 
-    def lacking(self, dataset: Any) -> list[_Task]:
+    def lacking(self, dataset: OnDisk) -> list[_Task]:
         """What is to be done; the images' names and sizes are known afterwards."""
         tasks = []
         own = self.settings

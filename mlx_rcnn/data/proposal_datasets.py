@@ -7,23 +7,28 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
 from ..inputs.proposals import Proposed, as_proposed, check_proposals
 from ..messages import listing, one_line
+from ..structures import ArrayLike
 from .dataset import DetectionDataset
 from .fields import number, shown
 from .items import Item
 from .proposal_files import image_names, read_proposals
+from .protocols import OnDisk
 
 _MOST = 2000  # of an image, as in R-CNN and Fast R-CNN
 
 
+Source: TypeAlias = "str | os.PathLike[str] | Mapping[str, Proposed | ArrayLike]"
+
+
 def with_proposals(
     dataset: DetectionDataset,
-    source: str | os.PathLike[str] | Mapping[str, Any],
+    source: Source,
     limit: int | None = _MOST,
     *,
     allow_missing: bool = False,
@@ -67,7 +72,7 @@ def with_proposals(
     return replace(dataset, items=items)
 
 
-def read_proposal_results(path: str | os.PathLike[str], dataset: Any) -> dict[str, Proposed]:
+def read_proposal_results(path: str | os.PathLike[str], dataset: OnDisk) -> dict[str, Proposed]:
     """Proposals from a COCO results file, such as those of another detector.
 
     Args:
@@ -104,7 +109,7 @@ def read_proposal_results(path: str | os.PathLike[str], dataset: Any) -> dict[st
     }
 
 
-def _result(entry: Any, where: str) -> tuple[str, list[float]]:
+def _result(entry: object, where: str) -> tuple[str, list[float]]:
     """The image's id, and x1, y1, x2, y2, score."""
     if not isinstance(entry, dict):
         raise ValueError(f"{where} is a {type(entry).__name__}, expected a result")
@@ -123,13 +128,13 @@ def _result(entry: Any, where: str) -> tuple[str, list[float]]:
     return str(entry["image_id"]), [x, y, x + width, y + height, float(score)]
 
 
-def _entries(dataset: Any, source: Any) -> tuple[Mapping[str, Any], str]:
+def _entries(dataset: OnDisk, source: Source) -> tuple[Mapping[str, Proposed], str]:
     """The proposals by image, and what to call their source."""
     if isinstance(source, Mapping):
         checked = {}
         for name, value in source.items():
-            given = value if isinstance(value, Proposed) else Proposed(value)
-            checked[name] = as_proposed(*given, f"proposals of {name}")
+            boxes, scores = value if isinstance(value, Proposed) else (value, None)
+            checked[name] = as_proposed(boxes, scores, f"proposals of {name}")
         return checked, "proposals"
     path = Path(source)
     if path.suffix.lower() == ".json":
@@ -161,7 +166,7 @@ def _by_item(
 def _check_complete(
     items: Sequence[Item],
     found: Sequence[Proposed | None],
-    entries: Mapping[str, Any],
+    entries: Mapping[str, Proposed],
     called: str,
 ) -> None:
     missing = [item.name for item, entry in zip(items, found, strict=True) if entry is None]

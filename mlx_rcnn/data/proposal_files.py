@@ -15,13 +15,14 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..files import replacing
 from ..inputs.proposals import Proposed, as_proposed
 from ..messages import one_line
+from ..structures import ArrayLike
+from .protocols import OnDisk
 
 _VERSION = 1
 _MOST_ROWS = 1_000_000  # of an image: files with more are damaged, and would fill the memory
@@ -32,7 +33,7 @@ _HEADERS = {
 }
 
 
-def image_names(dataset: Any) -> list[str]:
+def image_names(dataset: OnDisk) -> list[str]:
     """What proposals call the images of a dataset, see :func:`write_proposals`.
 
     Args:
@@ -58,8 +59,8 @@ def image_names(dataset: Any) -> list[str]:
 
 def write_proposals(
     path: str | os.PathLike[str],
-    proposals: Mapping[str, Any],
-    note: Mapping[str, Any] | None = None,
+    proposals: Mapping[str, Proposed | ArrayLike],
+    note: Mapping[str, object] | None = None,
 ) -> None:
     """Write proposals as ``.npz``, whole or not at all.
 
@@ -84,8 +85,8 @@ def write_proposals(
     arrays = {"about": np.array(about)}
     for name, value in proposals.items():
         _check_name(name)
-        given = value if isinstance(value, Proposed) else Proposed(value)
-        entry = as_proposed(given.boxes, given.scores, f"proposals of {name}")
+        boxes, scores = value if isinstance(value, Proposed) else (value, None)
+        entry = as_proposed(boxes, scores, f"proposals of {name}")
         arrays[f"boxes/{name}"] = entry.boxes
         if entry.scores is not None:
             arrays[f"scores/{name}"] = entry.scores
@@ -110,7 +111,7 @@ def read_proposals(path: str | os.PathLike[str]) -> dict[str, Proposed]:
     return _read(Path(path))[0]
 
 
-def read_note(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_note(path: str | os.PathLike[str]) -> dict[str, object]:
     """How the proposals of a ``.npz`` were made.
 
     Args:
@@ -133,7 +134,7 @@ def _npz(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _check_name(name: Any) -> None:
+def _check_name(name: str) -> None:
     good = isinstance(name, str) and bool(name) and "\0" not in name
     try:
         good = good and len(name.encode("utf-8")) < 32768
@@ -143,7 +144,7 @@ def _check_name(name: Any) -> None:
         raise ValueError(f"image name {name!r}: expected text, the name of the image's file")
 
 
-def _read(path: Path, only_note: bool = False) -> tuple[dict[str, Proposed], dict[str, Any]]:
+def _read(path: Path, only_note: bool = False) -> tuple[dict[str, Proposed], dict[str, object]]:
     try:
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             return _open_archive(archive, path, only_note)
@@ -175,7 +176,7 @@ class _WrongFileError(ValueError):
 
 def _open_archive(
     archive: zipfile.ZipFile, path: Path, only_note: bool
-) -> tuple[dict[str, Proposed], dict[str, Any]]:
+) -> tuple[dict[str, Proposed], dict[str, object]]:
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     if len(members) < len(archive.infolist()):
         raise _WrongFileError(f"{path} is damaged: an array comes up twice")
@@ -186,7 +187,7 @@ def _open_archive(
     note = _note(_array(archive, members.pop("about"), f"{path}: about"), path)
     if only_note:
         return {}, note
-    kinds: dict[str, dict[str, Any]] = {"boxes": {}, "scores": {}}
+    kinds: dict[str, dict[str, np.ndarray]] = {"boxes": {}, "scores": {}}
     for key, info in members.items():
         kind, _, name = key.partition("/")
         if kind not in kinds or not name:
@@ -228,7 +229,7 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> np.nd
         return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
-def _note(about: np.ndarray, path: Path) -> dict[str, Any]:
+def _note(about: np.ndarray, path: Path) -> dict[str, object]:
     try:
         content = json.loads(str(about[()])) if about.dtype.kind == "U" else None
     except (ValueError, RecursionError):

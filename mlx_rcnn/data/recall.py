@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..tables import pad
+from .protocols import Annotated
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ProposalRecall:
 
 
 def proposal_recall(
-    dataset: Any,
+    dataset: Annotated,
     ious: Sequence[float] = (0.5, 0.7, 0.9),
     limits: Sequence[int] = (100, 300, 1000, 2000),
 ) -> ProposalRecall:

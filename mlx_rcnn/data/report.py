@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..tables import display_width, pad
+from .protocols import SizedDataset
 from .sample import Defect
 
 _AREAS = (32.0**2, 96.0**2)  # COCO's small, medium and large
@@ -75,7 +75,7 @@ class DatasetReport:
         return "\n".join(lines)
 
 
-def report(dataset: Any) -> DatasetReport:
+def report(dataset: SizedDataset) -> DatasetReport:
     """Count what is in a dataset.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -63,7 +63,7 @@ class DatasetError(ValueError):
         self.defects = defects
 
 
-def select(target: Target, keep: Any) -> Target:
+def select(target: Target, keep: np.ndarray) -> Target:
     """The rows of a target that ``keep``, indices or a mask, chooses.
 
     Args:

@@ -5,7 +5,7 @@ OpenCV's contrib modules compute it; they are the extra ``proposals``, and impor
 
 from __future__ import annotations
 
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 
@@ -83,7 +83,7 @@ def check_settings(mode: str, limit: int, width: int) -> None:
         )
 
 
-def load_opencv() -> Any:
+def load_opencv() -> ModuleType:
     """Import OpenCV with Selective Search.
 
     Returns:
@@ -105,11 +105,9 @@ def load_opencv() -> Any:
 
 
 def _in_order(found: np.ndarray) -> np.ndarray:
-    """Boxes (x, y, width, height) as xyxy, without the small ones, in an order of our own.
-
-    OpenCV finds the same boxes each time, but ranks them by C's rand(), which cv2.setRNGSeed does
-    not reach. A shuffle of ours covers as many objects with the first 100 or 300.
-    """
+    """Boxes (x, y, width, height) as xyxy, without the small ones, in an order of our own."""
+    # OpenCV finds the same boxes each time, but ranks them by C's rand(), which cv2.setRNGSeed does
+    # not reach. A shuffle of ours covers as many objects with the first 100 or 300.
     large = found[(found[:, 2:] >= _MIN_SIDE).all(axis=1)]
     boxes = np.unique(np.concatenate([large[:, :2], large[:, :2] + large[:, 2:]], 1), axis=0)
     return np.asarray(boxes[np.random.default_rng(0).permutation(len(boxes))])

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from ..files import replacing
 from .coco import read_json
@@ -17,7 +16,9 @@ from .folders import find_images
 from .formats.cvat import find_xml, subsets
 from .formats.recognise import guess_format
 from .formats.yolo_layout import find_config
+from .items import Item
 from .listing import list_files
+from .protocols import OnDisk
 from .splits import find_json, text_of
 
 _KEYS = re.compile(r"""^["']?(path|train|val|valid|validation|test)["']?\s*:""")
@@ -25,7 +26,7 @@ _KEYS = re.compile(r"""^["']?(path|train|val|valid|validation|test)["']?\s*:""")
 
 def write_splits(
     path: Path,
-    dataset: Any,
+    dataset: OnDisk,
     parts: Mapping[str, Sequence[int]],
     *,
     format: str | None = None,
@@ -74,7 +75,7 @@ def write_splits(
 
 
 def _list_files(
-    path: Path, dataset: Any, parts: Mapping[str, Sequence[int]], format: str
+    path: Path, dataset: OnDisk, parts: Mapping[str, Sequence[int]], format: str
 ) -> dict[Path, str]:
     root = path if path.is_dir() else path.parent
     config: Path | None = None
@@ -100,7 +101,7 @@ def _list_files(
     return files
 
 
-def _line(item: Any, format: str, root: Path) -> str:
+def _line(item: Item, format: str, root: Path) -> str:
     if format != "yolo":
         return str(item.image_id)
     image, folder = Path(os.path.abspath(item.path)), Path(os.path.abspath(root))
@@ -119,7 +120,7 @@ def _config_text(text: str, names: Sequence[str]) -> str:
 
 
 def _coco_files(
-    path: Path, dataset: Any, parts: Mapping[str, Sequence[int]], split: str | None
+    path: Path, dataset: OnDisk, parts: Mapping[str, Sequence[int]], split: str | None
 ) -> dict[Path, str]:
     source = find_json(path, split)[0]
     content = read_json(source)
@@ -135,12 +136,14 @@ def _coco_files(
     return files
 
 
-def _key(value: Any) -> Any:
+def _key(value: object) -> int | str:
     number = whole(value)
     return str(value) if number is None else number
 
 
-def _check_found(images: list[dict[str, Any]], items: Mapping[Any, Any], target: Path) -> None:
+def _check_found(
+    images: list[dict[str, object]], items: Mapping[int | str, Item], target: Path
+) -> None:
     """Name images so that they are found from the new file too, which may be called otherwise."""
     names = [str(entry["file_name"]) for entry in images]
     try:

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 # Folders that tools export splits to, and what they are called here.
 _FOLDER_SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
@@ -20,7 +19,7 @@ class SplitError(ValueError):
     """There is no such split."""
 
 
-def other_tool(data: Any) -> str | None:
+def other_tool(data: object) -> str | None:
     """Whose annotations these are, if they are of a tool whose JSON is not read.
 
     Args:

@@ -7,14 +7,16 @@ left is dealt out first, each image to the part that lacks most of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from .divide import same_images
+from .protocols import AnnotatedFiles
 
 
-def stratified(dataset: Any, fractions: Mapping[str, float], seed: int = 0) -> dict[str, list[int]]:
+def stratified(
+    dataset: AnnotatedFiles, fractions: Mapping[str, float], seed: int = 0
+) -> dict[str, list[int]]:
     """Divide by image; files of the same bytes stay together.
 
     Args:
@@ -53,7 +55,7 @@ def stratified(dataset: Any, fractions: Mapping[str, float], seed: int = 0) -> d
     return found
 
 
-def _counts(dataset: Any, groups: list[list[int]]) -> np.ndarray:
+def _counts(dataset: AnnotatedFiles, groups: list[list[int]]) -> np.ndarray:
     """(groups, classes): objects, crowds left out."""
     found = np.zeros((len(groups), len(dataset.class_names)), np.int64)
     for row, group in zip(found, groups, strict=True):

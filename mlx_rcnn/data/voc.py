@@ -176,11 +176,8 @@ def _by_stem(paths: Sequence[PurePosixPath]) -> dict[str, list[PurePosixPath]]:
 def _nearest(
     path: PurePosixPath, candidates: list[PurePosixPath], filename: str = ""
 ) -> PurePosixPath:
-    """The candidate beside ``path``, or that shares most of its folders with it.
-
-    They are counted from the top and from the bottom (``images/train/a.jpg`` for
-    ``annotations/train/a.xml``).
-    """
+    """The candidate beside ``path``, or that shares most of its folders with it."""
+    # Counted from the top and from the bottom: images/train/a.jpg for annotations/train/a.xml.
 
     def shared(a: Sequence[str], b: Sequence[str]) -> int:
         same = [x == y for x, y in zip(a, b, strict=False)]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from ..files import replacing
+from ..structures import Entry
 from .annotations import coco_annotations
+from .protocols import Dataset
 
 
-def write_coco(dataset: Any, folder: str | os.PathLike[str]) -> Path:
+def write_coco(dataset: Dataset, folder: str | os.PathLike[str]) -> Path:
     """Write images as PNG and their annotations as COCO JSON.
 
     Args:
@@ -29,8 +30,8 @@ def write_coco(dataset: Any, folder: str | os.PathLike[str]) -> Path:
     """
     root = Path(folder)
     (root / "images").mkdir(parents=True, exist_ok=True)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    images: list[dict[str, int | str]] = []
+    annotations: list[Entry] = []
     for i in range(len(dataset)):
         sample = dataset[i]
         name = f"{i + 1:06}.png"
@@ -39,15 +40,15 @@ def write_coco(dataset: Any, folder: str | os.PathLike[str]) -> Path:
         images.append({"id": i + 1, "file_name": name, "height": height, "width": width})
         for entry in coco_annotations(sample.target):
             annotations.append({"id": len(annotations) + 1, "image_id": i + 1, **entry})
-    kind: dict[str, Any] = {}
-    if getattr(dataset, "keypoint_names", None):
+    kind: dict[str, list[str] | list[list[int]]] = {}
+    if names := getattr(dataset, "keypoint_names", None):
         edges = getattr(dataset, "keypoint_skeleton", None) or ()
         kind = {
-            "keypoints": list(dataset.keypoint_names),
+            "keypoints": list(names),
             "skeleton": [[a + 1, b + 1] for a, b in edges],
         }
-    names = dataset.class_names
-    categories = [{"id": i, "name": name, **kind} for i, name in enumerate(names) if i]
+    classes = enumerate(dataset.class_names)
+    categories = [{"id": i, "name": name, **kind} for i, name in classes if i]
     path = root / "annotations.json"
     with replacing(path) as part, open(part, "w", encoding="utf-8") as file:
         content = {"images": images, "annotations": annotations, "categories": categories}

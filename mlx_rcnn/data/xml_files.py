@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -76,5 +75,5 @@ def root_tag(path: Path) -> str | None:
     return found[0] if found else None
 
 
-def _refuse(name: str, *_: Any) -> None:
+def _refuse(name: str, *_: object) -> None:
     raise ValueError(f"cannot read the XML: it declares an entity ({name[:40]}), which is refused")

@@ -9,7 +9,7 @@ import numpy as np
 from .coco import precision_curves, scored_labels
 from .collect import Collected
 from .confusion import confusion_matrix
-from .curves import best_threshold, class_precisions, mean_curves
+from .curves import Analysis, best_threshold, class_precisions, mean_curves
 from .errors import error_costs
 from .matches import BACKGROUND_IOU, IOU, KINDS, RIGHT, Matches, match
 
@@ -78,9 +78,10 @@ def error_analysis(
 
 def _per_class(
     collected: Collected, matches: Matches, labels: list[int], precision: np.ndarray
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Analysis]:
     """A row a class, by name."""
-    rows, missed = {}, matches.missed()
+    missed = matches.missed()
+    rows: dict[str, Analysis] = {}
     for k, label in enumerate(labels):
         mine = matches.labels == label
         values, curves = class_precisions(precision, k)
@@ -98,14 +99,14 @@ def _per_class(
     return rows
 
 
-def _cells(table: np.ndarray, names: tuple[str, ...]) -> list[list[Any]]:
+def _cells(table: np.ndarray, names: tuple[str, ...]) -> list[list[str | int]]:
     """What is not 0, as names and a count."""
     return [[names[i], names[j], int(table[i, j])] for i, j in np.argwhere(table).tolist()]
 
 
 def image_scores(
     collected: Collected, matches: Matches, score_thresh: float
-) -> list[dict[str, Any]]:
+) -> list[dict[str, int | str | float]]:
     """How many detections of each image are right.
 
     Args:

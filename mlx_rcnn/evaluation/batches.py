@@ -5,19 +5,31 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
+from ..data.protocols import Dataset
+from ..data.sample import Sample, Target
 from ..inputs.images import ImageError
 from ..outputs.coco import mask_option, results_of
 
 Batch = dict[str, Any]
+"""JSON, but for the targets of a dataset without ``ground_truth``: it goes to another machine."""
+
+
+class Predicts(Protocol):
+    """What is evaluated; see :func:`~mlx_rcnn.evaluation.collect` for what else it may say."""
+
+    predict: Callable[..., Sequence[Mapping[str, np.ndarray]]]
 
 
 def predictor(
-    model: Any, dataset: Any, score_thresh: float | Sequence[float], augment: Any
+    model: Predicts,
+    dataset: Dataset,
+    score_thresh: float | Sequence[float],
+    augment: object,
 ) -> Callable[[range], Batch]:
     """What predicts a batch of a dataset; the batches may be predicted anywhere, in any order.
 
@@ -30,7 +42,7 @@ def predictor(
         read; ``problems``, of the others; and ``seconds``, spent in ``predict``. All of it is JSON
         if ``dataset`` has a method ``ground_truth``.
     """
-    options = {"score_thresh": score_thresh, **mask_option(model)}
+    options: dict[str, object] = {"score_thresh": score_thresh, **mask_option(model)}
     if augment is not None:
         options["augment"] = augment
 
@@ -46,7 +58,7 @@ def predictor(
         predictions = model.predict(*given, **options)
         batch["seconds"] = time.perf_counter() - began
         for i, sample, prediction in zip(kept, samples, predictions, strict=True):
-            image: dict[str, Any] = {
+            image: Batch = {
                 "place": i,
                 "size": sample.image.shape[:2],
                 "id": sample.image_id,
@@ -89,7 +101,7 @@ class LeftOut:
                 )
 
 
-def _readable(batch: Batch, dataset: Any, chosen: range) -> tuple[list[int], list[Any]]:
+def _readable(batch: Batch, dataset: Dataset, chosen: range) -> tuple[list[int], list[Sample]]:
     """The images of a batch that can be read; the others are named."""
     kept, samples = [], []
     for i in chosen:
@@ -101,7 +113,7 @@ def _readable(batch: Batch, dataset: Any, chosen: range) -> tuple[list[int], lis
     return kept, samples
 
 
-def _keypoints(prediction: dict[str, np.ndarray], target: dict[str, np.ndarray]) -> int | None:
+def _keypoints(prediction: Mapping[str, np.ndarray], target: Target) -> int | None:
     """How many keypoints an object has, ``None`` unless both sides have them."""
     if "keypoints" not in prediction or "keypoints" not in target:
         return None

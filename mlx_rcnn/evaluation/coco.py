@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 
 from ..config.categories import COCO_KEYPOINTS
-from .collect import Collected, Entry, collect, count_objects, summary
+from ..data.protocols import Dataset
+from ..structures import Entry
+from .batches import Predicts
+from .collect import Collected, collect, count_objects, summary
 from .entries import entries_of, keypoint_entry
+from .table import Scores
 
 # Name, value, and where it lies: IoU thresholds 0.50:0.05:0.95, areas all/small/medium/large,
 # at most 1/10/100 detections an image.
@@ -43,15 +47,15 @@ OTHER_SIGMA = 0.05
 
 
 def evaluate_coco(
-    model: Any,
-    dataset: Any,
+    model: Predicts,
+    dataset: Dataset,
     *,
     batch_size: int = 1,
     score_thresh: float = 0.05,
     progress: bool = True,
     keypoint_sigmas: Sequence[float] | None = None,
     max_unreadable: float = 0.1,
-) -> dict[str, Any]:
+) -> Scores:
     """COCO's box metrics of a model on a dataset, and those of masks or keypoints where both have.
 
     Args:
@@ -83,9 +87,7 @@ def evaluate_coco(
     return coco_metrics(collected, keypoint_sigmas)
 
 
-def coco_metrics(
-    collected: Collected, keypoint_sigmas: Sequence[float] | None = None
-) -> dict[str, Any]:
+def coco_metrics(collected: Collected, keypoint_sigmas: Sequence[float] | None = None) -> Scores:
     """Score what :func:`~mlx_rcnn.evaluation.collect` gives.
 
     For masks, small, medium and large are told by the area of the mask, as detectron2 and
@@ -165,7 +167,7 @@ def scored_labels(collected: Collected) -> list[int]:
     return [label for label in range(1, len(names)) if names[label] != "N/A" or label in used]
 
 
-def load_evaluator() -> Any:
+def load_evaluator() -> ModuleType:
     """Import faster-coco-eval.
 
     Returns:
@@ -180,7 +182,8 @@ def load_evaluator() -> Any:
         raise ImportError(
             'COCO metrics need faster-coco-eval: pip install "mlx-rcnn[eval]"'
         ) from error
-    return faster_coco_eval
+    module: ModuleType = faster_coco_eval
+    return module
 
 
 def _add(
@@ -272,5 +275,5 @@ def mean(values: np.ndarray) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def _silent(*_: Any, **__: Any) -> None:
+def _silent(*_: object, **__: object) -> None:
     """In place of the evaluator's own messages."""

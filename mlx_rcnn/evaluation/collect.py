@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from tqdm import tqdm
 
 from ..config.categories import BACKGROUND
 from ..data.annotations import coco_annotations
+from ..data.protocols import Dataset
+from ..data.sample import Target
 from ..inputs.images import ImageError
 from ..memory import bounded_cache
-from .batches import LeftOut, predictor
+from ..structures import Entry
+from .batches import Batch, LeftOut, Predicts, predictor
+from .table import Scores
 
-Entry = dict[str, Any]
 OBJECTS = (BACKGROUND, "object")
 
 
@@ -50,14 +52,14 @@ class Collected:
 
 
 def collect(
-    model: Any,
-    dataset: Any,
+    model: Predicts,
+    dataset: Dataset,
     *,
     batch_size: int = 1,
     score_thresh: float | Sequence[float] = 0.05,
     progress: bool = True,
     max_unreadable: float = 0.1,
-    augment: Any = None,
+    augment: object = None,
 ) -> Collected:
     """Predict every image of a dataset.
 
@@ -100,7 +102,7 @@ def collect(
     return assemble(batches, dataset, getattr(model, "finds_objects", False))
 
 
-def assemble(batches: Iterable[Entry], dataset: Any, objects: bool = False) -> Collected:
+def assemble(batches: Iterable[Batch], dataset: Dataset, objects: bool = False) -> Collected:
     """Put batches together.
 
     Args:
@@ -139,11 +141,11 @@ def assemble(batches: Iterable[Entry], dataset: Any, objects: bool = False) -> C
 
 def add_truth(
     out: Collected,
-    dataset: Any,
+    dataset: Dataset,
     i: int,
     size: tuple[int, int],
     own_id: int | str,
-    target: Any = None,
+    target: Target | None = None,
 ) -> int:
     """Add an image and its ground truth.
 
@@ -162,8 +164,12 @@ def add_truth(
     number = len(out.images) + 1
     out.images.append({"id": number, "height": height, "width": width})
     out.ids.append(own_id)
-    own = hasattr(dataset, "ground_truth")
-    for entry in dataset.ground_truth(i) if own else coco_annotations(target):
+    if hasattr(dataset, "ground_truth"):
+        entries: list[Entry] = dataset.ground_truth(i)
+    else:
+        assert target is not None
+        entries = coco_annotations(target)
+    for entry in entries:
         out.truth.append({**entry, "id": len(out.truth) + 1, "image_id": number})
     return number
 
@@ -201,7 +207,7 @@ def images_per_second(collected: Collected) -> float:
     return len(collected.images) / collected.seconds if collected.seconds else float("nan")
 
 
-def summary(collected: Collected) -> dict[str, Any]:
+def summary(collected: Collected) -> Scores:
     """What every metric's result carries beside the metric.
 
     Args:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
+
+from .curves import Analysis
 
 _NUMBERS = ("AP", "AP50", "AP75", "false_positives", "false_negatives")
 _OF_CLASSES = ("AP", "AP50", "AP75")
@@ -13,7 +12,7 @@ _BEST = ("precision", "recall", "F1")
 _COUNTS = ("right", "wrong", "missed", "F1")
 
 
-def compare(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def compare(one: Analysis, other: Analysis) -> Analysis:
     """Differences between two analyses of one kind on the same images.
 
     Args:
@@ -56,12 +55,12 @@ def compare(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     return {**numbers, "best": best, "errors": errors, "per_class": per_class, "images": changed}
 
 
-def _class(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, float]:
+def _class(one: Analysis, other: Analysis) -> dict[str, float]:
     row = {name: one[name] - other[name] for name in _OF_CLASSES}
     return {**row, "F1": one["best"]["F1"] - other["best"]["F1"]}
 
 
-def _image(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def _image(one: Analysis, other: Analysis) -> Analysis:
     # Nothing there and nothing found is all that can be done.
     first, second = (float(np.nan_to_num(row["F1"], nan=1.0)) for row in (one, other))
     sides = ({name: row[name] for name in _COUNTS} for row in (one, other))

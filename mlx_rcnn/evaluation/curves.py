@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,13 @@ from .coco import mean
 from .matches import RIGHT, Matches
 
 _AT = {"AP50": 0, "AP75": 5}
+Best = dict[str, float | None]
+Analysis = Mapping[str, Any]
+"""What :func:`~mlx_rcnn.evaluation.error_analysis` gives, or a row of it."""
 Curves = dict[str, list[float] | None]
 
 
-def best_threshold(matches: Matches, label: int | None = None) -> dict[str, Any]:
+def best_threshold(matches: Matches, label: int | None = None) -> Best:
     """Where F1 = 2 right / (detections + objects) is highest, at IoU 0.5.
 
     Args:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from .collect import Collected, Entry
+from ..structures import Entry
+from .collect import Collected
 
 
 def entries_of(collected: Collected, kind: str) -> tuple[list[Entry], list[Entry]]:
@@ -32,7 +32,7 @@ def _boxes_only(entries: list[Entry]) -> list[Entry]:
     return [{k: v for k, v in entry.items() if k not in others} for entry in entries]
 
 
-def keypoint_entry(entry: Mapping[str, Any]) -> Entry:
+def keypoint_entry(entry: Entry) -> Entry:
     """An annotation with keypoints.
 
     Args:
@@ -45,7 +45,7 @@ def keypoint_entry(entry: Mapping[str, Any]) -> Entry:
     return {**{k: v for k, v in entry.items() if k != "segmentation"}, "keypoints": points}
 
 
-def _json_segmentation(entry: Mapping[str, Any]) -> Entry:
+def _json_segmentation(entry: Entry) -> Entry:
     """With polygons as lists, and those of fewer than three points left out."""
     segmentation = entry["segmentation"]
     if not isinstance(segmentation, Mapping):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ class _Ranked(NamedTuple):
     positives: np.ndarray
 
 
-def error_costs(matches: Matches, classes: int) -> dict[str, Any]:
+def error_costs(matches: Matches, classes: int) -> dict[str, float | dict[str, dict[str, float]]]:
     """TIDE's main and special errors.
 
     Args:
@@ -64,11 +64,9 @@ def error_costs(matches: Matches, classes: int) -> dict[str, Any]:
 
 
 def _without(matches: Matches, kind: int | None, positives: np.ndarray) -> _Ranked:
-    """The detections with the errors of a kind put right, as tidecv does, wrong ones first.
-
-    Of class and location the best detection about an object becomes right, unless that is found
-    already, and the others go; duplicates, background and both go; missed objects go.
-    """
+    """The detections with the errors of a kind put right, as tidecv does, wrong ones first."""
+    # Of class and location the best detection about an object becomes right, unless that is found
+    # already, and the others go; duplicates, background and both go; missed objects go.
     wrong = matches.kinds != RIGHT
     keep = wrong & ~matches.passed_over
     labels, right = matches.labels.copy(), ~wrong

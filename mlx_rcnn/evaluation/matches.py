@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..structures import Entry
 from .coco import load_evaluator, scored_labels
-from .collect import Collected, Entry
+from .collect import Collected
 from .entries import entries_of
 
 KINDS = ("class", "location", "both", "duplicate", "background", "missed")

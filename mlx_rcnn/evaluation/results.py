@@ -6,12 +6,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from .collect import Collected, Entry, add_truth
+from ..data.dataset import DetectionDataset
+from ..structures import Entry
+from .collect import Collected, add_truth
 
 
-def read_results(path: Path, dataset: Any) -> Collected:
+def read_results(path: Path, dataset: DetectionDataset) -> Collected:
     """Detections of a results file beside the ground truth of the data they are of.
 
     Args:
@@ -71,7 +72,7 @@ def _key(image_id: object) -> str:
 
 
 def _entry(
-    path: Path, at: int, entry: Any, images: Mapping[str, int], labels: Mapping[int, int]
+    path: Path, at: int, entry: object, images: Mapping[str, int], labels: Mapping[int, int]
 ) -> Entry:
     where = f"{path}: entry {at}"
     if not isinstance(entry, dict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..tables import display_width, pad
 
@@ -13,7 +13,11 @@ _KEYPOINT = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "A
 _KINDS = {"": "box", "segm_": "mask", "keypoints_": "keypoint"}
 
 
-def metrics_table(found: dict[str, Any], metric: str) -> list[str]:
+Scores: TypeAlias = dict[str, Any]
+"""Numbers by metric, and ``per_class``, rows by name; a user's own evaluation may give more."""
+
+
+def metrics_table(found: Scores, metric: str) -> list[str]:
     """Lay metrics out as text.
 
     Args:
@@ -59,7 +63,7 @@ def _head(column: str) -> str:
     return f"{_KINDS[prefix + sign]} {metric}" if sign else metric
 
 
-def _coco_lines(found: dict[str, Any]) -> list[str]:
+def _coco_lines(found: Scores) -> list[str]:
     """Two lines a kind, of precision and of recall."""
     kinds = {prefix: title for prefix, title in _KINDS.items() if f"{prefix}AP" in found}
     width = max(map(len, [*kinds.values(), "mask"])) + 1

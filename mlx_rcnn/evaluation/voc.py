@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from ..data.protocols import Dataset
 from ..messages import nearest
-from .collect import Collected, Entry, collect, summary
+from ..structures import Entry
+from .batches import Predicts
+from .collect import Collected, collect, summary
+from .table import Scores
 
 METRICS = ("voc07", "voc")
 IOU = 0.5
 
 
 def evaluate_voc(
-    model: Any,
-    dataset: Any,
+    model: Predicts,
+    dataset: Dataset,
     *,
     metric: str = "voc",
     batch_size: int = 1,
     score_thresh: float = 0.05,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> Scores:
     """VOC's AP of a model on a dataset.
 
     Args:
@@ -45,7 +47,7 @@ def evaluate_voc(
     return voc_metrics(collected, metric)
 
 
-def voc_metrics(collected: Collected, metric: str = "voc") -> dict[str, Any]:
+def voc_metrics(collected: Collected, metric: str = "voc") -> Scores:
     """Score what :func:`~mlx_rcnn.evaluation.collect` gives.
 
     The devkit's rules: pixels are counted inclusively (a box is xmax - xmin + 1 wide); detections

@@ -5,9 +5,11 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
+Waiting: TypeAlias = "queue.Queue[tuple[bool, Any]]"
+"""Items with ``False``; with ``True`` the error that ends them, or ``None``."""
 
 
 def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
@@ -23,7 +25,7 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
     Yields:
         Each item.
     """
-    waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
+    waiting: Waiting = queue.Queue(depth)
     ended = threading.Event()
     arguments = (items, waiting, ended)
     thread = threading.Thread(target=_make, args=arguments, daemon=True, name="ahead")
@@ -41,7 +43,7 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
         thread.join()
 
 
-def _make(items: Iterable[Any], waiting: queue.Queue[tuple[bool, Any]], ended: Any) -> None:
+def _make(items: Iterable[object], waiting: Waiting, ended: threading.Event) -> None:
     """Put each item with ``False``; at the end ``True``, with the error if there was one."""
     try:
         for item in items:
@@ -52,7 +54,7 @@ def _make(items: Iterable[Any], waiting: queue.Queue[tuple[bool, Any]], ended: A
         _put(waiting, (True, error), ended)
 
 
-def _put(waiting: queue.Queue[tuple[bool, Any]], entry: tuple[bool, Any], ended: Any) -> bool:
+def _put(waiting: Waiting, entry: tuple[bool, object], ended: threading.Event) -> bool:
     """Whether there was room before the iterator was closed."""
     while not ended.is_set():
         try:

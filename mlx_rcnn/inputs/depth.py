@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..config.levels import Levels, read_levels
@@ -32,7 +30,7 @@ class Depth:
         self._bounds: Bounds | None = None
 
     @property
-    def result(self) -> np.dtype[Any]:
+    def result(self) -> np.dtype[np.generic]:
         """The type that windows have in the end."""
         floats = self._plane.dtype.kind == "f" and self._levels is None
         return np.dtype(np.float32 if floats else np.uint8)

@@ -181,10 +181,8 @@ def _pixels(
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8; 1, as stored, where it is missing or the EXIF block is damaged.
-
-    The pixels are whole then, and other readers show them.
-    """
+    """1 to 8; 1, as stored, where it is missing or the EXIF block is damaged."""
+    # The pixels are whole then, and other readers show them.
     try:
         # Not PNG's own method, which decodes the pixels.
         turn = Image.Image.getexif(image).get(_ORIENTATION, 1)

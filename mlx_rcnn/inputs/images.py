@@ -10,13 +10,13 @@ import glob
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from ..structures import ImageLike
 from .image_files import load_image_file
-from .pixels import ImageError, check_image_array, reason, to_rgb
+from .pixels import AnyArray, ImageError, check_image_array, reason, to_rgb
 
 __all__ = ["IMAGE_SUFFIXES", "ImageError", "check_image_array", "find_images", "load_image"]
 
@@ -45,7 +45,7 @@ IMAGE_SUFFIXES = (
 """What counts as an image in a folder or a glob; a file named outright may have any suffix."""
 
 
-def load_image(image: Any, levels: str | None = None) -> np.ndarray:
+def load_image(image: ImageLike | AnyArray, levels: str | None = None) -> np.ndarray:
     """Turn a path, a PIL image or an array into one RGB array, channels last.
 
     Files are decoded by Pillow: the first frame, turned upright by its orientation (EXIF's, or a

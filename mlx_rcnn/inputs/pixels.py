@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -16,11 +17,25 @@ _ROUNDING = 1e-3
 _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 
 
+class AnyArray(Protocol):
+    """An array of any library: PyTorch's, a memory map, h5py's, zarr's."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Its sides."""
+
+    @property
+    def dtype(self) -> Any:
+        """The library's own."""
+
+    def __getitem__(self, window: tuple[slice, slice], /) -> object: ...
+
+
 class ImageError(ValueError):
     """An image file or array that cannot be used; the message names it and what was expected."""
 
 
-def check_image_array(array: Any, name: str = "image array") -> np.ndarray:
+def check_image_array(array: AnyArray, name: str = "image array") -> np.ndarray:
     """Check one (H, W, 3) array and give it back as NumPy, uint8 or float32.
 
     Args:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
-from ..structures import Batch, Proposals
+from ..structures import ArrayLike, Batch, Proposals
 
 BUCKET = 64  # proposals are padded to a multiple, so that shapes repeat
 
@@ -60,7 +61,7 @@ def prepare_proposals(proposals: Any, batch: Batch) -> Proposals:
 
 
 def check_proposals(
-    proposals: Sequence[Any], sizes: Any, names: Sequence[str] | None = None
+    proposals: Sequence[ArrayLike], sizes: ArrayLike, names: Sequence[str] | None = None
 ) -> list[np.ndarray]:
     """Proposals given by a user, ready for a model.
 
@@ -100,7 +101,7 @@ def check_proposals(
     return out
 
 
-def as_boxes(value: Any, where: str) -> np.ndarray:
+def as_boxes(value: object, where: str) -> np.ndarray:
     """What a user or a file calls boxes, as an array; the numbers may be anything.
 
     Args:
@@ -157,7 +158,7 @@ def check_boxes(boxes: np.ndarray, where: str) -> None:
         )
 
 
-def as_proposed(boxes: Any, scores: Any, where: str) -> Proposed:
+def as_proposed(boxes: object, scores: object, where: str) -> Proposed:
     """Boxes and scores from anywhere, checked as far as that needs no image.
 
     Args:
@@ -203,7 +204,7 @@ def _inside(boxes: np.ndarray, width: int, height: int, where: str) -> np.ndarra
     return cut
 
 
-def _row(boxes: np.ndarray, wrong: Any, where: str) -> str:
+def _row(boxes: np.ndarray, wrong: npt.ArrayLike, where: str) -> str:
     """The first box that is wrong, and where it stands."""
     row = int(np.flatnonzero(wrong)[0])
     return f"{where}, row {row}: box ({', '.join(f'{v:g}' for v in boxes[row])})"

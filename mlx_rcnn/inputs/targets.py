@@ -8,11 +8,11 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..structures import BUCKET, Batch, Targets
+from ..structures import BUCKET, ArrayLike, Batch, GivenTargets, Targets
 
 
 def prepare_targets(
-    targets: Sequence[Mapping[str, Any]],
+    targets: GivenTargets,
     batch: Batch,
     num_classes: int,
     masks: bool = False,
@@ -78,10 +78,8 @@ def prepare_targets(
 
 
 def _nearest(length: int, size: int, padded: int) -> np.ndarray:
-    """Source pixels of torch's nearest-neighbour resize of one axis, the last one twice if padded.
-
-    torchvision crops masks without padding, whose border goes on; here zeros would leak into it.
-    """
+    """Source pixels of torch's nearest resize of one axis, the last one twice if padded."""
+    # torchvision crops masks without padding, whose border goes on; here zeros would leak into it.
     scale = np.float32(length) / np.float32(size)
     index = np.floor(np.arange(size, dtype=np.float32) * scale).astype(np.int64)
     index = np.minimum(index, length - 1)
@@ -90,7 +88,7 @@ def _nearest(length: int, size: int, padded: int) -> np.ndarray:
 
 def _check(
     i: int,
-    target: Mapping[str, Any],
+    target: Mapping[str, ArrayLike],
     size: Sequence[int],
     num_classes: int,
     masks: bool,
@@ -137,7 +135,7 @@ def _check_box(where: str, box: tuple[float, ...], height: int, width: int) -> N
         raise ValueError(f"{where}: {box} lies outside the image of {width} x {height} pixels")
 
 
-def _check_masks(i: int, masks: Any, shape: tuple[int, int, int]) -> np.ndarray:
+def _check_masks(i: int, masks: ArrayLike, shape: tuple[int, int, int]) -> np.ndarray:
     pasted = np.asarray(masks)
     if pasted.shape != shape and not (shape[0] == 0 == pasted.size):
         raise ValueError(f"targets[{i}]: masks of shape {pasted.shape}, expected {shape}")

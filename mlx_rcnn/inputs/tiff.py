@@ -10,7 +10,7 @@ import os
 from importlib import import_module
 from pathlib import Path
 from threading import RLock
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,7 +40,7 @@ _TURNS = {
 Size = tuple[int, int]
 
 
-def load_tifffile() -> Any:
+def load_tifffile() -> ModuleType:
     """The library tifffile.
 
     Raises:
@@ -136,7 +136,7 @@ class TiffImage:
         return (*self.sizes[self.level], 3)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.generic]:
         """Of windows: uint8, or float32 in [0, 1] of floats."""
         return self._depth.result
 
@@ -218,7 +218,7 @@ class _File:
         self.tiff.close()
 
 
-def _opened(tifffile: Any, path: Path) -> Any:
+def _opened(tifffile: ModuleType, path: Path) -> Any:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: expected a TIFF file")
     if not path.exists():

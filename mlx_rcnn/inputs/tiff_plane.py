@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,9 @@ class Plane:
         ImageError: a kind of picture that is not read.
     """
 
-    def __init__(self, file: Any, page: Any, name: str, lock: Any) -> None:
+    def __init__(
+        self, file: Any, page: Any, name: str, lock: AbstractContextManager[object]
+    ) -> None:
         self._file, self._page, self._key = file.filehandle, page, page.keyframe
         self._name, self._lock = name, lock
         self._kept: OrderedDict[int, np.ndarray | None] = OrderedDict()

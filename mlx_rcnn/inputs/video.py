@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -53,7 +53,7 @@ class Frame(NamedTuple):
     seconds: float
 
 
-def load_av() -> Any:
+def load_av() -> ModuleType:
     """PyAV.
 
     Raises:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 from PIL import Image
 
+from ..structures import ImageLike
 from .images import load_image
-from .pixels import ImageError, check_image_array
+from .pixels import AnyArray, ImageError, check_image_array
 from .tiff import TiffImage, is_tiff
 
 OVERVIEW = 4096
@@ -34,11 +35,12 @@ class Windows:
 
     scale = np.ones(2)
 
-    def __init__(self, array: Any) -> None:
+    def __init__(self, array: AnyArray) -> None:
         self._array = array
-        self.shape = tuple(int(n) for n in array.shape)
-        if len(self.shape) != 3 or self.shape[2] != 3 or 0 in self.shape:
-            raise ImageError(f"image to read by windows has shape {self.shape}: expected (H, W, 3)")
+        shape = tuple(int(n) for n in array.shape)
+        if len(shape) != 3 or shape[2] != 3 or 0 in shape:
+            raise ImageError(f"image to read by windows has shape {shape}: expected (H, W, 3)")
+        self.shape = (shape[0], shape[1], 3)
         self.size, self.dtype = self.shape[:2], np.dtype(str(array.dtype))
 
     def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray:
@@ -51,7 +53,7 @@ def most_pixels() -> float:
     return 2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else float("inf")
 
 
-def in_windows(image: Any) -> bool:
+def in_windows(image: object) -> TypeGuard[AnyArray]:
     """Whether an image is one to read windows of, not a whole array, a path or a picture."""
     if isinstance(image, TiffImage | Windows | np.memmap):
         return True
@@ -73,7 +75,9 @@ def file_and_page(path: str | os.PathLike[str]) -> tuple[Path, int | None]:
     return Path(match[1]), int(match[2])
 
 
-def open_windows(image: Any, levels: str | None = None) -> Any:
+def open_windows(
+    image: ImageLike | AnyArray, levels: str | None = None
+) -> TiffImage | Windows | np.ndarray:
     """An image as something to read windows of: ``shape`` and ``image[rows, columns]``.
 
     A TIFF is read by windows if tifffile is there; without it, or where it is of a kind that only
@@ -117,7 +121,7 @@ def _whole(path: Path, levels: str | None, error: Exception) -> np.ndarray:
     raise error
 
 
-def overview(image: Any, most: int = OVERVIEW) -> tuple[np.ndarray, np.ndarray]:
+def overview(image: AnyArray, most: int = OVERVIEW) -> tuple[np.ndarray, np.ndarray]:
     """A reduced picture of an image that is read by windows.
 
     Of a pyramid the largest level that fits, if its longer side is at least half of ``most``; else
@@ -131,7 +135,7 @@ def overview(image: Any, most: int = OVERVIEW) -> tuple[np.ndarray, np.ndarray]:
         (h, w, 3) uint8, or float32 in [0, 1], and (2,) float64: pixels of the image at full
         resolution in one of the picture, down and across.
     """
-    chosen = image
+    chosen: AnyArray = image
     if isinstance(image, TiffImage):
         sides = [max(size) for size in image.sizes]
         fitting = [i for i, side in enumerate(sides) if most / 2 <= side <= most]

@@ -7,13 +7,13 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..files import replacing
 from ..ops.masks import paste_mask
 from ..ops.rle import encode_rle, encode_rle_part
+from ..structures import Entry
 
 # COCO 2017 names its files 000000000139.jpg, COCO 2014 COCO_val2014_000000000139.jpg.
 _COCO_STEM = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")
@@ -43,7 +43,7 @@ def coco_results(
     keypoint_offset: float = 0.0,
     image_size: tuple[int, int] | None = None,
     paste_rule: str = "torchvision",
-) -> list[dict[str, Any]]:
+) -> list[Entry]:
     """Turn one prediction into entries of a COCO results file.
 
     Args:
@@ -67,11 +67,11 @@ def coco_results(
     """
     boxes = np.asarray(prediction["boxes"], np.float64).reshape(-1, 4)
     boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-    entries: list[dict[str, Any]] = []
+    entries: list[Entry] = []
     for i, (label, score) in enumerate(
         zip(prediction["labels"], prediction["scores"], strict=True)
     ):
-        entry: dict[str, Any] = {
+        entry: Entry = {
             "image_id": image_id,
             "category_id": int(label),
             "bbox": [round(float(v), 4) for v in boxes[i]],
@@ -93,8 +93,8 @@ def coco_results(
 
 
 def results_of(
-    model: Any, prediction: Mapping[str, np.ndarray], image_id: int | str, image: np.ndarray
-) -> list[dict[str, Any]]:
+    model: object, prediction: Mapping[str, np.ndarray], image_id: int | str, image: np.ndarray
+) -> list[Entry]:
     """:func:`coco_results` of a prediction, its masks pasted or, by :func:`mask_option`, not yet.
 
     Args:
@@ -115,7 +115,7 @@ def results_of(
     return coco_results(prediction, image_id, offset, size, rule)
 
 
-def mask_option(model: Any) -> dict[str, str]:
+def mask_option(model: object) -> dict[str, str]:
     """Options of ``predict`` for results whose masks are kept as RLE alone.
 
     Args:
@@ -127,7 +127,7 @@ def mask_option(model: Any) -> dict[str, str]:
     return {"masks": "raw"} if getattr(model, "needs_masks", False) else {}
 
 
-def write_results(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+def write_results(path: Path, entries: Sequence[Entry]) -> None:
     """Write COCO results as JSON, one entry a line.
 
     Args:

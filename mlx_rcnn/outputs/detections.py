@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 
@@ -18,10 +19,16 @@ from .coco import coco_results
 
 if TYPE_CHECKING:
     from PIL import Image
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
+    from ..inputs.pixels import AnyArray
     from ..inputs.video import Frame
+    from ..structures import Entry, ImageLike
+    from .skeletons import DrawOptions, SkeletonStyle
 
+Rows: TypeAlias = int | slice | Sequence[int] | np.ndarray
+"""What chooses detections; a sequence holds numbers, or ``True`` and ``False``."""
+Given: TypeAlias = "ImageLike | AnyArray"
 _LISTED = 4  # classes in a repr
 _KEYPOINTS = ("keypoints", "keypoints_scores")
 
@@ -52,12 +59,13 @@ class Detections(dict[str, np.ndarray]):
         arrays: Mapping[str, np.ndarray],
         class_names: Sequence[str] | None = None,
         size: tuple[int, int] | None = None,
-        image: Any = None,
-        style: Mapping[str, Any] | None = None,
+        image: object = None,
+        style: SkeletonStyle | None = None,
     ) -> None:
         super().__init__(arrays)
         self.class_names = None if class_names is None else tuple(class_names)
-        self.size, self.style = size, dict(style or {})
+        self.size = size
+        self.style: SkeletonStyle = {**style} if style else {}
         self._image = _kept(image)
         self.frame: Frame | None = None
 
@@ -73,9 +81,9 @@ class Detections(dict[str, np.ndarray]):
     @overload
     def __getitem__(self, key: str) -> np.ndarray: ...
     @overload
-    def __getitem__(self, key: int | slice | Sequence[Any] | np.ndarray) -> Self: ...
+    def __getitem__(self, key: Rows) -> Self: ...
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: str | Rows) -> np.ndarray | Self:
         if isinstance(key, str):
             if key not in self:
                 raise KeyError(
@@ -88,7 +96,7 @@ class Detections(dict[str, np.ndarray]):
         part._image, part.frame = self._image, self.frame
         return part
 
-    def _rows(self, key: Any) -> Any:
+    def _rows(self, key: Rows) -> list[int] | slice | np.ndarray:
         """What a key of detections selects in an array."""
         if isinstance(key, int | np.integer):
             if not -len(self) <= key < len(self):
@@ -121,7 +129,7 @@ class Detections(dict[str, np.ndarray]):
         also = f"; {', '.join(others)}" if others else ""
         return f"{type(self).__name__}({len(self)}: {listed}{more}; best {best:.2f}{also})"
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
         given = self._image if isinstance(self._image, str | Path) else None
         return type(self), (dict(self), self.class_names, self.size, given, self.style)
 
@@ -140,7 +148,7 @@ class Detections(dict[str, np.ndarray]):
             return self.frame.image
         return self._image() if isinstance(self._image, weakref.ref) else self._image
 
-    def draw(self, image: Any = None, **options: Any) -> Image.Image:
+    def draw(self, image: Given | None = None, **options: Unpack[DrawOptions]) -> Image.Image:
         """A picture with the detections on it.
 
         Args:
@@ -155,12 +163,10 @@ class Detections(dict[str, np.ndarray]):
         """
         from .draw import draw_detections  # its fonts are not needed to predict
 
-        drawn = draw_detections(
-            self._given(image), self, self.class_names, **{**self.style, **options}
-        )
-        return drawn
+        style: DrawOptions = {**self.style, **options}
+        return draw_detections(self._given(image), self, self.class_names, **style)
 
-    def crops(self, image: Any = None) -> list[np.ndarray]:
+    def crops(self, image: Given | None = None) -> list[np.ndarray]:
         """The part of the image in each box.
 
         Args:
@@ -185,7 +191,7 @@ class Detections(dict[str, np.ndarray]):
             cut.append(pixels[top : max(bottom, top + 1), left : max(right, left + 1)].copy())
         return cut
 
-    def to_coco(self, image_id: int | str = 0) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int | str = 0) -> list[Entry]:
         """Entries of a COCO results file, see :func:`~mlx_rcnn.outputs.coco.coco_results`.
 
         Args:
@@ -251,7 +257,7 @@ class Detections(dict[str, np.ndarray]):
             )
         return fiftyone.Detections(detections=entries)
 
-    def _given(self, image: Any) -> Any:
+    def _given(self, image: Given | None) -> Any:
         image = self.image if image is None else image
         if image is None:
             raise ValueError("the image is not known any more: give it, as in draw(image)")
@@ -266,7 +272,7 @@ class Detections(dict[str, np.ndarray]):
             )
 
 
-def _kept(image: Any) -> Any:
+def _kept(image: object) -> object:
     """A path as it is, an array or picture weakly: results must not keep images alive."""
     if image is None or isinstance(image, str | Path | weakref.ref):
         return image
@@ -276,7 +282,7 @@ def _kept(image: Any) -> Any:
         return None
 
 
-def _needed(module: str, package: str) -> Any:
+def _needed(module: str, package: str) -> ModuleType:
     """An optional library, or how to install it."""
     try:
         return import_module(module)

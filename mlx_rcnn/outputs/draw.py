@@ -6,13 +6,14 @@ import colorsys
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from ..inputs.images import load_image
+from ..inputs.pixels import AnyArray
 from ..inputs.windows import in_windows
+from ..structures import ImageLike
 from .lettering import readable
 from .reduced import Pasted, reduced
 from .skeletons import LOGIT_THRESH, Joints, draw_skeletons, keypoint_arrays
@@ -26,8 +27,8 @@ _MOST_TAGS = 300  # of the best; more would hide the picture, and each is kept o
 
 
 def draw_detections(
-    image: Any,
-    prediction: Mapping[str, Any],
+    image: ImageLike | AnyArray,
+    prediction: Mapping[str, np.ndarray],
     class_names: Sequence[str] | None = None,
     *,
     score_thresh: float = 0.0,
@@ -161,7 +162,9 @@ def _pixels(image: np.ndarray) -> np.ndarray:
     return values.astype(np.uint8)
 
 
-def _arrays(prediction: Mapping[str, Any], size: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
+def _arrays(
+    prediction: Mapping[str, np.ndarray], size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | Pasted | None]:
     boxes = np.asarray(prediction["boxes"], np.float64).reshape(-1, 4)
     scores = np.asarray(prediction.get("scores", np.full(len(boxes), np.inf)), np.float64)
     labels = np.asarray(prediction["labels"]).astype(int)
@@ -170,7 +173,7 @@ def _arrays(prediction: Mapping[str, Any], size: tuple[int, int]) -> tuple[Any, 
             f"prediction has {len(boxes)} boxes, {len(scores)} scores and {len(labels)} labels: "
             "expected as many of each"
         )
-    masks = prediction.get("masks")
+    masks: np.ndarray | Pasted | None = prediction.get("masks")
     if masks is not None:
         masks = masks if isinstance(masks, Pasted) else np.asarray(masks)
         if masks.shape != (len(boxes), *size):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from ..inputs.pixels import AnyArray
 from ..inputs.windows import overview
 from ..ops.masks import paste_masks
 
@@ -33,7 +33,9 @@ class Pasted:
         return pasted
 
 
-def reduced(image: Any, prediction: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+def reduced(
+    image: AnyArray, prediction: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """A picture of an image read by windows, and what was found in its pixels.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -66,14 +66,14 @@ class _Predicts:
     names: Sequence[str] = ()
     has_mask = False
 
-    def set_device(self, device: Any = None) -> None:
+    def set_device(self, device: object = None) -> None:
         """SAHI's, of torch; kept and not used."""
         self.device = device
 
     def load_model(self) -> None:
         """There is nothing to load."""
 
-    def set_model(self, model: Any, **_: Any) -> None:
+    def set_model(self, model: Any, **_: object) -> None:
         """Take a model, and its names."""
         self.model, self.has_mask = model, bool(model.needs_masks)
         self.names = model.class_names or [f"class {i}" for i in range(model.num_classes)]
@@ -110,7 +110,7 @@ class _Predicts:
             for one, shift, shape in zip(found, shifts, shapes, strict=True)
         ]
 
-    def _rows(self, found: Any) -> list[dict[str, Any]]:
+    def _rows(self, found: Mapping[str, np.ndarray]) -> list[dict[str, object]]:
         """What SAHI's predictions are made of; a mask too small for an outline leaves a box."""
         rows = []
         for i, label in enumerate(found["labels"].tolist()):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import colorsys
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from PIL import Image
 
 Color = tuple[int, int, int]
-Array = np.ndarray[Any, np.dtype[Any]]
+Array = np.ndarray
 Skeleton = Sequence[tuple[int, int]]
 
 LOGIT_THRESH = 2.0
@@ -24,6 +24,21 @@ _FAR = 1e6  # pixels, further than which float32 has no halves
 _ROWS = 256  # painted at once, which bounds the memory of a limb across a large picture
 
 
+class SkeletonStyle(TypedDict, total=False):
+    """Keywords of :func:`~mlx_rcnn.draw_detections` that a model knows."""
+
+    skeleton: Skeleton | None
+    keypoint_thresh: float
+
+
+class DrawOptions(SkeletonStyle, total=False):
+    """All keywords of :func:`~mlx_rcnn.draw_detections`."""
+
+    score_thresh: float
+    alpha: float
+    scale: int
+
+
 class Joints(NamedTuple):
     """``points`` (D, K, 2): x, y in pixels; ``scores`` (D, K), or which of them are drawn."""
 
@@ -31,7 +46,7 @@ class Joints(NamedTuple):
     scores: Array
 
 
-def skeleton_style(model: Any) -> dict[str, Any]:
+def skeleton_style(model: Any) -> SkeletonStyle:
     """How to draw what a model finds: keywords of ``outputs.draw.draw_detections``.
 
     Args:
@@ -47,7 +62,7 @@ def skeleton_style(model: Any) -> dict[str, Any]:
     return {"skeleton": model.keypoint_skeleton, "keypoint_thresh": thresh}
 
 
-def keypoint_arrays(prediction: Mapping[str, Any], count: int) -> Joints | None:
+def keypoint_arrays(prediction: Mapping[str, np.ndarray], count: int) -> Joints | None:
     """The keypoints of a prediction, checked.
 
     Args:

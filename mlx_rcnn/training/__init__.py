@@ -1,6 +1,6 @@
 """Training: what learns, the settings of a run, and the run itself."""
 
-from typing import Any
+from collections.abc import Callable
 
 from .config import TrainConfig
 from .freeze import set_trainable
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> Callable[..., object]:
     """What trains, when asked for: importing the package stays quick without it."""
     if name == "find_lr":
         from .lr_finder import find_lr

@@ -6,7 +6,7 @@ import math
 import sys
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -15,10 +15,12 @@ from tqdm import tqdm
 from ..checkpoints.weights import flatten, unflatten
 from ..data import TrainBatch
 from ..data.geometry import rotate90
+from ..data.protocols import Dataset, SizedDataset
 from ..data.sample import Sample
 from ..inputs.images import ImageError
 from ..inputs.transform import resized_size
 from ..memory import machine_memory
+from ..models import Detector
 from .config import TrainConfig
 from .machines import least
 from .optimizer import make_optimizer
@@ -51,7 +53,7 @@ class Fitting(NamedTuple):
 
 
 def fitting_batch(
-    model: Any, train_set: Any, config: TrainConfig, group: mx.distributed.Group
+    model: Detector, train_set: SizedDataset, config: TrainConfig, group: mx.distributed.Group
 ) -> Fitting:
     """The most images that fit into :data:`SHARE` of the memory.
 
@@ -90,7 +92,7 @@ def fitting_batch(
 
 
 def measured(
-    model: Any, train_set: Any, config: TrainConfig, group: mx.distributed.Group
+    model: Detector, train_set: SizedDataset, config: TrainConfig, group: mx.distributed.Group
 ) -> TrainConfig:
     """A config whose ``batch_size`` is a number, which is said where it had to be measured.
 
@@ -109,16 +111,15 @@ def measured(
     return replace(config, batch_size=found.images)
 
 
-def _readable(dataset: Any, order: Any) -> Sample:
+def _readable(dataset: Dataset, order: np.ndarray) -> Sample:
     """The first image of an order that can be read; the loader names those that cannot."""
     for index in order:
         with suppress(ImageError, OSError):
-            sample: Sample = dataset[int(index)]
-            return sample
+            return dataset[int(index)]
     raise ImageError("no image can be read")
 
 
-def _largest(model: Any, train_set: Any, turned: bool) -> tuple[Sample, Sample]:
+def _largest(model: Detector, train_set: SizedDataset, turned: bool) -> tuple[Sample, Sample]:
     """The images whose network input is the highest and the widest: a batch is padded to both."""
     config, sides = model.config, model.config.min_size
     config = config if isinstance(sides, int) else replace(config, min_size=max(sides))
@@ -132,7 +133,7 @@ def _largest(model: Any, train_set: Any, turned: bool) -> tuple[Sample, Sample]:
     return _readable(train_set, high), _readable(train_set, wide)
 
 
-def _padded(model: Any, samples: list[Sample]) -> int:
+def _padded(model: Detector, samples: list[Sample]) -> int:
     """Pixels of a batch."""
     shapes = [sample.image.shape for sample in samples]
     sizes = [resized_size(height, width, model.config) for height, width, _ in shapes]
@@ -140,7 +141,7 @@ def _padded(model: Any, samples: list[Sample]) -> int:
 
 
 def _peak(
-    model: Any, samples: list[Sample], config: TrainConfig, group: mx.distributed.Group
+    model: Detector, samples: list[Sample], config: TrainConfig, group: mx.distributed.Group
 ) -> int:
     """Bytes that a step takes, weights and the optimizer's state with it."""
     images, targets, ids, names = zip(*samples, strict=True)

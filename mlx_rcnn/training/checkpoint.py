@@ -28,12 +28,17 @@ import mlx.core as mx
 from ..checkpoints.directory import WEIGHTS_FILE
 from ..checkpoints.save import save
 from ..checkpoints.weights import Arrays, assign, flatten, unflatten
+from ..models import Detector
 from .optimizer import optimizer_arrays, set_optimizer_arrays
 from .step import TrainStep
 
 LAST, BEST, FOLDER = "last", "best", "checkpoints"
 PROGRESS_FILE, STATE_FILE = "training.json", "state.safetensors"
 FORMAT_VERSION = 1
+
+
+DataFacts = dict[str, int | list[str]]
+"""What about data and machines must not change: how many, and the keypoints."""
 
 
 class Progress(NamedTuple):
@@ -47,13 +52,13 @@ class Progress(NamedTuple):
     step: int
     epoch: int
     metric: float | None
-    config: dict[str, Any]
+    config: dict[str, object]
     class_names: list[str]
-    data: dict[str, Any]
+    data: DataFacts
 
 
 @contextmanager
-def averaged(trainer: TrainStep) -> Iterator[Any]:
+def averaged(trainer: TrainStep) -> Iterator[Detector]:
     """The model with its averaged weights, where there is an average, and back afterwards."""
     model = trainer.model
     if not trainer.average:

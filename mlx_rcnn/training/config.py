@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import Field, asdict, dataclass, field, fields
+from typing import Any, TypeVar
 
 from ..messages import nearest
+
+T = TypeVar("T")
 
 CHOICES = {
     "schedule": ("step", "cosine"),
@@ -60,7 +62,7 @@ MAY_CHANGE = (
 is what people ask for (its schedule is stretched from where the run stands)."""
 
 
-def _field(default: Any, text: str) -> Any:
+def _field(default: T, text: str) -> T:
     return field(default=default, metadata={"help": text})
 
 
@@ -174,7 +176,7 @@ class TrainConfig:
             raise ValueError(f"batch_size={self.batch_size!r}: expected to be measured by now")
         return self.batch_size
 
-    def _check(self, name: str, value: Any, kind: str) -> None:
+    def _check(self, name: str, value: object, kind: str) -> None:
         if value is None and kind.endswith("| None"):
             return
         values = value if kind.startswith("tuple") else (value,)
@@ -182,17 +184,17 @@ class TrainConfig:
             raise TypeError(f"{name}={value!r}: expected one number or more")
         for item in values:
             _check_item(name, item, kind)
-        if name == "scale_jitter" and (len(value) != 2 or not 0 < value[0] <= value[1]):
+        if name == "scale_jitter" and (len(values) != 2 or not 0 < values[0] <= values[1]):
             raise ValueError(f"scale_jitter={value!r}: expected two factors, 0 < low <= high")
         if name == "val_fraction" and value == 1:
             raise ValueError("val_fraction=1: expected a share below 1")
-        if name == "log" and "none" in value and len(value) > 1:
-            raise ValueError(f"log={','.join(value)}: expected none, or what is written")
+        if name == "log" and "none" in values and len(values) > 1:
+            raise ValueError(f"log={','.join(values)}: expected none, or what is written")
         if name == "ema" and value == 1:
             raise ValueError("ema=1: expected a number below 1, as the average would never move")
 
 
-def _check_item(name: str, item: Any, kind: str) -> None:
+def _check_item(name: str, item: object, kind: str) -> None:
     if name in WORDS and item == WORDS[name]:
         return
     if kind == "bool":
@@ -204,7 +206,7 @@ def _check_item(name: str, item: Any, kind: str) -> None:
         _check_number(name, item, whole="int" in kind)
 
 
-def _check_text(name: str, item: Any) -> None:
+def _check_text(name: str, item: object) -> None:
     if name in CHOICES:
         if item not in CHOICES[name]:
             allowed = CHOICES[name]
@@ -213,7 +215,7 @@ def _check_text(name: str, item: Any) -> None:
         raise TypeError(f"{name}={item!r}: expected a name")
 
 
-def _check_number(name: str, item: Any, whole: bool) -> None:
+def _check_number(name: str, item: object, whole: bool) -> None:
     low, high = LIMITS.get(name, (1, None))
     if isinstance(item, bool) or not isinstance(item, int if whole else int | float):
         expected = "a whole number" if whole else "a number"
@@ -224,7 +226,7 @@ def _check_number(name: str, item: Any, whole: bool) -> None:
         raise ValueError(f"{name}={item!r}: expected a number {rule}")
 
 
-def _kind(item: Any) -> str:
+def _kind(item: Field[object]) -> str:
     """A field's annotation, which this module keeps as text."""
     return str(item.type)
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
+from ..data.sample import Sample
 from ..inputs.images import load_image
 from ..inputs.proposals import check_proposals
 from ..models import RCNN
 from ..models.boxing import lacking_proposals
+from ..structures import ArrayLike, ImageLike
+
+
+class Examples(Protocol):
+    """A data set, or pairs of an image and its target."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample | tuple[ImageLike, Mapping[str, ArrayLike]]: ...
 
 
 class CropSample(NamedTuple):
@@ -31,8 +41,8 @@ class CropSample(NamedTuple):
 
 def crop_samples(
     model: RCNN,
-    samples: Any,
-    proposals: Any = None,
+    samples: Examples,
+    proposals: Sequence[ArrayLike] | Mapping[int, ArrayLike] | None = None,
     progress: bool = False,
     chosen: Sequence[int] | None = None,
 ) -> Iterator[CropSample]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import mlx.nn as nn
 
 from ..backbones import MobileNetV3, PlainNet, ResNet
 from ..models import RCNN, Detector
@@ -43,7 +43,7 @@ def set_trainable(model: Detector, trainable_backbone_layers: int = 3) -> None:
             module.unfreeze()
 
 
-def stages(model: Detector) -> list[list[Any]]:
+def stages(model: Detector) -> list[list[nn.Module]]:
     """The modules of each stage of the backbone, the stem first.
 
     Args:
@@ -70,7 +70,10 @@ def stages(model: Detector) -> list[list[Any]]:
         ]
     if isinstance(net, PlainNet):
         ends = (*net.stage_starts[1:], len(net.features))
-        return [net.features[a:b] for a, b in zip(net.stage_starts, ends, strict=True)]
+        return [
+            [m for m in net.features[a:b] if isinstance(m, nn.Module)]
+            for a, b in zip(net.stage_starts, ends, strict=True)
+        ]
     raise TypeError(
         f"backbone {type(model.backbone).__name__}: expected one with a ResNet, MobileNetV3, VGG "
         "or AlexNet"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import replace
-from typing import Any
 
 import mlx.core as mx
 
 from ..data import (
+    Augmentation,
     ColourJitter,
     Compose,
     HorizontalFlip,
@@ -21,6 +21,8 @@ from ..data import (
     repeat_factors,
 )
 from ..data.divide import divide, shared_images
+from ..data.protocols import Dataset, SizedDataset
+from ..models import Detector
 from .config import TrainConfig
 
 MOSAIC_LAST = (
@@ -29,7 +31,9 @@ MOSAIC_LAST = (
 # 100: what is predicted on are whole images
 
 
-def divided(train_set: Any, val_set: Any, config: TrainConfig) -> tuple[Any, Any]:
+def divided(
+    train_set: SizedDataset, val_set: SizedDataset | None, config: TrainConfig
+) -> tuple[SizedDataset, SizedDataset | None]:
     """The training and validation sets after ``val_fraction``.
 
     Raises:
@@ -42,7 +46,7 @@ def divided(train_set: Any, val_set: Any, config: TrainConfig) -> tuple[Any, Any
     return divide(train_set, config.val_fraction, config.seed)
 
 
-def check_objects(train_set: Any) -> None:
+def check_objects(train_set: Dataset) -> None:
     """Refuse data without an object to learn from; looks at annotations, loads no image.
 
     Raises:
@@ -58,7 +62,7 @@ def check_objects(train_set: Any) -> None:
         )
 
 
-def check_overlap(train_set: Any, val_set: Any) -> None:
+def check_overlap(train_set: Dataset, val_set: Dataset) -> None:
     """Refuse images that are in both sets.
 
     Raises:
@@ -72,7 +76,7 @@ def check_overlap(train_set: Any, val_set: Any) -> None:
         )
 
 
-def check_needs(model: Any, train_set: Any, val_set: Any = None) -> None:
+def check_needs(model: Detector, train_set: Dataset, val_set: Dataset | None = None) -> None:
     """Refuse data that lack what a model learns from or needs to predict.
 
     Args:
@@ -100,7 +104,7 @@ def check_needs(model: Any, train_set: Any, val_set: Any = None) -> None:
             )
 
 
-def augmentation(config: TrainConfig, train_set: Any) -> Compose | None:
+def augmentation(config: TrainConfig, train_set: SizedDataset) -> Compose | None:
     """What happens to each image before it is trained on.
 
     Args:
@@ -114,7 +118,7 @@ def augmentation(config: TrainConfig, train_set: Any) -> Compose | None:
     Raises:
         ValueError: keypoints that name a side and have no partner.
     """
-    steps: list[Any] = []
+    steps: list[Augmentation] = []
     if config.mosaic:
         steps.append(Mosaic(train_set, config.mosaic))
     if config.hflip:
@@ -132,7 +136,9 @@ def augmentation(config: TrainConfig, train_set: Any) -> Compose | None:
     return Compose(steps) if steps else None
 
 
-def make_loader(train_set: Any, config: TrainConfig, group: mx.distributed.Group) -> Loader:
+def make_loader(
+    train_set: SizedDataset, config: TrainConfig, group: mx.distributed.Group
+) -> Loader:
     """A loader of this machine's share of the data.
 
     Args:

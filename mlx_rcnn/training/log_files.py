@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Iterable
 from importlib.util import find_spec
-from typing import Any
 
 from ..files import replacing
 from .loggers import Line, Logger, RunStart, flat, scalars
@@ -46,7 +45,7 @@ class CsvLog(Logger):
                 newline="",
             )
 
-    def _text(self, rows: Iterable[dict[str, Any]]) -> str:
+    def _text(self, rows: Iterable[dict[str, float | str]]) -> str:
         text = io.StringIO()
         csv.DictWriter(text, self.columns, restval="", lineterminator="\n").writerows(rows)
         return text.getvalue()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..messages import one_line
+from ..structures import Json
 from .config import MAY_CHANGE
 
 Line = Mapping[str, Any]
@@ -29,7 +30,7 @@ class RunStart(NamedTuple):
     """
 
     folder: Path
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Json]
     lines: Sequence[Line]
 
 
@@ -103,7 +104,7 @@ class MlflowLogger(Logger):
 class _Function(Logger):
     """A function that takes a line."""
 
-    def __init__(self, function: Callable[[Line], Any]) -> None:
+    def __init__(self, function: Callable[[Line], object]) -> None:
         self.function = function
 
     def log(self, line: Line) -> None:
@@ -120,7 +121,7 @@ class Loggers:
         TypeError: something else.
     """
 
-    def __init__(self, loggers: Iterable[Logger | Callable[[Line], Any]] = ()) -> None:
+    def __init__(self, loggers: Iterable[Logger | Callable[[Line], object]] = ()) -> None:
         self._named: list[tuple[str, Logger]] = []
         for place, logger in enumerate(loggers):
             if isinstance(logger, type) or not (isinstance(logger, Logger) or callable(logger)):
@@ -160,7 +161,7 @@ class Loggers:
                 )
 
 
-def flat(line: Line) -> dict[str, Any]:
+def flat(line: Line) -> dict[str, float | str]:
     """A line without dicts in it: ``{"per_class": {"cat": {"AP": 1}}}`` is ``per_class/cat/AP``.
 
     Args:
@@ -169,7 +170,7 @@ def flat(line: Line) -> dict[str, Any]:
     Returns:
         Numbers and text by name.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, float | str] = {}
     for name, value in line.items():
         if isinstance(value, Mapping):
             start = "" if name == "metrics" else f"{name}/"
@@ -194,5 +195,5 @@ def scalars(line: Line) -> dict[str, float]:
     return found | _prefixed("train/" if line["kind"] == "step" else "epoch/", flat(rest))
 
 
-def _prefixed(prefix: str, values: Mapping[str, Any]) -> dict[str, float]:
+def _prefixed(prefix: str, values: Mapping[str, float | str]) -> dict[str, float]:
     return {f"{prefix}{k}": float(v) for k, v in values.items() if not isinstance(v, str)}

@@ -10,15 +10,18 @@ from importlib import import_module
 from importlib.util import find_spec
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 from tqdm import tqdm
 
 from ..checkpoints.weights import flatten, unflatten
+from ..data import TrainBatch
+from ..data.protocols import SizedDataset
 from ..files import replacing
 from ..memory import bounded_cache
+from ..models import Detector
 from .batch_size import measured
 from .config import TrainConfig
 from .loading import batches_of, check_objects, make_loader
@@ -115,7 +118,10 @@ def _suggested(rates: Sequence[float], smoothed: Sequence[float], steps: int) ->
 
 
 def find_lr(
-    model: Any, train_set: Any, config: TrainConfig | None = None, steps: int = STEPS
+    model: Detector,
+    train_set: SizedDataset,
+    config: TrainConfig | None = None,
+    steps: int = STEPS,
 ) -> LRFinding:
     """A learning rate to begin with, on the real loss of the first batches.
 
@@ -164,7 +170,9 @@ def find_lr(
         model.update(unflatten(weights))
 
 
-def _endless(train_set: Any, config: TrainConfig, group: mx.distributed.Group) -> Iterator[Any]:
+def _endless(
+    train_set: SizedDataset, config: TrainConfig, group: mx.distributed.Group
+) -> Iterator[TrainBatch]:
     loader = make_loader(train_set, config, group)
     if len(loader) < 1:
         raise ValueError(f"{len(train_set)} images make no batch of {config.images}")

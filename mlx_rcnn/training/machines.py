@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import mlx.core as mx
 
-from ..checkpoints.weights import Arrays, flatten, unflatten
+from ..checkpoints.weights import Arrays, Tree, flatten, unflatten
 from .step import TrainStep
 
 
@@ -61,7 +59,7 @@ def share_from_first(trainer: TrainStep, step: int) -> int:
         mx.eval(shared)  # one after the other, in the same order everywhere
         return shared
 
-    def share_all(tree: Any) -> Arrays:
+    def share_all(tree: Tree | Arrays) -> Arrays:
         return {name: share(value) for name, value in sorted(flatten(tree).items())}
 
     trainer.model.update(unflatten(share_all(trainer.model.parameters())))

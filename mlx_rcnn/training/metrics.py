@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from ..data.protocols import Dataset
+from ..evaluation.table import Scores
 from ..files import replacing
 from ..messages import nearest
+from ..models import Detector
+from .loggers import Line
 
 METRICS_FILE, CURVES_FILE, SAMPLES_FOLDER = "metrics.jsonl", "curves.png", "samples"
 SHOWN_SCORE = 0.5
-Evaluate = Callable[[Any, Any], dict[str, Any]]
+Evaluate = Callable[[Detector, Dataset], Scores]
 
 
 class Summary(NamedTuple):
@@ -30,7 +34,7 @@ class Summary(NamedTuple):
     step: int
     epoch: int
     best: float | None
-    metrics: dict[str, Any]
+    metrics: Scores
     interrupted: bool
     peak_memory: int
 
@@ -54,7 +58,7 @@ def coco_evaluation(batch_size: Callable[[], int], max_unreadable: float = 0.1) 
     )
 
 
-def metric_of(model: Any) -> str:
+def metric_of(model: Detector) -> str:
     """The metric that says how good a model of this kind is."""
     if model.needs_keypoints:
         return "keypoints_AP"
@@ -74,9 +78,7 @@ def check_metric(name: str | None, known: Iterable[str]) -> None:
         )
 
 
-def deciding_score(
-    scores: dict[str, Any], metric: str | None, usual: str
-) -> tuple[str, float | None]:
+def deciding_score(scores: Scores, metric: str | None, usual: str) -> tuple[str, float | None]:
     """The metric that says which epoch is the best, and its value.
 
     Args:
@@ -115,7 +117,7 @@ def epochs_without_better(scores: Iterable[float | None]) -> int:
     return passed
 
 
-def coco_names(model: Any) -> list[str]:
+def coco_names(model: Detector) -> list[str]:
     """The metrics that COCO's evaluation gives of a model of this kind."""
     boxes = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
     names = list(boxes)
@@ -142,11 +144,11 @@ class Metrics:
         with replacing(self.path) as part:
             part.write_text(text, encoding="utf-8")
 
-    def lines(self) -> list[dict[str, Any]]:
+    def lines(self) -> list[Line]:
         """All whole lines so far."""
         return read_lines(self.path) if self.path.is_file() else []
 
-    def add(self, line: dict[str, Any]) -> dict[str, Any]:
+    def add(self, line: Mapping[str, object]) -> Line:
         """Append a line, and return it as it is there.
 
         What is not finite becomes ``null``, as JSON has no word for it.
@@ -156,7 +158,7 @@ class Metrics:
             file.write(json.dumps(plain) + "\n")
         return plain
 
-    def epochs(self) -> list[dict[str, Any]]:
+    def epochs(self) -> list[Line]:
         """The lines of the epochs so far."""
         return [line for line in self.lines() if line.get("kind") == "epoch"]
 
@@ -165,13 +167,13 @@ class Metrics:
         return any(line.get("epoch") == epoch for line in self.epochs())
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[Line]:
     """The whole lines of a ``metrics.jsonl``; one that was cut short is passed over.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    found = []
+    found: list[Line] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             value = json.loads(line)
@@ -182,7 +184,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import mlx.nn as nn
 
 from ..config.boxes import BoxConfig, RCNNConfig
+from ..data.protocols import Dataset
 from ..heads import FastRCNNPredictor, KeypointRCNNPredictor, MaskRCNNPredictor
 from ..heads.box import predictors_of
 from ..heads.rcnn import RCNNPredictor
 from ..models import Detector, KeypointRCNN
 
+Predictors = dict[str, nn.Module | list[nn.Module]]
+"""By name; a list of a cascade's, one a stage."""
+BoxPredictor = FastRCNNPredictor | RCNNPredictor
 PREDICTORS = ("box_predictor", "mask_predictor", "keypoint_predictor")
 
 
@@ -29,7 +35,7 @@ class DataKeypoints(NamedTuple):
     skeleton: tuple[tuple[int, int], ...] | None
 
 
-def keypoints_of(dataset: Any) -> DataKeypoints | None:
+def keypoints_of(dataset: Dataset) -> DataKeypoints | None:
     """What keypoints a data set's objects have.
 
     Args:
@@ -51,7 +57,7 @@ def keypoints_of(dataset: Any) -> DataKeypoints | None:
 
 
 def check_keypoints(
-    model: Detector, found: DataKeypoints | None, val_set: Any, mirrored: bool
+    model: Detector, found: DataKeypoints | None, val_set: Dataset | None, mirrored: bool
 ) -> None:
     """Check that a model can learn the keypoints of its data, and change nothing.
 
@@ -119,13 +125,13 @@ def set_keypoints(model: Detector, keypoints: DataKeypoints | None) -> bool:
     return new
 
 
-def predictors(model: Detector) -> dict[str, Any]:
+def predictors(model: Detector) -> Predictors:
     """The layers that depend on classes or keypoints, by name; none of a proposal network."""
-    heads: Any = model.get("roi_heads", {})
+    heads: Mapping[str, nn.Module | list[nn.Module]] = model.get("roi_heads", {})
     return {name: heads[name] for name in PREDICTORS if name in heads}
 
 
-def what_is_new(model: Detector, before: dict[str, Any]) -> str:
+def what_is_new(model: Detector, before: Predictors) -> str:
     """A line on what a model has kept, and what the data had made new.
 
     Args:
@@ -183,8 +189,8 @@ def set_classes(model: Detector, class_names: Sequence[str]) -> bool:
     return new
 
 
-def _box_like(old: Any, count: int, agnostic: bool) -> FastRCNNPredictor | RCNNPredictor:
-    made: FastRCNNPredictor | RCNNPredictor
+def _box_like(old: nn.Module, count: int, agnostic: bool) -> BoxPredictor:
+    made: BoxPredictor
     units = old.cls_score.weight.shape[1]
     if isinstance(old, RCNNPredictor):
         made = RCNNPredictor(units, old.bbox_pred.weight.shape[1], count)
@@ -194,7 +200,7 @@ def _box_like(old: Any, count: int, agnostic: bool) -> FastRCNNPredictor | RCNNP
     return made
 
 
-def _mask_like(predictor: Any, count: int) -> MaskRCNNPredictor:
+def _mask_like(predictor: nn.Module, count: int) -> MaskRCNNPredictor:
     conv = predictor.conv5_mask
     made = MaskRCNNPredictor(conv.in_channels, conv.out_channels, count)
     made.set_dtype(conv.weight.dtype)

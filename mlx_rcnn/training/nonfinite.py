@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from ..data import TrainBatch
 from .step import StepResult
 
 NONFINITE = "nonfinite"
 
 
 def not_finite(
-    step: int, batches: Sequence[Any], result: StepResult, folder: Path, saved: Path | None
+    step: int, batches: Sequence[TrainBatch], result: StepResult, folder: Path, saved: Path | None
 ) -> FloatingPointError:
     """The error that stops the run.
 

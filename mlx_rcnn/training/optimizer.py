@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_map
 
-from ..checkpoints.weights import Arrays, flatten, unflatten
+from ..checkpoints.weights import Arrays, Tree, flatten, unflatten
 from .config import TrainConfig
 
 
@@ -39,7 +37,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> optim.MultiOptimize
     Raises:
         ValueError: nothing in the model learns.
     """
-    parts: list[Any] = []
+    parts: list[optim.Optimizer] = []
     for decay in (config.weight_decay, 0.0):
         if config.optimizer == "sgd":
             parts.append(optim.SGD(config.lr, config.momentum, decay))
@@ -77,7 +75,7 @@ def set_optimizer_arrays(optimizer: optim.MultiOptimizer, arrays: Arrays) -> Non
     optimizer.state = unflatten(arrays)
 
 
-def clip(gradients: Any, limit: float) -> tuple[Any, mx.array]:
+def clip(gradients: Tree, limit: float) -> tuple[Tree, mx.array]:
     """Scale the gradients so that their global norm is at most ``limit`` (Pascanu et al., 2013).
 
     Args:
@@ -97,7 +95,7 @@ def clip(gradients: Any, limit: float) -> tuple[Any, mx.array]:
     if not limit:
         return gradients, norm
     scale = mx.minimum(limit / (norm + 1e-6), 1.0)
-    clipped: Any = tree_map(lambda g: (g * scale).astype(g.dtype), gradients)
+    clipped: Tree = tree_map(lambda g: (g * scale).astype(g.dtype), gradients)
     return clipped, norm
 
 

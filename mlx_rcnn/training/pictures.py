@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
+from ..data.protocols import Dataset
 from ..files import replacing
 from ..inputs.images import ImageError
+from ..models import Detector
 from .metrics import SHOWN_SCORE
 
 TILE = 320  # pixels of a picture's longer side on the contact sheet
@@ -18,7 +19,11 @@ TILES = 9
 
 
 def contact_sheet(
-    model: Any, dataset: Any, class_names: Sequence[str], path: Path, count: int = TILES
+    model: Detector | None,
+    dataset: Dataset,
+    class_names: Sequence[str],
+    path: Path,
+    count: int = TILES,
 ) -> None:
     """Draw predictions on evenly chosen images of a data set, side by side in one picture.
 
@@ -33,10 +38,10 @@ def contact_sheet(
         OSError: it cannot be written. Images that cannot be read leave their place empty.
     """
     from ..outputs.draw import draw_detections, readable_scale
-    from ..outputs.skeletons import skeleton_style
+    from ..outputs.skeletons import SkeletonStyle, skeleton_style
 
     skeleton = getattr(dataset, "keypoint_skeleton", None)
-    style = skeleton_style(model) if model is not None else {"skeleton": skeleton}
+    style = skeleton_style(model) if model is not None else SkeletonStyle(skeleton=skeleton)
     count = min(count, len(dataset))
     columns = math.ceil(math.sqrt(count))
     sheet = Image.new("RGB", (columns * TILE, math.ceil(count / columns) * TILE), "white")

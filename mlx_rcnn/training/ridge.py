@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -11,7 +10,8 @@ import numpy as np
 from ..heads.rcnn import RIDGE_PAIRS
 from ..models import RCNN, crop_maps
 from ..ops import box_iou, encode_boxes
-from .crop_samples import CropSample, crop_samples
+from ..structures import ArrayLike
+from .crop_samples import CropSample, Examples, crop_samples
 
 Pairs = list[tuple[int, np.ndarray, np.ndarray]]
 """Of one class: number of the sample, boxes (P, 4) and the targets (P, 4) they overlap."""
@@ -19,8 +19,8 @@ Pairs = list[tuple[int, np.ndarray, np.ndarray]]
 
 def fit_boxes(
     model: RCNN,
-    samples: Sequence[Any],
-    proposals: Sequence[Any] | None = None,
+    samples: Examples,
+    proposals: Sequence[ArrayLike] | None = None,
     *,
     max_pairs: int = 10_000,
     seed: int = 0,
@@ -138,7 +138,9 @@ def _drawn(pairs: Pairs, most: int, random: np.random.Generator) -> Pairs:
     ]
 
 
-def _rows(model: RCNN, samples: Any, pairs: Pairs, progress: bool) -> tuple[np.ndarray, np.ndarray]:
+def _rows(
+    model: RCNN, samples: Examples, pairs: Pairs, progress: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Maps (N, D) of the pairs' crops and the deltas (N, 4) that they should give."""
     boxes = {number: rows for number, rows, _ in pairs}
     maps = []

@@ -8,12 +8,16 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import NoReturn, TypeAlias
 
 import mlx.core as mx
 from tqdm import tqdm
 
+from ..data import TrainBatch
+from ..data.protocols import SizedDataset
+from ..evaluation.table import Scores
 from ..memory import bounded_cache
+from ..models import Detector
 from .batch_size import measured
 from .checkpoint import (
     BEST,
@@ -54,15 +58,19 @@ from .schedule import rate_of
 from .step import StepResult, TrainStep
 from .summary import SummaryPage
 
+Bar: TypeAlias = "tqdm[NoReturn]"
+Speed = dict[str, float]
+"""Of an epoch: seconds, images a second, share of the time waited for images; or nothing."""
+
 
 class Trainer:
     """One run; see :func:`fit`, which describes the arguments."""
 
     def __init__(
         self,
-        model: Any,
-        train_set: Any,
-        val_set: Any,
+        model: Detector,
+        train_set: SizedDataset,
+        val_set: SizedDataset | None,
         config: TrainConfig,
         folder: Path,
         evaluate: Evaluate | None = None,
@@ -86,7 +94,7 @@ class Trainer:
                 "(val_fraction has it drawn), and mlx-rcnn[eval] installed"
             )
         self.step, self.best = 0, None  # type: int, float | None
-        self.scores: dict[str, Any] = {}
+        self.scores: Scores = {}
         self.interrupted = False
 
     def run(self, resume: bool = False, overwrite: bool = False) -> Summary:
@@ -178,7 +186,7 @@ class Trainer:
                     self.interrupted = True
                     return
 
-    def _train(self, epoch: int, stop: Stop, bar: Any) -> dict[str, Any]:
+    def _train(self, epoch: int, stop: Stop, bar: Bar) -> Speed:
         """The steps of an epoch that are still to be done; returns what its record holds."""
         config, began, waited, images = self.config, time.perf_counter(), 0.0, 0
         total = self.steps * config.epochs
@@ -212,7 +220,7 @@ class Trainer:
             "waiting": round(waited / seconds, 4),
         }
 
-    def _take_step(self, batches: list[Any], rate: float, stop: Stop) -> StepResult:
+    def _take_step(self, batches: list[TrainBatch], rate: float, stop: Stop) -> StepResult:
         try:
             result = self.take(batches, self.step, rate, stop.asked)
         except ValueError as error:  # of a target: get_loss knows its place in the batch only
@@ -225,7 +233,7 @@ class Trainer:
         return result
 
     def _record_step(
-        self, epoch: int, result: StepResult, rate: float, speed: float, bar: Any
+        self, epoch: int, result: StepResult, rate: float, speed: float, bar: Bar
     ) -> None:
         losses = {k: round(v, 6) for k, v in result.losses.items()}
         line = {"lr": rate, "norm": round(result.norm, 4), "images_per_s": round(speed, 2)}
@@ -237,7 +245,7 @@ class Trainer:
         bar.set_postfix(shown, refresh=False, images_s=f"{speed:.1f}", GB=f"{memory:.1f}")
         bar.update()
 
-    def _finish(self, epoch: int, record: dict[str, Any]) -> None:
+    def _finish(self, epoch: int, record: Speed) -> None:
         """Evaluate, keep the best, and draw."""
         line = {"kind": "epoch", "step": self.step, "epoch": epoch + 1, **record}
         line["peak_memory"] = mx.get_peak_memory()
@@ -270,7 +278,7 @@ class Trainer:
         self._say(f"stopped: no better in {patience} epoch{'s' if patience > 1 else ''}")
         return True
 
-    def _score(self, scores: dict[str, Any]) -> tuple[str, float | None]:
+    def _score(self, scores: Scores) -> tuple[str, float | None]:
         return deciding_score(scores, self.config.metric, metric_of(self.model))
 
     def _save(self, name: str) -> Path:

@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 
-from .checkpoint import BEST, FOLDER, LAST, Progress
+from ..data.protocols import Dataset
+from .checkpoint import BEST, FOLDER, LAST, DataFacts, Progress
 from .config import TrainConfig, changes, from_json
 from .log_files import CSV_FILE, TENSORBOARD_FOLDER
 from .lr_finder import FINDER_CHART, FINDER_FILE
@@ -72,17 +72,17 @@ def clear_folder(folder: Path) -> None:
 
 
 def describe_data(
-    train_set: Any, group: mx.distributed.Group, keypoints: DataKeypoints | None = None
-) -> dict[str, Any]:
+    train_set: Dataset, group: mx.distributed.Group, keypoints: DataKeypoints | None = None
+) -> DataFacts:
     """What about the data and machines must not change when a run is resumed."""
-    found: dict[str, Any] = {"images": len(train_set), "machines": group.size()}
+    found: DataFacts = {"images": len(train_set), "machines": group.size()}
     if keypoints is not None:
         found["keypoints"] = list(keypoints.names) if keypoints.names else keypoints.number
     return found
 
 
 def check_resume(
-    progress: Progress, class_names: Sequence[str], config: TrainConfig, data: dict[str, Any]
+    progress: Progress, class_names: Sequence[str], config: TrainConfig, data: DataFacts
 ) -> TrainConfig:
     """Check that a run goes on as it began.
 

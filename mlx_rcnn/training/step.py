@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -12,10 +12,12 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_map
 
-from ..checkpoints.weights import DTYPES, Arrays, flatten, unflatten
+from ..checkpoints.weights import DTYPES, Arrays, Tree, flatten, unflatten
 from ..data.keypoints import shift_keypoints
+from ..data.sample import Target
 from ..kernels import fixed_order
 from ..layers import BatchNorm, GroupNorm
+from ..models import Detector
 from .config import TrainConfig
 from .optimizer import clip, moving_average
 
@@ -61,6 +63,18 @@ def cast_names(model: nn.Module) -> set[str]:
     return names
 
 
+class StepBatch(Protocol):
+    """What ``get_loss`` takes of a batch."""
+
+    @property
+    def images(self) -> Sequence[np.ndarray]:
+        """One an image."""
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        """One an image."""
+
+
 class TrainStep:
     """Takes optimizer steps on a model.
 
@@ -77,7 +91,7 @@ class TrainStep:
 
     def __init__(
         self,
-        model: Any,
+        model: Detector,
         optimizer: optim.MultiOptimizer,
         config: TrainConfig,
         group: mx.distributed.Group | None = None,
@@ -89,7 +103,7 @@ class TrainStep:
         self.average: Arrays = flatten(model.parameters()) if config.ema else {}
 
     def __call__(
-        self, batches: Sequence[Any], step: int, rate: float, stop: bool = False
+        self, batches: Sequence[StepBatch], step: int, rate: float, stop: bool = False
     ) -> StepResult:
         """Take one step. If it fails in any way, the model and optimizer stay as they were.
 
@@ -116,14 +130,15 @@ class TrainStep:
             self._restore(before, state, average)
         return result
 
-    def _restore(self, parameters: Arrays, state: Any, average: Arrays) -> None:
+    def _restore(self, parameters: Arrays, state: Tree, average: Arrays) -> None:
         self.model.update(unflatten(parameters))
         self.optimizer.state = state
         self.average = average
 
-    def _take(self, batches: Sequence[Any], step: int, rate: float, stop: bool) -> StepResult:
+    def _take(self, batches: Sequence[StepBatch], step: int, rate: float, stop: bool) -> StepResult:
         gradients, losses = self._gradients(batches, step)
-        mean = {k: sum(part[k] for part in losses) / len(losses) for k in losses[0]}
+        first, *others = losses
+        mean = {k: sum((part[k] for part in others), v) / len(losses) for k, v in first.items()}
         shared = {**mean, "stop": mx.array(float(stop))}
         shared, gradients = self._over_machines(shared, gradients)
         gradients, norm = clip(gradients, self.config.clip)
@@ -134,15 +149,16 @@ class TrainStep:
             decay = min(self.config.ema, (1 + step) / (10 + step))
             self.average = moving_average(self.average, self.model, decay)
         mx.eval(shared, norm, losses, self.model.parameters(), self.optimizer.state, self.average)
-        values = {name: float(value.item()) for name, value in shared.items()}  # type: ignore[arg-type]
+        totals = [part["total_loss"] for part in losses]
+        numbers = [float(v.item()) for v in (*shared.values(), norm, *totals)]  # type: ignore[arg-type]
+        values = dict(zip(shared, numbers, strict=False))
         asked = values.pop("stop") > 0
-        size = float(norm.item())  # type: ignore[arg-type]
-        totals = [float(part["total_loss"].item()) for part in losses]
+        size, *each = numbers[len(shared) :]
         finite = all(math.isfinite(v) for v in (*values.values(), size))
-        suspects = [i for i, total in enumerate(totals) if not math.isfinite(total)]
+        suspects = [i for i, total in enumerate(each) if not math.isfinite(total)]
         return StepResult(values, size, finite, suspects, asked)
 
-    def _over_machines(self, shared: Arrays, gradients: Any) -> tuple[Arrays, Any]:
+    def _over_machines(self, shared: Arrays, gradients: Tree) -> tuple[Arrays, Tree]:
         """Means over the machines, asked for in the same order on each of them."""
         if self.group.size() == 1:
             return shared, gradients
@@ -152,14 +168,14 @@ class TrainStep:
         ordered = dict(zip(flat, later, strict=True))
         return shared, nn.average_gradients(unflatten(ordered), self.group)
 
-    def _gradients(self, batches: Sequence[Any], step: int) -> tuple[Any, list[dict[str, Any]]]:
+    def _gradients(self, batches: Sequence[StepBatch], step: int) -> tuple[Tree, list[Arrays]]:
         """Mean gradient over the batches, and the losses of each."""
-        total: Any = None
+        total: Tree = {}
         losses = []
         for part, batch in enumerate(batches):
             key = step_key(self.config.seed, step, self.group.rank(), part)
             values, gradients = self._backward(batch, key)
-            if total is not None:
+            if part:
                 gradients = tree_map(mx.add, total, gradients)
             total = gradients
             losses.append(values)
@@ -169,7 +185,7 @@ class TrainStep:
             total = tree_map(lambda g: g / len(batches), total)
         return total, losses
 
-    def _backward(self, batch: Any, key: mx.array) -> tuple[dict[str, mx.array], Any]:
+    def _backward(self, batch: StepBatch, key: mx.array) -> tuple[Arrays, Tree]:
         model = self.model
         masters = model.trainable_parameters()
         everything = flatten(model.parameters())
@@ -179,13 +195,16 @@ class TrainStep:
 
         # Padded as the network asks for, too.
         multiple = math.lcm(self.config.size_divisible, model.config.size_divisible)
-        options: dict[str, Any] = {"key": key, "size_divisible": multiple}
+        options: dict[str, mx.array | int | mx.distributed.Group] = {
+            "key": key,
+            "size_divisible": multiple,
+        }
         offset = getattr(model.config, "keypoint_offset", 0.0)
         targets = shift_keypoints(batch.targets, offset)
         if self.group.size() > 1:
             options["group"] = self.group
 
-        def losses_of(parameters: Any) -> tuple[mx.array, dict[str, mx.array]]:
+        def losses_of(parameters: Tree) -> tuple[mx.array, Arrays]:
             flat = flatten(parameters)
             model.update(
                 unflatten({k: v.astype(self.dtype) if k in cast else v for k, v in flat.items()})

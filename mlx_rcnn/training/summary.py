@@ -8,12 +8,14 @@ import os
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
+from ..data.protocols import SizedDataset
 from ..data.report import report
 from ..files import replacing
+from ..models import Detector
+from ..structures import Json
 from .loggers import Line, Logger, RunStart
 from .metrics import METRICS_FILE, SAMPLES_FOLDER, metric_of, read_lines
 from .pictures import contact_sheet
@@ -30,7 +32,9 @@ class SummaryPage(Logger):
             ``samples/targets.png`` shows what is to be found in validation images.
     """
 
-    def __init__(self, model: Any, train_set: Any, val_set: Any) -> None:
+    def __init__(
+        self, model: Detector, train_set: SizedDataset, val_set: SizedDataset | None
+    ) -> None:
         self.model, self.train_set, self.val_set = model, train_set, val_set
 
     def start(self, run: RunStart) -> None:
@@ -57,7 +61,9 @@ class SummaryPage(Logger):
         write_summary(self.folder)
 
 
-def about_run(model: Any, train_set: Any, val_set: Any) -> dict[str, Any]:
+def about_run(
+    model: Detector, train_set: SizedDataset, val_set: SizedDataset | None
+) -> dict[str, Json]:
     """What a page says of a run beside its record.
 
     Args:
@@ -88,7 +94,7 @@ def about_run(model: Any, train_set: Any, val_set: Any) -> dict[str, Any]:
     }
 
 
-def _counted(dataset: Any) -> dict[str, Any]:
+def _counted(dataset: SizedDataset) -> dict[str, Json]:
     if not hasattr(dataset, "target"):
         return {"images": len(dataset)}
     found = report(dataset)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
 
 import numpy as np
 
@@ -32,9 +31,7 @@ b.set{color:#b5530d}.columns{display:flex;flex-wrap:wrap;gap:0 4em}
 """
 
 
-def page(
-    title: str, lines: Sequence[Line], about: Mapping[str, Any], pictures: Mapping[str, bytes]
-) -> str:
+def page(title: str, lines: Sequence[Line], about: Line, pictures: Mapping[str, bytes]) -> str:
     """The page as text.
 
     Args:
@@ -149,11 +146,11 @@ def _epoch_table(epochs: Sequence[Line], best: Line | None) -> str:
     return f"<details open><summary>Epochs</summary>{table}</details>"
 
 
-def _number(value: Any, digits: int) -> str:
+def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _cells(values: Sequence[Any], kind: str = "td") -> str:
+def _cells(values: Sequence[object], kind: str = "td") -> str:
     return "".join(f'<{kind} class="n">{escape(str(value))}</{kind}>' for value in values)
 
 
@@ -182,12 +179,12 @@ def _classes(best: Line | None) -> str:
     return f"<div><h2>Classes, best epoch</h2>{table}</div>"
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def _data(about: Line) -> str:
-    sets: Mapping[str, Any] = about.get("data") or {}
+    sets: Mapping[str, Line] = about.get("data") or {}
     if not sets:
         return ""
     names = list(sets)
@@ -215,7 +212,7 @@ def _settings(about: Line) -> str:
         rows.append(f"<tr><td>{escape(name)}</td><td>{shown}</td></tr>")
     versions = {**about["versions"], "system": about["system"]}
     others = "".join(
-        f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in flat(versions).items()
+        f"<tr><td>{escape(k)}</td><td>{escape(str(v))}</td></tr>" for k, v in flat(versions).items()
     )
     return (
         '<div class="columns"><div><h2>Settings</h2><p>Bold: not the default.</p>'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -13,7 +13,8 @@ from ..config.boxes import RCNNConfig
 from ..layers import Linear
 from ..models import RCNN, crop_units
 from ..ops import box_iou
-from .crop_samples import CropSample, crop_samples
+from ..structures import ArrayLike
+from .crop_samples import CropSample, Examples, crop_samples
 from .hinge import Hyperplane, fit_hinge
 
 HARD = -1.0  # margin of a negative from which it bears on the SVM
@@ -50,8 +51,8 @@ class _Settings(NamedTuple):
 
 def fit_svms(
     model: RCNN,
-    samples: Sequence[Any],
-    proposals: Sequence[Any] | None = None,
+    samples: Examples,
+    proposals: Sequence[ArrayLike] | None = None,
     *,
     c: float = 0.001,
     positive_weight: float = 2.0,
@@ -161,7 +162,12 @@ class _Mining:
     """The SVMs of all classes, and the passes over the images."""
 
     def __init__(
-        self, model: RCNN, samples: Any, proposals: Any, settings: _Settings, seed: int
+        self,
+        model: RCNN,
+        samples: Examples,
+        proposals: Sequence[ArrayLike] | None,
+        settings: _Settings,
+        seed: int,
     ) -> None:
         self.model, self.samples, self.proposals = model, samples, proposals
         self.settings, self.random = settings, np.random.default_rng(seed)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 
+from ..data.protocols import SizedDataset
+from ..models import Detector
 from .config import TrainConfig
 from .loading import check_needs, check_objects, check_overlap, divided
 from .log_files import file_loggers
@@ -19,9 +20,9 @@ from .watch import watched
 
 
 def fit(
-    model: Any,
-    train_set: Any,
-    val_set: Any = None,
+    model: Detector,
+    train_set: SizedDataset,
+    val_set: SizedDataset | None = None,
     config: TrainConfig | None = None,
     output_dir: str | os.PathLike[str] = "run",
     *,
@@ -29,7 +30,7 @@ def fit(
     overwrite: bool = False,
     evaluate: Evaluate | None = None,
     allow_overlap: bool = False,
-    loggers: Sequence[Logger | Callable[[Line], Any]] = (),
+    loggers: Sequence[Logger | Callable[[Line], object]] = (),
 ) -> Summary:
     """Train a detector.
 

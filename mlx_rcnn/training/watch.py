@@ -17,7 +17,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import mlx.core as mx
 
@@ -94,16 +93,14 @@ class _Watch:
         if closed and not peer.left:
             self._end(rank, GONE)
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def _tell(self, message: dict[str, str | int]) -> None:
         for peer in self.peers.values():
             if not peer.left:
                 peer.send(message)
 
     def _end(self, rank: int, why: str) -> None:
-        """Pass it on and end; the main thread waits in a collective that will never return.
-
-        Unless it fails too, as all machines do of a loss that is not finite, and says so itself.
-        """
+        """Pass it on and end; the main thread waits in a collective that will never return."""
+        # Unless it fails too, as all machines do of a loss that is not finite, and says so itself.
         self.fate = f"machine {rank} of {self.size} {why}; machine {self.rank} stops with it"
         self.heard.set()
         self._tell({"kind": _FAILED, "rank": rank, "why": why})
@@ -125,7 +122,7 @@ class _Watch:
         self.leave({"kind": _FAILED, "rank": self.rank, "why": f"failed: {one_line(error)}"})
         return None
 
-    def leave(self, message: dict[str, Any]) -> None:
+    def leave(self, message: dict[str, str | int]) -> None:
         """Say a last word and go."""
         self.leaving.set()
         self.thread.join()

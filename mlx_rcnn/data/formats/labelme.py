@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -22,7 +21,7 @@ from PIL import Image
 from ...ops.rle import encode_rle
 from ..categories import similar_names
 from ..dataset import DetectionDataset
-from ..fields import mark, number, shown, whole
+from ..fields import Fields, mark, number, shown, whole
 from ..items import Item, Masks, check_class_names, drop_below_a_pixel, make_item
 from ..listing import Files, list_files
 from ..sample import Defect
@@ -39,7 +38,7 @@ class _Parsed:
     path: Path
     image: str
     size: tuple[int, int] | None
-    data: Any
+    data: object
     shapes: list[Shape] = field(default_factory=list)
     defects: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -149,16 +148,14 @@ def _parse(path: Path) -> _Parsed | Defect:
     return found
 
 
-def _shape(
-    entry: Mapping[str, Any], label: str, where: str, size: tuple[int, int] | None
-) -> Shape | str:
+def _shape(entry: Fields, label: str, where: str, size: tuple[int, int] | None) -> Shape | str:
     """One shape, or what is wrong with it."""
     kind = entry.get("shape_type") or "polygon"
     points = _points(entry.get("points"))
     if points is None:
         return f"points {shown(entry.get('points'))}: expected pairs of finite numbers"
     given = entry.get("flags")
-    flags: dict[str, Any] = given if isinstance(given, dict) else {}
+    flags: Fields = given if isinstance(given, dict) else {}
     group = entry.get("group_id")
     shape = Shape(where, label, group=None if group is None else str(group))
     shape.difficult = bool(mark(entry.get("difficult"))) or bool(mark(flags.get("difficult")))
@@ -184,7 +181,7 @@ def _shape(
     return shape
 
 
-def _points(value: Any) -> np.ndarray | None:
+def _points(value: object) -> np.ndarray | None:
     """(K, 2), or ``None``."""
     pairs = value if isinstance(value, list) else None
     if pairs is None or not all(isinstance(p, list) and len(p) == 2 for p in pairs):
@@ -196,7 +193,7 @@ def _points(value: Any) -> np.ndarray | None:
 
 
 def _mask(
-    entry: Mapping[str, Any], shape: Shape, points: np.ndarray, size: tuple[int, int] | None
+    entry: Fields, shape: Shape, points: np.ndarray, size: tuple[int, int] | None
 ) -> Shape | str:
     """The pixels of a mask: a picture of the rectangle, its last row and column included."""
     if size is None:
@@ -257,7 +254,7 @@ def _image(found: _Parsed, files: Files) -> Path | None:
     return files.root / chosen[0] if chosen else None
 
 
-def _stored(data: Any, stem: str) -> Path | None:
+def _stored(data: object, stem: str) -> Path | None:
     """A temporary file of an image that is embedded in its JSON; it lives as long as Python."""
     if not isinstance(data, str) or not data:
         return None

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from ...ops.rle import decode_rle, encode_rle
 from ..geometry import mask_boxes
 from ..items import RawObject
-from ..polygons import segmentation_mask
+from ..polygons import Segmentation, segmentation_mask
 
 _ROUND = 0.1  # pixels that a polygon may lie inside the ellipse it stands for
 Box = tuple[float, float, float, float]
@@ -37,7 +36,7 @@ class Shape:
     label: str
     box: Box | None = None
     polygons: list[np.ndarray] = field(default_factory=list)
-    rle: dict[str, Any] | None = None
+    rle: Mapping[str, object] | None = None
     points: dict[str, tuple[float, float, int]] = field(default_factory=dict)
     group: str | None = None
     crowd: bool = False
@@ -53,7 +52,7 @@ def raw_object(
     where: str,
     box: Sequence[float],
     label: int,
-    segmentation: Any = None,
+    segmentation: object = None,
     keypoints: np.ndarray | None = None,
     *,
     crowd: bool = False,
@@ -106,8 +105,8 @@ def merged_shapes(shapes: Sequence[Shape]) -> tuple[list[Shape], list[tuple[str,
     Returns:
         The objects; and (where, problem, rule) of each shape that became none.
     """
-    parts: dict[tuple[Any, ...], list[Shape]] = {}
-    points: dict[Any, list[Shape]] = {}
+    parts: dict[tuple[int | str | None, ...], list[Shape]] = {}
+    points: dict[int | str | None, list[Shape]] = {}
     for number, shape in enumerate(shapes):
         alone = shape.group is None
         if shape.is_area:
@@ -160,7 +159,9 @@ def _merged(members: Sequence[Shape]) -> list[Shape]:
     return [*boxes, whole]
 
 
-def _united(masks: Sequence[dict[str, Any]], polygons: Sequence[np.ndarray]) -> dict[str, Any]:
+def _united(
+    masks: Sequence[Mapping[str, object]], polygons: Sequence[np.ndarray]
+) -> Mapping[str, object]:
     mask = decode_rle(masks[0])
     for other in masks[1:]:
         mask |= decode_rle(other)
@@ -172,7 +173,7 @@ def _united(masks: Sequence[dict[str, Any]], polygons: Sequence[np.ndarray]) -> 
 
 def _attach(
     objects: list[Shape],
-    group: Any,
+    group: int | str | None,
     members: Sequence[Shape],
     lost: list[tuple[str, str, str]],
 ) -> None:
@@ -203,7 +204,9 @@ def _around(points: Iterable[tuple[float, float, int]]) -> Box:
 def _object(
     shape: Shape, labels: Mapping[str, int], keypoint_names: Sequence[str] | None
 ) -> RawObject:
-    segmentation: Any = shape.rle if shape.rle is not None else (shape.polygons or None)
+    segmentation: Segmentation | None = (
+        shape.rle if shape.rle is not None else (shape.polygons or None)
+    )
     box = shape.box or bounds(segmentation)
     keypoints = None
     if keypoint_names is not None:
@@ -221,7 +224,7 @@ def _object(
     )
 
 
-def bounds(segmentation: Any) -> Box:
+def bounds(segmentation: Segmentation | None) -> Box:
     """The box around polygons or a mask.
 
     Args:
@@ -238,7 +241,7 @@ def bounds(segmentation: Any) -> Box:
     return float(x1), float(y1), float(x2), float(y2)
 
 
-def polygon_area(polygon: Any) -> float:
+def polygon_area(polygon: Sequence[float] | np.ndarray) -> float:
     """The area of a polygon by the shoelace formula.
 
     Args:

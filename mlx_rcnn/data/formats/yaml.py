@@ -19,7 +19,7 @@ _REFUSED = {"&": "an anchor", "*": "an alias", "!": "a tag", "%": "a directive",
 _DEEPEST = 20
 
 
-def read_yaml(text: str, name: str) -> dict[str, Any]:
+def read_yaml(text: str, name: str) -> dict[str, object]:
     """Read a YAML mapping.
 
     Args:
@@ -66,7 +66,7 @@ class _Reader:
             self.at += 1
         return None
 
-    def block(self, indent: int, depth: int) -> Any:
+    def block(self, indent: int, depth: int) -> object:
         """What starts at the next line, as far as it is indented so."""
         if depth > _DEEPEST:
             raise self.error(f"more than {_DEEPEST} levels")
@@ -74,8 +74,8 @@ class _Reader:
         is_list = found is not None and (found[1] == "-" or found[1].startswith("- "))
         return self.sequence(indent, depth) if is_list else self.mapping(indent, depth)
 
-    def sequence(self, indent: int, depth: int) -> list[Any]:
-        found: list[Any] = []
+    def sequence(self, indent: int, depth: int) -> list[object]:
+        found: list[object] = []
         while (line := self.peek()) is not None and line[0] == indent:
             content = line[1]
             if content != "-" and not content.startswith("- "):
@@ -86,8 +86,8 @@ class _Reader:
             found.append(self.value(rest, indent, depth))
         return found
 
-    def mapping(self, indent: int, depth: int) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def mapping(self, indent: int, depth: int) -> dict[str, object]:
+        found: dict[str, object] = {}
         while (line := self.peek()) is not None and line[0] >= indent:
             if line[0] > indent:
                 raise self.error("is indented more than the line above")
@@ -102,7 +102,7 @@ class _Reader:
             found[str(key)] = self.value(line[1][match.end() :].strip(), indent, depth, True)
         return found
 
-    def value(self, rest: str, indent: int, depth: int, of_key: bool = False) -> Any:
+    def value(self, rest: str, indent: int, depth: int, of_key: bool = False) -> object:
         """What stands behind a key or a dash on this line, or below it."""
         if re.fullmatch(r"[|>][+\-\d]*", rest):
             return self.block_text(indent)
@@ -134,7 +134,7 @@ class _Reader:
             self.at += 1
         return "\n".join(lines)
 
-    def flow(self, rest: str) -> Any:
+    def flow(self, rest: str) -> object:
         """A list or mapping in brackets, perhaps over several lines."""
         found = _Flow(rest, self).whole()
         self.at += 1
@@ -175,7 +175,7 @@ class _Flow:
     def __init__(self, text: str, reader: _Reader) -> None:
         self.text, self.reader, self.at = text, reader, 0
 
-    def whole(self) -> Any:
+    def whole(self) -> object:
         found = self.item(0)
         if self.text[self.at :].strip():
             raise self.reader.error(f"{self.text[self.at :].strip()[:40]!r} follows a bracket")
@@ -195,7 +195,7 @@ class _Flow:
             self.at += 1
         return self.here()
 
-    def item(self, depth: int) -> Any:
+    def item(self, depth: int) -> object:
         if depth > _DEEPEST:
             raise self.reader.error(f"more than {_DEEPEST} levels")
         opening = self.next()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ...config.categories import COCO_KEYPOINTS
 from ...inputs.images import IMAGE_SUFFIXES
-from ..fields import whole
+from ..fields import Fields, whole
 from ..keypoints import mirror_partners
 from ..listing import Files, list_files
 from ..sample import Defect
@@ -133,7 +132,7 @@ def _based(base: str | None, entry: str) -> str:
     return entry if not base else f"{base.replace(chr(92), '/').rstrip('/')}/{entry}"
 
 
-def _class_names(content: Mapping[str, Any], config: Path) -> list[str] | None:
+def _class_names(content: Fields, config: Path) -> list[str] | None:
     names = content.get("names")
     if isinstance(names, dict):
         numbers = [whole(key) for key in names]
@@ -149,7 +148,7 @@ def _class_names(content: Mapping[str, Any], config: Path) -> list[str] | None:
     return [name.strip() for name in names]
 
 
-def _pose(content: Mapping[str, Any], config: Path, layout: YoloLayout) -> PoseKind | None:
+def _pose(content: Fields, config: Path, layout: YoloLayout) -> PoseKind | None:
     shape = content.get("kpt_shape")
     if shape is None:
         return None

@@ -7,17 +7,17 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from ...ops.rle import decode_rle, encode_rle
 from ..outlines import mask_polygons
-from ..polygons import usable_polygons
+from ..polygons import Segmentation, usable_polygons
 from ..sample import Target
 
 ImageFiles = Literal["copy", "link", "refer"]
@@ -44,7 +44,7 @@ class Object:
     label: int
     crowd: bool = False
     difficult: bool = False
-    segmentation: Any = None
+    segmentation: Segmentation | None = None
     keypoints: np.ndarray | None = None
     area: float | None = None
 
@@ -154,7 +154,7 @@ class Writer:
         self.lose("boxes become those of their outlines", int(moved))
 
 
-def objects_of(target: Target, segmentations: Sequence[Any] | None) -> list[Object]:
+def objects_of(target: Target, segmentations: Sequence[Segmentation | None] | None) -> list[Object]:
     """The objects of a target.
 
     Args:
@@ -181,7 +181,7 @@ def objects_of(target: Target, segmentations: Sequence[Any] | None) -> list[Obje
     return found
 
 
-def short(value: Any) -> float:
+def short(value: float) -> float:
     """The number of the fewest digits that is the same in float32: 10.1, not 10.10000038."""
     return float(str(np.float32(value)))
 
@@ -198,11 +198,11 @@ class Names:
     """
 
     def __init__(self) -> None:
-        self.given: dict[Any, str] = {}
+        self.given: dict[Hashable, str] = {}
         self.taken: set[str] = set()
         self.renamed = 0
 
-    def of(self, key: Any, wanted: str) -> str:
+    def of(self, key: Hashable, wanted: str) -> str:
         """The name of an image.
 
         Args:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from ...structures import Entry
 from ..formats.shapes import polygon_area
 from .base import Object, Picture, Plan, Writer, short
 
@@ -19,7 +19,7 @@ class CocoWriter(Writer):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
-        self.parts: dict[str | None, tuple[list[Any], list[Any]]] = {}
+        self.parts: dict[str | None, tuple[list[dict[str, int | str]], list[Entry]]] = {}
         ids = plan.category_ids or ()
         usable = len(ids) == len(plan.class_names) - 1 and min(ids, default=0) >= 1
         self.ids = [0, *ids] if usable else list(range(len(plan.class_names)))
@@ -36,13 +36,13 @@ class CocoWriter(Writer):
             entry = self._entry(found, picture.size)
             annotations.append({"id": len(annotations) + 1, "image_id": number, **entry})
 
-    def _entry(self, found: Object, size: tuple[int, int]) -> dict[str, Any]:
+    def _entry(self, found: Object, size: tuple[int, int]) -> Entry:
         x1, y1, x2, y2 = found.box
         width, height = short(x2 - x1), short(y2 - y1)
         # x + width has to be the same float32 again.
         width = width if short(x1 + width) == x2 else x2 - x1
         height = height if short(y1 + height) == y2 else y2 - y1
-        entry: dict[str, Any] = {
+        entry: Entry = {
             "category_id": self.ids[found.label],
             "bbox": [x1, y1, width, height],
             "area": (x2 - x1) * (y2 - y1),
@@ -68,7 +68,7 @@ class CocoWriter(Writer):
 
     def finish(self) -> str:
         """Write the JSON files."""
-        kind: dict[str, Any] = {}
+        kind: dict[str, list[str] | list[list[int]]] = {}
         if self.plan.keypoint_names:
             edges = self.plan.skeleton or ()
             kind["keypoints"] = list(self.plan.keypoint_names)

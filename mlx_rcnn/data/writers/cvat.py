@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
 import numpy as np
 
 from ...ops.rle import decode_rle
 from ..formats.shapes import bounds
-from ..polygons import segmentation_mask
+from ..polygons import Segmentation, segmentation_mask
 from .base import Object, Picture, Plan, Writer, digits
 
 _MARKS = ("difficult", "iscrowd")
@@ -72,11 +71,11 @@ class CvatWriter(Writer):
 
     def _area(self, image: Element, found: Object, size: tuple[int, int]) -> Element:
         label = self.plan.class_names[found.label]
-        shared: dict[str, Any] = {"label": label, "source": "file", "occluded": "0"}
-        drawn = found.segmentation is not None and self.plan.shapes != "boxes"
-        self.lose("outlines left out", int(found.segmentation is not None and not drawn))
-        if drawn:
-            polygons = [] if isinstance(found.segmentation, Mapping) else found.segmentation
+        shared: dict[str, str] = {"label": label, "source": "file", "occluded": "0"}
+        outline = None if self.plan.shapes == "boxes" else found.segmentation
+        self.lose("outlines left out", int(found.segmentation is not None and outline is None))
+        if outline is not None:
+            polygons = [] if isinstance(outline, Mapping) else outline
             if self.plan.shapes == "polygons":
                 polygons = self.outlines(found, size)
             if len(polygons) == 1:
@@ -84,9 +83,9 @@ class CvatWriter(Writer):
                 pairs = np.asarray(polygons[0], np.float64).reshape(-1, 2)
                 places = ";".join(f"{digits(x)},{digits(y)}" for x, y in pairs.tolist())
                 return SubElement(image, "polygon", {**shared, "points": places, "z_order": "0"})
-            mask = _drawn(found.segmentation, size)
+            mask = _drawn(outline, size)
             if mask.any():
-                self.outlined_box(found, bounds(found.segmentation))
+                self.outlined_box(found, bounds(outline))
                 return SubElement(image, "mask", {**shared, **_mask_fields(mask), "z_order": "0"})
         corners = zip(("xtl", "ytl", "xbr", "ybr"), map(digits, found.box), strict=True)
         return SubElement(image, "box", {**shared, **dict(corners), "z_order": "0"})
@@ -113,7 +112,7 @@ class CvatWriter(Writer):
         return ""
 
 
-def _drawn(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+def _drawn(segmentation: Segmentation, size: tuple[int, int]) -> np.ndarray:
     if isinstance(segmentation, Mapping):
         return decode_rle(segmentation)
     return segmentation_mask(segmentation, *size)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
+from ...structures import Json
 from ..formats.shapes import bounds
 from .base import Object, Picture, Plan, Writer, short
 
@@ -35,11 +35,11 @@ class LabelmeWriter(Writer):
         image = picture.name
         if self.plan.images == "refer" and picture.source is not None:
             image = str(picture.source.resolve())
-        shapes: list[dict[str, Any]] = []
+        shapes: list[dict[str, Json]] = []
         for group, found in enumerate(picture.objects, 1):
             self.used[found.label] += 1
             shapes += self._shapes(found, group, picture.size)
-        content: dict[str, Any] = {
+        content: dict[str, Json] = {
             "version": "5.5.0",
             "flags": {},
             "shapes": shapes,
@@ -51,7 +51,7 @@ class LabelmeWriter(Writer):
         text = json.dumps(content, ensure_ascii=False, indent=1)
         path.write_text(text, encoding="utf-8")
 
-    def _shapes(self, found: Object, group: int, size: tuple[int, int]) -> list[dict[str, Any]]:
+    def _shapes(self, found: Object, group: int, size: tuple[int, int]) -> list[dict[str, Json]]:
         polygons = self.outlines(found, size)
         flags = {}
         if found.difficult:
@@ -92,7 +92,7 @@ class LabelmeWriter(Writer):
 
 def _shape(
     label: str, kind: str, points: list[list[float]], group: int | None, flags: dict[str, bool]
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     return {
         "label": label,
         "points": points,

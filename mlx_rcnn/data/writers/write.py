@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from ...files import new_folder
+from ..protocols import Dataset
 from .base import (
     IMAGE_FILES,
     SHAPES,
@@ -59,7 +61,7 @@ class WrittenDataset:
 
 
 def write_dataset(
-    dataset: Any,
+    dataset: Dataset | Mapping[str, Dataset] | Mapping[str | None, Dataset],
     folder: str | os.PathLike[str],
     format: str,
     *,
@@ -91,7 +93,8 @@ def write_dataset(
         FileExistsError: the folder is not empty.
         OSError: an image cannot be read, or something cannot be written.
     """
-    parts = dict(dataset) if isinstance(dataset, Mapping) else {None: dataset}
+    parts: dict[str | None, Dataset] = {}
+    parts.update(dataset.items() if isinstance(dataset, Mapping) else [(None, dataset)])
     for name, value, known in (
         ("format", format, tuple(WRITERS)),
         ("images", images, IMAGE_FILES),
@@ -118,7 +121,7 @@ def write_dataset(
     return WrittenDataset(path, counts["images"], counts["objects"], lost)
 
 
-def _check(parts: Mapping[str | None, Any]) -> None:
+def _check(parts: Mapping[str | None, Dataset]) -> None:
     for split in parts:
         if split is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", split):
             raise ValueError(f"split {split!r}: expected letters, digits, - and _")
@@ -135,7 +138,7 @@ def _check(parts: Mapping[str | None, Any]) -> None:
         raise ValueError("the splits differ in their classes or keypoints: expected the same")
 
 
-def _write(parts: Mapping[str | None, Any], writer: Writer) -> Counter[str]:
+def _write(parts: Mapping[str | None, Dataset], writer: Writer) -> Counter[str]:
     names, counts, seen = Names(), Counter[str](), set[str]()
     for split, dataset in parts.items():
         for i in range(len(dataset)):
@@ -143,7 +146,7 @@ def _write(parts: Mapping[str | None, Any], writer: Writer) -> Counter[str]:
             folder = writer.plan.root / writer.folder(split)
             source = picture.source if picture.source is not None else pixels
             needed = pixels is not None or writer.plan.images != "refer" or not writer.REFERS
-            if needed:
+            if needed and source is not None:
                 place_image(source, folder / picture.name, writer.plan.images)
             writer.add(picture, split)
             counts["images"] += picture.name not in seen
@@ -154,8 +157,8 @@ def _write(parts: Mapping[str | None, Any], writer: Writer) -> Counter[str]:
 
 
 def _picture(
-    dataset: Any, index: int, names: Names, writer: Writer, key: Any
-) -> tuple[Picture, Any]:
+    dataset: Dataset, index: int, names: Names, writer: Writer, key: Hashable
+) -> tuple[Picture, np.ndarray | None]:
     """An image to write, and its pixels if those have to be."""
     items = getattr(dataset, "items", None)
     item = None if items is None else items[index]
@@ -169,8 +172,8 @@ def _picture(
         objects = objects_of(sample.target, segmentations)
         return Picture(name, sample.image.shape[:2], None, objects), sample.image
     name = names.of(item.path, item.path.name)
-    target = dataset.target(index)
-    objects = objects_of(target, item.segmentations)
+    assert hasattr(dataset, "target")  # what has items has it
+    objects = objects_of(dataset.target(index), item.segmentations)
     for found, truth in zip(objects, item.truth or (), strict=False):
         found.area = truth.get("area") if found.segmentation is not None else None
     return Picture(name, item.size, item.path, objects, item.upright), None

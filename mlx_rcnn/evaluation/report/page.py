@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from ..curves import Analysis
 from .charts import curve_chart
 from .style import CSS, SCRIPT
 from .tables import classes_table, confusion_table, errors_table, images_table, metrics_rows
@@ -17,9 +17,7 @@ _CHARTS = 12  # classes with a chart of their own
 _CHANGED = 15
 
 
-def html_page(
-    report: Mapping[str, Any], worst: Sequence[str], changed: Mapping[str, Sequence[str]]
-) -> str:
+def html_page(report: Analysis, worst: Sequence[str], changed: Mapping[str, Sequence[str]]) -> str:
     """The whole page.
 
     Args:
@@ -56,7 +54,7 @@ def html_page(
     )
 
 
-def _summary(report: Mapping[str, Any]) -> str:
+def _summary(report: Analysis) -> str:
     found, against = report["metrics"], report.get("against")
     text = ", ".join(plural(found[key], key[:-1]) for key in ("images", "objects", "detections"))
     left = found["unreadable"]
@@ -77,7 +75,7 @@ def _summary(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _kind(report: Mapping[str, Any], kind: str) -> str:
+def _kind(report: Analysis, kind: str) -> str:
     """All that is told of boxes, or of masks."""
     found = report["analyses"][kind]
     other = report["against"]["analyses"].get(kind) if report.get("against") else None
@@ -108,7 +106,7 @@ def _kind(report: Mapping[str, Any], kind: str) -> str:
     return "\n".join(parts)
 
 
-def _threshold(best: Mapping[str, Any], whose: str) -> str:
+def _threshold(best: Analysis, whose: str) -> str:
     if best["score_thresh"] is None:
         return "<p>Nothing was found.</p>"
     shares = ", ".join(f"{name} {percent(best[name])}" for name in ("precision", "recall", "F1"))
@@ -118,10 +116,10 @@ def _threshold(best: Mapping[str, Any], whose: str) -> str:
     )
 
 
-def _charts(found: Mapping[str, Any], other: Mapping[str, Any] | None) -> str:
+def _charts(found: Analysis, other: Analysis | None) -> str:
     """All classes, and those with most objects."""
 
-    def chart(title: str, mine: Mapping[str, Any], theirs: Mapping[str, Any] | None) -> str:
+    def chart(title: str, mine: Analysis, theirs: Analysis | None) -> str:
         curves = [(f"{key} {percent(mine[key])}", mine["curves"][key]) for key in mine["curves"]]
         if theirs is not None:
             curves.append((f"other AP50 {percent(theirs['AP50'])}", theirs["curves"]["AP50"]))
@@ -138,7 +136,7 @@ def _charts(found: Mapping[str, Any], other: Mapping[str, Any] | None) -> str:
     return text
 
 
-def _pictures(report: Mapping[str, Any], worst: Sequence[str]) -> str:
+def _pictures(report: Analysis, worst: Sequence[str]) -> str:
     if not worst:
         return '<h2 id="worst">Worst images</h2><p>There are none to show.</p>'
     thresh = number(report["analyses"][report["pictures"]]["confusion"]["score_thresh"])
@@ -150,7 +148,7 @@ def _pictures(report: Mapping[str, Any], worst: Sequence[str]) -> str:
     )
 
 
-def _compared(report: Mapping[str, Any], changed: Mapping[str, Sequence[str]]) -> str:
+def _compared(report: Analysis, changed: Mapping[str, Sequence[str]]) -> str:
     difference = report["against"]["difference"][report["pictures"]]
     better = [row for row in difference["images"] if row["difference"] > 0]
     worse = [row for row in difference["images"] if row["difference"] < 0][::-1]

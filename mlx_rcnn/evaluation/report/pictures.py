@@ -7,15 +7,18 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from ...data.polygons import segmentation_mask, usable_polygons
+from ...data.protocols import Dataset
 from ...inputs.images import ImageError, load_image
 from ...messages import one_line
-from ..collect import Collected, Entry
+from ...structures import Entry
+from ..collect import Collected
+from ..curves import Analysis
 from ..matches import KINDS, MISSED, RIGHT, Matches, match
 from .text import escape, percent, plural
 
@@ -32,8 +35,8 @@ class Shown(NamedTuple):
     """What pictures are made of: a model's detections, how they are scored, the images, a name."""
 
     collected: Collected
-    analysis: Mapping[str, Any]
-    dataset: Any
+    analysis: Analysis
+    dataset: Dataset | None
     name: str = ""
 
 
@@ -57,6 +60,8 @@ def figures(shown: Shown, image_ids: Sequence[int | str]) -> list[str]:
     matches = match(part, kind)
     scores = {row["image_id"]: row for row in shown.analysis["images"]}
     places = _places(shown)
+    dataset = shown.dataset
+    assert dataset is not None
     parts = []
     for own, number in zip(image_ids, chosen, strict=True):
         row, seen = scores[own], _seen(matches, number, thresh)
@@ -70,8 +75,8 @@ def figures(shown: Shown, image_ids: Sequence[int | str]) -> list[str]:
         name, drawn = str(own), ""
         try:
             index = places[str(own)]
-            name = _name(shown.dataset, index, own)
-            pixels = load_image(shown.dataset[index].image)
+            name = _name(dataset, index, own)
+            pixels = load_image(dataset[index].image)
             picture = draw_both(pixels, part, matches, number, thresh)
             drawn = f'<img alt="{escape(name)}: {escape(words)}" src="{_data_uri(picture)}">'
         except (OSError, ImageError) as error:
@@ -142,7 +147,7 @@ def _panel(
     labels, known = _labels_and_names(
         [kinds[i] for i in rows], [_readable(names, entries[i]["category_id"]) for i in rows]
     )
-    drawn: dict[str, Any] = {"boxes": boxes[named], "labels": labels}
+    drawn: dict[str, np.ndarray] = {"boxes": boxes[named], "labels": labels}
     if entries and "score" in entries[0]:
         drawn["scores"] = np.array([entries[i]["score"] for i in rows])
     if rows and all("segmentation" in entries[i] for i in rows):
@@ -208,7 +213,7 @@ def _places(shown: Shown) -> dict[str, int]:
     return {str(own): place for place, own in enumerate(ids)}
 
 
-def _name(dataset: Any, index: int, own: int | str) -> str:
+def _name(dataset: Dataset, index: int, own: int | str) -> str:
     items = getattr(dataset, "items", None)
     return str(own) if items is None else items[index].path.name
 

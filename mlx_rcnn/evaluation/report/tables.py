@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
+from ..curves import Analysis
 from .charts import bar, spark
 from .text import KIND_WORDS, change, escape, number, percent
 
@@ -38,7 +38,7 @@ def table(
     )
 
 
-def metrics_rows(found: Mapping[str, Any], other: Mapping[str, Any] | None) -> str:
+def metrics_rows(found: Analysis, other: Analysis | None) -> str:
     """COCO's metrics of each kind; beside them, if there is one, the other model's."""
     kinds = {"box": "", "mask": "segm_", "keypoint": "keypoints_"}
     columns = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -61,7 +61,7 @@ def less(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def errors_table(found: Mapping[str, Any], other: Mapping[str, Any] | None) -> str:
+def errors_table(found: Analysis, other: Analysis | None) -> str:
     """TIDE's kinds with bars, and false positives and negatives."""
     sides = [found] if other is None else [found, other]
     extra = {"false positives": "false_positives", "false negatives": "false_negatives"}
@@ -88,7 +88,7 @@ def _costs(values: Sequence[float], largest: float) -> list[str]:
     return [*cells, "<br>".join(bars)]
 
 
-def classes_table(found: Mapping[str, Any], other: Mapping[str, Any] | None, name: str) -> str:
+def classes_table(found: Analysis, other: Analysis | None, name: str) -> str:
     """A row a class that has objects or detections."""
     theirs = {} if other is None else other["per_class"]
     used = {n: r for n, r in found["per_class"].items() if r["objects"] or r["detections"]}
@@ -118,7 +118,7 @@ def classes_table(found: Mapping[str, Any], other: Mapping[str, Any] | None, nam
     return text
 
 
-def confusion_table(confusion: Mapping[str, Any], order: Iterable[str]) -> str:
+def confusion_table(confusion: Analysis, order: Iterable[str]) -> str:
     """The matrix, or of many classes those that are confused most; in the order of all names."""
     cells = {(true, found): count for true, found, count in confusion["cells"]}
     used = {name for pair in cells for name in pair}
@@ -172,7 +172,7 @@ def _pairs(cells: Mapping[tuple[str, str], int]) -> str:
     return table(["object", "found as", "times"], rows)
 
 
-def images_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def images_table(rows: Sequence[Analysis]) -> str:
     """Images that differ between two models."""
     cells = []
     for row in rows:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-from typing import Any
 
 KIND_WORDS = {
     "class": "right place, wrong class",
@@ -17,7 +16,7 @@ KIND_WORDS = {
 """What each of TIDE's kinds is."""
 
 
-def escape(text: Any) -> str:
+def escape(text: object) -> str:
     """A text safe within HTML and its attributes, whatever a name holds."""
     shown = "".join(letter if letter.isprintable() else " " for letter in str(text))
     return html.escape(shown, quote=True)

@@ -9,14 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...data.protocols import Dataset
 from ...files import new_folder, replacing
+from ...structures import Entry
 from ..analysis import error_analysis
 from ..coco import coco_metrics
-from ..collect import Collected, Entry
+from ..collect import Collected
 from ..compare import compare
+from ..table import Scores
 from .page import GENERATOR, html_page
 from .pictures import Shown, figures
 
+Report = dict[str, Any]
+"""What ``report.json`` holds."""
 PAGE, NUMBERS = "index.html", "report.json"
 _WORST, _CHANGED = 12, 3  # images with pictures
 _DIGITS = 6
@@ -25,13 +30,13 @@ _DIGITS = 6
 def write_report(
     folder: Path | str,
     collected: Collected,
-    dataset: Any = None,
+    dataset: Dataset | None = None,
     *,
     names: Sequence[str] = ("model", "other"),
     data: str = "data",
     against: Collected | None = None,
-    metrics: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+    metrics: Scores | None = None,
+) -> Report:
     """Write an evaluation as one page to read, and its numbers as JSON.
 
     ``index.html`` needs no other file and no network. Both files are replaced together.
@@ -132,9 +137,7 @@ def _on_images_of(collected: Collected, against: Collected) -> Collected:
     )
 
 
-def _report(
-    collected: Collected, name: str, data: str, metrics: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def _report(collected: Collected, name: str, data: str, metrics: Scores | None = None) -> Report:
     kinds = ("bbox", "segm") if collected.masks else ("bbox",)
     return {
         "model": name,
@@ -145,7 +148,7 @@ def _report(
     }
 
 
-def _against(report: dict[str, Any], against: Collected, name: str) -> dict[str, Any]:
+def _against(report: Report, against: Collected, name: str) -> Report:
     """The other model's numbers and the difference; images are judged by what both have."""
     other = _report(against, name, report["data"])
     shared = [kind for kind in report["analyses"] if kind in other["analyses"]]
@@ -179,7 +182,7 @@ def _changed(mine: Shown, theirs: Shown) -> dict[str, list[str]]:
     return drawn
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """For JSON: rounded, and ``None`` for what is not a number."""
     if isinstance(value, dict):
         return {str(key): _plain(inner) for key, inner in value.items()}
