@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from ..files import replacing
@@ -21,11 +22,8 @@ def draw_growth(curves: Mapping[str, Mapping[str, Curve]], path: Path) -> None:
         ImportError: matplotlib is not installed.
         OSError: it cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.2 * len(curves), 3), layout="constrained")
-    FigureCanvasAgg(figure)
+    make = import_module("matplotlib.figure").Figure
+    figure = make(figsize=(3.2 * len(curves), 3), layout="constrained")
     for axes, (axis, lines) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
         for library, points in lines.items():
             if points:

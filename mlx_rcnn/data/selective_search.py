@@ -101,7 +101,8 @@ def load_opencv() -> ModuleType:
             "Selective Search needs OpenCV's contrib modules (and no other OpenCV beside them): "
             'pip install "mlx-rcnn[proposals]"'
         ) from error
-    return cv2
+    opencv: ModuleType = cv2
+    return opencv
 
 
 def _in_order(found: np.ndarray) -> np.ndarray:
