@@ -22,12 +22,16 @@ LINK = re.compile(r"(!?\[[^\]]*\]\()(?!\w+:|#|/)([^)#\s]+)((?:#[^)\s]*)?\))")
 FENCE = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
 
 
-def on_config(config: Any) -> Any:
-    """Lay out the package as it installs, and put pages the nav does not name at its end."""
+def on_startup(**_: Any) -> None:
+    """Lay out the package as it installs, before mkdocstrings looks for its folder."""
     sources = ROOT / "build" / "sources" / "mlx_rcnn"
     shutil.rmtree(sources, ignore_errors=True)
     shutil.copytree(ROOT / "mlx_rcnn", sources)  # a copy, as no link is followed
     shutil.copytree(ROOT / "convert", sources / "convert")
+
+
+def on_config(config: Any) -> Any:
+    """Put pages the nav does not name at its end."""
     named = set(re.findall(r"[\w/]+\.md", str(config.nav)))
     there = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     if more := sorted(there - named):
