@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def test_limits(monkeypatch):
     monkeypatch.setattr(batch_size, "machine_memory", lambda: 1000)
     found = fitting_batch(model, data, config, group)
     assert found.images == 1 and found.takes > found.limit
-    assert str(found).startswith("1 image takes about 0.0")
+    assert re.match(r"1 image takes about \d", str(found))
 
 
 def test_a_run_is_that_of_the_number_found_and_keeps_it(tmp_path: Path, monkeypatch, capsys):
