@@ -71,9 +71,15 @@ class TensorBoardLog(Logger):
         from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
 
         folder = run.folder / TENSORBOARD_FOLDER
-        known = folder.is_dir() and any(folder.iterdir())
+        known = len(list(folder.iterdir())) if folder.is_dir() else 0
         after = max((line["step"] for line in run.lines), default=0) + 1
-        self.writer = SummaryWriter(str(folder), purge_step=after if known else None, flush_secs=10)
+        # The time in a file's name is of whole seconds: one begun in the same would replace it.
+        self.writer = SummaryWriter(
+            str(folder),
+            purge_step=after if known else None,
+            flush_secs=10,
+            filename_suffix=f".{known:03}",
+        )
         for line in () if known else run.lines:
             self.log(line)
         self.writer.flush()

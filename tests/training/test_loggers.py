@@ -97,6 +97,17 @@ def test_csv_and_tensorboard_hold_the_record_once_after_a_resumed_run(tmp_path, 
     assert ("val/AP", 6) in shown and ("epoch/images_per_s", 3) in shown
 
 
+def test_two_logs_of_one_second_are_two_files(tmp_path, monkeypatch):
+    """A file of tensorboardX is named by the second in which it was begun."""
+    monkeypatch.setattr("tensorboardX.event_file_writer.time.time", lambda: 1_800_000_000.5)
+    run(tmp_path / "run", epochs=1, log=("tensorboard",))
+    run(tmp_path / "run", resume=True, log=("tensorboard",))
+    found = sorted(p.name for p in (tmp_path / "run/tensorboard").iterdir())
+    assert len(found) == 2 and [name[-4:] for name in found] == [".000", ".001"]
+    steps = {step for name, step in events(tmp_path / "run/tensorboard") if name == "train/lr"}
+    assert steps == set(range(1, 7))
+
+
 def test_a_log_begun_later_is_told_from_the_start(tmp_path):
     run(tmp_path / "run", epochs=1, log=("none",))
     assert not {"metrics.csv", "tensorboard"} & {p.name for p in (tmp_path / "run").iterdir()}
