@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import sys
 import time
@@ -14,6 +13,7 @@ from importlib import metadata
 import mlx.core as mx
 import numpy as np
 
+from ..memory import machine_memory
 from ..messages import one_line
 from .doctor_checks import CHECKS, Arrays, Check
 from .errors import CommandError
@@ -97,21 +97,12 @@ def describe_machine() -> dict[str, str]:
             versions.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             versions.append(f"{name} (not installed)")
-    info = mx.device_info() if mx.default_device().type == mx.gpu else {}
-    size = info.get("memory_size") or _memory()
     return {
         "versions": ", ".join([*versions, f"Python {platform.python_version()}"]),
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
-        "memory": f"{int(size) / 2**30:.0f} GiB",
+        "memory": f"{machine_memory() / 2**30:.0f} GiB",
         "runs on": runs_on(),
     }
-
-
-def _memory() -> int:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 0
 
 
 def examine(check: Check) -> Found:

@@ -7,7 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..kernels import plain
+from ..kernels import in_fixed_order, plain
 
 
 def own_gradient(
@@ -29,3 +29,28 @@ def own_gradient(
     function.vjp(backward)
     result: Callable[..., mx.array] = function
     return result
+
+
+def rows_of(table: mx.array, index: mx.array) -> mx.array:
+    """``table[index]``, several of which may be one row.
+
+    On a GPU the gradient that MLX derives adds to such a row by atomics, in no order. In a block of
+    :func:`~mlx_rcnn.kernels.fixed_order` it is a sum over ``index`` for each row instead.
+
+    Args:
+        table (C, ...): the rows.
+        index (R,): which, each in 0..C-1.
+
+    Returns:
+        (R, ...).
+    """
+    if not in_fixed_order():
+        return table[index]
+
+    def backward(_: mx.array, cotangent: mx.array, __: mx.array) -> mx.array:
+        own = index == mx.arange(table.shape[0])[:, None]
+        flat = cotangent.reshape(len(index), -1)
+        total = mx.sum(mx.where(own[..., None], flat, mx.zeros((), flat.dtype)), axis=1)
+        return total.reshape(table.shape)
+
+    return own_gradient(lambda rows: rows[index], backward)(table)
