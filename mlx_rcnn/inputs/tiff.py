@@ -10,18 +10,16 @@ import os
 from importlib import import_module
 from pathlib import Path
 from threading import RLock
-from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
+from ..files import Closing
 from .depth import Depth
 from .formats import unknown_format
 from .pixels import ImageError, reason
 from .tiff_plane import Plane
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
 _ASIDE = ("thumbnail", "label", "macro", "overview")  # beside the slide in scanners' files
@@ -78,7 +76,7 @@ def count_pages(path: str | os.PathLike[str]) -> int:
         return image.pages
 
 
-class TiffImage:
+class TiffImage(Closing):
     """One page of a TIFF, upright and in RGB, of which windows are read: ``image[rows, columns]``.
 
     Grey, RGB, palettes and alpha (which is dropped) become RGB, values of more than 8 bits 8 bits,
@@ -195,17 +193,6 @@ class TiffImage:
     def close(self) -> None:
         """Close the file, for all levels."""
         self._file.tiff.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _File:

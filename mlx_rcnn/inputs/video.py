@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from ..files import Closing
 
 VIDEO_SUFFIXES = (
     ".3gp",
@@ -67,7 +66,7 @@ def load_av() -> ModuleType:
         ) from error
 
 
-class Video:
+class Video(Closing):
     """A video file or a camera, whose frames are iterated once.
 
     Colours of any depth become 8 bits, and the picture is turned by its rotation tag, as players
@@ -207,17 +206,6 @@ class Video:
     def close(self) -> None:
         """Close the file or camera."""
         self._container.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _upright(frame: Any) -> np.ndarray:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ..files import Closing
 from ..inputs.video import Video, load_av
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _CODECS = ("h264_videotoolbox", "libx264", "mpeg4")
 _CLOCK = Fraction(1, 90_000)  # seconds; every usual rate is a whole number of these
 
 
-class VideoWriter:
+class VideoWriter(Closing):
     """Writes an MP4 frame by frame.
 
     Frames keep the times they are given, so that a varying rate stays; sound is copied, not coded
@@ -104,14 +101,3 @@ class VideoWriter:
                 self._container.mux(packet)
             self._copy_sound()
         self._container.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
