@@ -31,7 +31,7 @@ def test_lines_of_lost_work_go(tmp_path: Path):
     assert [line["step"] for line in Metrics(tmp_path, 2).lines()] == [1, 2]
 
 
-def testsmooth():
+def test_smooth():
     # Means of 1; 1, 3; 1, 3, 5.
     np.testing.assert_allclose(smooth(np.array([1.0, 3, 5])), [1, 2, 3])
     np.testing.assert_allclose(smooth(np.arange(30.0))[-1], np.mean(np.arange(10, 30)))
