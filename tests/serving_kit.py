@@ -17,7 +17,7 @@ from PIL import Image
 
 import mlx_rcnn
 from mlx_rcnn.checkpoints.weights import assign
-from mlx_rcnn.cli.serve_files import files_of
+from mlx_rcnn.cli.serve.files import files_of
 from mlx_rcnn.convert.libraries.torchvision import RULES
 from mlx_rcnn.convert.rename import rename
 from mlx_rcnn.outputs.detections import Detections

@@ -1,4 +1,4 @@
-"""The command line, one module a subcommand."""
+"""The command line: a module or a folder a subcommand, the flags of all in ``flags``."""
 
 from .arguments import build_parser
 from .main import main

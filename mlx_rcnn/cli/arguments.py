@@ -8,13 +8,9 @@ from importlib import metadata
 from typing import NoReturn
 
 from ..messages import nearest
-from .benchmark_flags import add_benchmark
-from .convert_flags import add_convert
-from .data_flags import add_data_commands
 from .errors import CommandError
-from .evaluate_flags import add_evaluate
-from .export_flags import add_export
-from .flags import (
+from .flags.benchmark import add_benchmark
+from .flags.common import (
     Commands,
     Flags,
     add_execution,
@@ -25,10 +21,14 @@ from .flags import (
     fraction,
     seconds,
 )
-from .proposals_flags import add_proposals
-from .serve_flags import add_serve
-from .train_flags import add_train
-from .view_flags import add_augment, add_tiles
+from .flags.convert import add_convert
+from .flags.data import add_data_commands
+from .flags.evaluate import add_evaluate
+from .flags.export import add_export
+from .flags.proposals import add_proposals
+from .flags.serve import add_serve
+from .flags.train import add_train
+from .flags.view import add_augment, add_tiles
 
 
 class _Parser(argparse.ArgumentParser):

@@ -16,7 +16,7 @@ from ..benchmark.measure import OURS, THEIRS, Measured, describe_theirs, measure
 from ..benchmark.table import Row, content, heading, row
 from ..files import replacing
 from ..messages import nearest
-from .doctor import describe_machine
+from .doctor.command import describe_machine
 from .errors import CommandError
 from .preflight import check_writable, make_folders
 

@@ -11,7 +11,7 @@ from ..checkpoints.export_function import Agreement, check_target, export_functi
 from ..checkpoints.exported_function import MLX_VERSION, beside, by
 from ..messages import one_line
 from .errors import CommandError, load_model
-from .flags import model_settings
+from .flags.common import model_settings
 from .preflight import check_writable, set_device
 
 

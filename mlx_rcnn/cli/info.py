@@ -17,7 +17,7 @@ from ..config.detector import KeypointRCNNConfig, MaskRCNNConfig
 from ..config.network import DetectorConfig
 from ..config.proposals import ProposingConfig
 from .errors import load_model
-from .flags import model_settings
+from .flags.common import model_settings
 
 if TYPE_CHECKING:
     from ..models import Detector

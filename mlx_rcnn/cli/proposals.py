@@ -22,7 +22,7 @@ from ..inputs.proposals import Proposed
 from ..messages import one_line
 from ..outputs.coco import image_ids
 from .errors import CommandError
-from .proposals_flags import SEARCHES
+from .flags.proposals import SEARCHES
 
 if TYPE_CHECKING:
     from ..models import Detector

@@ -77,8 +77,8 @@ def test_a_full_disk_leaves_the_results(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("mlx_rcnn.cli.predict_received.write_file", full)
-    monkeypatch.setattr("mlx_rcnn.cli.predict_save.write_file", full)
+    monkeypatch.setattr("mlx_rcnn.cli.predict.received.write_file", full)
+    monkeypatch.setattr("mlx_rcnn.cli.predict.save.write_file", full)
     words = ("--out", tmp_path, "--save", "crops", "--confidence", 0)
     assert run(here, here / f"{ODD}.png", "--tile", 64, *words) == 1
     err = capsys.readouterr().err

@@ -15,9 +15,9 @@ import recipe
 from mlx_rcnn import FastRCNNPredictor
 from mlx_rcnn.checkpoints.export import export_state, settings
 from mlx_rcnn.checkpoints.load import from_checkpoint
-from mlx_rcnn.cli.convert import BUILDERS, as_architecture
+from mlx_rcnn.cli.convert.command import BUILDERS, as_architecture
+from mlx_rcnn.cli.convert.verify import verify
 from mlx_rcnn.cli.main import main
-from mlx_rcnn.cli.verify import verify
 from mlx_rcnn.config.categories import class_names_of
 from mlx_rcnn.convert.checkpoint import Checkpoint, read_checkpoint
 from mlx_rcnn.convert.files.torch_file import load_torch_file
@@ -241,7 +241,7 @@ def test_a_full_disk_leaves_what_was(here: Path, small_state, capsys, monkeypatc
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mlx_rcnn.cli.convert.model_card", full)
+    monkeypatch.setattr("mlx_rcnn.cli.convert.command.model_card", full)
     assert "No space left" in refused(capsys, "s.pth", "model", "--overwrite", "--dtype", "float16")
     assert Path("model/config.json").read_bytes() == before
     assert sorted(os.listdir()) == ["model", "s.pth"]

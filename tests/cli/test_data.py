@@ -81,7 +81,7 @@ def test_check_lists_every_defect(run, tmp_path):
 
 
 def test_stats_print_anchors_that_can_be_pasted(run, shapes, monkeypatch):
-    monkeypatch.setattr("mlx_rcnn.cli.data_stats.find_spec", lambda name: None)
+    monkeypatch.setattr("mlx_rcnn.cli.data.stats.find_spec", lambda name: None)
     code, out, err = run("stats", shapes["yolo"], "--set", "min_size=100")
     assert code == 0 and err == ""
     assert "circle" in out and "recall at 0.5" in out and 'pip install "mlx-rcnn[plots]"' in out
@@ -117,7 +117,7 @@ def test_stats_draw_where_matplotlib_is(run, shapes, monkeypatch):
     module.Figure = Figure  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "matplotlib.figure", module)
     monkeypatch.setitem(sys.modules, "matplotlib", ModuleType("matplotlib"))
-    monkeypatch.setattr("mlx_rcnn.cli.data_stats.find_spec", lambda name: SimpleNamespace())
+    monkeypatch.setattr("mlx_rcnn.cli.data.stats.find_spec", lambda name: SimpleNamespace())
     code, out, _ = run("stats", shapes["voc"], "--out", "new/x.png")
     assert code == 0 and "picture: new/x.png" in out and Path("new/x.png").read_bytes()
     assert {"barh", "hist", "scatter"} <= set(drawn)

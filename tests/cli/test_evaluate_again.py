@@ -76,7 +76,7 @@ def test_a_failure_of_the_metrics_keeps_them(
 
     common = ["evaluate", "--data", str(data)]
     with monkeypatch.context() as patch:
-        patch.setattr("mlx_rcnn.cli.evaluate.coco_metrics", fails)
+        patch.setattr("mlx_rcnn.cli.evaluate.command.coco_metrics", fails)
         assert main([*common, "--model", str(saved)]) == 1
     (kept,) = temporary.glob("*/detections.json")
     error = capsys.readouterr().err
@@ -135,7 +135,7 @@ def test_an_evaluation_that_stops_early_leaves_nothing(data, saved, temporary, m
     def stops(*args, **options):
         raise ValueError("no")
 
-    monkeypatch.setattr("mlx_rcnn.cli.evaluate_images.assemble", stops)
+    monkeypatch.setattr("mlx_rcnn.cli.evaluate.images.assemble", stops)
     assert main(["evaluate", "--data", str(data), "--model", saved]) == 1
     assert list(temporary.iterdir()) == []
 

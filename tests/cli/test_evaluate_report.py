@@ -247,7 +247,9 @@ def test_a_full_disk_keeps_the_detections(data, capsys, monkeypatch, tmp_path_fa
 
     with monkeypatch.context() as patch:
         patch.setattr("mlx_rcnn.files.flush", full)
-        patch.setattr("mlx_rcnn.cli.evaluate.write_results", lambda path, _: path.write_text("[]"))
+        patch.setattr(
+            "mlx_rcnn.cli.evaluate.command.write_results", lambda path, _: path.write_text("[]")
+        )
         for folder in ("old", "new"):
             words = error_of(capsys, "--report", folder, code=1)
             start, _, rest = words.partition("; ")

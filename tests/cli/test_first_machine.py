@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from mlx_rcnn.cli.errors import CommandError
-from mlx_rcnn.cli.first_machine import READY, First, Result
-from mlx_rcnn.cli.other_machine import Other
+from mlx_rcnn.cli.sharing.first_machine import READY, First, Result
+from mlx_rcnn.cli.sharing.other_machine import Other
 from mlx_rcnn.peers import Peer
 
 COMMON = {"images": ["a é.jpg", "b.jpg"], "weights": ["12ab"]}

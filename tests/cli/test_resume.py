@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from annotated import coco_content, make_coco
-from mlx_rcnn.cli.first_machine import First
 from mlx_rcnn.cli.main import main
+from mlx_rcnn.cli.sharing.first_machine import First
 
 PARTIAL, MISSING = Path("out/detections.partial.jsonl"), Path("out/detections.missing.txt")
 NAMES = ("__background__", "cat", "dog")
@@ -188,7 +188,7 @@ def test_a_full_disk_is_said_at_once(
             raise OSError(28, "No space left on device")
         return json.dumps(line).encode() + b"\n"
 
-    monkeypatch.setattr("mlx_rcnn.cli.unfinished._line", full)
+    monkeypatch.setattr("mlx_rcnn.cli.sharing.unfinished._line", full)
     assert predict("out") == 1 and len(model.calls) == 1
     assert f"cannot write {PARTIAL}: No space left on device" in capsys.readouterr().err
 
@@ -227,7 +227,7 @@ def test_what_one_machine_does_alone(
 ) -> None:
     Path("clip.mp4").write_bytes(b"")
     several = contextlib.nullcontext(First({}, 2))
-    monkeypatch.setattr(f"mlx_rcnn.cli.{words[0]}.machines", lambda: several)
+    monkeypatch.setattr(f"mlx_rcnn.cli.{words[0]}.command.machines", lambda: several)
     given = words if "--predictions" in words else [*words, "--model", "x"]
     assert main(given) == 2
     err = capsys.readouterr().err

@@ -83,7 +83,7 @@ def test_verify_ends_in_one_line(here: Path, capsys, monkeypatch) -> None:
     def broken(*args, **kwargs):
         raise RuntimeError("no\nmemory")
 
-    monkeypatch.setattr("mlx_rcnn.cli.verify.from_checkpoint", broken)
+    monkeypatch.setattr("mlx_rcnn.cli.convert.verify.from_checkpoint", broken)
     assert main(["convert", "model", "y.pth", "--to", "torchvision", "--verify"]) == 1
     assert "verify: what was written cannot be compared: no memory" in capsys.readouterr().out
 

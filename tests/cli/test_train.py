@@ -15,8 +15,8 @@ import mlx_rcnn
 import tiny
 from mlx_rcnn.cli import train as commands
 from mlx_rcnn.cli.arguments import build_parser
+from mlx_rcnn.cli.flags.train import given_settings
 from mlx_rcnn.cli.main import main
-from mlx_rcnn.cli.train_flags import given_settings
 from mlx_rcnn.data import write_coco
 from mlx_rcnn.models.builders import divided
 from mlx_rcnn.training import TrainConfig
@@ -229,7 +229,7 @@ def test_another_machines_failure_is_one_line(monkeypatch, capsys):
         raise ConnectionError("machine 1 of 2 failed: x.jpg; machine 0 stops with it")
         yield
 
-    monkeypatch.setattr("mlx_rcnn.cli.train.watched", fails)
+    monkeypatch.setattr("mlx_rcnn.cli.train.command.watched", fails)
     assert main(["train", "--data", "x", "--model", "y"]) == 1
     error = capsys.readouterr().err
     assert error == "mlx_rcnn: error: machine 1 of 2 failed: x.jpg; machine 0 stops with it\n"

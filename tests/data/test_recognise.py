@@ -5,7 +5,7 @@ import json
 import pytest
 
 from annotated import make_coco, make_voc, save_image
-from mlx_rcnn.cli.flags import DATA_FORMATS
+from mlx_rcnn.cli.flags.common import DATA_FORMATS
 from mlx_rcnn.data import ShapesDataset, open_dataset, write_dataset
 from mlx_rcnn.data.formats.recognise import FORMATS, guess_format
 from mlx_rcnn.data.open import splits_of

@@ -293,7 +293,7 @@ def test_orientation_is_followed(client: Any) -> None:
 
 
 def test_names_of_files_are_harmless() -> None:
-    from mlx_rcnn.cli.serve_files import file_name
+    from mlx_rcnn.cli.serve.files import file_name
 
     assert file_name("../../etc/passwd", "PNG") == "passwd.png"
     assert file_name("C:\\x\\a:b?.JPG", "JPEG") == "a_b_.jpg"

@@ -1,0 +1,5 @@
+"""``mlx_rcnn data``."""
+
+from .command import run
+
+__all__ = ["run"]

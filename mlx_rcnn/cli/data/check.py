@@ -1,0 +1,59 @@
+"""``mlx_rcnn data check``: every defect of a data set."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from ...data.sample import Defect
+from ...inputs.images import ImageError
+from .command import open_splits
+
+if TYPE_CHECKING:
+    from ...data import DetectionDataset
+    from ...data.items import Masks
+
+
+def run(args: argparse.Namespace) -> int:
+    """List every defect.
+
+    Args:
+        args: the parsed command line.
+
+    Returns:
+        0; 1 if there are defects.
+
+    Raises:
+        CommandError: the data cannot be opened at all.
+    """
+    masks: Masks = True if args.masks else "kept"
+    keypoints = None
+    parts = open_splits(args, False, masks=masks, keypoints=keypoints)
+    [whole, *_] = parts.values()
+    if None in parts and whole.splits:  # lists have defects of their own
+        parts |= open_splits(args, True, masks=masks, keypoints=keypoints)
+    defects = dict.fromkeys(defect for part in parts.values() for defect in part.defects)
+    shown = {None: whole} if None in parts else parts
+    if args.pixels:
+        defects |= dict.fromkeys(defect for part in shown.values() for defect in _decoded(part))
+    for defect in defects:
+        print(defect)
+    images = sum(len(part) for part in shown.values())
+    objects = sum(len(item.target["boxes"]) for part in shown.values() for item in part.items)
+    told = f"{len(defects)} defect{'s' * (len(defects) != 1)}" if defects else "no defects"
+    print(f"{args.path}: {whole.format}, {images} images, {objects} objects, {told}")
+    return 1 if defects else 0
+
+
+def _decoded(dataset: DetectionDataset) -> list[Defect]:
+    """Images whose pixels cannot be read."""
+    defects = []
+    for i in tqdm(range(len(dataset)), unit="image", desc="check", disable=not sys.stderr.isatty()):
+        try:
+            dataset[i]
+        except (OSError, ImageError, ValueError) as error:
+            defects.append(Defect(dataset.items[i].name, str(error), "not readable"))
+    return defects

@@ -1,0 +1,5 @@
+"""``mlx_rcnn doctor``."""
+
+from .command import run
+
+__all__ = ["run"]

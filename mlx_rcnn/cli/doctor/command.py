@@ -1,0 +1,158 @@
+"""``mlx_rcnn doctor``: whether the package computes what it should on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass
+from importlib import metadata
+
+import mlx.core as mx
+import numpy as np
+
+from ...memory import machine_memory
+from ...messages import one_line
+from ..errors import CommandError
+from ..info import runs_on
+from .checks import CHECKS, Arrays, Check
+
+REPORT = "please report this table, from --json, as an issue"
+
+
+@dataclass
+class Found:
+    """What became of one check.
+
+    ``error``, the greatest difference as a share of the greatest value, and its ``bound``;
+    ``against`` whom; ``failed``, why nothing was computed.
+    """
+
+    name: str
+    against: str
+    error: float | None
+    bound: float
+    seconds: float
+    failed: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the bound holds."""
+        return self.error is not None and self.error <= self.bound
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check every operation, a prediction and two training steps.
+
+    Args:
+        args: the parsed command line.
+
+    Returns:
+        The exit code: 0, or 1 if a bound does not hold.
+
+    Raises:
+        CommandError: ``--json`` cannot be written.
+    """
+    machine = describe_machine()
+    for name, value in machine.items():
+        print(f"{name:<9} {value}")
+    print(f"\n{'check':<34} {'against':<8} {'largest error':>14} {'bound':>9} {'s':>6}")
+    results = []
+    for check in CHECKS:
+        found = examine(check)
+        results.append(found)
+        error = "-" if found.error is None else f"{found.error:.2g}"
+        verdict = "" if found.passed else f"  FAILED {found.failed or ''}".rstrip()
+        print(
+            f"{found.name:<34} {found.against:<8} {error:>14} {found.bound:>9.2g} "
+            f"{found.seconds:>6.1f}{verdict}",
+            flush=True,
+        )
+    if args.json:
+        content = {
+            "machine": machine,
+            "checks": [asdict(f) | {"passed": f.passed} for f in results],
+        }
+        try:
+            with open(args.json, "w", encoding="utf-8") as file:
+                json.dump(content, file, indent=2)
+        except OSError as error:
+            raise CommandError(f"--json {args.json}: {error.strerror}", 1) from error
+    wrong = [found.name for found in results if not found.passed]
+    if wrong:
+        print(f"mlx_rcnn: {len(wrong)} of {len(results)} failed: {REPORT}", file=sys.stderr)
+        return 1
+    print(f"\nall {len(results)} checks hold")
+    return 0
+
+
+def describe_machine() -> dict[str, str]:
+    """Versions, chip, memory and device, a line each."""
+    names = ("mlx-rcnn", "mlx", "numpy", "pillow")
+    versions = []
+    for name in names:
+        try:
+            versions.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            versions.append(f"{name} (not installed)")
+    return {
+        "versions": ", ".join([*versions, f"Python {platform.python_version()}"]),
+        "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
+        "memory": f"{machine_memory() / 2**30:.0f} GiB",
+        "runs on": runs_on(),
+    }
+
+
+def examine(check: Check) -> Found:
+    """Run one check and compare.
+
+    Args:
+        check: what is computed, and what it should be.
+
+    Returns:
+        The difference; an error of the computation is kept, so that the other checks run.
+    """
+    began = time.perf_counter()
+    on_gpu = mx.default_device().type == mx.gpu
+    bound = check.gpu_bound if on_gpu else check.bound
+    against = "NumPy" if check.oracle else "the CPU" if on_gpu else "itself"
+    try:
+        got = check.compute()
+        wanted = check.oracle() if check.oracle else _on_cpu(check)
+        error = difference(got, wanted)
+        failed = None
+    except Exception as caught:  # whatever it is, it is the answer
+        error, failed = None, f"{type(caught).__name__}: {one_line(caught)}"
+    return Found(check.name, against, error, bound, time.perf_counter() - began, failed)
+
+
+def _on_cpu(check: Check) -> Arrays:
+    device = mx.default_device()
+    mx.set_default_device(mx.cpu)
+    try:
+        return check.compute()
+    finally:
+        mx.set_default_device(device)
+
+
+def difference(got: Arrays, wanted: Arrays) -> float:
+    """The greatest difference of two lists of arrays, as a share of the greatest value of each.
+
+    Args:
+        got, wanted: of the same shapes.
+
+    Returns:
+        Infinite for other shapes or where a number is not finite.
+    """
+    worst = 0.0
+    for ours, theirs in zip(got, wanted, strict=True):
+        if ours.shape != theirs.shape or not np.isfinite(ours.astype(np.float64)).all():
+            return float("inf")
+        if ours.dtype == bool or theirs.dtype.kind in "iu":
+            worst = max(worst, float(np.mean(ours != theirs)) if ours.size else 0.0)
+            continue
+        largest = max(float(np.abs(theirs).max(initial=0)), 1e-30)
+        worst = max(worst, float(np.abs(ours - theirs).max(initial=0)) / largest)
+    return worst

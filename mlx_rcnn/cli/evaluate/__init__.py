@@ -1,0 +1,5 @@
+"""``mlx_rcnn evaluate``."""
+
+from .command import run
+
+__all__ = ["run"]

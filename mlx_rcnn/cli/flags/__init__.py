@@ -1,0 +1,1 @@
+"""The flags of every command; light, so that ``--help`` stays quick."""

@@ -1,0 +1,279 @@
+"""``mlx_rcnn predict``: detections of image files as pictures, COCO results and a table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from ...inputs.images import ImageError, find_images
+from ...models import ProposalNetwork, TestTimeAugment, Tiles, predict_tiled
+from ...outputs.coco import image_ids, mask_option, results_of
+from ...outputs.detections import Detections
+from ...outputs.draw import draw_detections, readable_scale
+from ...outputs.pictures import picture_file, picture_suffix
+from ...outputs.skeletons import skeleton_style
+from ..errors import CommandError, load_model
+from ..flags.common import model_settings
+from ..flags.view import augmentation, check_augmentation, tiles_of
+from ..pages import Source, load_source, page_paths
+from ..preflight import check_writable, make_folders, set_device
+from ..proposals import check_no_search, of_images
+from ..sharing.first_machine import First, Found, Result
+from ..sharing.machines import machines
+from ..sharing.other_machine import Other
+from ..sharing.share_images import Work
+from .choice import class_labels, select
+from .received import ImageFound, Received, complain, proposed
+from .report import report, shown_score, table_row
+from .save import Saver, check_room, chosen_kinds
+from .video import check_video, run_video, video_sources
+
+if TYPE_CHECKING:
+    from ...models import Detector
+
+View: TypeAlias = TestTimeAugment | Tiles | None
+"""Several views of an image, or its tiles; ``None`` for the image as it is."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict on ``args.source`` and write what is found.
+
+    All that can be wrong with the arguments is checked before the model is loaded. Under
+    ``mlx.launch`` machines share the images, and the first one writes.
+
+    Args:
+        args: the parsed command line.
+
+    Returns:
+        The exit code: 0, 1 if an image was left out, 130 if interrupted (what was done is kept).
+
+    Raises:
+        CommandError: an argument that cannot work, results that cannot be written, or a machine
+            that was lost, with what is missing (what was done is kept).
+    """
+    with machines() as team:
+        return _run(args, team)
+
+
+def _run(args: argparse.Namespace, team: First | Other) -> int:
+    view, kinds = _view(args), chosen_kinds(args)
+    videos = video_sources(args.source)
+    if team.size > 1:
+        _check_several(args, videos)
+    if team.first and not args.resume:
+        check_room(args, kinds)
+    if videos is not None:
+        return _on_videos(args, videos, view, kinds)
+    paths = page_paths(args, _sources(args.source), kinds)
+    results = _results_file(args, paths)
+    folders = [results.parent] if args.no_images and not kinds else [results.parent, Path(args.out)]
+    folders = folders if team.first else []
+    for folder in folders:
+        check_writable(folder)
+    set_device(args.device)
+    model = load_model(args.model, args.dtype, model_settings(args))
+    if isinstance(view, TestTimeAugment):
+        check_augmentation(model, view)
+    classes = class_labels(args.classes, model) if args.classes is not None else None
+    make_folders(folders)
+    given = of_images(args, model, paths)
+    saver = Saver(args, kinds, model)
+    size = 1 if isinstance(view, Tiles) else args.batch_size  # tiles are batches of their own
+    work = Work(args, team, paths, model, results, size)
+    predict = _predictor(args, model, view, classes, paths, given, saver)
+    received = Received(args, paths, saver, model, results)
+    if not team.first:
+        work.run(predict, received.batch)
+        return 0
+    if work.file is not None and args.resume:
+        check_room(args, kinds, work.file)
+        for found in work.found():
+            for problem in found["problems"]:
+                complain(problem)
+    return _whole(args, work, predict, received)
+
+
+def _whole(
+    args: argparse.Namespace, work: Work, predict: Callable[[range], Result], received: Received
+) -> int:
+    """Predict, and write all that is found, or what there is if it ends early."""
+    interrupted = False
+    began = time.perf_counter()
+    try:
+        work.run(predict, received.batch)
+    except KeyboardInterrupt:
+        interrupted = not work.lost
+        if interrupted:
+            print("mlx_rcnn: interrupted", file=sys.stderr)
+    finally:
+        done = received.write(work)
+    saved = received.saver.write()
+    report(args, done, received.results, time.perf_counter() - began)
+    print("\n".join(saved), end="\n" * bool(saved))
+    lacking = work.end(received.saver.formats)
+    if lacking and work.lost:
+        raise CommandError(lacking, 1)
+    if lacking and work.fresh:
+        print(f"mlx_rcnn: {lacking}", file=sys.stderr)
+    return 130 if interrupted else 1 if done.failed else 0
+
+
+def _check_several(args: argparse.Namespace, videos: list[Path | int] | None) -> None:
+    """Refuse what one machine does alone."""
+    if videos is not None:
+        raise CommandError("videos and cameras are predicted by one machine: leave mlx.launch out")
+    if "-" in args.source:
+        raise CommandError("SOURCE - has no end under mlx.launch: name the images or their folder")
+    check_no_search(args)
+
+
+def _view(args: argparse.Namespace) -> View:
+    """How the command line wants images seen."""
+    augment, tiles = augmentation(args), tiles_of(args)
+    if augment is not None and tiles is not None:
+        raise CommandError("--tile and --tta-sizes or --tta-flip: expected one of them")
+    return augment or tiles
+
+
+def _results_file(args: argparse.Namespace, paths: list[Path]) -> Path:
+    """Where the results of images go; no folder, and no image."""
+    results = Path(args.json) if args.json else Path(args.out) / "detections.json"
+    if results.is_dir():
+        raise CommandError(f"--json {results} is a folder: expected a file")
+    if results.resolve() in [path.resolve() for path in paths]:
+        raise CommandError(f"--json {results} is one of the images: expected another file")
+    return results
+
+
+def _on_videos(
+    args: argparse.Namespace, videos: list[Path | int], view: View, kinds: tuple[str, ...]
+) -> int:
+    """As :func:`run`, frame by frame."""
+    if view is not None:
+        raise CommandError("--tta-sizes, --tta-flip and --tile go with images, not with videos")
+    if kinds:
+        raise CommandError("--save goes with images: of videos there are rows and lines always")
+    check_video(args, videos)
+    check_writable(Path(args.out))
+    set_device(args.device)
+    model = load_model(args.model, args.dtype, model_settings(args))
+    classes = class_labels(args.classes, model) if args.classes is not None else None
+    make_folders([Path(args.out)])
+    return run_video(args, model, classes, videos)
+
+
+def _runner(
+    args: argparse.Namespace, model: Detector, view: View, classes: list[int] | None
+) -> Callable[..., list[Detections]]:
+    """The model's prediction, with what the command line says of it."""
+    top_k = args.top_k
+    if classes is not None and top_k is not None:
+        # The cut comes after the choice of classes: other classes must not use it up.
+        top_k = max(top_k, getattr(model.config, "box_detections_per_img", 0))
+    # Without pictures masks become RLE one at a time: all of an image can be more than memory has.
+    options: dict[str, object] = {**mask_option(model)} if args.no_images else {}
+    if isinstance(view, TestTimeAugment):
+        options["augment"] = view
+    run_model = model.predict
+    if isinstance(view, Tiles):
+        run_model = partial(predict_tiled, model, tiles=view)
+    thresholds = {"score_thresh": args.score_thresh, "nms_thresh": args.nms_thresh}
+    return partial(run_model, top_k=top_k, **thresholds, **options)
+
+
+def _predictor(
+    args: argparse.Namespace,
+    model: Detector,
+    view: View,
+    classes: list[int] | None,
+    paths: list[Path],
+    given: dict[int, np.ndarray] | None,
+    saver: Saver,
+) -> Callable[[range], Result]:
+    """Predicts a batch: images by their place in ``paths``."""
+    ids, run_model = image_ids(paths), _runner(args, model, view, classes)
+    how = isinstance(view, Tiles), model.config.image_levels
+
+    def predict(chosen: range) -> Result:
+        found: Found = {"images": [], "problems": [], "seconds": 0.0}
+        files: list[bytes] = []
+        batch = list(_readable(paths, chosen, how, found["problems"]))
+        if batch:
+            began = time.perf_counter()
+            boxes = () if given is None else ([given[i] for i, _ in batch],)
+            try:
+                predictions = run_model([image for _, image in batch], *boxes)
+            except (ImageError, OSError) as error:  # damage that only a window comes upon
+                found["problems"].append(str(error))
+                return found, files
+            found["seconds"] = time.perf_counter() - began
+            for (i, image), prediction in zip(batch, predictions, strict=True):
+                own: ImageFound = {}
+                if isinstance(model, ProposalNetwork):
+                    own["proposed"] = proposed(prediction)
+                prediction = select(prediction, classes, args.top_k)
+                entries = results_of(model, prediction, ids[i], image)
+                row = table_row(args, paths[i], image, prediction, model.class_names)
+                if not args.no_images:
+                    files.append(_picture(args, paths[i], image, prediction, model))
+                crops = saver.crops(image, entries)
+                files += crops
+                size = image.shape[:2]
+                own |= {"place": i, "size": size, "entries": entries, "row": row}
+                own["crops"] = len(crops)
+                found["images"].append(own)
+        return found, files
+
+    return predict
+
+
+def _readable(
+    paths: list[Path], chosen: Sequence[int], how: tuple[bool, str | None], problems: list[str]
+) -> Iterator[tuple[int, Any]]:  # a Source: results_of says array, and takes windows too
+    for i in chosen:
+        try:
+            yield i, load_source(paths[i], *how)
+        except (OSError, ValueError, ImportError) as error:
+            problems.append(str(error))
+
+
+def _picture(
+    args: argparse.Namespace,
+    path: Path,
+    image: Source,
+    prediction: Detections,
+    model: Detector,
+) -> bytes:
+    """The file of an annotated picture."""
+    picture = draw_detections(
+        image,
+        prediction,
+        model.class_names,
+        score_thresh=shown_score(args),
+        scale=readable_scale(image.shape[1], image.shape[0]),
+        **skeleton_style(model),
+    )
+    return picture_file(picture, picture_suffix(path))
+
+
+def _sources(given: list[str]) -> list[Path]:
+    sources: list[str] = []
+    try:
+        for source in given:
+            if source == "-":
+                lines = [line.rstrip("\r\n") for line in sys.stdin]
+                sources += [line for line in lines if line]
+            else:
+                sources.append(source)
+        if not sources:
+            raise CommandError("no paths on standard input: expected one a line")
+        return find_images(sources)
+    except (OSError, ValueError) as error:
+        raise CommandError(str(error)) from error

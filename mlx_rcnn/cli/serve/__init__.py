@@ -1,0 +1,5 @@
+"""``mlx_rcnn serve``."""
+
+from .command import run
+
+__all__ = ["run"]

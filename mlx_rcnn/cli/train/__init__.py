@@ -1,0 +1,5 @@
+"""``mlx_rcnn train``."""
+
+from .command import run
+
+__all__ = ["run"]
