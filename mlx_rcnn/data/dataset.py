@@ -180,20 +180,7 @@ class DetectionDataset:
 
 
 def load_pixels(path: Path, upright: bool = True, levels: str | None = None) -> np.ndarray:
-    """The pixels of an image as samples have them.
-
-    Args:
-        path: the file.
-        upright: turn it by its orientation. Default: ``True``.
-        levels: of :func:`~mlx_rcnn.load_image`. Default: ``None``.
-
-    Returns:
-        (H, W, 3) uint8, RGB.
-
-    Raises:
-        OSError: it cannot be opened.
-        ImageError: it is not a whole image.
-    """
+    """The pixels of an image as samples have them: (H, W, 3) uint8, RGB."""
     image = load_image_file(path, upright, levels)
     if image.dtype != np.uint8:
         image = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)

@@ -115,18 +115,7 @@ def _open(
 
 
 def splits_of(root: Path, format: str | None = None) -> tuple[str, ...]:
-    """The splits that data says it has, whether or not they can be read.
-
-    Args:
-        root: a folder or a file.
-        format: one of ``FORMATS``. Default: told by what is there.
-
-    Returns:
-        Their names; empty for data without splits.
-
-    Raises:
-        ValueError: no annotations.
-    """
+    """The splits that data says it has, whether or not they can be read; empty without any."""
     format = format or guess_format(root)
     if format in _SPLITS_OF:
         return _SPLITS_OF[format](root)
