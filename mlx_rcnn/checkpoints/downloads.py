@@ -25,21 +25,7 @@ def cache_directory() -> Path:
 
 
 def fetch(name: str, url: str | None = None) -> Path:
-    """The file of published weights, from the cache or downloaded into it.
-
-    A broken download is kept and resumed by the next call; callers at the same time wait for the
-    one that downloads.
-
-    Args:
-        name: a key of ``PUBLISHED``, or any other with a ``url``.
-        url: where from. Default: the published place.
-
-    Returns:
-        Path of the checked file.
-
-    Raises:
-        ValueError: the download failed, or its checksum is wrong.
-    """
+    """The checked file of published weights, from the cache or downloaded into it."""
     import http.client
 
     url = url or PUBLISHED[name]
@@ -49,6 +35,8 @@ def fetch(name: str, url: str | None = None) -> Path:
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        # A broken download is kept and resumed by the next call; callers at the same time wait for
+        # the one that downloads.
         with _alone(part) as file:
             try:
                 if not target.exists():

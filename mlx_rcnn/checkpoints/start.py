@@ -20,19 +20,12 @@ OF_KIND = ("backbone", "feat_channels")
 
 
 class Taken(NamedTuple):
-    """What became of a checkpoint's arrays, by module.
+    """What became of a checkpoint's arrays, by names of modules such as ``roi_heads.mask_head``."""
 
-    Args:
-        taken, new, unused: names of modules such as ``roi_heads.mask_head``: whose arrays are the
-            checkpoint's, whose are not, in part at least, and which of the checkpoint's are left
-            over.
-        arrays: how many are the checkpoint's.
-    """
-
-    taken: tuple[str, ...]
-    new: tuple[str, ...]
-    unused: tuple[str, ...]
-    arrays: int
+    taken: tuple[str, ...]  # whose arrays are the checkpoint's
+    new: tuple[str, ...]  # whose are not, in part at least
+    unused: tuple[str, ...]  # which of the checkpoint's are left over
+    arrays: int  # how many are the checkpoint's
 
     def __str__(self) -> str:
         left = f"; not used: {', '.join(self.unused)}" if self.unused else ""
