@@ -41,20 +41,9 @@ class Closing:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give the name of a file beside ``path`` that takes its place if the block succeeds.
-
-    A process killed at any moment leaves the old file or the new one; what it had begun is removed
-    by the next that writes the same file.
-
-    Args:
-        path: the file to write or replace.
-
-    Yields:
-        The path to write to. It is removed if the block raises.
-
-    Raises:
-        OSError: it cannot be written, as on a full disk; ``path`` is as it was.
-    """
+    """Give the name of a file beside ``path`` that takes its place if the block succeeds."""
+    # A process killed at any moment leaves the old file or the new one; what it had begun is
+    # removed by the next that writes the same file.
     _remove_leftovers(path)
     # The suffix stays: writers such as MLX's go by it.
     part = path.with_name(f"{_prefix(path)}{os.getpid()}-{next(_NUMBER)}.part{path.suffix}")
@@ -70,18 +59,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give the name of a folder beside ``path`` that becomes it if the block succeeds.
-
-    Args:
-        path: a folder that does not exist or is empty; those above it are made.
-
-    Yields:
-        The folder to write to. It is removed if the block raises, with those made above it.
-
-    Raises:
-        FileExistsError: there is something.
-        OSError: it cannot be written; nothing is left behind.
-    """
+    """Give the name of a folder beside ``path`` that becomes it if the block succeeds."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FileExistsError(f"{path} exists and is not empty: expected a new folder")
     above = [folder for folder in path.absolute().parents if not folder.exists()]
@@ -97,21 +75,14 @@ def new_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         with suppress(OSError):
-            for folder in above:
+            for folder in above:  # those made above it go, too: nothing is left behind
                 folder.rmdir()
         raise
     flush(path.parent)
 
 
 def flush(path: Path) -> None:
-    """Have a file's or a folder's contents on the disk: a power cut must not reorder renames.
-
-    Args:
-        path: of it.
-
-    Raises:
-        OSError: the disk is full, or fails.
-    """
+    """Have a file's or a folder's contents on the disk: a power cut must not reorder renames."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
