@@ -47,11 +47,7 @@ def _meant(message: str) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of the whole command line.
-
-    Returns:
-        The parser; parsed arguments carry the subcommand's name as ``command``.
-    """
+    """The parser of the whole command line; its arguments carry the subcommand as ``command``."""
     parser: argparse.ArgumentParser = _Parser(
         prog="mlx_rcnn",
         description="Two-stage detection of objects, their masks and keypoints on Apple's MLX.",

@@ -24,18 +24,7 @@ _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print a Markdown table, and write what is asked for.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code: 0, or 1 if a case of ours failed.
-
-    Raises:
-        CommandError: a case that is not there, torch or matplotlib missing, or a file that cannot
-            be written.
-    """
+    """Measure, print a Markdown table, and write what is asked for; 1 if a case of ours failed."""
     _check(args)
     libraries = _libraries(args.against)
     machine = {**describe_machine(), "power": power_mode()}

@@ -12,17 +12,7 @@ _FOLDERS = ("DIR",)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the script.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code, 0.
-
-    Raises:
-        CommandError: shtab is not installed.
-    """
+    """Print the script; a CommandError if shtab is not installed."""
     try:
         import shtab
     except ImportError as error:

@@ -16,17 +16,7 @@ from .preflight import check_writable, set_device
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export ``args.model`` to ``args.dest``.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code, 0.
-
-    Raises:
-        CommandError: an argument that cannot work, or a file that cannot be written.
-    """
+    """Export ``args.model`` to ``args.dest``."""
     dest = Path(args.dest)
     try:
         check_target(dest, args.size)

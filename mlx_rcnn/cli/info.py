@@ -27,30 +27,13 @@ _WITH_TF32 = 17  # generation of Apple's GPUs: M5
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the architecture, classes, source, dtype and parameters of ``args.model``.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code, 0.
-
-    Raises:
-        CommandError: the model cannot be loaded.
-    """
+    """Print the architecture, classes, source, dtype and parameters of ``args.model``."""
     print("\n".join(describe(load_model(args.model, given=model_settings(args)))))
     return 0
 
 
 def describe(model: Detector) -> list[str]:
-    """Describe a model.
-
-    Args:
-        model: a detector.
-
-    Returns:
-        Lines of text.
-    """
+    """A model, described in lines of text."""
     config = model.config
     parts = count_parameters(model)
     dtypes, size = _storage(model)
@@ -185,15 +168,7 @@ def _backbone(module: nn.Module) -> str:
 
 
 def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """Count the numbers a model holds, part by part.
-
-    Args:
-        model: an ``mlx.nn.Module``.
-
-    Returns:
-        By part, the first two steps of the parameters' names (``backbone.fpn``): the number of
-        parameters, and of running means and variances.
-    """
+    """How many parameters, and running means and variances, each part has, as ``backbone.fpn``."""
     parts: dict[str, tuple[int, int]] = {}
     for name, array in flat_parameters(model).items():
         part = ".".join(step for step in name.split(".")[:-1][:2] if not step.isdigit())

@@ -14,15 +14,7 @@ from .errors import CommandError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        argv: the arguments after the program's name. Default: ``sys.argv[1:]``.
-
-    Returns:
-        The exit code: 0; 1 if part of the work failed; 2 for arguments that cannot work, after one
-        line on standard error; 130 if interrupted.
-    """
+    """Run the command line: 1 if part of the work failed, 2 for arguments, 130 if interrupted."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file name need not be text
             stream.reconfigure(errors="backslashreplace")

@@ -48,17 +48,7 @@ AUTHOR = "mlx_rcnn"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert ``args.source`` to ``args.dest``.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code: 0, or 1 if ``--verify`` found a difference.
-
-    Raises:
-        CommandError: an argument that cannot work (code 2), or an upload that failed (code 1).
-    """
+    """Convert ``args.source`` to ``args.dest``; 1 if ``--verify`` found a difference."""
     dest = Path(args.dest)
     given = model_settings(args)
     _check(args, dest)
@@ -152,19 +142,12 @@ def _model(
 
 
 def as_architecture(checkpoint: Checkpoint, name: str) -> Checkpoint:
-    """The checkpoint as one of a builder's models, which keys and shapes cannot always tell.
-
-    Args:
-        checkpoint: as it was recognised; its classes and the norms of its backbone are kept.
-        name: a key of ``BUILDERS``.
-
-    Returns:
-        The same, recognised as that.
-    """
+    """The checkpoint as a model of builder ``name``, which keys and shapes cannot always tell."""
     found = checkpoint.found
     with weights_to_come():
         built = BUILDERS[name](num_classes=found.detector["num_classes"])
     kind = next(kind for kind, cls in MODELS.items() if type(built) is cls)
+    # its classes and the norms of its backbone are kept
     norms = {k: v for k, v in found.backbone.items() if k.startswith("norm")}
     body = {"type": backbone_type(built.backbone), **asdict(built.backbone.config), **norms}
     own = to_json(built.config) | {"class_names": found.detector.get("class_names")}

@@ -18,17 +18,7 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace) -> int:
-    """List every defect.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        0; 1 if there are defects.
-
-    Raises:
-        CommandError: the data cannot be opened at all.
-    """
+    """List every defect; 1 if there are any."""
     masks: Masks = True if args.masks else "kept"
     keypoints = None
     parts = open_splits(args, False, masks=masks, keypoints=keypoints)

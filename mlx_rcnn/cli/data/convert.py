@@ -17,17 +17,7 @@ _SHOWN = 10
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write a data set in another format.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code, 0.
-
-    Raises:
-        CommandError: an argument or data that cannot work, or a folder that cannot be written.
-    """
+    """Write a data set in another format."""
     check_writable(Path(args.out).parent)
     parts = open_splits(args, True, masks="kept", keypoints=None)
     defects = dict.fromkeys(defect for part in parts.values() for defect in part.defects)

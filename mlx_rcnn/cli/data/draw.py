@@ -30,17 +30,7 @@ TILE = 320  # pixels of a picture's longer side on the sheet
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw a contact sheet.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code: 0, 1 if no image could be drawn.
-
-    Raises:
-        CommandError: an argument or data that cannot work.
-    """
+    """Draw a contact sheet; 1 if no image could be drawn."""
     path = Path(args.out)
     check_writable(path.parent)
     parts = open_splits(args, False, masks=None, keypoints=None)

@@ -44,17 +44,7 @@ class _Objects:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print and draw the numbers.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code, 0.
-
-    Raises:
-        CommandError: an argument or data that cannot work.
-    """
+    """Print and draw the numbers."""
     check_writable(Path(args.out).parent)
     parts = open_splits(args, False, masks="kept", keypoints=None)
     config = _config(args)

@@ -24,17 +24,15 @@ REPORT = "please report this table, from --json, as an issue"
 
 @dataclass
 class Found:
-    """What became of one check.
-
-    ``error``, the greatest difference as a share of the greatest value, and its ``bound``;
-    ``against`` whom; ``failed``, why nothing was computed.
-    """
+    """What became of one check."""
 
     name: str
     against: str
+    # the greatest difference as a share of the greatest value
     error: float | None
     bound: float
     seconds: float
+    # why nothing was computed
     failed: str | None = None
 
     @property
@@ -44,17 +42,7 @@ class Found:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check every operation, a prediction and two training steps.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code: 0, or 1 if a bound does not hold.
-
-    Raises:
-        CommandError: ``--json`` cannot be written.
-    """
+    """Check every operation, a prediction and two training steps; 1 if a bound does not hold."""
     machine = describe_machine()
     for name, value in machine.items():
         print(f"{name:<9} {value}")
@@ -106,14 +94,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def examine(check: Check) -> Found:
-    """Run one check and compare.
-
-    Args:
-        check: what is computed, and what it should be.
-
-    Returns:
-        The difference; an error of the computation is kept, so that the other checks run.
-    """
+    """Run one check and compare; an error of it is kept, so that the other checks run."""
     began = time.perf_counter()
     on_gpu = mx.default_device().type == mx.gpu
     bound = check.gpu_bound if on_gpu else check.bound
@@ -138,14 +119,7 @@ def _on_cpu(check: Check) -> Arrays:
 
 
 def difference(got: Arrays, wanted: Arrays) -> float:
-    """The greatest difference of two lists of arrays, as a share of the greatest value of each.
-
-    Args:
-        got, wanted: of the same shapes.
-
-    Returns:
-        Infinite for other shapes or where a number is not finite.
-    """
+    """The greatest difference of two lists of arrays, as a share of the greatest value of each."""
     worst = 0.0
     for ours, theirs in zip(got, wanted, strict=True):
         if ours.shape != theirs.shape or not np.isfinite(ours.astype(np.float64)).all():

@@ -43,22 +43,10 @@ Against: TypeAlias = "Collected | tuple[Detector, DetectionDataset] | None"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure ``args.model`` on ``args.data`` and print the metrics.
-
-    All that can be wrong with the arguments and the data is checked before the model is loaded,
-    and its classes before it predicts. Under ``mlx.launch`` machines share the images, and the
-    first one measures.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code, 0.
-
-    Raises:
-        CommandError: an argument or data that cannot work, results that cannot be written, or a
-            machine that was lost, with what is missing (what was done is kept).
-    """
+    """Measure ``args.model`` on ``args.data`` and print the metrics."""
+    # All that can be wrong with the arguments and the data is checked before the model is loaded,
+    # and its classes before it predicts. Under ``mlx.launch`` machines share the images, and the
+    # first one measures.
     with machines() as team:
         return _run(args, team)
 
@@ -158,15 +146,7 @@ def _opened(args: argparse.Namespace, results: Path | None) -> tuple[Detector, D
 
 @contextmanager
 def kept_until_scored(results: Path | None) -> Iterator[Path]:
-    """Where detections are written before they are scored.
-
-    Args:
-        results: the file asked for, if one was.
-
-    Yields:
-        That file; else one in the system's temporary folder, which is removed once all is well, or
-        nothing is in it.
-    """
+    """Where detections are written before they are scored: the file asked for, or a temporary."""
     if results is not None:
         yield results
         return
@@ -176,6 +156,7 @@ def kept_until_scored(results: Path | None) -> Iterator[Path]:
         yield kept
         done = True
     finally:
+        # removed once all is well, or nothing is in it
         if done or not (kept.exists() or unfinished_paths(kept)[0].exists()):
             shutil.rmtree(folder, ignore_errors=True)
 

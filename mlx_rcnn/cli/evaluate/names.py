@@ -15,18 +15,7 @@ if TYPE_CHECKING:
 
 
 def with_classes_of(model: Detector, dataset: DetectionDataset) -> DetectionDataset:
-    """The data with the labels of a model.
-
-    Args:
-        model: that is measured; one without names is said to have the data's, in their order.
-        dataset: that it is measured on.
-
-    Returns:
-        The data, its labels the model's.
-
-    Raises:
-        CommandError: objects of a class that the model lacks, or no names and another number.
-    """
+    """The data with the labels of a model; one without names has, with a warning, the data's."""
     if model.class_names is None:
         have, want = model.config.num_classes - 1, len(dataset.class_names) - 1
         if have != want:
@@ -47,15 +36,7 @@ def with_classes_of(model: Detector, dataset: DetectionDataset) -> DetectionData
 
 
 def difference(own: tuple[str, ...] | None, data: tuple[str, ...]) -> list[str]:
-    """What to say of names that are not the same in the same order.
-
-    Args:
-        own: the model's, by label, the background first; ``None`` if it has none.
-        data: the data's, likewise.
-
-    Returns:
-        One line, or none.
-    """
+    """One line, or none, of names by label that are not the same in the same order."""
     if own is None or own == data:
         return []
     names = [name for name in own[1:] if name != NEVER_ANNOTATED]
@@ -73,15 +54,7 @@ def difference(own: tuple[str, ...] | None, data: tuple[str, ...]) -> list[str]:
 
 
 def check_keypoints(model: Detector, dataset: DetectionDataset) -> None:
-    """Refuse keypoints of another number, and say if those that are compared have other names.
-
-    Args:
-        model: that finds keypoints.
-        dataset: that it is measured on.
-
-    Raises:
-        CommandError: the data has another number of them.
-    """
+    """Refuse keypoints of another number, and say if those that are compared have other names."""
     names, own = dataset.keypoint_names, model.keypoint_names
     if names is None:
         text = "the data has no keypoints that all its classes share: boxes alone are measured"

@@ -7,11 +7,7 @@ from .common import Commands, count
 
 
 def add_benchmark(commands: Commands) -> None:
-    """Add the subcommand.
-
-    Args:
-        commands: argparse's subparsers.
-    """
+    """Add the subcommand."""
     parser = commands.add_parser(
         "benchmark",
         help="measure time and memory on this machine, beside torchvision where it is installed",

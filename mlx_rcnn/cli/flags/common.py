@@ -29,13 +29,7 @@ Number = TypeVar("Number", int, float)
 
 
 def add_model(parser: Flags, choice: Flags | None = None) -> None:
-    """Add ``--model``, and what :func:`add_settings` adds.
-
-    Args:
-        parser: of a subcommand.
-        choice: a group of flags of which one must be given, ``--model`` among them. Default: none,
-            ``--model`` is required.
-    """
+    """Add ``--model``, required or one of the group ``choice``, and what ``add_settings`` adds."""
     where = parser if choice is None else choice
     other = "" if choice is None else " (default: none)"
     where.add_argument(
@@ -45,11 +39,7 @@ def add_model(parser: Flags, choice: Flags | None = None) -> None:
 
 
 def add_data(parser: Flags) -> None:
-    """Add ``--data``, ``--format``, ``--images`` and ``--strict``.
-
-    Args:
-        parser: of a subcommand.
-    """
+    """Add ``--data``, ``--format``, ``--images`` and ``--strict``."""
     parser.add_argument("--data", required=True, metavar="PATH", help=DATA_HELP)
     parser.add_argument("--format", choices=DATA_FORMATS, help="of the data (default: recognised)")
     parser.add_argument(
@@ -63,11 +53,7 @@ def add_data(parser: Flags) -> None:
 
 
 def add_settings(parser: Flags) -> None:
-    """Add the flags that say how a model is read: ``--set``, ``--state`` and ``--style``.
-
-    Args:
-        parser: of a subcommand.
-    """
+    """Add the flags that say how a model is read: ``--set``, ``--state`` and ``--style``."""
     group = parser.add_argument_group("how to read the model")
     group.add_argument(
         "--set",
@@ -94,17 +80,7 @@ def add_settings(parser: Flags) -> None:
 
 
 def model_settings(args: argparse.Namespace) -> dict[str, object]:
-    """What :func:`add_settings` read, as keywords of :func:`mlx_rcnn.load`.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        Those that were given; of a field given twice the last value.
-
-    Raises:
-        CommandError: class names by two flags.
-    """
+    """What :func:`add_settings` read, as keywords of ``load``: of a field twice the last value."""
     given = dict(args.settings or ())
     names = getattr(args, "class_names", None)  # --classes, where it names a model's classes
     if names is not None and "class_names" in given:
@@ -116,11 +92,7 @@ def model_settings(args: argparse.Namespace) -> dict[str, object]:
 
 
 def add_class_names(parser: Flags) -> None:
-    """Add ``--classes``, the names of the model's classes.
-
-    Args:
-        parser: of a subcommand, or a group.
-    """
+    """Add ``--classes``, the names of the model's classes."""
     parser.add_argument(
         "--classes",
         dest="class_names",
@@ -132,12 +104,7 @@ def add_class_names(parser: Flags) -> None:
 
 
 def add_levels(parser: Flags, kept: str = "the model's own, usually none") -> None:
-    """Add ``--levels``.
-
-    Args:
-        parser: of a subcommand, or a group.
-        kept: says what holds by default.
-    """
+    """Add ``--levels``; ``kept`` says what holds by default."""
     parser.add_argument(
         "--levels",
         type=_levels,
@@ -158,12 +125,7 @@ def _levels(text: str) -> str:
 
 
 def add_dtype(parser: Flags, stored: str = "the checkpoint's own") -> None:
-    """Add ``--dtype``.
-
-    Args:
-        parser: of a subcommand, or a group.
-        stored: says what is taken by default.
-    """
+    """Add ``--dtype``; ``stored`` says what is taken by default."""
     parser.add_argument(
         "--dtype",
         choices=("float32", "float16", "bfloat16"),
@@ -172,11 +134,7 @@ def add_dtype(parser: Flags, stored: str = "the checkpoint's own") -> None:
 
 
 def add_execution(group: Flags) -> None:
-    """Add ``--batch-size``, ``--dtype`` and ``--device``.
-
-    Args:
-        group: of a subcommand that predicts.
-    """
+    """Add ``--batch-size``, ``--dtype`` and ``--device``."""
     group.add_argument(
         "--batch-size",
         type=count,
@@ -189,11 +147,7 @@ def add_execution(group: Flags) -> None:
 
 
 def add_device(group: Flags) -> None:
-    """Add ``--device``.
-
-    Args:
-        group: of a subcommand that predicts.
-    """
+    """Add ``--device``."""
     group.add_argument(
         "--device",
         choices=("cpu", "gpu"),
@@ -202,12 +156,7 @@ def add_device(group: Flags) -> None:
 
 
 def add_resume(group: Flags, how: str) -> None:
-    """Add ``--resume``.
-
-    Args:
-        group: of a subcommand.
-        how: it goes on.
-    """
+    """Add ``--resume``; ``how`` says how it goes on."""
     group.add_argument(
         "--resume",
         action="store_true",

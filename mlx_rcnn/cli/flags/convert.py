@@ -14,11 +14,7 @@ SUFFIXES = {
 
 
 def add_convert(commands: Commands) -> None:
-    """Add the ``convert`` subcommand.
-
-    Args:
-        commands: the subparsers of the command line.
-    """
+    """Add the ``convert`` subcommand."""
     parser = commands.add_parser(
         "convert",
         help="convert weights from and to torchvision, detectron2 and mmdetection",

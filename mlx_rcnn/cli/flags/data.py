@@ -30,11 +30,7 @@ _AUGMENTED = (
 
 
 def add_data_commands(commands: Commands) -> None:
-    """Add the ``data`` subcommand with its own ones.
-
-    Args:
-        commands: the subparsers of the command line.
-    """
+    """Add the ``data`` subcommand with its own ones."""
     parser = commands.add_parser(
         "data",
         help="check, count, draw, split or convert a data set",

@@ -18,11 +18,7 @@ from .view import add_augment
 
 
 def add_evaluate(commands: Commands) -> None:
-    """Add the ``evaluate`` subcommand.
-
-    Args:
-        commands: the subparsers of the command line.
-    """
+    """Add the ``evaluate`` subcommand."""
     parser = commands.add_parser(
         "evaluate",
         help="measure a model on a data set",

@@ -43,21 +43,10 @@ View: TypeAlias = TestTimeAugment | Tiles | None
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict on ``args.source`` and write what is found.
-
-    All that can be wrong with the arguments is checked before the model is loaded. Under
-    ``mlx.launch`` machines share the images, and the first one writes.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code: 0, 1 if an image was left out, 130 if interrupted (what was done is kept).
-
-    Raises:
-        CommandError: an argument that cannot work, results that cannot be written, or a machine
-            that was lost, with what is missing (what was done is kept).
-    """
+    """Predict on ``args.source`` and write what is found; 1 if an image was left out."""
+    # All that can be wrong with the arguments is checked before the model is loaded. Under
+    # ``mlx.launch`` machines share the images, and the first one writes. What was done is kept if
+    # this is interrupted (130) or a machine is lost.
     with machines() as team:
         return _run(args, team)
 

@@ -37,15 +37,7 @@ class ImageFound(TypedDict, total=False):
 
 
 class Received:
-    """Writes on the first machine what all of them give.
-
-    Args:
-        args: the parsed command line.
-        paths: of all images.
-        saver: of ``--save``.
-        model: whose source a file of proposals names.
-        results: the file.
-    """
+    """Writes on the first machine what all of them give."""
 
     def __init__(
         self,
@@ -59,13 +51,7 @@ class Received:
         self._pictures = None if args.no_images else picture_paths(paths, Path(args.out))
 
     def batch(self, found: Found, files: list[bytes]) -> None:
-        """Write the pictures and crops of a batch.
-
-        Args:
-            found: its ``images``, each with its ``place`` and ``entries``, and ``problems``, to
-                which is added what cannot be written.
-            files: of each image its picture, if they are wanted, and its crops.
-        """
+        """Write a batch's pictures and crops; what cannot be written joins its ``problems``."""
         for problem in found["problems"]:
             complain(problem)
         left = iter(files)
@@ -88,17 +74,7 @@ class Received:
                 found["problems"].append(problem)
 
     def write(self, work: Work) -> Done:
-        """Write the results of all images that are done, in their order.
-
-        Args:
-            work: that is done, or as far as it came.
-
-        Returns:
-            What there is to report.
-
-        Raises:
-            CommandError: it cannot be written.
-        """
+        """Write the results of all images that are done, in their order."""
         done, ids = Done(model_seconds=work.seconds(), fresh=work.fresh), image_ids(self._paths)
         for found in work.found():
             done.failed += len(found["problems"])

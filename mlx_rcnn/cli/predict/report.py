@@ -47,14 +47,7 @@ def table_row(
     prediction: Mapping[str, np.ndarray],
     names: tuple[str, ...] | None,
 ) -> tuple[str, ...]:
-    """The line of an image in the table.
-
-    Args:
-        args: the parsed command line.
-        path, image: of it.
-        prediction: what was found.
-        names: of the classes, by label.
-    """
+    """The line of an image in the table."""
     shown = prediction["labels"][prediction["scores"] >= shown_score(args)].tolist()
     counts = Counter(shown).most_common()
     text = ", ".join(
@@ -67,14 +60,7 @@ def table_row(
 
 
 def report(args: argparse.Namespace, done: Done, results: Path, seconds: float) -> None:
-    """Print the table, and where the results are.
-
-    Args:
-        args: the parsed command line.
-        done: by the run.
-        results: the file of them.
-        seconds: that it took.
-    """
+    """Print the table, and where the results are."""
     score = f"score >= {shown_score(args):g}"
     table = [("image", "size", "detections", score, "classes"), *done.rows[:_ROWS_SHOWN]]
     if args.score_thresh is not None:  # then the two counts are the same

@@ -51,17 +51,7 @@ class _Written:
 
 
 def video_sources(sources: list[str]) -> list[Path | int] | None:
-    """The videos and cameras that the sources of ``predict`` stand for.
-
-    Args:
-        sources: as given: files, folders, numbers of cameras.
-
-    Returns:
-        ``None`` where they are images.
-
-    Raises:
-        CommandError: images and videos at once.
-    """
+    """The videos and cameras that the sources of ``predict`` stand for; ``None`` for images."""
     found: list[Path | int] = []
     others: list[str] = []
     for source in sources:
@@ -84,11 +74,7 @@ def _is_video(path: Path) -> bool:
 
 
 def check_video(args: argparse.Namespace, sources: list[Path | int]) -> None:
-    """Refuse what cannot work with videos, before a model is loaded.
-
-    Raises:
-        CommandError: a flag of images alone, PyAV is missing, or a file that is no video.
-    """
+    """Refuse what cannot work with videos, before a model is loaded."""
     if args.json:
         raise CommandError("--json goes with images: videos get a .jsonl each in the --out folder")
     if args.resume:
@@ -107,21 +93,7 @@ def check_video(args: argparse.Namespace, sources: list[Path | int]) -> None:
 def run_video(
     args: argparse.Namespace, model: Detector, classes: list[int] | None, sources: list[Path | int]
 ) -> int:
-    """Predict each frame of each video.
-
-    Args:
-        args: the parsed command line.
-        model: loaded.
-        classes: labels that are kept. ``None``: all.
-        sources: of :func:`video_sources`.
-
-    Returns:
-        The exit code: 0, 1 if a video was cut short by damage, 130 if interrupted; what was done is
-        whole files.
-
-    Raises:
-        CommandError: results that cannot be written, or a camera that cannot be opened.
-    """
+    """Predict each frame of each video; 1 if damage cut one short, 130 if interrupted."""
     named = [s if isinstance(s, Path) else Path(f"camera{s}.mp4") for s in sources]
     targets = picture_paths(named, Path(args.out))
     code = 0

@@ -24,20 +24,7 @@ _GRACE = 5.0  # seconds beyond the limits of requests, at the end
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve ``args.model`` until Ctrl-C or SIGTERM.
-
-    The port is taken before the model is loaded, so that a mistake shows at once.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code: 0, or 130 if a second signal cut the end short.
-
-    Raises:
-        CommandError: a library that is missing, a port that cannot be had (exit code 1), or a model
-            that cannot be loaded or needs proposals.
-    """
+    """Serve ``args.model`` until Ctrl-C or SIGTERM; 130 if a second signal cut the end short."""
     try:
         check_installed()
     except ImportError as error:
@@ -46,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from ...serving.guard import is_loopback, own_names
     from ...serving.server import serve
 
+    # The port is taken before the model is loaded, so that a mistake shows at once.
     with _listen(args.host, args.port) as listening:
         limits = Limits(
             max_bytes=args.max_size * MIB,

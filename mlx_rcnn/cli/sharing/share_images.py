@@ -21,20 +21,7 @@ if TYPE_CHECKING:
 
 
 class Work:
-    """Images, some of which may be done already.
-
-    Args:
-        args: the parsed command line.
-        team: the machines.
-        images: their paths, in order.
-        model: loaded.
-        results: the file of results, beside which those of an unfinished run are kept. ``None``:
-            they are not.
-        size: images a batch.
-
-    Raises:
-        CommandError: ``resume``, and there is nothing to go on from, or it is of another run.
-    """
+    """Images, some of which may be done already; with no file of ``results`` none are kept."""
 
     def __init__(
         self,
@@ -68,16 +55,7 @@ class Work:
         receive: Callable[[Found, list[bytes]], None],
         name: str | None = None,
     ) -> None:
-        """Predict what is to do; on the first machine keep what it and the others give.
-
-        Args:
-            predict: images by their place; gives ``images``, a list of JSON, and files.
-            receive: is given these on the first machine, before they are kept.
-            name: before the bar of progress. Default: none.
-
-        Raises:
-            CommandError: see :class:`~mlx_rcnn.cli.first_machine.First`.
-        """
+        """Predict what is to do; on the first machine ``receive`` what it and the others give."""
 
         def timed(batch: int) -> Result:
             return predict(self._chosen(batch))
@@ -132,14 +110,7 @@ class Work:
         return [i for k in self._batches if k not in self._found for i in self._chosen(k)]
 
     def end(self, written: Sequence[str] = ()) -> str:
-        """Remove the file of the unfinished run if nothing is missing, else list what is.
-
-        Args:
-            written: folders of ``--save`` that are written whatever is missing. Default: none.
-
-        Returns:
-            A line of what is missing and why; empty if nothing is.
-        """
+        """Remove the file of the unfinished run if nothing is missing, else say what is and why."""
         missing = self.missing()
         if not missing:
             if self.file is not None:
@@ -150,6 +121,7 @@ class Work:
         text = f"{len(missing)} of {self.count} {are} missing"
         if self.file is not None and self._found:
             self.file.list_missing([self.images[i] for i in missing])
+            # folders of ``--save`` that are written whatever is missing
             if written:
                 self.file.note(written)
             text += f", listed in {self.file.missing}: {self.hint} predicts them"

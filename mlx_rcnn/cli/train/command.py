@@ -56,20 +56,7 @@ BUILDERS: dict[str, Callable[..., Detector]] = {
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train ``args.model`` on ``args.data``.
-
-    All that can be wrong with the arguments is checked before training starts.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code: 0, or 130 if interrupted and saved.
-
-    Raises:
-        CommandError: an argument or data that cannot work (code 2), or a training that failed
-            (code 1).
-    """
+    """Train ``args.model`` on ``args.data``, all arguments checked before; 130 if interrupted."""
     try:
         with watched(mx.distributed.init()):  # before anything that may fail on one machine alone
             return _run(args)

@@ -26,18 +26,7 @@ def look_for_rate(
     val_set: DetectionDataset | None,
     config: TrainConfig,
 ) -> int:
-    """Look for a learning rate, print and write it, and train nothing.
-
-    Args:
-        args: the parsed command line.
-        model, train_set, val_set, config: of the run to come.
-
-    Returns:
-        The exit code: 0, or 1 if the loss fell nowhere.
-
-    Raises:
-        CommandError: an argument or data that cannot work, or an image that cannot be read.
-    """
+    """Look for a learning rate, print and write it, train nothing; 1 if the loss fell nowhere."""
     if args.resume:
         raise CommandError("--find-lr looks before a run begins: expected no --resume")
     try:
