@@ -49,15 +49,9 @@ def first_rounds() -> int:
 
 
 def settle(attempt: Callable[[int], E]) -> E:
-    """Repeat a suppression, and nothing else, with more rounds until it is exact.
-
-    Args:
-        attempt: from a number of rounds to a result with ``exact``; exact for some number.
-
-    Returns:
-        The first exact result. Costs one host synchronisation an attempt, almost always one.
-    """
+    """Repeat a suppression, and nothing else, with more rounds until it is exact."""
     rounds = first_rounds()
+    # one host synchronisation an attempt, almost always one attempt
     while not (found := attempt(rounds)).exact.item():
         rounds *= MORE_ROUNDS
     return found
@@ -143,16 +137,7 @@ def _in_rounds(
 
 
 def sort_scores(scores: mx.array) -> mx.array:
-    """Indices that sort the last axis by falling score; of equal scores the lower index is first.
-
-    NaN sorts last. The order is defined on every backend: value and index are one integer key.
-
-    Args:
-        scores (..., n): float32.
-
-    Returns:
-        (..., n): int32.
-    """
+    """Indices (..., n) int32 by falling score; of equal scores the lower index is first."""
     scores = scores.astype(mx.float32)
     if scores.shape[-1] == 0:  # MLX 0.32.2 divides by zero when it sorts nothing on a CPU
         return mx.zeros(scores.shape, dtype=mx.int32)
@@ -160,26 +145,18 @@ def sort_scores(scores: mx.array) -> mx.array:
     bits = mx.view(scores, mx.int32)
     rising = mx.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # integer order = float order
     index = mx.arange(scores.shape[-1], dtype=mx.int64)
+    # NaN sorts last. The order is defined on every backend: value and index are one key.
     key = ((-1 - rising.astype(mx.int64)) << 32) | index
     return (mx.sort(key, axis=-1) & 0xFFFFFFFF).astype(mx.int32)
 
 
 def top_scores(scores: mx.array, k: int) -> mx.array:
-    """Indices of the ``k`` greatest scores of the last axis, in the order of :func:`sort_scores`.
-
-    Which of several scores equal to the last one is taken is not defined.
-
-    Args:
-        scores (..., n): float32, n at least ``k``.
-        k: how many.
-
-    Returns:
-        (..., k): int32.
-    """
+    """Indices (..., k) int32 of the greatest of the last axis, in ``sort_scores``' order."""
     if k == 0:  # see sort_scores
         return mx.zeros((*scores.shape[:-1], 0), dtype=mx.int32)
     if k < scores.shape[-1]:  # partition first: a full sort of a fine level costs ten times more
         clean = mx.where(mx.isnan(scores), -mx.inf, scores)
+        # which of several scores equal to the last one is taken is not defined
         chosen = mx.sort(mx.argpartition(-clean, k - 1, axis=-1)[..., :k], axis=-1)
         order = sort_scores(mx.take_along_axis(clean, chosen, axis=-1))
         return mx.take_along_axis(chosen, order, axis=-1).astype(mx.int32)

@@ -38,20 +38,15 @@ _BETA = 0.9  # of the average of the losses: about ten steps
 
 
 class LRFinding(NamedTuple):
-    """What a range test has found.
+    """What a range test has found."""
 
-    Args:
-        rates, losses, smoothed: of each step taken.
-        suggestion: a tenth of the rate at which the smoothed loss is least; ``None`` if it is so
-            within the first tenth of the steps, before anything was learned.
-        end: why it ended: ``"diverged"``, ``"not finite"`` or ``"highest rate"``.
-    """
-
-    rates: list[float]
+    rates: list[float]  # of each step taken, as the losses
     losses: list[float]
     smoothed: list[float]
+    # a tenth of the rate at which the smoothed loss is least; ``None`` if it is so within the first
+    # tenth of the steps, before anything was learned
     suggestion: float | None
-    end: str
+    end: str  # why it ended: ``"diverged"``, ``"not finite"`` or ``"highest rate"``
 
     def __str__(self) -> str:
         last = f" up to lr {self.rates[-1]:.3g}" if self.rates else ""
@@ -71,19 +66,7 @@ def sweep(
     lowest: float = LOWEST,
     highest: float = HIGHEST,
 ) -> LRFinding:
-    """Take steps at rates that rise exponentially until the loss diverges (Smith, 2017).
-
-    Args:
-        step: ``(number, rate) -> loss`` before the step.
-        steps: at most. Default: ``100``.
-        lowest, highest: rates of the first and the last. Defaults: ``1e-6`` and ``10``.
-
-    Returns:
-        What was found.
-
-    Raises:
-        ValueError: fewer than 10 steps, or rates out of order.
-    """
+    """Take steps at rates that rise exponentially until the loss diverges (Smith, 2017)."""
     _check_steps(steps)
     if not 0 < lowest < highest:
         raise ValueError(f"lowest={lowest}, highest={highest}: expected 0 < lowest < highest")
@@ -93,7 +76,7 @@ def sweep(
     mean, end = 0.0, "highest rate"
     for number in range(steps):
         rate = lowest * (highest / lowest) ** (number / (steps - 1))
-        loss = step(number, rate)
+        loss = step(number, rate)  # of before the step
         if not math.isfinite(loss):
             end = "not finite"
             break
@@ -181,19 +164,7 @@ def _endless(
 
 
 def write_finding(found: LRFinding, config: TrainConfig, folder: Path) -> bool:
-    """Write ``lr_finder.json``, and ``lr_finder.png`` if matplotlib is there (extra ``plots``).
-
-    Args:
-        found: of :func:`find_lr`.
-        config: of the run to come.
-        folder: made if missing.
-
-    Returns:
-        Whether there is a picture.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write ``lr_finder.json``, and ``lr_finder.png`` if matplotlib (extra ``plots``) is there."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {**found._asdict(), "settings": asdict(config)}
     with replacing(folder / FINDER_FILE) as part:

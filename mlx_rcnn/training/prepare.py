@@ -22,21 +22,7 @@ def prepare_model(
     config: TrainConfig,
     keypoints: DataKeypoints | None = None,
 ) -> TrainConfig:
-    """Set classes, keypoints, input size and what learns; weights become float32.
-
-    Args:
-        model: changed in place, left in training mode.
-        class_names: of the data.
-        config: the fields ``freeze``, ``min_size`` and ``seed``.
-        keypoints: of the data, for a model that learns them. Default: none.
-
-    Returns:
-        The config with ``freeze`` resolved.
-
-    Raises:
-        TypeError: ``freeze`` for a backbone that is none of this package.
-        ValueError: ``freeze`` of more stages than there are.
-    """
+    """Set classes, keypoints, input size and what learns, in place; weights become float32."""
     mx.random.seed(config.seed)
     set_classes(model, class_names)
     set_keypoints(model, keypoints)
