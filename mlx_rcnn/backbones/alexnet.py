@@ -25,12 +25,9 @@ class AlexNet(PlainNet):
     def __init__(
         self,
         num_classes: int = 1000,
-        # of the first convolution; the others have 3, 6, 4 and 4 times as many
-        width: int = 64,
-        # units of the hidden linear layers
-        hidden_dim: int = 4096,
-        # before each of those, in training mode
-        dropout: float = 0.5,
+        width: int = 64,  # of the first convolution; the others have 3, 6, 4 and 4 times as many
+        hidden_dim: int = 4096,  # units of the hidden linear layers
+        dropout: float = 0.5,  # before each of those, in training mode
     ):
         features: list[Layer] = [
             Conv2d(3, width, 11, 4, 2),

@@ -136,8 +136,7 @@ def _conv_swish(x: mx.array, unit: ConvNorm) -> mx.array:
 class MobileNetV3(nn.Module):
     """A MobileNetV3 over channels-last images; its arguments are :class:`MobileNetFPNConfig`'s."""
 
-    # side in pixels of the images that classifiers were trained on
-    classifier_size = 224
+    classifier_size = 224  # side in pixels of the images that classifiers were trained on
 
     def __init__(
         self,
@@ -183,16 +182,14 @@ class MobileNetV3(nn.Module):
             self.classifier = [
                 Linear(last, hidden, std=0.01),
                 nn.Hardswish(),
-                # before the last layer, in training mode
-                nn.Dropout(dropout),
+                nn.Dropout(dropout),  # before the last layer, in training mode
                 Linear(hidden, num_classes, std=0.01),
             ]
 
     def features(self, x: mx.array) -> list[mx.array]:
         """C0..C5 of (N, H, W, 3), what the six stages' first blocks give, sizes rounded up."""
         x = _conv_swish(x, self.blocks[0])
-        # of the large variant at strides 2, 4, 8, 16, 32 and 32
-        maps = [x]
+        maps = [x]  # of the large variant at strides 2, 4, 8, 16, 32 and 32
         for i, block in enumerate(self.blocks[1:-1], 1):
             x = block(x)
             if i in self.stage_starts:

@@ -39,18 +39,15 @@ class MaxPool(nn.Module):
 class PlainNet(nn.Module):
     """A classifier over channels-last images, of layers in torchvision's order."""
 
-    # side in pixels of the images that classifiers were trained on
-    classifier_size = 224
+    classifier_size = 224  # side in pixels of the images that classifiers were trained on
 
     def __init__(
         self,
         # convolutions, each with its norm, if it has one, and a ReLU behind it, and max pools, one
         # of them at the end
         features: Sequence[Layer],
-        # index into ``features`` of each stage's first layer
-        stage_starts: Sequence[int],
-        # of the grid of means that the linear layers see
-        side: int,
+        stage_starts: Sequence[int],  # index into ``features`` of each stage's first layer
+        side: int,  # of the grid of means that the linear layers see
         # all layers from that grid's values, in the order (row, column, channel), to the logits;
         # the last one is linear, and none leave it out
         classifier: Sequence[Layer],

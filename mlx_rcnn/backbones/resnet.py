@@ -135,8 +135,7 @@ def block_options(
 class ResNet(nn.Module):
     """A residual network over channels-last images; its arguments are :class:`ResNetConfig`'s."""
 
-    # side in pixels of the images that classifiers were trained on
-    classifier_size = 224
+    classifier_size = 224  # side in pixels of the images that classifiers were trained on
 
     def __init__(
         self,
@@ -159,8 +158,7 @@ class ResNet(nn.Module):
         self.conv1 = Conv2d(3, width, 7, 2, 3, bias=False)
         self.bn1 = options.norm(width)
         for stage in range(1, last_stage + 1):
-            # the fourth stage does not stride
-            dilation = 2 if dilated and stage == 4 else 1
+            dilation = 2 if dilated and stage == 4 else 1  # the fourth stage does not stride
             self[f"layer{stage}"] = residual_stage(depth, stage, width, options, dilation)
         expansion = 4 if depth >= 50 else 1
         self.stage_channels = tuple(width * 2**s * expansion for s in range(last_stage))

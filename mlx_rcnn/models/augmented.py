@@ -158,8 +158,7 @@ def merge_detections(found: Sequence[Result], rule: DetectionRule) -> Result:
     """The best of several predictions of one image, suppressed among each other, best first."""
     names = ("boxes", "scores", "labels")
     boxes, scores, labels = (mx.array(np.concatenate([f[k] for f in found])) for k in names)
-    # of equal scores that of the earlier prediction is first
-    order = sort_scores(scores)
+    order = sort_scores(scores)  # of equal scores that of the earlier prediction is first
     there = mx.ones((1, len(order)), dtype=mx.bool_)
     rows = Candidates(boxes[order][None], scores[order][None], labels[order][None], there)
     whole = mx.array([True])  # no candidate was left out

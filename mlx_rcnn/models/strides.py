@@ -28,8 +28,7 @@ class Strides(NamedTuple):
 
     # (down, right) of each level, in pixels of the network input
     anchors: list[tuple[tuple[float, float], ...]]
-    # map pixels per input pixel of each level that RoIs are pooled from
-    scales: Scales
+    scales: Scales  # map pixels per input pixel of each level that RoIs are pooled from
 
 
 class KnownSizes:
@@ -56,8 +55,7 @@ class MapSizes:
         try:
             small, large = (self((side, side)) for side in PROBES)
         except Exception:  # whatever a user's own backbone says of a size it does not take
-            # ``None`` too if it takes inputs of one size only
-            return None
+            return None  # ``None`` too if it takes inputs of one size only
         rise = [
             (high - low, right - left)
             for (low, left), (high, right) in zip(small, large, strict=True)
