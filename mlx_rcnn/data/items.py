@@ -74,23 +74,10 @@ def make_item(
 ) -> Item | None:
     """Check one image and its objects; what fails goes to ``defects``, ``None`` for the image."""
     try:
-        stored, upright = image_sizes(path)
+        size, follow = _annotated_size(path, annotated)
     except (OSError, ValueError) as error:
         defects.append(Defect(name, str(error), "image dropped"))
         return None
-    size, follow = upright, True
-    if annotated is not None and annotated != upright:
-        if annotated != stored:
-            defects.append(
-                Defect(
-                    name,
-                    f"the image is {upright[1]}x{upright[0]}, its annotation says "
-                    f"{annotated[1]}x{annotated[0]}",
-                    "image dropped",
-                )
-            )
-            return None
-        size, follow = stored, False  # annotated as stored, before the EXIF turn
     found = objects(size) if callable(objects) else objects
     kept, boxes = _passing(found, size, name, defects, masks)
     target: Target = {
@@ -105,6 +92,19 @@ def make_item(
     truth = [o.truth for o in kept if o.truth is not None]
     known = truth if len(truth) == len(kept) and truth else None
     return Item(path, image_id, name, size, target, follow, segmentations, known)
+
+
+def _annotated_size(path: Path, annotated: tuple[int, int] | None) -> tuple[tuple[int, int], bool]:
+    """(height, width) of an image as it is annotated, and whether that follows the EXIF turn."""
+    stored, upright = image_sizes(path)
+    if annotated is None or annotated == upright:
+        return upright, True
+    if annotated != stored:
+        raise ValueError(
+            f"the image is {upright[1]}x{upright[0]}, its annotation says "
+            f"{annotated[1]}x{annotated[0]}"
+        )
+    return stored, False
 
 
 def drop_below_a_pixel(items: Sequence[Item | None], where: Path, defects: list[Defect]) -> None:

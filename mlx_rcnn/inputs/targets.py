@@ -10,6 +10,9 @@ import numpy as np
 
 from ..structures import BUCKET, ArrayLike, Batch, GivenTargets, Targets
 
+# Boxes (G, 4), labels (G,), masks (G, H, W) and keypoints (G, K, 3) of an image, crowds left out.
+_Checked = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
 
 def prepare_targets(
     targets: GivenTargets,
@@ -30,8 +33,14 @@ def prepare_targets(
         _check(i, target, size, num_classes, masks, num_keypoints)
         for i, (target, size) in enumerate(zip(targets, batch.original_sizes.tolist(), strict=True))
     ]
+    return _padded(checked, batch, masks, num_keypoints)
+
+
+def _padded(
+    checked: Sequence[_Checked], batch: Batch, masks: bool, num_keypoints: int | None
+) -> Targets:
+    """Checked targets in pixels of the network input, padded to M an image, a multiple of 8."""
     most = max(len(boxes) for boxes, *_ in checked)
-    # M, a multiple of 8
     most = max(-(-most // BUCKET) * BUCKET, BUCKET)
     n, height, width, _ = batch.pixels.shape
     boxes = np.zeros((n, most, 4), np.float32)
@@ -75,8 +84,8 @@ def _check(
     num_classes: int,
     masks: bool,
     num_keypoints: int | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (G, 4), labels (G,), masks (G, H, W), keypoints (G, K, 3) of image ``i``, no crowds."""
+) -> _Checked:
+    """The target of image ``i`` as arrays, or a ValueError that names the image and the box."""
     wanted = {"masks": masks, "keypoints": num_keypoints is not None}
     needed = ["boxes", "labels", *(name for name, is_wanted in wanted.items() if is_wanted)]
     for name in needed:
