@@ -106,7 +106,10 @@ def check_target(path: Path, sizes: Sequence[Size]) -> list[Size]:
 
 
 def _rule(
-    model: Any, score_thresh: Any, nms_thresh: float | None, top_k: int | None
+    model: Any,
+    score_thresh: float | Sequence[float] | None,
+    nms_thresh: float | None,
+    top_k: int | None,
 ) -> DetectionRule | None:
     """Which boxes become detections; ``None`` for a network whose proposals are given as is."""
     if getattr(model, "finds_objects", False):
@@ -172,7 +175,7 @@ def _write(model: Detector, path: Path, functions: dict[Size, Function], metadat
         ) from error
 
 
-def _known(module: Any) -> bool:
+def _known(module: object) -> bool:
     return type(module).__module__.split(".")[0] in ("mlx_rcnn", "mlx")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -35,6 +35,13 @@ _DECIDED_BY = {
     r"roi_heads\.svms\.": ("rcnn_scores",),
     r"roi_heads\.keypoint_head\.": ("keypoint_layers",),
 }
+
+
+class Digest(Protocol):
+    """One of ``hashlib``'s."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Take more bytes in."""
 
 
 class MisfitError(ValueError):
@@ -106,7 +113,7 @@ def unflatten(arrays: Arrays) -> dict[str, Any]:
     return tree_unflatten(list(arrays.items())) if arrays else {}
 
 
-def add_to_digest(digest: Any, weights: Mapping[str, mx.array]) -> None:
+def add_to_digest(digest: Digest, weights: Mapping[str, mx.array]) -> None:
     """Put weights into a digest of ``hashlib``: of the same ones always the same."""
     for name in sorted(weights):
         value = weights[name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 AUTO = "0.1%:99.9%"
 
@@ -38,7 +37,7 @@ def read_levels(text: str) -> Levels:
 class LevelsRule:
     """``None``, or what :func:`read_levels` takes."""
 
-    def check(self, config: Any, name: str) -> None:
+    def check(self, config: object, name: str) -> None:
         """See :class:`~mlx_rcnn.config.checks.Rule`."""
         value = getattr(config, name)
         if value is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -196,7 +196,7 @@ class _Shapes:
         shapes = [self._shape(e) for e in found], [self._shape(e) for e in truth]
         return np.asarray(self.mask.iou(*shapes, [crowd] * len(truth)), np.float64)
 
-    def _shape(self, entry: Entry) -> Any:
+    def _shape(self, entry: Entry) -> object:
         if self.kind == "bbox":
             return entry["bbox"]
         return self.mask.segmToRle(entry["segmentation"], *self.sizes[entry["image_id"]])

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 import numpy as np
 
@@ -142,11 +142,12 @@ class Detections(dict[str, np.ndarray]):
         return file.getvalue()
 
     @property
-    def image(self) -> Any:
+    def image(self) -> Given | None:
         """The image as it was given; ``None`` once an array is gone, or if it is not known."""
         if self.frame is not None:
             return self.frame.image
-        return self._image() if isinstance(self._image, weakref.ref) else self._image
+        kept = self._image() if isinstance(self._image, weakref.ref) else self._image
+        return cast("Given | None", kept)
 
     def draw(self, image: Given | None = None, **options: Unpack[DrawOptions]) -> Image.Image:
         """A picture with the detections on it.
@@ -257,7 +258,7 @@ class Detections(dict[str, np.ndarray]):
             )
         return fiftyone.Detections(detections=entries)
 
-    def _given(self, image: Given | None) -> Any:
+    def _given(self, image: Given | None) -> Given:
         image = self.image if image is None else image
         if image is None:
             raise ValueError("the image is not known any more: give it, as in draw(image)")

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from PIL import ImageFont
 
@@ -59,7 +59,7 @@ def readable(text: str, label: int) -> str:
 
 
 @lru_cache(maxsize=256)
-def font(text: str, size: int) -> Any:
+def font(text: str, size: int) -> ImageFont.FreeTypeFont:
     """A font of Pillow (its own, DejaVu Sans or one of the system) that has a text's letters."""
     path = font_path(text)
     return _open(None if path == _NONE else path, size)
@@ -103,7 +103,7 @@ def _has(path: str, letter: str) -> bool:
         return False
 
 
-def _shape(found: Any, letter: str) -> tuple[Any, bytes] | None:
+def _shape(found: ImageFont.FreeTypeFont, letter: str) -> tuple[tuple[int, int], bytes] | None:
     """What a font draws; ``None`` for nothing, as some draw what they lack."""
     mask = found.getmask(letter)
     drawn = bytes(mask)
@@ -111,8 +111,11 @@ def _shape(found: Any, letter: str) -> tuple[Any, bytes] | None:
 
 
 @lru_cache(maxsize=256)
-def _open(path: str | None, size: int) -> Any:
-    return ImageFont.load_default(size=size) if path is None else ImageFont.truetype(path, size)
+def _open(path: str | None, size: int) -> ImageFont.FreeTypeFont:
+    if path is not None:
+        return ImageFont.truetype(path, size)
+    # of a size it is of FreeType, or an ImportError
+    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size=size))
 
 
 @lru_cache(maxsize=1)
