@@ -55,6 +55,7 @@ def rename(
             raise ValueError(f"{key!r} and {origin[target]!r} both stand for {target!r}")
         else:
             origin[target] = key
+            # (ph, pw) of the RoI pooling, for the layout ``"flat"``
             weights[target] = _relayout(value, rule.layout, "forward", pool_size, key)
     if unknown:
         raise ValueError(f"no rule for {listing(unknown)}")

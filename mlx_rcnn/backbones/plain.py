@@ -79,6 +79,7 @@ class PlainNet(nn.Module):
 
     def units(self, pooled: mx.array, key: mx.array | None = None) -> mx.array:
         """(N, unit_channels), what the classifier's last layer sees; without one the map itself."""
+        # at least 0, as behind a ReLU
         layers = self.classifier[:-1] if "classifier" in self else []
         # a key drops in any mode; without one MLX's state does, in training mode
         return run_layers(layers, pooled.flatten(1), key)

@@ -62,7 +62,7 @@ def shape_iou(sizes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 
 def measure(sizes: np.ndarray, shapes: AnchorShapes) -> AnchorFit:
     """Recall at IoU 0.5 and mean IoU of anchors, of at least one of :func:`object_sizes`."""
-    best = shape_iou(sizes, shapes.boxes()).max(axis=1)
+    best = shape_iou(sizes, shapes.boxes()).max(axis=1)  # (n, 2), n of at least 1
     return AnchorFit(shapes, float((best >= RECALLED).mean()), float(best.mean()))
 
 

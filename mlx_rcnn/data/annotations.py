@@ -26,7 +26,7 @@ def coco_annotations(target: Mapping[str, np.ndarray]) -> list[Entry]:
         entry: Entry = {
             "category_id": int(label),
             "bbox": [x1, y1, x2 - x1, y2 - y1],  # x, y, width, height in pixels
-            "area": (x2 - x1) * (y2 - y1),
+            "area": (x2 - x1) * (y2 - y1),  # of the box, where there is no mask
             "iscrowd": int(crowd),
             "difficult": int(difficult),
         }
@@ -34,7 +34,7 @@ def coco_annotations(target: Mapping[str, np.ndarray]) -> list[Entry]:
             # compressed RLE; the area is then the mask's
             entry["segmentation"] = encode_rle(target["masks"][i])
             entry["area"] = float(np.count_nonzero(target["masks"][i]))
-        if "keypoints" in target:
+        if "keypoints" in target:  # (G, K, 3)
             points = target["keypoints"][i].astype(np.float64)
             entry["keypoints"] = points.ravel().tolist()  # one list of 3 * K numbers
             entry["num_keypoints"] = int(np.count_nonzero(points[:, 2]))  # how many are visible

@@ -53,6 +53,7 @@ def divide(dataset: SizedDataset, fraction: float, seed: int = 0) -> tuple[Subse
         raise ValueError(f"{count} image cannot be divided: expected at least 2")
     chosen = min(max(round(fraction * count), 1), count - 1)
     order = np.random.default_rng([seed, count]).permutation(count)
+    # in the data set's order, those to train on first
     parts = (sorted(order[chosen:].tolist()), sorted(order[:chosen].tolist()))
     return Subset(dataset, parts[0]), Subset(dataset, parts[1])
 

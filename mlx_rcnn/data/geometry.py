@@ -89,7 +89,7 @@ def resize(image: np.ndarray, target: Target, size: tuple[int, int]) -> tuple[np
     height, width = image.shape[:2]
     if (height, width) == size:
         return image, target
-    # antialiased bilinear
+    # antialiased bilinear, as Pillow does it
     pixels = np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
     ratio = np.array([size[1] / width, size[0] / height] * 2, np.float32)
     out = {**target, "boxes": target["boxes"] * ratio}

@@ -37,7 +37,7 @@ def open_voc(files: Files, split: str | None = None) -> DetectionDataset:
     if split is not None:
         chosen = _of_split(files, split, lists, folders, defects)
     parsed = {path: _parse(files.root / path) for path in files.xml}
-    # all those in the folder, whatever the split
+    # all those in the folder, whatever the split, in alphabetical order
     names = sorted({o.name for p in parsed.values() if isinstance(p, _Parsed) for o in p.objects})
     if not names and all(isinstance(p, Defect) for p in parsed.values()):
         raise ValueError(f"no VOC annotation in {files.root}; {next(iter(parsed.values()))}")

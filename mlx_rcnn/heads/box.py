@@ -27,7 +27,7 @@ class TwoMLPHead(nn.Module):
         valid: mx.array | None = None,
     ) -> mx.array:
         """(R, ph, pw, C) -> (R, hidden_dim)."""
-        x = x.flatten(1)
+        x = x.flatten(1)  # in the order (ph, pw, C)
         keys = mx.random.split(key, 2) if dropout and key is not None else (None, None)
         for layer, k in zip((self.fc6, self.fc7), keys, strict=True):
             x = mx.maximum(layer(x), 0)

@@ -88,7 +88,7 @@ class Branch(Generic[Needed_contra]):
 
     def raw(self, stage: Stage[Needed_contra], rois: mx.array, labels: mx.array) -> mx.array:
         """(R, ...) float32 in each RoI's frame: results are made of it, averaged over views."""
-        # ``rois`` (R, 5) are batch index and xyxy pixels of the network input
+        # ``rois`` (R, 5): batch index and xyxy pixels of the network input; ``labels`` (R,).
         raise NotImplementedError
 
     def traced(

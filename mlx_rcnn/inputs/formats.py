@@ -86,6 +86,7 @@ def raw_photo(image: object) -> str | None:
 
 def looks_whole(file: BinaryIO, kind: str | None, size: int) -> bool:
     """Whether a file has its end by structure alone; false if only decoding can tell."""
+    # ``kind`` is Pillow's name of the format
     if kind in ("JPEG", "MPO"):
         file.seek(max(size - 64, 0))
         return file.read().rstrip(b"\0\r\n").endswith(b"\xff\xd9")

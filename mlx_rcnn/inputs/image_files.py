@@ -75,6 +75,7 @@ def opened_bytes(
         Image.init()  # what this Pillow was built without is not opened
         formats = [kind for kind in formats if kind in Image.OPEN]
     try:
+        # its ``size`` is (width, height) as stored
         return Image.open(io.BytesIO(data), formats=formats)
     except Exception as error:
         raise _named(name, error, data[:512]) from error

@@ -22,6 +22,9 @@ def prepare_targets(
     num_keypoints: int | None = None,
 ) -> Targets:
     """Check targets, scale them to pixels of the network input, and pad them to M an image."""
+    # ``boxes`` (G, 4) xyxy pixels of the image given, ``labels`` (G,) in 1..C-1, ``masks`` (G, H,
+    # W) 0 or 1, ``keypoints`` (G, K, 3) of x, y and a visibility above 0 where there is something
+    # to learn.
     if isinstance(targets, Mapping) or not isinstance(targets, Sequence):
         raise TypeError(f"targets: expected a list of dicts, got {type(targets).__name__}")
     if len(targets) != len(batch.sizes):

@@ -50,7 +50,7 @@ def resized_size(height: int, width: int, config: DetectorConfig) -> tuple[int, 
     # torchvision cuts fractions off, detectron2 (``"pillow"``) and mmdetection (``"opencv"``) round
     # half up
     half = 0.0 if config.resize_rule == "torch" else 0.5
-    return max(math.floor(h + half), 1), max(math.floor(w + half), 1)
+    return max(math.floor(h + half), 1), max(math.floor(w + half), 1)  # at least one pixel
 
 
 def draw_sizes(

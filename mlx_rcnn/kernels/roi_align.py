@@ -64,7 +64,7 @@ def spread(
     """The gradient of :func:`pool` with respect to its L maps, summed in float32."""
     kind = "collect" if deterministic else "scatter"
     channels = shapes[0][3]
-    given = [cotangent, *_tables(shapes, boxes, plan, kind)]
+    given = [cotangent, *_tables(shapes, boxes, plan, kind)]  # (R, ph, pw, C) of the pooled values
     # Adding in a fixed order, without atomics, is equal bit for bit each time; every pixel then
     # looks at every box, which is slower.
     if deterministic:

@@ -156,7 +156,7 @@ def find_augmented(
 
 def merge_detections(found: Sequence[Result], rule: DetectionRule) -> Result:
     """The best of several predictions of one image, suppressed among each other, best first."""
-    names = ("boxes", "scores", "labels")
+    names = ("boxes", "scores", "labels")  # (D, 4) xyxy in one frame, (D,) and (D,)
     boxes, scores, labels = (mx.array(np.concatenate([f[k] for f in found])) for k in names)
     order = sort_scores(scores)  # of equal scores that of the earlier prediction is first
     there = mx.ones((1, len(order)), dtype=mx.bool_)

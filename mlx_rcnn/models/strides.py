@@ -70,7 +70,7 @@ def batch_strides(
     config: DetectorConfig, known: MapSizes, maps: Sequence[Size], padded: Size, height: int
 ) -> Strides:
     """What prediction takes for a batch, ``padded`` (H, W), of greatest unpadded ``height``."""
-    fixed = _fixed(config, known, len(maps))
+    fixed = _fixed(config, known, len(maps))  # (h, w) of each map, finest first
     anchors = fixed or tuple((padded[0] // h, padded[1] // w) for h, w in maps)
     pooled = range(min(config.roi_levels, len(maps)))
     if fixed:

@@ -57,7 +57,7 @@ def traceable(model: Detector, size: tuple[int, int], rule: DetectionRule | None
         if view.config.clip_results:
             whole = mx.all(found.boxes[..., 2:] > found.boxes[..., :2], axis=-1)
             found = found._replace(valid=found.valid & whole)
-        named = _named(found)
+        named = _named(found)  # ``boxes`` (D, 4), ``scores``, ``labels`` and ``valid`` (D,)
         for branch in view.branches:
             named |= branch.traced(stage, named["boxes"], mx.maximum(named["labels"], 1), size)
         return named

@@ -72,6 +72,7 @@ def paste_mask(
     mask: Array, box: Array, image_size: tuple[int, int], *, rule: str = "torchvision"
 ) -> tuple[Array, tuple[int, int]]:
     """One mask (M, M) pasted into (h, w) bool, all that it may cover, and its row and column."""
+    # in [0, 1], and (4,) xyxy, pixels of the image
     probabilities, corners = _float32(mask)[None], _float32(box)[None]
     height, width = _check(probabilities, corners, image_size, 0.5)
     if not np.isfinite(corners).all():

@@ -17,6 +17,7 @@ def heatmap_peaks(
     # As ``heatmaps_to_keypoints``. Each is resized onto a grid of the whole image, of which the
     # box's own pixels count: at 800 x 1088, 1.6 GFLOP a RoI of 17 keypoints.
     count, height, width, points = heatmaps.shape
+    # of boxes (R, 4) xyxy, pixels, inside the image; those below 1 count as 1
     sides = mx.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)
     pixels = mx.ceil(sides)  # (R, 2): across, down
     across = _cubic(width, pixels[:, 0], size[1])

@@ -39,7 +39,7 @@ def fused_roi_align(
     dtype = maps[0].dtype
     fixed = deterministic or in_fixed_order()
     if not _pools(dtype, plan, dialect, twin):
-        return twin(maps, boxes, plan)
+        return twin(maps, boxes, plan)  # (R, ph, pw, C) in the maps' dtype
 
     def forward(*maps: mx.array) -> mx.array:
         return pool(maps, boxes, plan, dialect)

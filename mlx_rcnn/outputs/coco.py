@@ -63,7 +63,7 @@ def coco_results(
         # x, y and visibility of each in one list of 3 * K numbers, and ``keypoints_scores``, which
         # COCO's format lacks; ``score`` is the box's there, too
         for name, offset in (("keypoints", [keypoint_offset] * 2 + [0]), ("keypoints_scores", 0)):
-            if name in prediction:
+            if name in prediction:  # (D, K, 3) and (D, K)
                 values = prediction[name][i].astype(np.float64) - offset
                 entry[name] = np.round(values, 4).ravel().tolist()
         entries.append(entry)

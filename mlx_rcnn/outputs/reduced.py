@@ -15,6 +15,7 @@ class Pasted:
     """Raw masks (D, M, M) as the (D, H, W) bool that they are pasted, each made when asked for."""
 
     def __init__(self, masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> None:
+        # (D, 4) xyxy, pixels of the picture, whose size is (height, width)
         self._masks, self._boxes, self._size = masks, boxes, size
         self.shape = (len(masks), *size)
 

@@ -81,6 +81,7 @@ def draw_skeletons(
     line: int,
 ) -> None:
     """Draw the keypoints of detections in ``order``, topmost first; a limb needs both its ends."""
+    # pairs of keypoints, counted from 0
     edges, count = list(skeleton or ()), joints.points.shape[1]
     for edge in edges:
         if len(edge) != 2 or not all(0 <= end < count for end in edge):

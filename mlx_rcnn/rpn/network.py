@@ -103,6 +103,7 @@ def select_proposals(
     """The best anchors of each level, decoded, clipped, and suppressed within their level."""
     # As ``filter_proposals`` of torchvision's ``RegionProposalNetwork``.
     most = min(rule.pre_nms_top_n, max(a.shape[-2] for a in outputs.anchors))
+    # boxes are clipped to ``sizes`` (N, 2), (height, width) of the unpadded images
     each = [_best_of_level(*level, sizes, rule, most) for level in zip(*outputs, strict=True)]
     images, levels = outputs.logits[0].shape[0], len(each)
     box, score, rank, ok = (  # (N, L, k, ...)

@@ -67,7 +67,7 @@ def sweep(
     highest: float = HIGHEST,
 ) -> LRFinding:
     """Take steps at rates that rise exponentially until the loss diverges (Smith, 2017)."""
-    _check_steps(steps)
+    _check_steps(steps)  # at least 10
     if not 0 < lowest < highest:
         raise ValueError(f"lowest={lowest}, highest={highest}: expected 0 < lowest < highest")
     rates: list[float] = []

@@ -89,7 +89,7 @@ def solve_ridge(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Float64 (K, D) and (K,) that minimise |rows w + b - wanted|^2 + strength |w|^2, b free."""
     mean, level = rows.mean(axis=0, dtype=np.float64), wanted.mean(axis=0, dtype=np.float64)
-    x, y = rows - mean, wanted - level
+    x, y = rows - mean, wanted - level  # (N, D) and (N, K), N at least 1
     if strength == 0:
         weight = np.linalg.lstsq(x, y, rcond=None)[0]  # the smallest weights of all that are best
     elif len(x) < x.shape[1]:  # the smaller system of the two, whose solutions are the same

@@ -192,6 +192,7 @@ def bounds(segmentation: Segmentation | None) -> Box:
     if isinstance(segmentation, Mapping):
         x1, y1, x2, y2 = mask_boxes(decode_rle(segmentation)[None])[0]
     else:
+        # polygons (2 * K,)
         points = np.concatenate([np.asarray(p).reshape(-1, 2) for p in segmentation or [[0, 0]]])
         (x1, y1), (x2, y2) = points.min(axis=0), points.max(axis=0)
     return float(x1), float(y1), float(x2), float(y2)

@@ -68,7 +68,7 @@ def open_yolo(
     layout.defects.extend(similar_names(names, layout.root))
     return DetectionDataset(
         [item for item in items if item is not None],
-        check_class_names(names),
+        check_class_names(names),  # in the file's order
         tuple(range(len(names))),
         (*notes.defects(), *layout.defects),
         "yolo",
