@@ -193,10 +193,16 @@ class Detections(dict[str, np.ndarray]):
         return cut
 
     def to_coco(self, image_id: int | str = 0) -> list[Entry]:
-        """Entries of a COCO results file, see :func:`~mlx_rcnn.outputs.coco.coco_results`.
+        """Entries of a COCO results file.
 
         Args:
             image_id: of the image. Default: ``0``.
+
+        Returns:
+            D dicts with ``image_id``, ``category_id`` (the label), ``bbox`` [x, y, width, height]
+            in pixels, ``score``, for masks ``segmentation``, compressed RLE, and for keypoints
+            ``keypoints``, x, y and visibility of each in one list of 3 * K numbers, and
+            ``keypoints_scores``, which COCO's format lacks.
 
         Raises:
             ValueError: masks that were not pasted into the image (``masks="raw"``).
