@@ -3,8 +3,8 @@
 The sequential definition is a fixed point: ``keep[j] = valid[j] and no kept i < j overlaps j``. One
 round of it on the whole overlap matrix settles at least one more box, in practice most, so a few
 rounds of a matrix-vector product replace the loop. Blocks of rows bound the memory and halve the
-work, as later boxes never suppress earlier ones. A GPU has kernels that take the boxes in order, and
-:func:`nms` and :func:`batched_nms`, which may ask the host, take them in order on a CPU.
+work, as later boxes never suppress earlier ones. A GPU has kernels that take the boxes in order;
+:func:`nms` and :func:`batched_nms`, which may ask the host, take them in order on a CPU too.
 """
 
 from __future__ import annotations
