@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, NamedTuple, cast
 
@@ -63,6 +63,21 @@ def fixed_order(wanted: bool = True) -> Iterator[None]:
 def in_fixed_order() -> bool:
     """Whether a block of :func:`fixed_order` or the environment asks for it."""
     return _FIXED.get() or switch() == DETERMINISTIC
+
+
+@contextmanager
+def adding_in_order() -> Iterator[None]:
+    """Have what the block scatters, or gathers with a gradient, add up in a fixed order.
+
+    A GPU adds by atomics, in no order. Where :func:`in_fixed_order` holds, the operations of the
+    block are put on the CPU, which shares the memory and goes through the indices one by one.
+
+    Yields:
+        Nothing.
+    """
+    on_gpu = mx.default_device().type == mx.DeviceType.gpu
+    with mx.stream(mx.cpu) if on_gpu and in_fixed_order() else nullcontext():
+        yield
 
 
 def backend() -> Dialect | None:

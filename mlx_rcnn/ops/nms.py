@@ -3,7 +3,8 @@
 The sequential definition is a fixed point: ``keep[j] = valid[j] and no kept i < j overlaps j``. One
 round of it on the whole overlap matrix settles at least one more box, in practice most, so a few
 rounds of a matrix-vector product replace the loop. Blocks of rows bound the memory and halve the
-work, as later boxes never suppress earlier ones. A GPU has kernels that take the boxes in order.
+work, as later boxes never suppress earlier ones. A GPU has kernels that take the boxes in order;
+:func:`nms` and :func:`batched_nms`, which may ask the host, take them in order on a CPU too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from ..kernels import backend, suppressible
 from .boxes import box_area
 from .nms_fused import fused_nms
+from .nms_greedy import greedy_nms
 from .overlaps import above_threshold, float32_threshold
 
 # Rows resolved at once, and the rounds tried first. A CPU is bound by the matrix: short blocks stay
@@ -241,6 +243,12 @@ class _Kept(NamedTuple):
 def _settled(
     boxes: mx.array, valid: mx.array, iou_threshold: float, labels: mx.array | None
 ) -> np.ndarray:
+    if not on_gpu():
+        limit = float32_threshold(iou_threshold)
+        kinds = [None] * len(valid) if labels is None else np.array(labels)
+        lists = zip(np.array(boxes), np.array(valid), kinds, strict=True)
+        return np.stack([greedy_nms(b, v, limit, k) for b, v, k in lists])
+
     def attempt(rounds: int) -> _Kept:
         return _Kept(*nms_mask(boxes, valid, iou_threshold, labels, rounds))
 

@@ -40,3 +40,27 @@ def above_threshold(a: mx.array, b: mx.array, threshold: mx.array) -> mx.array:
         mx.minimum(a[3], b[3]),
     )
     return _above(*corners, a[4] + b[4], threshold)
+
+
+def above_threshold_on_host(a: np.ndarray, b: np.ndarray, threshold: float) -> np.ndarray:
+    """As :func:`above_threshold`, to the bit, of NumPy's arrays.
+
+    Args:
+        a (5, p, 1), b (5, 1, m): float32.
+        threshold: a float32.
+
+    Returns:
+        (p, m) bool.
+    """
+    shared = np.minimum(a[2], b[2])
+    shared -= np.maximum(a[0], b[0])
+    np.maximum(shared, np.float32(0), out=shared)
+    height = np.minimum(a[3], b[3])
+    height -= np.maximum(a[1], b[1])
+    shared *= height
+    union = np.add(a[4], b[4], out=height)
+    union -= shared
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shared /= union
+        above: np.ndarray = shared > np.float32(threshold)
+    return above

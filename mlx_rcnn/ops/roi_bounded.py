@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
+from .gradient import add_at
 from .roi_gather import gather_chunked
 
 # Of a level but the coarsest: 28 x 28, with torchvision's slack.
@@ -55,7 +56,7 @@ def bounded_average(
         ends = limit[:, axis]
         place, weight = taps(start[:, axis], extent[:, axis], count, grid[:, axis], most, ends)
         roi, line = mx.arange(place.shape[0])[:, None, None], mx.arange(count)[None, :, None]
-        matrix = mx.zeros((place.shape[0], count, longest)).at[roi, line, place].add(weight)
+        matrix = add_at(mx.zeros((place.shape[0], count, longest)), (roi, line, place), weight)
         matrices.append(matrix)
         read = weight > 0
         first = mx.min(mx.where(read, place, longest), axis=(1, 2))

@@ -10,7 +10,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_rcnn.cli import doctor, doctor_checks
+from mlx_rcnn.cli.doctor import checks as doctor_checks
+from mlx_rcnn.cli.doctor import command as doctor
 from mlx_rcnn.cli.main import main
 
 
