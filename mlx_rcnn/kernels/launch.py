@@ -67,14 +67,9 @@ def in_fixed_order() -> bool:
 
 @contextmanager
 def adding_in_order() -> Iterator[None]:
-    """Have what the block scatters, or gathers with a gradient, add up in a fixed order.
-
-    A GPU adds by atomics, in no order. Where :func:`in_fixed_order` holds, the operations of the
-    block are put on the CPU, which shares the memory and goes through the indices one by one.
-
-    Yields:
-        Nothing.
-    """
+    """Have what the block scatters, or gathers with a gradient, add up in a fixed order."""
+    # A GPU adds by atomics, in no order. Where :func:`in_fixed_order` holds, the operations of the
+    # block are put on the CPU, which shares the memory and goes through the indices one by one.
     on_gpu = mx.default_device().type == mx.DeviceType.gpu
     with mx.stream(mx.cpu) if on_gpu and in_fixed_order() else nullcontext():
         yield

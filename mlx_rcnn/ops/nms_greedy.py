@@ -13,17 +13,9 @@ _PAIRS = 1 << 16  # of boxes compared at once: their arrays stay in a core's cac
 def greedy_nms(
     boxes: np.ndarray, valid: np.ndarray, limit: float, labels: np.ndarray | None = None
 ) -> np.ndarray:
-    """Which boxes of one list stay; to the bit what ``nms_mask`` finds.
-
-    Args:
-        boxes (n, 4): float32 xyxy, by falling score.
-        valid (n,): bool, boxes that take part.
-        limit: a box goes when its IoU with a better kept one is greater; a float32.
-        labels (n,): only boxes of equal label suppress each other. Default: all do.
-
-    Returns:
-        (n,): bool.
-    """
+    """(n,) bool: which boxes of one list stay; to the bit what ``nms_mask`` finds."""
+    # boxes (n, 4) float32 xyxy, by falling score; one goes when its IoU with a better kept one of
+    # its label is greater than ``limit``, a float32
     left = np.flatnonzero(valid)
     corners = np.ascontiguousarray(boxes[left].T, np.float32)
     area = np.maximum((corners[2] - corners[0]) * (corners[3] - corners[1]), np.float32(0))

@@ -43,15 +43,7 @@ def above_threshold(a: mx.array, b: mx.array, threshold: mx.array) -> mx.array:
 
 
 def above_threshold_on_host(a: np.ndarray, b: np.ndarray, threshold: float) -> np.ndarray:
-    """As :func:`above_threshold`, to the bit, of NumPy's arrays.
-
-    Args:
-        a (5, p, 1), b (5, 1, m): float32.
-        threshold: a float32.
-
-    Returns:
-        (p, m) bool.
-    """
+    """As :func:`above_threshold`, to the bit, of NumPy's (5, p, 1) and (5, 1, m): (p, m) bool."""
     shared = np.minimum(a[2], b[2])
     shared -= np.maximum(a[0], b[0])
     np.maximum(shared, np.float32(0), out=shared)
