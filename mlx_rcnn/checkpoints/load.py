@@ -1,4 +1,4 @@
-"""Models on disk: save, load, and telling what a checkpoint is.
+"""Models loaded from disk, and what a checkpoint is told to be.
 
 A saved model is a directory with ``config.json`` (what to build) and ``model.safetensors`` (the
 weights, metadata ``format: mlx``); how they stay one model is told in ``directory``.

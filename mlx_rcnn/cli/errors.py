@@ -1,4 +1,4 @@
-"""The subcommands of the command line, one module each, and what they share."""
+"""What subcommands share: the failure that a user reads, and the loading of a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Detections on disk: COCO results JSON and annotated pictures, written whole or not at all."""
+"""Detections as entries of COCO results, and their file, written whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model made ready for a data set, and a folder for a run."""
+"""A model made ready for a data set."""
 
 from __future__ import annotations
 
