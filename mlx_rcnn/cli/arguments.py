@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from importlib import metadata
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..messages import nearest
 from .errors import CommandError
@@ -33,6 +33,11 @@ from .flags.view import add_augment, add_tiles
 
 class _Parser(argparse.ArgumentParser):
     """Complains in one line, where argparse prints the whole usage first."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # As in Python 3.14: values may begin with a negative number, such as --levels -1000:400.
+        self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def error(self, message: str) -> NoReturn:
         raise CommandError(f"{message}{_meant(message)} (see {self.prog} --help)")

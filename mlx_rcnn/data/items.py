@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 
 from ..config.categories import BACKGROUND
-from ..inputs.image_files import file_sizes
+from ..inputs.image_files import Size, file_sizes
+from ..inputs.pixels import DepthError
 from ..structures import Entry
 from .polygons import segmentation_mask, segmentation_problem
 from .sample import Defect, Target, select
@@ -56,6 +57,9 @@ class Item:
     # the same objects in COCO's terms, or ``None`` where ``target`` is that
     truth: list[Entry] | None = None
     proposals: np.ndarray | None = None  # (P, 4): float32 xyxy (see :func:`with_proposals`)
+    needs_levels: Defect | None = (
+        None  # what is wrong with its values as long as no levels are given
+    )
 
 
 def make_item(
@@ -73,8 +77,14 @@ def make_item(
     num_keypoints: int | None = None,
 ) -> Item | None:
     """Check one image and its objects; what fails goes to ``defects``, ``None`` for the image."""
+    needs_levels = None
     try:
-        size, follow = _annotated_size(path, annotated)
+        try:
+            sizes = file_sizes(path)
+        except DepthError as error:
+            sizes = file_sizes(path, levels="auto")
+            needs_levels = Defect(name, str(error), "image dropped")
+        size, follow = _annotated_size(sizes, annotated)
     except (OSError, ValueError) as error:
         defects.append(Defect(name, str(error), "image dropped"))
         return None
@@ -91,12 +101,14 @@ def make_item(
     segmentations = [o.segmentation for o in kept] if masks else None
     truth = [o.truth for o in kept if o.truth is not None]
     known = truth if len(truth) == len(kept) and truth else None
-    return Item(path, image_id, name, size, target, follow, segmentations, known)
+    item = Item(path, image_id, name, size, target, follow, segmentations, known)
+    item.needs_levels = needs_levels
+    return item
 
 
-def _annotated_size(path: Path, annotated: tuple[int, int] | None) -> tuple[tuple[int, int], bool]:
+def _annotated_size(sizes: tuple[Size, Size], annotated: Size | None) -> tuple[Size, bool]:
     """(height, width) of an image as it is annotated, and whether that follows the EXIF turn."""
-    stored, upright = image_sizes(path)
+    stored, upright = sizes
     if annotated is None or annotated == upright:
         return upright, True
     if annotated != stored:
@@ -125,11 +137,6 @@ def drop_below_a_pixel(items: Sequence[Item | None], where: Path, defects: list[
         item.target = select(item.target, np.zeros(len(item.target["boxes"]), bool))
         item.truth = None if item.truth is None else []
         item.segmentations = None if item.segmentations is None else []
-
-
-def image_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(height, width) of an image file as stored and as upright, once it is known to be whole."""
-    return file_sizes(path)  # which loading agrees with
 
 
 def check_class_names(names: Sequence[str]) -> tuple[str, ...]:

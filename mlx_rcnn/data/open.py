@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from .coco import open_coco
@@ -74,7 +73,7 @@ def open_dataset(
     if not root.exists():
         raise FileNotFoundError(f"no such file or folder: {root}")
     folder = Path(images) if images is not None else None
-    dataset = replace(_open(root, format, split, masks, keypoints, folder), levels=levels)
+    dataset = _open(root, format, split, masks, keypoints, folder).with_levels(levels)
     if strict:
         dataset = dataset.strict()
     if not len(dataset):

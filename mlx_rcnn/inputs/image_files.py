@@ -81,7 +81,7 @@ def opened_bytes(
         raise _named(name, error, data[:512]) from error
 
 
-def file_sizes(path: str | os.PathLike[str]) -> tuple[Size, Size]:
+def file_sizes(path: str | os.PathLike[str], levels: str | None = None) -> tuple[Size, Size]:
     """(height, width) of an image file as stored and upright, once it is known to be whole."""
     path = _existing(path)
     try:
@@ -94,7 +94,7 @@ def file_sizes(path: str | os.PathLike[str]) -> tuple[Size, Size]:
             # Where it is missing, and for other formats and for values that must be seen, the
             # picture is read as ``load_image_file`` reads it: what passes here loads, but for
             # damage in the midst of pixels.
-            pixels, turn = _pixels(image, str(path), True)
+            pixels, turn = _pixels(image, str(path), True, levels)
     except (PermissionError, ImageError):
         raise
     except Exception as error:

@@ -35,6 +35,10 @@ class ImageError(ValueError):
     """An image file or array that cannot be used; the message names it and what was expected."""
 
 
+class DepthError(ImageError):
+    """Values that no rule brings to 8 bits, unless levels are given."""
+
+
 def check_image_array(array: AnyArray, name: str = "image array") -> np.ndarray:
     """Check one (H, W, 3) array of any library and give it as NumPy, uint8 or float32 in [0, 1]."""
     shape = tuple(array.shape)
@@ -138,9 +142,10 @@ def _range(pixels: np.ndarray, name: str) -> tuple[float, float]:
 def _bits(name: str, low: float, high: float, kind: str) -> int:
     """How many bits grey values take, with a word where that is a guess."""
     if low < 0 or high > 65535:
-        raise ImageError(
+        raise DepthError(
             f"{name} has {kind} from {low:.10g} to {high:.10g}: expected 8, 12 or 16 bits, 0 to "
-            "65535, or floats in [0, 1]; scale the values"
+            "65535, or floats in [0, 1]; scale the values, or say by levels which "
+            "are black and white"
         )
     bits = 8 if high <= 255 else 12 if high <= 4095 else 16
     # All 0 is black at any depth, and 16 bits are what whole numbers are expected to have.

@@ -13,6 +13,7 @@ from ...data.items import Masks
 from ...data.open import open_dataset, splits_of
 from ...messages import one_line
 from ..errors import CommandError
+from ..flags.common import given_levels
 
 _WHOLE = ("trainval", "train_val")  # what others are parts of
 
@@ -44,6 +45,7 @@ def open_path(
             masks,
             keypoints=keypoints,
             images=args.images,
+            levels=given_levels(args),
         )
     except (OSError, ValueError) as error:
         raise CommandError(one_line(error)) from error

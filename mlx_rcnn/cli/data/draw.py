@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +33,6 @@ def run(args: argparse.Namespace) -> int:
     path = Path(args.out)
     check_writable(path.parent)
     parts = open_splits(args, False, masks=None, keypoints=None)
-    levels = None if args.levels == "none" else args.levels
-    parts = {name: replace(part, levels=levels) for name, part in parts.items()}
     samples = [(part, i) for part in parts.values() for i in range(len(part))]
     count = min(args.count, len(samples))
     columns = math.ceil(math.sqrt(count))

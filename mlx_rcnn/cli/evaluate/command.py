@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -141,7 +140,18 @@ def _opened(args: argparse.Namespace, results: Path | None) -> tuple[Detector, D
         dataset = _dataset(args, masks=False)
     if dataset is None:
         raise problem or CommandError(f"{args.data} cannot be opened")
-    return model, replace(dataset, levels=model.config.image_levels)
+    return model, _readable(args, dataset.with_levels(model.config.image_levels))
+
+
+def _readable(args: argparse.Namespace, dataset: DetectionDataset) -> DetectionDataset:
+    """A dataset that has images; CommandError if none is left, or on defects with ``--strict``."""
+    try:
+        dataset = dataset.strict() if args.strict else dataset
+    except ValueError as error:
+        raise CommandError(one_line(error)) from error
+    if not len(dataset):
+        raise CommandError(f"{args.data}: no image can be used; {dataset.defects[0]}")
+    return dataset
 
 
 @contextmanager
@@ -243,6 +253,7 @@ def _dataset(args: argparse.Namespace, masks: bool | None = None) -> DetectionDa
             keypoints=wanted,
             images=args.images,
             strict=args.strict,
+            levels="auto",  # until the model says which: none is left out for its values
         )
     except (OSError, ValueError) as error:
         raise CommandError(one_line(error)) from error

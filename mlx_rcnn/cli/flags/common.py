@@ -115,6 +115,11 @@ def add_levels(parser: Flags, kept: str = "the model's own, usually none") -> No
     )
 
 
+def given_levels(args: argparse.Namespace) -> str | None:
+    """What ``--levels`` says, ``None`` for none."""
+    return None if args.levels == "none" else args.levels
+
+
 def _levels(text: str) -> str:
     try:
         if text != "none":

@@ -59,6 +59,7 @@ def _add(actions: Commands, name: str, text: str, more: str, split: str = "every
         help="folder that the names in a COCO or CVAT file count from (default: looked for)",
     )
     parser.add_argument("--split", metavar="NAME", help=f"this split alone (default: {split})")
+    add_levels(parser, "none")
     return parser
 
 
@@ -119,7 +120,6 @@ def _add_draw(actions: Commands) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of what is random (default: 0)"
     )
-    add_levels(parser, "none")
     group = parser.add_argument_group("how images are changed, as in train")
     for item in fields(TrainConfig):
         if item.name in _AUGMENTED:
