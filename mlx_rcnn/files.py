@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -44,6 +45,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give the name of a file beside ``path`` that takes its place if the block succeeds."""
     # A process killed at any moment leaves the old file or the new one; what it had begun is
     # removed by the next that writes the same file.
+    if is_opened(path):
+        with _passed_on(path) as part:
+            yield part
+        return
     _remove_leftovers(path)
     # The suffix stays: writers such as MLX's go by it.
     part = path.with_name(f"{_prefix(path)}{os.getpid()}-{next(_NUMBER)}.part{path.suffix}")
@@ -79,6 +84,26 @@ def new_folder(path: Path) -> Iterator[Path]:
                 folder.rmdir()
         raise
     flush(path.parent)
+
+
+def is_opened(path: Path) -> bool:
+    """Whether a path is a device, a pipe or an open file, which no file may replace."""
+    # Such as /dev/stderr, /dev/fd/3 or a named pipe: they are written to, once all is there.
+    folder = path.absolute().parent
+    if not path.exists() or path.is_dir():
+        return False
+    if folder in (Path("/dev"), Path("/dev/fd")) or folder.is_relative_to("/proc"):
+        return True
+    return not path.is_file()
+
+
+@contextmanager
+def _passed_on(path: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="mlx_rcnn-") as folder:
+        part = Path(folder) / (path.name or "part")
+        yield part
+        with part.open("rb") as whole, path.open("wb") as sink:
+            shutil.copyfileobj(whole, sink)
 
 
 def flush(path: Path) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from ..progress import bar
 from .published import PUBLISHED
 
 TIMEOUT = 30  # seconds without a byte
@@ -76,8 +77,6 @@ def _download(url: str, file: BinaryIO, label: str) -> None:
     import urllib.error
     import urllib.request
 
-    from tqdm import tqdm
-
     have = file.seek(0, os.SEEK_END)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -92,10 +91,10 @@ def _download(url: str, file: BinaryIO, label: str) -> None:
             have = 0
         length = response.headers.get("Content-Length") or ""
         total = int(length) + have if length.isdigit() else None
-        with tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=label) as bar:
+        with bar(total=total, initial=have, unit="B", unit_scale=True, desc=label) as shown:
             while block := response.read(1 << 18):
                 file.write(block)
-                bar.update(len(block))
+                shown.update(len(block))
     file.flush()
     size = file.seek(0, os.SEEK_END)
     if total is not None and size != total:

@@ -16,9 +16,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         import shtab
     except ImportError as error:
-        raise CommandError(
-            "completion needs shtab: pip install 'mlx-rcnn[completion]'", 1
-        ) from error
+        raise CommandError("completion needs shtab: pip install 'mlx-rcnn[completion]'") from error
     from .arguments import build_parser
 
     parser = build_parser()

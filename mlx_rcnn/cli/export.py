@@ -28,7 +28,9 @@ def run(args: argparse.Namespace) -> int:
     kept = {name: getattr(args, name) for name in ("score_thresh", "nms_thresh", "top_k")}
     try:
         agreements = export_function(model, dest, args.size, **kept)
-    except (OSError, ValueError, TypeError) as error:
+    except OSError as error:  # a full disk
+        raise CommandError(one_line(error), 1) from error
+    except (ValueError, TypeError) as error:
         raise CommandError(one_line(error)) from error
     for agreement in agreements:
         print(_line(agreement))

@@ -13,7 +13,7 @@ import mlx.nn as nn
 from ..checkpoints.weights import flat_parameters
 from ..config.backbone import AlexNetConfig, MobileNetFPNConfig, ResNetFPNConfig, VGGConfig
 from ..config.boxes import BoxConfig, FastRCNNConfig, RCNNConfig
-from ..config.detector import KeypointRCNNConfig, MaskRCNNConfig
+from ..config.detector import KeypointRCNNConfig, MaskRCNNConfig, to_json
 from ..config.network import DetectorConfig
 from ..config.proposals import ProposingConfig
 from .errors import load_model
@@ -28,8 +28,34 @@ _WITH_TF32 = 17  # generation of Apple's GPUs: M5
 
 def run(args: argparse.Namespace) -> int:
     """Print the architecture, classes, source, dtype and parameters of ``args.model``."""
-    print("\n".join(describe(load_model(args.model, given=model_settings(args)))))
+    if args.json is not None:
+        args.json.check()
+    model = load_model(args.model, given=model_settings(args))
+    print("\n".join(describe(model)))
+    if args.json is not None:
+        args.json.write_content(contents(model))
     return 0
+
+
+def contents(model: Detector) -> dict[str, object]:
+    """What :func:`describe` tells, for JSON, with the model's whole config."""
+    config, (dtypes, size) = model.config, _storage(model)
+    columns = ("parameters", "running_statistics")
+    parts = {k: dict(zip(columns, v, strict=True)) for k, v in count_parameters(model).items()}
+    return {
+        "model": type(model).__name__,
+        "backbone": _backbone(model.backbone),
+        "heads": _heads(config),
+        "source": model.source,
+        "num_classes": config.num_classes,
+        "class_names": model.class_names,
+        "dtypes": dtypes,
+        "bytes": size,
+        "runs_on": runs_on(),
+        **{name: sum(part[name] for part in parts.values()) for name in columns},
+        "parts": parts,
+        "config": to_json(config),
+    }
 
 
 def describe(model: Detector) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -17,6 +16,7 @@ from ..inputs.tiff import TiffImage, count_pages, is_tiff
 from ..inputs.windows import Windows, file_and_page, most_pixels, open_windows, page_name
 from ..messages import one_line
 from .errors import CommandError
+from .said import say_problem
 
 Source: TypeAlias = TiffImage | Windows | np.ndarray
 """An image as a whole, or to be read by windows."""
@@ -90,8 +90,9 @@ def _say_several(path: Path) -> None:
     except Exception:  # of Pillow's decoders: reading it says why
         return
     if count > 1:
-        text = f"{path} has {count} pages or levels: the first is predicted; --page all takes each"
-        print(f"mlx_rcnn: {text}", file=sys.stderr)
+        say_problem(
+            f"{path} has {count} pages or levels: the first is predicted; --page all takes each"
+        )
 
 
 def load_source(path: Path, tiled: bool, levels: str | None) -> Source:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.dataset import DetectionDataset
 from ..data.items import Item
@@ -21,6 +21,7 @@ from ..inputs.images import ImageError
 from ..inputs.proposals import Proposed
 from ..messages import one_line
 from ..outputs.coco import image_ids
+from ..progress import bar
 from .errors import CommandError
 from .flags.proposals import SEARCHES
 
@@ -99,11 +100,15 @@ def print_recall(args: argparse.Namespace, model: Detector, dataset: DetectionDa
         raise CommandError("--json: a proposal network has no classes; predict writes its boxes")
     found: dict[str, Proposed] = {}
     try:
-        for i, name in enumerate(tqdm(image_names(dataset), unit="image", desc="evaluate")):
+        for i, name in enumerate(bar(image_names(dataset), unit="image", desc="evaluate")):
             found[name] = with_area(model.predict(dataset[i].image)[0])
-        print(proposal_recall(with_proposals(dataset, found)))
+        recall = proposal_recall(with_proposals(dataset, found))
     except (OSError, ValueError) as error:
         raise CommandError(one_line(error), 1) from error
+    print(recall)
+    if args.metrics_json is not None:
+        content = {**asdict(recall), "recall": recall.recall.tolist()}
+        args.metrics_json.write_content(content)
     return 0
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from tqdm import tqdm
-
 from ..config.categories import BACKGROUND
 from ..data.annotations import coco_annotations
 from ..data.protocols import Dataset
 from ..data.sample import Target
 from ..inputs.images import ImageError
 from ..memory import bounded_cache
+from ..progress import bar
 from ..structures import Entry
 from .batches import Batch, LeftOut, Predicts, predictor
 from .table import Scores
@@ -92,13 +91,13 @@ def collect(
     predict = predictor(model, dataset, score_thresh, augment)
     left_out = LeftOut(len(dataset), max_unreadable)
     batches = []
-    bar = tqdm(total=len(dataset), unit="image", desc="evaluate", disable=not progress)
-    with bar, bounded_cache():
+    shown = bar(total=len(dataset), unit="image", desc="evaluate", disable=not progress)
+    with shown, bounded_cache():
         for start in range(0, len(dataset), batch_size):
             chosen = range(start, min(start + batch_size, len(dataset)))
             batches.append(predict(chosen))
             left_out.add(batches[-1])
-            bar.update(len(chosen))
+            shown.update(len(chosen))
     return assemble(batches, dataset, getattr(model, "finds_objects", False))
 
 

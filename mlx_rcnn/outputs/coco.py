@@ -91,6 +91,11 @@ def mask_option(model: object) -> dict[str, str]:
 
 def write_results(path: Path, entries: Sequence[Entry]) -> None:
     """Write COCO results as JSON, one entry a line; the file is replaced whole or untouched."""
-    with replacing(path) as part, open(part, "w", encoding="utf-8") as file:
-        lines = ",\n".join(json.dumps(entry) for entry in entries)
-        file.write(f"[\n{lines}\n]\n" if entries else "[]\n")
+    with replacing(path) as part:
+        part.write_text(results_text(entries), encoding="utf-8")
+
+
+def results_text(entries: Sequence[Entry]) -> str:
+    """What :func:`write_results` writes."""
+    lines = ",\n".join(json.dumps(entry) for entry in entries)
+    return f"[\n{lines}\n]\n" if entries else "[]\n"

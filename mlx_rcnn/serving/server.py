@@ -6,7 +6,6 @@ import asyncio
 import logging
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ..progress import say
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -101,7 +102,7 @@ class _Server(uvicorn.Server):
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             return
         self.should_exit = True
-        print(f"mlx_rcnn: {self.stopping()}", file=sys.stderr, flush=True)
+        say(f"mlx_rcnn: {self.stopping()}")
 
 
 class _Protocol(H11Protocol):

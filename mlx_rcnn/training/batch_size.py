@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
-from tqdm import tqdm
 
 from ..checkpoints.weights import flatten, unflatten
 from ..data import TrainBatch
@@ -21,6 +19,7 @@ from ..inputs.images import ImageError
 from ..inputs.transform import resized_size
 from ..memory import machine_memory
 from ..models import Detector
+from ..progress import say
 from .config import TrainConfig
 from .machines import least
 from .optimizer import make_optimizer
@@ -79,8 +78,7 @@ def measured(
         return config
     found = fitting_batch(model, train_set, config, group)
     if group.rank() == 0:
-        text = f"batch size: {found}; the learning rate stays {config.lr:g}"
-        tqdm.write(text, file=sys.stderr)
+        say(f"batch size: {found}; the learning rate stays {config.lr:g}")
     return replace(config, batch_size=found.images)
 
 

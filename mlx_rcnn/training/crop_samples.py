@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.sample import Sample
 from ..inputs.images import load_image
 from ..inputs.proposals import check_proposals
 from ..models import RCNN
 from ..models.boxing import lacking_proposals
+from ..progress import bar
 from ..structures import ArrayLike, ImageLike
 
 
@@ -45,7 +45,7 @@ def crop_samples(
     """The samples, all or the ``chosen`` numbers, checked, one after the other."""
     classes = model.num_classes - 1
     steps = range(len(samples)) if chosen is None else chosen
-    for i in tqdm(steps, unit="image", disable=not progress):
+    for i in bar(steps, unit="image", disable=not progress):
         picture, target = samples[i][:2]
         # by default each target's own
         given = target.get("proposals") if proposals is None else proposals[i]

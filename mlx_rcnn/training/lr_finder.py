@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
-from tqdm import tqdm
 
 from ..checkpoints.weights import flatten, unflatten
 from ..data import TrainBatch
@@ -22,6 +21,7 @@ from ..data.protocols import SizedDataset
 from ..files import replacing
 from ..memory import bounded_cache
 from ..models import Detector
+from ..progress import bar
 from .batch_size import measured
 from .config import TrainConfig
 from .loading import batches_of, check_objects, make_loader
@@ -139,13 +139,13 @@ def find_lr(
         batches = _endless(train_set, config, group)
         with (
             bounded_cache(int(config.cache_limit * 1e9)),
-            tqdm(total=steps, unit="step", desc="finding lr", disable=group.rank() > 0) as bar,
+            bar(total=steps, unit="step", desc="finding lr", disable=group.rank() > 0) as shown,
         ):
 
             def step(number: int, rate: float) -> float:
                 result = take(list(islice(batches, config.accumulate)), number, rate)
-                bar.set_postfix(lr=f"{rate:.2g}", loss=f"{result.losses['total_loss']:.3f}")
-                bar.update()
+                shown.set_postfix(lr=f"{rate:.2g}", loss=f"{result.losses['total_loss']:.3f}")
+                shown.update()
                 return result.losses["total_loss"] if result.finite else math.nan
 
             return sweep(step, steps)

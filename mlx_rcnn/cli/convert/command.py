@@ -64,7 +64,9 @@ def run(args: argparse.Namespace) -> int:
     model.eval()
     try:
         _write(args, model, dest)
-    except (OSError, ValueError, TypeError) as error:
+    except OSError as error:  # a full disk
+        raise CommandError(one_line(error), 1) from error
+    except (ValueError, TypeError) as error:
         raise CommandError(one_line(error)) from error
     print(f"wrote {dest}")
     for line in settings(model, args.to):

@@ -23,6 +23,8 @@ def run(args: argparse.Namespace) -> int:
     action = import_module(f".{args.action}", __package__)
     try:
         code: int = action.run(args)
+    except BrokenPipeError:  # nobody reads what is printed
+        raise
     except OSError as error:
         raise CommandError(one_line(error), 1) from error
     return code

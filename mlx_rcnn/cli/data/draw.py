@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from ...training.loading import augmentation
 from ..errors import CommandError
 from ..flags.train import given_settings
 from ..preflight import check_writable, make_folders
+from ..said import say_problem
 from .command import open_splits
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _picture(
     try:
         sample = dataset[index]
     except (OSError, ImageError) as error:
-        print(f"mlx_rcnn: {one_line(error)}", file=sys.stderr)
+        say_problem(one_line(error))
         return None
     image, target = sample.image, sample.target
     if augment is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 import time
@@ -15,8 +14,9 @@ import numpy as np
 
 from ...memory import machine_memory
 from ...messages import one_line
-from ..errors import CommandError
+from ..colour import coloured
 from ..info import runs_on
+from ..said import say_problem
 from .checks import CHECKS, Arrays, Check
 
 REPORT = "please report this table, from --json, as an issue"
@@ -43,6 +43,8 @@ class Found:
 
 def run(args: argparse.Namespace) -> int:
     """Check every operation, a prediction and two training steps; 1 if a bound does not hold."""
+    if args.json is not None:
+        args.json.check()
     machine = describe_machine()
     for name, value in machine.items():
         print(f"{name:<9} {value}")
@@ -52,25 +54,22 @@ def run(args: argparse.Namespace) -> int:
         found = examine(check)
         results.append(found)
         error = "-" if found.error is None else f"{found.error:.2g}"
-        verdict = "" if found.passed else f"  FAILED {found.failed or ''}".rstrip()
+        failed = coloured("FAILED", "red", sys.stdout)
+        verdict = "" if found.passed else f"  {failed} {found.failed or ''}".rstrip()
         print(
             f"{found.name:<34} {found.against:<8} {error:>14} {found.bound:>9.2g} "
             f"{found.seconds:>6.1f}{verdict}",
             flush=True,
         )
-    if args.json:
+    if args.json is not None:
         content = {
             "machine": machine,
             "checks": [asdict(f) | {"passed": f.passed} for f in results],
         }
-        try:
-            with open(args.json, "w", encoding="utf-8") as file:
-                json.dump(content, file, indent=2)
-        except OSError as error:
-            raise CommandError(f"--json {args.json}: {error.strerror}", 1) from error
+        args.json.write_content(content)
     wrong = [found.name for found in results if not found.passed]
     if wrong:
-        print(f"mlx_rcnn: {len(wrong)} of {len(results)} failed: {REPORT}", file=sys.stderr)
+        say_problem(f"{len(wrong)} of {len(results)} failed: {REPORT}")
         return 1
     print(f"\nall {len(results)} checks hold")
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from ...evaluation.collect import assemble
 from ...messages import one_line
 from ..errors import CommandError
 from ..proposals import check_no_search
+from ..said import say_problem
 from ..sharing.first_machine import First, Result
 from ..sharing.other_machine import Other
 from ..sharing.share_images import Work
@@ -53,8 +53,9 @@ class Images:
 
     def collect(self, kept: Path) -> Collected:
         """Predict all images; ``kept`` is the file that the results will have."""
-        work = self._begin(kept if self._args.json or self._team.size > 1 else None)
-        if not self._args.json:
+        named = self._args.json is not None and self._args.json.file is not None
+        work = self._begin(kept if named or self._team.size > 1 else None)
+        if not named:
             work.hint = f"--json {kept} --resume"
         left_out = LeftOut(len(self._dataset), self._args.max_unreadable)
         try:
@@ -70,7 +71,7 @@ class Images:
             if work.lost:
                 raise CommandError(lacking, 1) from error
             if work.file is not None:
-                print(f"mlx_rcnn: {lacking}", file=sys.stderr)
+                say_problem(lacking)
             raise
         except (OSError, ValueError) as error:  # an image that is damaged further down
             raise CommandError(one_line(error), 1) from error

@@ -10,6 +10,7 @@ from typing import TypeAlias, TypeVar
 from ...config.levels import read_levels
 from ...config.settings import read_setting
 from ..errors import CommandError
+from ..json_file import JsonFile
 
 MODEL_HELP = (
     "checkpoint file (.pth, .pkl), directory written by mlx_rcnn.save, name of published weights, "
@@ -166,6 +167,26 @@ def add_resume(group: Flags, how: str) -> None:
         "--resume",
         action="store_true",
         help=f"go on with a run that ended early, {how} (default: begin anew)",
+    )
+
+
+def add_json(group: Flags, what: str, default: str = "none", name: str = "json") -> None:
+    """Add ``--json``, or another flag of its kind, which says ``what`` is written."""
+    group.add_argument(
+        f"--{name}",
+        type=JsonFile,
+        metavar="FILE",
+        help=f"{what}; - for standard output, with nothing else on it (default: {default})",
+    )
+
+
+def add_quiet(parser: Flags) -> None:
+    """Add ``--quiet``."""
+    parser.add_argument(
+        "--quiet",
+        action="store_true",
+        help="say nothing but warnings and errors, on standard error; files, and JSON that is "
+        "asked for, are written all the same (default: tables, notes and bars of progress)",
     )
 
 

@@ -11,6 +11,7 @@ from .common import (
     MODEL_HELP,
     Commands,
     Flags,
+    add_json,
     add_levels,
     add_settings,
     count,
@@ -38,7 +39,7 @@ def add_data_commands(commands: Commands) -> None:
         allow_abbrev=False,
     )
     actions = parser.add_subparsers(
-        dest="action", metavar="ACTION", required=True, help="what to do"
+        dest="action", metavar="ACTION", required=True, help="what to do", prog=parser.prog
     )
     _add_check(actions)
     _add_stats(actions)
@@ -79,6 +80,7 @@ def _add_check(actions: Commands) -> None:
         help="decode every image, which finds damage in its midst (default: its ends are looked "
         "at)",
     )
+    add_json(parser, "file for the defects as JSON")
 
 
 def _add_stats(actions: Commands) -> None:
@@ -99,6 +101,7 @@ def _add_stats(actions: Commands) -> None:
         metavar="FILE",
         help="the picture, a PNG (default: data_stats.png)",
     )
+    add_json(parser, "file for the numbers as JSON")
 
 
 def _add_draw(actions: Commands) -> None:

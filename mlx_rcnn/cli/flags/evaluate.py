@@ -8,6 +8,7 @@ from .common import (
     add_class_names,
     add_data,
     add_execution,
+    add_json,
     add_levels,
     add_model,
     add_resume,
@@ -82,7 +83,8 @@ def _add_metric(group: Flags) -> None:
         help="detections that score less are left out, 0 to 1 (default: what --set "
         "box_score_thresh says, else 0.05)",
     )
-    group.add_argument("--json", metavar="FILE", help="COCO results file to write (default: none)")
+    add_json(group, "COCO results file to write")
+    add_json(group, "file for the metrics as JSON", name="metrics-json")
     add_resume(group, "with the same arguments and --json: predict the images that it lacks")
 
 

@@ -5,16 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-from .common import (
-    MODEL_HELP,
-    Commands,
-    Flags,
-    add_class_names,
-    add_dtype,
-    add_settings,
-    count,
-    fraction,
-)
+from .common import MODEL_HELP, Commands, add_class_names, add_dtype, add_settings, count, fraction
 
 
 def add_export(commands: Commands) -> None:
@@ -41,19 +32,6 @@ def add_export(commands: Commands) -> None:
         help="height and width of the images that the app will give, in pixels, such as "
         "800x1088,640x640; of several sizes the weights are stored once",
     )
-    _add_kept(parser)
-    add_class_names(parser)
-    add_dtype(parser, "the checkpoint's own; on a CPU computed in float32")
-    parser.add_argument(
-        "--device",
-        choices=("cpu", "gpu"),
-        help="where the function will run (default: the GPU if there is one here)",
-    )
-    add_settings(parser)
-
-
-def _add_kept(parser: Flags) -> None:
-    """Add the flags that say which detections the function gives."""
     kept = parser.add_argument_group("what to keep, for good")
     kept.add_argument(
         "--score-thresh",
@@ -76,6 +54,14 @@ def _add_kept(parser: Flags) -> None:
         help="most detections of an image, rows of the outputs (default: the model's own, usually "
         "100)",
     )
+    add_class_names(parser)
+    add_dtype(parser, "the checkpoint's own; on a CPU computed in float32")
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "gpu"),
+        help="where the function will run (default: the GPU if there is one here)",
+    )
+    add_settings(parser)
 
 
 def _sizes(text: str) -> list[tuple[int, int]]:

@@ -41,16 +41,6 @@ def add_train(commands: Commands) -> None:
     )
     _add_start(parser)
     add_proposals(parser)
-    _add_run(parser)
-    add_settings(parser)
-    add_levels(parser, "the model's own; kept with the model that is trained")
-    group = parser.add_argument_group("how to train")
-    for item in fields(TrainConfig):
-        add_field(group, item)
-
-
-def _add_run(parser: Flags) -> None:
-    """Add the flags of the run's folder, and of a run that only looks for a learning rate."""
     parser.add_argument("--output", default="run", metavar="DIR", help="of the run (default: run)")
     again = parser.add_mutually_exclusive_group()
     again.add_argument(
@@ -68,6 +58,11 @@ def _add_run(parser: Flags) -> None:
         help="train nothing: take at most so many steps at rates from 1e-6 to 10 (100), print a "
         "learning rate to begin with, and write DIR/lr_finder.json (default: train)",
     )
+    add_settings(parser)
+    add_levels(parser, "the model's own; kept with the model that is trained")
+    group = parser.add_argument_group("how to train")
+    for item in fields(TrainConfig):
+        add_field(group, item)
 
 
 def _add_start(parser: Flags) -> None:

@@ -22,15 +22,17 @@ from ...outputs.skeletons import skeleton_style
 from ..errors import CommandError, load_model
 from ..flags.common import model_settings
 from ..flags.view import augmentation, check_augmentation, tiles_of
+from ..json_file import JsonFile
 from ..pages import Source, load_source, page_paths
 from ..preflight import check_writable, make_folders, set_device
 from ..proposals import check_no_search, of_images
+from ..said import say_problem
 from ..sharing.first_machine import First, Found, Result
 from ..sharing.machines import machines
 from ..sharing.other_machine import Other
 from ..sharing.share_images import Work
 from .choice import class_labels, select
-from .received import ImageFound, Received, complain, proposed
+from .received import ImageFound, Received, proposed
 from .report import report, shown_score, table_row
 from .save import Saver, check_room, chosen_kinds
 from .video import check_video, run_video, video_sources
@@ -61,11 +63,8 @@ def _run(args: argparse.Namespace, team: First | Other) -> int:
     if videos is not None:
         return _on_videos(args, videos, view, kinds)
     paths = page_paths(args, _sources(args.source), kinds)
-    results = _results_file(args, paths)
-    folders = [results.parent] if args.no_images and not kinds else [results.parent, Path(args.out)]
-    folders = folders if team.first else []
-    for folder in folders:
-        check_writable(folder)
+    results = _results_file(args, paths, team)
+    folders = _folders(args, results, kinds) if team.first else []
     set_device(args.device)
     model = load_model(args.model, args.dtype, model_settings(args))
     if isinstance(view, TestTimeAugment):
@@ -75,18 +74,24 @@ def _run(args: argparse.Namespace, team: First | Other) -> int:
     given = of_images(args, model, paths)
     saver = Saver(args, kinds, model)
     size = 1 if isinstance(view, Tiles) else args.batch_size  # tiles are batches of their own
-    work = Work(args, team, paths, model, results, size)
+    work = Work(args, team, paths, model, results.file, size)
     predict = _predictor(args, model, view, classes, paths, given, saver)
     received = Received(args, paths, saver, model, results)
     if not team.first:
         work.run(predict, received.batch)
         return 0
+    _go_on(args, work, kinds)
+    with received.printed():
+        return _whole(args, work, predict, received)
+
+
+def _go_on(args: argparse.Namespace, work: Work, kinds: tuple[str, ...]) -> None:
+    """With ``--resume``: check what is there, and say again what was wrong."""
     if work.file is not None and args.resume:
         check_room(args, kinds, work.file)
         for found in work.found():
             for problem in found["problems"]:
-                complain(problem)
-    return _whole(args, work, predict, received)
+                say_problem(problem)
 
 
 def _whole(
@@ -100,7 +105,7 @@ def _whole(
     except KeyboardInterrupt:
         interrupted = not work.lost
         if interrupted:
-            print("mlx_rcnn: interrupted", file=sys.stderr)
+            say_problem("interrupted")
     finally:
         done = received.write(work)
     saved = received.saver.write()
@@ -110,7 +115,7 @@ def _whole(
     if lacking and work.lost:
         raise CommandError(lacking, 1)
     if lacking and work.fresh:
-        print(f"mlx_rcnn: {lacking}", file=sys.stderr)
+        say_problem(lacking)
     return 130 if interrupted else 1 if done.failed else 0
 
 
@@ -131,12 +136,24 @@ def _view(args: argparse.Namespace) -> View:
     return augment or tiles
 
 
-def _results_file(args: argparse.Namespace, paths: list[Path]) -> Path:
+def _folders(args: argparse.Namespace, results: JsonFile, kinds: tuple[str, ...]) -> list[Path]:
+    """Those that files go to; all can be written to."""
+    found = [] if results.file is None else [results.file.parent]
+    found += [] if args.no_images and not kinds else [Path(args.out)]
+    for folder in found:
+        check_writable(folder)
+    return found
+
+
+def _results_file(args: argparse.Namespace, paths: list[Path], team: First | Other) -> JsonFile:
     """Where the results of images go; no folder, and no image."""
-    results = Path(args.json) if args.json else Path(args.out) / "detections.json"
-    if results.is_dir():
-        raise CommandError(f"--json {results} is a folder: expected a file")
-    if results.resolve() in [path.resolve() for path in paths]:
+    results: JsonFile = args.json or JsonFile(str(Path(args.out) / "detections.json"))
+    if team.first:
+        results.check()
+    if results.file is None:
+        if args.resume:
+            raise CommandError("--resume goes with --json FILE, beside which what is done is kept")
+    elif results.file.resolve() in [path.resolve() for path in paths]:
         raise CommandError(f"--json {results} is one of the images: expected another file")
     return results
 

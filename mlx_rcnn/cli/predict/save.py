@@ -156,7 +156,10 @@ class Saver:
 
     def _table(self) -> Path:
         path = self.out / "detections.csv"
-        with replacing(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
+        with (
+            replacing(path) as part,
+            part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             writer.writerows(self._rows)

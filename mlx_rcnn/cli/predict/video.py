@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 import numpy as np
-from tqdm import tqdm
 
 from ...files import replacing
 from ...inputs.video import VIDEO_SUFFIXES, Video, load_av
@@ -25,7 +23,9 @@ from ...outputs.detections import Detections
 from ...outputs.pictures import picture_paths
 from ...outputs.skeletons import skeleton_style
 from ...outputs.video import VideoWriter
+from ...progress import bar
 from ..errors import CommandError
+from ..said import say_problem
 from .choice import SHOWN_SCORE, select
 
 if TYPE_CHECKING:
@@ -105,10 +105,10 @@ def run_video(
         name = f"camera {source}" if isinstance(source, int) else str(source)
         print(f"{name}: {done.frames} frames, {done.detections} detections")
         if done.truncated:
-            print(f"mlx_rcnn: {name} ends early: {done.truncated}", file=sys.stderr)
+            say_problem(f"{name} ends early: {done.truncated}")
             code = 1
         if done.stopped:
-            print("mlx_rcnn: interrupted", file=sys.stderr)
+            say_problem("interrupted")
             return 130
     print(f"results: {args.out}")
     return code
@@ -135,7 +135,7 @@ def _one(
             writer = stack.enter_context(VideoWriter(part, video))
         rows = stack.enter_context(_table(target.with_suffix(".csv")))
         lines = stack.enter_context(_text(target.with_suffix(".jsonl")))
-        bar = stack.enter_context(tqdm(total=video.frames, unit="frame", desc=target.stem))
+        shown = stack.enter_context(bar(total=video.frames, unit="frame", desc=target.stem))
         stack.enter_context(bounded_cache())
         results = stream(model, video, batch_size=args.batch_size, top_k=args.top_k, **options)
         try:
@@ -145,7 +145,7 @@ def _one(
                 _write(kept, rows, lines, done)
                 if writer is not None:
                     writer.write(_drawn(args, model, kept), kept.frame.seconds)
-                bar.update()
+                shown.update()
         except KeyboardInterrupt:  # what is done is worth a whole file
             done.stopped = True
         done.truncated = video.truncated

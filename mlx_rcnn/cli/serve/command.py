@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import socket
-import sys
 from typing import TYPE_CHECKING
 
 from ...serving import check_installed
@@ -15,6 +14,7 @@ from ...serving.worker import Worker
 from ..errors import CommandError, load_model
 from ..flags.common import model_settings
 from ..preflight import set_device
+from ..said import say_warning
 from .files import files_of
 
 if TYPE_CHECKING:
@@ -49,10 +49,9 @@ def run(args: argparse.Namespace) -> int:
         )
         host, port = listening.getsockname()[:2]
         if not is_loopback(host):
-            print(
-                f"mlx_rcnn: warning: --host {args.host}: other machines reach this server, and it "
-                "has no password: expected a network you trust",
-                file=sys.stderr,
+            say_warning(
+                f"--host {args.host}: other machines reach this server, and it has no password: "
+                "expected a network you trust"
             )
         print(f"serving {args.model} at {_url(host, port)} (Ctrl-C ends)", flush=True)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from ...memory import bounded_cache
+from ...progress import bar
+from ..said import say_warning
 from .first_machine import Common, First, Found, Result
 from .other_machine import Other
 from .unfinished import About, Unfinished, described, unfinished_paths
@@ -43,8 +42,7 @@ class Work:
             self.file = Unfinished(results, about, args.resume)
             if not args.resume and unfinished_paths(results)[0].exists():
                 path = unfinished_paths(results)[0]
-                text = f"an unfinished run is in {path}, and is begun again: --resume goes on"
-                print(f"mlx_rcnn: warning: {text}", file=sys.stderr)
+                say_warning(f"an unfinished run is in {path}, and is begun again: --resume goes on")
         self._found: dict[int, Found] = dict(self.file.found) if self.file else {}
         self.hint = "--resume"  # what has the rest predicted
         self.fresh = 0  # images that are done now and were not before
@@ -67,9 +65,9 @@ class Work:
             self.team.begin(self._common)
             todo = [batch for batch in self._batches if batch not in self._found]
             done = self.count - self._images_in(todo)
-            with tqdm(
+            with bar(
                 total=self.count, initial=done, unit="image", desc=name, disable=self.count < 2
-            ) as bar:
+            ) as shown:
 
                 def keep(batch: int, machine: int, result: Result) -> None:
                     found, files = result
@@ -79,7 +77,7 @@ class Work:
                         self.file.add(batch, found)
                     self._found[batch] = found
                     self.fresh += len(found["images"])
-                    bar.update(len(self._chosen(batch)))
+                    shown.update(len(self._chosen(batch)))
 
                 try:
                     self.team.share(todo, timed, keep)

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 # Of the command line: what does not change results, or is compared by what it stands for.
-_PASSED_OVER = {"command", "resume", "json", "model", "source", "data", "max_unreadable"}
+_PASSED_OVER = {
+    *("command", "resume", "json", "metrics_json", "quiet"),
+    *("model", "source", "data", "max_unreadable"),
+}
 
 _FLAGS = {"settings": "set", "class_names": "classes"}
 

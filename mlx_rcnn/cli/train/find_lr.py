@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
+from ...inputs.images import ImageError
 from ...messages import one_line
 from ...training.config import TrainConfig
 from ...training.loading import divided
@@ -35,7 +36,7 @@ def look_for_rate(
         if mx.distributed.init().rank() == 0:
             write_finding(found, config, Path(args.output))
             print(found)
-    except OSError as error:
+    except (ImageError, OSError) as error:
         raise CommandError(one_line(error), 1) from error
     except (ValueError, TypeError) as error:
         raise CommandError(one_line(error).replace("steps=", "--find-lr ")) from error

@@ -24,7 +24,9 @@ ImageFiles = Literal["copy", "link", "refer"]
 Shapes = Literal["auto", "boxes", "polygons"]
 IMAGE_FILES: tuple[ImageFiles, ...] = ("copy", "link", "refer")
 SHAPES: tuple[Shapes, ...] = ("auto", "boxes", "polygons")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+NO_UNICODE = "backslashreplace"
+"""How a path that is no Unicode gets into JSON, whose own escape that is."""
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and no Unicode
 
 
 @dataclass(slots=True)
@@ -166,7 +168,7 @@ class Names:
         """The ``wanted`` name of image ``key``, or with ``_2``, ``_3``, ... behind the stem."""
         if key in self.given:
             return self.given[key]
-        clean = Path(_CONTROL.sub("_", wanted).strip() or "image")
+        clean = Path(_UNUSABLE.sub("_", wanted).strip() or "image")
         name, number = clean.name, 2
         while Path(name).stem.casefold() in self.taken:
             name, number = f"{clean.stem}_{number}{clean.suffix}", number + 1
