@@ -16,6 +16,7 @@ top left pixel. Rows with ``valid=False`` hold anything and mean nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import mlx.core as mx
@@ -31,8 +32,8 @@ BUCKET = 8  # targets are padded to a multiple, so that shapes repeat
 
 ArrayLike: TypeAlias = "npt.ArrayLike | mx.array"
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image | np.ndarray | mx.array"
-Images: TypeAlias = "ImageLike | Sequence[ImageLike]"
-"""What ``predict`` takes: one, several, or a batch in one array."""
+Images: TypeAlias = "ImageLike | Sequence[ImageLike] | Prepared"
+"""What ``predict`` takes: one, several, a batch in one array, or what ``prepare`` made of them."""
 GivenProposals: TypeAlias = "ArrayLike | Sequence[ArrayLike]"
 """(P, 4) of each image; of one image the array alone will do."""
 GivenTargets: TypeAlias = Sequence[Mapping[str, ArrayLike]]
@@ -55,6 +56,25 @@ class Batch(NamedTuple):
     pixels: mx.array
     sizes: np.ndarray
     original_sizes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Images that a thread of the host has made ready for a model, whose ``predict`` takes them.
+
+    ``given``: as ``prepare`` got them; ``pictures``: each as (H, W, 3). ``pixels``, ``sizes`` and
+    ``original_sizes`` are those of a :class:`Batch`, all of NumPy.
+    """
+
+    given: ImageLike | Sequence[ImageLike]
+    pictures: list[np.ndarray]
+    pixels: np.ndarray
+    sizes: np.ndarray
+    original_sizes: np.ndarray
+
+    def batch(self) -> Batch:
+        """The same on MLX's side."""
+        return Batch(mx.array(self.pixels), self.sizes, self.original_sizes)
 
 
 class Targets(NamedTuple):

@@ -44,12 +44,14 @@ class Frame(NamedTuple):
     """One picture of a video.
 
     ``image`` (H, W, 3) uint8 RGB, upright; ``number``, counted from 0 in the order shown;
-    ``seconds`` since the video's start, as its own clock says, also where the rate varies.
+    ``seconds`` since the video's start, as its own clock says, also where the rate varies;
+    ``latency``, seconds from decoded to predicted, once it is.
     """
 
     image: np.ndarray
     number: int
     seconds: float
+    latency: float | None = None
 
 
 def load_av() -> ModuleType:

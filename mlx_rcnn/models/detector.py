@@ -14,11 +14,11 @@ from ..backbones import make_backbone
 from ..config.detector import make_config
 from ..config.network import DetectorConfig
 from ..inputs.targets import prepare_targets
-from ..inputs.transform import draw_sizes, load_images, preprocess
+from ..inputs.transform import draw_sizes, load_images, prepared, preprocess
 from ..layers import inference
 from ..outputs.detections import Detections
 from ..processes import about_to_compute
-from ..structures import Batch, GivenTargets, ImageLike, Images, Targets
+from ..structures import Batch, GivenTargets, ImageLike, Images, Prepared, Targets
 from .maps import Maps, MapSteps
 from .stream import stream
 from .strides import Strides, image_strides
@@ -98,6 +98,24 @@ class Detector(MapSteps):
             One an image; ``None`` as :func:`~mlx_rcnn.inputs.transform.resized_size` has it.
         """
         return None if key is None else draw_sizes(images, self.config, key)
+
+    def prepare(self, images: Images) -> Prepared:
+        """Load and resize images on the host; a thread may, while others are predicted.
+
+        No MLX is used. What comes out is a batch of this model's, as long as ``config`` stays.
+
+        Args:
+            images: as ``predict``.
+
+        Returns:
+            What ``predict`` takes in their place.
+
+        Raises:
+            ValueError, TypeError, OSError: images that cannot be used.
+        """
+        if isinstance(images, Prepared):
+            return images
+        return prepared(images, self.config, self.input_sizes)
 
     def stream(
         self, source: str | os.PathLike[str] | int | Video | Iterable[ImageLike], **options: Any

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from clips import clip
-from mlx_rcnn.cli import predict as command
 from mlx_rcnn.cli.main import main
+from mlx_rcnn.cli.predict import command
 from mlx_rcnn.inputs.video import Video
 from mlx_rcnn.models.stream import stream
 from mlx_rcnn.outputs.detections import Detections

@@ -99,7 +99,8 @@ class Received:
         Raises:
             CommandError: it cannot be written.
         """
-        done, ids = Done(model_seconds=work.seconds(), fresh=work.fresh), image_ids(self._paths)
+        ids = image_ids(self._paths)
+        done = Done(model_seconds=work.seconds(), fresh=work.fresh, idle=work.idle())
         for found in work.found():
             done.failed += len(found["problems"])
             for image in found["images"]:
