@@ -20,6 +20,7 @@ from ..outputs.detections import Detections
 from ..processes import about_to_compute
 from ..structures import Batch, GivenTargets, ImageLike, Images, Prepared, Targets
 from .maps import Maps, MapSteps
+from .quantized import check_trainable
 from .stream import stream
 from .strides import Strides, image_strides
 
@@ -151,6 +152,7 @@ class Detector(MapSteps):
             key: of the sizes that are drawn.
         """
         about_to_compute()
+        check_trainable(self)
         config = self.config
         padding = config
         if size_divisible is not None:

@@ -9,6 +9,7 @@ import mlx.core as mx
 
 from .. import moved
 from ..models import Detector
+from ..models.quantized import check_trainable
 from .config import TrainConfig
 from .freeze import set_trainable, stages
 from .new_heads import DataKeypoints, set_classes, set_keypoints
@@ -35,8 +36,9 @@ def prepare_model(
 
     Raises:
         TypeError: ``freeze`` for a backbone that is none of this package.
-        ValueError: ``freeze`` of more stages than there are.
+        ValueError: ``freeze`` of more stages than there are; a quantised model.
     """
+    check_trainable(model)
     mx.random.seed(config.seed)
     set_classes(model, class_names)
     set_keypoints(model, keypoints)

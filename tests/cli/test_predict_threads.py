@@ -191,7 +191,7 @@ def test_a_model_s_results_are_those_of_predict(tmp_path: Path, monkeypatch: Any
         (("--tile", "50"), lambda image: steps.predict_tiled(model, [image], Tiles(50))),
         (
             ("--tta-flip",),
-            lambda image: model.predict([image], augment=steps.TestTimeAugment(None)),
+            lambda image: model.predict([image], augment=flip),
         ),
     ):
         run = ["predict", "photos", "--model", "model", "--out", "out", "--no-images", *words]
