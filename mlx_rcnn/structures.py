@@ -15,7 +15,7 @@ top left pixel. Rows with ``valid=False`` hold anything and mean nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -71,6 +71,13 @@ class Prepared:
     pixels: np.ndarray
     sizes: np.ndarray
     original_sizes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The pictures: whoever wraps ``predict`` may look at them as at a list of images."""
+        return iter(self.pictures)
 
     def batch(self) -> Batch:
         """The same on MLX's side."""

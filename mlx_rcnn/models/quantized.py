@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -12,6 +13,7 @@ from ..config.quantization import Quantization
 from ..layers import Linear, QuantizedLinear
 
 _HEAD = "roi_heads.box_head."
+L = TypeVar("L", Linear, QuantizedLinear)
 
 
 def quantize(model: nn.Module, *, bits: int = 8, group_size: int = 64) -> None:
@@ -65,8 +67,9 @@ def quantize_as(model: nn.Module, how: Quantization) -> None:
 
 def quantization_of(model: nn.Module) -> Quantization | None:
     """How a model is quantised; ``None`` if it is not."""
-    layer = next((layer for _, layer in _layers(model, QuantizedLinear)), None)
-    return layer and Quantization(layer.group_size, layer.bits, layer.mode)
+    for _, layer in _layers(model, QuantizedLinear):
+        return Quantization(layer.group_size, layer.bits, layer.mode)
+    return None
 
 
 def restored(model: nn.Module) -> dict[str, mx.array]:
@@ -101,7 +104,7 @@ def check_trainable(model: nn.Module) -> None:
         )
 
 
-def _layers(model: nn.Module, kind: type[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+def _layers(model: nn.Module, kind: type[L]) -> Iterator[tuple[str, L]]:
     for name, module in model.named_modules():
         if name.startswith(_HEAD) and type(module) is kind:
             yield name, module

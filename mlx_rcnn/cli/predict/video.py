@@ -188,7 +188,7 @@ def _one(
             bar.update()
 
         try:
-            with Behind() as behind, closing(results):
+            with Behind() as behind, closing(results):  # type: ignore[type-var]
                 for found in results:
                     behind.put(partial(keep, found))
         except KeyboardInterrupt:  # what is done is worth a whole file
