@@ -89,18 +89,8 @@ def read_checkpoint(
 
 
 def read_state(path: Path, pick: str | None = None) -> tuple[dict[str, mx.array], object]:
-    """The tensors of a checkpoint file of another library.
-
-    Args:
-        path: a file of ``torch.save``, a pickle of NumPy arrays, or safetensors.
-        pick: the key of one state dict of several. Default: ``None``.
-
-    Returns:
-        The state dict, and all that the file holds.
-
-    Raises:
-        ValueError: not a checkpoint, or one of this package.
-    """
+    """The state dict of another library's checkpoint, and all that its file holds."""
+    # a file of ``torch.save``, a pickle of NumPy arrays, or safetensors
     if path.suffix == ".safetensors":
         state, metadata = load_safetensors(path)
         if metadata.get("format") == "mlx":

@@ -16,14 +16,10 @@ Move = Callable[[mx.array, Pool], mx.array]
 
 
 class Layout(NamedTuple):
-    """``forward``: the source's array -> ours; ``backward``: ours -> the source's.
+    """Moves of an array, given the RoI pooling's (ph, pw); ValueError for an impossible shape."""
 
-    Both take the array and the (ph, pw) of the RoI pooling, and raise ValueError for a shape that
-    cannot be.
-    """
-
-    forward: Move
-    backward: Move
+    forward: Move  # the source's array -> ours
+    backward: Move  # ours -> the source's
 
 
 def _same(value: mx.array, _: Pool) -> mx.array:

@@ -37,18 +37,12 @@ _DTYPES = (
 
 @dataclass(frozen=True)
 class Origin:
-    """What to keep of a checkpoint beside its renamed weights; every value is JSON's.
+    """What to keep of a checkpoint beside its renamed weights; every value is JSON's."""
 
-    Args:
-        library: a key of ``LIBRARIES``.
-        file: the checkpoint's name.
-        dropped: dtype -> key -> nested lists of numbers.
-        spelling: the key as the library writes it today -> the checkpoint's, where they differ.
-    """
-
-    library: str
-    file: str
-    dropped: Mapping[str, Mapping[str, object]]
+    library: str  # a key of ``LIBRARIES``
+    file: str  # the checkpoint's name
+    dropped: Mapping[str, Mapping[str, object]]  # dtype -> key -> nested lists of numbers
+    # the key as the library writes it today -> the checkpoint's, where they differ
     spelling: Mapping[str, str]
 
     def to_json(self) -> dict[str, object]:
@@ -56,17 +50,7 @@ class Origin:
         return asdict(self)
 
     def restore(self, state: Mapping[str, mx.array]) -> dict[str, mx.array]:
-        """Give a state dict what the checkpoint had besides, and the checkpoint's spelling.
-
-        Args:
-            state: arrays by the library's keys of today.
-
-        Returns:
-            A new dict.
-
-        Raises:
-            ValueError: ``state`` lacks what the checkpoint had.
-        """
+        """A state dict with the checkpoint's spelling and what it had besides, or ValueError."""
         if lost := [key for key in self.spelling if key not in state]:
             raise ValueError(f"no weights for {listing(lost)}, which {self.file} had")
         return {self.spelling.get(key, key): v for key, v in state.items()} | self.buffers()
@@ -96,25 +80,11 @@ def make_origin(
     renamed: Renamed,
     rules: Sequence[Rule],
 ) -> Origin:
-    """What to keep of a checkpoint.
-
-    Args:
-        library: a key of ``LIBRARIES``.
-        file: its name.
-        state: arrays by its keys.
-        renamed: what :func:`~mlx_rcnn.convert.rename.rename` made of it.
-        rules: by which.
-
-    Returns:
-        The record.
-
-    Raises:
-        ValueError: a dropped array is too large to be a counter or a buffer.
-    """
+    """What to keep of a checkpoint, with ``renamed`` what ``rules`` made of it."""
     dropped: dict[str, dict[str, object]] = {}
     for key in renamed.dropped:
         value = state[key]
-        if value.size > _MOST_DROPPED:
+        if value.size > _MOST_DROPPED:  # too large to be a counter or a buffer
             raise ValueError(
                 f"{key!r} has shape {value.shape}: expected at most {_MOST_DROPPED} numbers in "
                 "what is not used"
@@ -127,17 +97,7 @@ def make_origin(
 
 
 def from_json(value: Any) -> Origin | None:
-    """What :meth:`Origin.to_json` gave, checked.
-
-    Args:
-        value: ``None`` if nothing was kept.
-
-    Returns:
-        The record, or ``None``.
-
-    Raises:
-        ValueError: it was made otherwise.
-    """
+    """What :meth:`Origin.to_json` gave, checked; ``None`` if nothing was kept."""
     if value is None:
         return None
     try:

@@ -68,15 +68,8 @@ KNOWN = {
 
 
 def known_weights(file: str) -> Known | None:
-    """What is published about a file, told by the hash in its name.
-
-    Args:
-        file: its name, such as ``model_final_b275ba.pkl``.
-
-    Returns:
-        The entry, or ``None`` for a user's own weights.
-    """
-    stem = file.rsplit(".", 1)[0]
+    """What is published about a file by the hash in its name; ``None`` for a user's own weights."""
+    stem = file.rsplit(".", 1)[0]  # such as ``model_final_b275ba.pkl``
     return next((known for digest, known in KNOWN.items() if _ends(stem, digest)), None)
 
 
@@ -85,14 +78,7 @@ def _ends(stem: str, digest: str) -> bool:
 
 
 def is_published(path: Path) -> bool:
-    """Whether a file is one of a model zoo, by its name or, renamed, by its bytes.
-
-    Args:
-        path: of the file, which is read whole unless its name tells.
-
-    Returns:
-        Whether its digest is that of a published file.
-    """
+    """Whether a file is one of a model zoo, by its name or, renamed, by its bytes."""
     if known_weights(path.name):
         return True
     digest = hashlib.sha256()

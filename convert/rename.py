@@ -1,8 +1,7 @@
 """The rename engine: an ordered table of rules turns a checkpoint's keys into ours, and back.
 
-A rule is data: a pattern that must match a whole key, what replaces it (``None`` drops the key),
-and how the array's layout changes. Every source key must match a rule. The same table read
-backwards gives the source's keys and layouts again, so it is written once.
+Every source key must match a rule, which is data. The same table read backwards gives the source's
+keys and layouts again, so it is written once.
 """
 
 from __future__ import annotations
@@ -20,20 +19,13 @@ from .layouts import LAYOUTS
 
 
 class Rule(NamedTuple):
-    r"""``pattern`` of a whole source key, ``target``, ``layout``, ``export``.
+    """How keys that match a pattern whole are renamed, and how the array's layout changes."""
 
-    Args:
-        pattern: a regular expression; its capturing groups are neither nested nor repeated.
-        target: our name, with ``\1``, ``\2`` for the groups; ``None`` drops the key.
-        layout: a key of :data:`~mlx_rcnn.convert.layouts.LAYOUTS`. Default: ``"same"``.
-        export: the source's key for the way back, with the same groups. Default: the pattern
-            itself, which must then be plain text and groups; to be given where it has several
-            spellings, the one to write.
-    """
-
-    pattern: str
-    target: str | None
-    layout: str = "same"
+    pattern: str  # a regular expression; its capturing groups are neither nested nor repeated
+    target: str | None  # our name, with ``\1``, ``\2`` for the groups; ``None`` drops the key
+    layout: str = "same"  # a key of :data:`~mlx_rcnn.convert.layouts.LAYOUTS`
+    # The source's key for the way back, with the same groups. By default the pattern itself, which
+    # must then be plain text and groups; where it has several spellings, the one to write.
     export: str | None = None
 
 
@@ -48,26 +40,13 @@ class Renamed(NamedTuple):
 def rename(
     source: Mapping[str, mx.array], rules: Sequence[Rule], pool_size: tuple[int, int] = (7, 7)
 ) -> Renamed:
-    """Apply a table of rules to a state dict.
-
-    Args:
-        source: arrays by the source's keys, in its layout.
-        rules: the first one that matches a key applies.
-        pool_size: (ph, pw) of the RoI pooling, for the layout ``"flat"``.
-
-    Returns:
-        The renamed weights and the dropped keys.
-
-    Raises:
-        ValueError: keys without a rule (all are listed), two keys for one target, or a shape that
-            its layout cannot have.
-    """
+    """Weights by our names; ValueError for keys without a rule (all listed) or two for one name."""
     weights: dict[str, mx.array] = {}
     origin: dict[str, str] = {}
     dropped: list[str] = []
     unknown: list[str] = []
     for key, value in source.items():
-        rule, target = _apply(key, rules)
+        rule, target = _apply(key, rules)  # the first one that matches a key applies
         if rule is None:
             unknown.append(key)
         elif target is None:
@@ -76,6 +55,7 @@ def rename(
             raise ValueError(f"{key!r} and {origin[target]!r} both stand for {target!r}")
         else:
             origin[target] = key
+            # (ph, pw) of the RoI pooling, for the layout ``"flat"``
             weights[target] = _relayout(value, rule.layout, "forward", pool_size, key)
     if unknown:
         raise ValueError(f"no rule for {listing(unknown)}")
@@ -85,22 +65,11 @@ def rename(
 def rename_back(
     weights: Mapping[str, mx.array], rules: Sequence[Rule], pool_size: tuple[int, int] = (7, 7)
 ) -> dict[str, mx.array]:
-    """Read a table of rules backwards: the inverse of :func:`rename`, bit for bit.
-
-    Args:
-        weights: arrays by our names, in our layout.
-        rules: the first one that leads back to a name gives its key, in the spelling it exports.
-        pool_size: as for :func:`rename`.
-
-    Returns:
-        Arrays by the source's keys, in its layout, without what ``rename`` drops.
-
-    Raises:
-        ValueError: names no rule leads to (all are listed), or a shape that its layout cannot have.
-    """
+    """Read a table of rules backwards: the inverse of :func:`rename`, bit for bit."""
     source: dict[str, mx.array] = {}
     unknown: list[str] = []
     for name, value in weights.items():
+        # the first one that leads back to a name gives its key, in the spelling it exports
         key, layout = source_key(name, rules)
         if key is None:
             unknown.append(name)
@@ -112,16 +81,14 @@ def rename_back(
 
 
 def source_key(name: str, rules: Sequence[Rule]) -> tuple[str | None, str]:
-    """The key that a table of rules turns into ``name``, and its layout; ``None`` without one.
-
-    A key counts only if the table, read forwards, does turn it into ``name``.
-    """
+    """The key that a table of rules turns into ``name``, and its layout; ``None`` without one."""
     for rule in rules:
         if rule.target is None:
             continue
         ours, template = _inverse(rule)
         if match := ours.fullmatch(name):
             key = match.expand(template)
+            # It counts only if the table, read forwards, does turn it into ``name``.
             applied, target = _apply(key, rules)
             if applied is not None and target == name:
                 return key, applied.layout

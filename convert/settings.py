@@ -37,17 +37,8 @@ def settings_text(
     detector: Mapping[str, object],
     state: Mapping[str, mx.array],
 ) -> str:
-    """The text of a settings file.
-
-    Args:
-        model_type: ``"faster_rcnn"``, ``"mask_rcnn"`` or ``"keypoint_rcnn"``.
-        backbone: the fields of its config, and its ``type``.
-        detector: the fields of the model's config.
-        state: the tensors written, by the other library's keys.
-
-    Returns:
-        JSON.
-    """
+    """The JSON of a settings file beside ``state``, the tensors by the other library's keys."""
+    # "backbone" holds the fields of its config, and its ``type``
     parts = {"model_type": model_type, "backbone": dict(backbone), "detector": dict(detector)}
     own = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     return json.dumps({KIND: 1, ID: own, TENSORS: _digest(state), **parts}, indent=2) + "\n"
@@ -69,24 +60,12 @@ class Stored(NamedTuple):
 def stored_settings(
     path: Path, state: Mapping[str, mx.array], note: str | None = None
 ) -> Stored | None:
-    """The settings that lie beside a checkpoint file or in it.
-
-    Args:
-        path: of the checkpoint.
-        state: its tensors by the other library's keys.
-        note: the settings in the file; those beside it count if they were written with them.
-            Default: ``None``, none.
-
-    Returns:
-        ``None`` where there are none; where they are of other tensors a warning says so.
-
-    Raises:
-        ValueError: a settings file of this package that is damaged.
-    """
+    """The settings beside a checkpoint or in it; ``None``, with a warning, if of other tensors."""
     file = settings_file(path)
     inside, content = _content(note), _content(_text(file))
     if content is None and file.is_file():
         warnings.warn(f"{file} holds no settings of mlx_rcnn: passed over", stacklevel=2)
+    # those beside it count if they were written with those in it
     if inside is not None and (content is None or content.get(ID) != inside.get(ID)):
         if content is not None:
             warnings.warn(
@@ -110,19 +89,7 @@ def stored_settings(
 
 
 def with_settings(found: Recognised, path: Path, stored: Stored | None) -> Recognised:
-    """What was recognised, with the settings of its file.
-
-    Args:
-        found: by keys and shapes.
-        path: of the checkpoint.
-        stored: of :func:`stored_settings`.
-
-    Returns:
-        ``found`` itself where there are none.
-
-    Raises:
-        ValueError: they are of another model.
-    """
+    """What was recognised, with the settings of its file; ValueError if of another model."""
     if stored is None:
         return found
     if stored.model_type != found.model:

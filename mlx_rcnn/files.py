@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -41,20 +42,13 @@ class Closing:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give the name of a file beside ``path`` that takes its place if the block succeeds.
-
-    A process killed at any moment leaves the old file or the new one; what it had begun is removed
-    by the next that writes the same file.
-
-    Args:
-        path: the file to write or replace.
-
-    Yields:
-        The path to write to. It is removed if the block raises.
-
-    Raises:
-        OSError: it cannot be written, as on a full disk; ``path`` is as it was.
-    """
+    """Give the name of a file beside ``path`` that takes its place if the block succeeds."""
+    # A process killed at any moment leaves the old file or the new one; what it had begun is
+    # removed by the next that writes the same file.
+    if is_opened(path):
+        with _passed_on(path) as part:
+            yield part
+        return
     _remove_leftovers(path)
     # The suffix stays: writers such as MLX's go by it.
     part = path.with_name(f"{_prefix(path)}{os.getpid()}-{next(_NUMBER)}.part{path.suffix}")
@@ -70,18 +64,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give the name of a folder beside ``path`` that becomes it if the block succeeds.
-
-    Args:
-        path: a folder that does not exist or is empty; those above it are made.
-
-    Yields:
-        The folder to write to. It is removed if the block raises, with those made above it.
-
-    Raises:
-        FileExistsError: there is something.
-        OSError: it cannot be written; nothing is left behind.
-    """
+    """Give the name of a folder beside ``path`` that becomes it if the block succeeds."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FileExistsError(f"{path} exists and is not empty: expected a new folder")
     above = [folder for folder in path.absolute().parents if not folder.exists()]
@@ -97,21 +80,34 @@ def new_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         with suppress(OSError):
-            for folder in above:
+            for folder in above:  # those made above it go, too: nothing is left behind
                 folder.rmdir()
         raise
     flush(path.parent)
 
 
+def is_opened(path: Path) -> bool:
+    """Whether a path is a device, a pipe or an open file, which no file may replace."""
+    # Such as /dev/stderr, /dev/fd/3 or a named pipe: they are written to, once all is there.
+    folder = path.absolute().parent
+    if not path.exists() or path.is_dir():
+        return False
+    if folder in (Path("/dev"), Path("/dev/fd")) or folder.is_relative_to("/proc"):
+        return True
+    return not path.is_file()
+
+
+@contextmanager
+def _passed_on(path: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="mlx_rcnn-") as folder:
+        part = Path(folder) / (path.name or "part")
+        yield part
+        with part.open("rb") as whole, path.open("wb") as sink:
+            shutil.copyfileobj(whole, sink)
+
+
 def flush(path: Path) -> None:
-    """Have a file's or a folder's contents on the disk: a power cut must not reorder renames.
-
-    Args:
-        path: of it.
-
-    Raises:
-        OSError: the disk is full, or fails.
-    """
+    """Have a file's or a folder's contents on the disk: a power cut must not reorder renames."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

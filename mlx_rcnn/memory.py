@@ -63,17 +63,9 @@ class _Blocks:
 
 @contextmanager
 def bounded_cache(limit: int | None = None) -> Iterator[None]:
-    """Bound MLX's cache of freed buffers inside the block; what held before holds after it.
-
-    Blocks may lie in each other and run in several threads: the first sets the limit, the last
-    restores what was there.
-
-    Args:
-        limit: in bytes. Default: :func:`cache_limit`, or what is set already if that is less.
-
-    Yields:
-        Nothing.
-    """
+    """Bound MLX's cache of freed buffers, in bytes, inside the block; what held before returns."""
+    # Blocks may lie in each other and run in several threads: the first sets the limit, the last
+    # restores what was there.
     with _Blocks.lock:
         if _Blocks.open == 0:
             wanted = cache_limit() if limit is None else limit

@@ -18,15 +18,7 @@ def one_line(error: BaseException) -> str:
 
 
 def nearest(name: object, known: Iterable[object]) -> str:
-    """``; did you mean 'x'?`` for the known name that is most like ``name``; empty without one.
-
-    Args:
-        name: what was given; if it is no text, there is none like it.
-        known: what could have been; those that are no text are passed over.
-
-    Returns:
-        Words to end an error message with.
-    """
+    """``; did you mean 'x'?`` for the known name that is most like ``name``; empty without one."""
     if not isinstance(name, str):
         return ""
     by_lower = {item.lower(): item for item in known if isinstance(item, str)}

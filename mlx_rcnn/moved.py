@@ -149,18 +149,7 @@ def install() -> None:
 
 
 def attribute(package: str, name: str) -> ModuleType:
-    """What ``package.name`` was, for a package's ``__getattr__``.
-
-    Args:
-        package: the name of a package.
-        name: of a module that moved out of it.
-
-    Returns:
-        The module that has its names.
-
-    Raises:
-        AttributeError: there was no such module.
-    """
+    """What ``package.name`` was, for a package's ``__getattr__``; AttributeError if nothing."""
     old = f"{package}.{name}"
     if old not in MOVED:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
@@ -169,14 +158,7 @@ def attribute(package: str, name: str) -> ModuleType:
 
 
 def names(module: str) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a module some of whose names moved.
-
-    Args:
-        module: its name, a key of ``_LEFT``.
-
-    Returns:
-        A function from an old name to what it names.
-    """
+    """The ``__getattr__`` of a module, a key of ``_LEFT``, some of whose names moved."""
 
     def find(name: str) -> Any:
         for home in _LEFT.get(module.removeprefix("mlx_rcnn."), "").split():

@@ -40,11 +40,7 @@ Message: TypeAlias = dict[str, Any]
 
 
 class Peer:
-    """A connection that carries lines of JSON.
-
-    Args:
-        connection: open.
-    """
+    """An open connection that carries lines of JSON."""
 
     def __init__(self, connection: socket.socket):
         self.socket, self.left, self._rest = connection, False, bytearray()
@@ -101,15 +97,7 @@ class Peer:
 
 
 def meet(group: mx.distributed.Group) -> tuple[dict[int, Peer], str]:
-    """Connect the machines: all others with the first.
-
-    Args:
-        group: of more than one machine, all of which call this.
-
-    Returns:
-        By rank, of the first machine the others, of any other the first; and what went wrong, empty
-        if nothing did.
-    """
+    """Connect the machines, all others with the first: peers by rank, and what went wrong."""
     rank = group.rank()
     listener = _listen() if rank == 0 else None
     address, token = _agree(group, listener)

@@ -22,24 +22,15 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def about_to_compute() -> None:
-    """To be called before a model computes: refuses as :func:`check_process`, and remembers it.
-
-    Raises:
-        RuntimeError: this process was forked from one in which MLX had computed.
-    """
+    """To be called before a model computes: refuses as :func:`check_process`, and remembers it."""
     check_process()
     _state["computed"] = True
 
 
 def check_process() -> None:
-    """Refuse where MLX would wait for ever.
-
-    MLX's threads and its GPU queues stay behind in the parent. A child forked before the parent has
-    computed anything, with this package or with MLX alone, starts its own, and works.
-
-    Raises:
-        RuntimeError: this process was forked from one in which MLX had computed.
-    """
+    """Refuse, by a RuntimeError, where MLX would wait for ever: forked after it had computed."""
+    # MLX's threads and its GPU queues stay behind in the parent. A child forked before the parent
+    # has computed anything, with this package or with MLX alone, starts its own, and works.
     if _state["forked"]:
         _state["cut off"] = _state["cut off"] or not _answers()
         if _state["cut off"]:

@@ -46,29 +46,20 @@ Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | float | bool | No
 
 
 class Batch(NamedTuple):
-    """Images ready for the network.
+    """Images ready for the network."""
 
-    ``pixels`` (N, H, W, 3) is normalised and padded with zeros right and below; ``sizes`` and
-    ``original_sizes`` (N, 2) are (height, width) of the resized, unpadded images and of the images
-    given.
-    """
-
-    pixels: mx.array
-    sizes: np.ndarray
-    original_sizes: np.ndarray
+    pixels: mx.array  # (N, H, W, 3), normalised and padded with zeros right and below
+    sizes: np.ndarray  # (N, 2): (height, width) of the resized, unpadded images
+    original_sizes: np.ndarray  # (N, 2): (height, width) of the images given
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Images that a thread of the host has made ready for a model, whose ``predict`` takes them.
+    """Images that the host has made ready for a model, whose ``predict`` takes them."""
 
-    ``given``: as ``prepare`` got them; ``pictures``: each as (H, W, 3). ``pixels``, ``sizes`` and
-    ``original_sizes`` are those of a :class:`Batch`, all of NumPy.
-    """
-
-    given: ImageLike | Sequence[ImageLike]
-    pictures: list[np.ndarray]
-    pixels: np.ndarray
+    given: ImageLike | Sequence[ImageLike]  # as ``prepare`` got them
+    pictures: list[np.ndarray]  # each as (H, W, 3)
+    pixels: np.ndarray  # this and the following are those of a batch, all of NumPy
     sizes: np.ndarray
     original_sizes: np.ndarray
 
@@ -85,41 +76,31 @@ class Prepared:
 
 
 class Targets(NamedTuple):
-    """What is to be found, padded to M an image (at least 1).
+    """What is to be found, padded to M an image (at least 1)."""
 
-    ``boxes`` (N, M, 4), ``labels`` (N, M) int32, ``valid`` (N, M), and where they are learned,
-    else ``None``: ``masks`` (N, M, H, W) uint8 0 or 1 over the padded network input, and
-    ``keypoints`` (N, M, K, 3) of x, y and a visibility, 0 where there is nothing to learn.
-    """
-
-    boxes: mx.array
-    labels: mx.array
-    valid: mx.array
-    masks: mx.array | None
+    boxes: mx.array  # (N, M, 4)
+    labels: mx.array  # (N, M) int32
+    valid: mx.array  # (N, M)
+    masks: mx.array | None  # (N, M, H, W) uint8 0 or 1 over the padded network input
+    # (N, M, K, 3) of x, y and a visibility, 0 where there is nothing to learn
     keypoints: mx.array | None = None
 
 
 class Proposals(NamedTuple):
-    """``boxes`` (N, P, 4), ``scores`` (N, P) in [0, 1], falling, ``valid`` (N, P).
+    """What may be objects, P an image."""
 
-    ``exact`` () bool: the non-maximum suppression behind them has reached its fixed point.
-    """
-
-    boxes: mx.array
-    scores: mx.array
-    valid: mx.array
-    exact: mx.array
+    boxes: mx.array  # (N, P, 4)
+    scores: mx.array  # (N, P) in [0, 1], falling
+    valid: mx.array  # (N, P)
+    exact: mx.array  # () bool: the non-maximum suppression behind them has reached its fixed point
 
 
 class Detections(NamedTuple):
-    """``boxes`` (N, D, 4), ``scores`` (N, D), falling, ``labels`` and ``valid`` (N, D).
+    """What is found, D an image."""
 
-    Labels are in 1..C-1. ``exact`` () bool: as in :class:`Proposals`, and no candidate was left out
-    that could matter.
-    """
-
-    boxes: mx.array
-    scores: mx.array
-    labels: mx.array
-    valid: mx.array
+    boxes: mx.array  # (N, D, 4)
+    scores: mx.array  # (N, D), falling
+    labels: mx.array  # (N, D) in 1..C-1
+    valid: mx.array  # (N, D)
+    # () bool: as in :class:`Proposals`, and no candidate was left out that could matter
     exact: mx.array

@@ -6,29 +6,13 @@ import unicodedata
 
 
 def display_width(text: str) -> int:
-    """Columns that a text takes in a terminal.
-
-    Args:
-        text: one line.
-
-    Returns:
-        2 for each wide letter (Chinese, Japanese, Korean, emoji), 0 for each mark on another, 1 for
-        every other (Unicode's East Asian Width, UAX 11).
-    """
+    """Columns that a line takes in a terminal, by Unicode's East Asian Width (UAX 11)."""
+    # 2 for each wide letter (Chinese, Japanese, Korean, emoji), 0 for each mark on another
     return sum(_columns(letter) for letter in text)
 
 
 def pad(text: str, width: int, right: bool = False) -> str:
-    """A text filled up with blanks to a width in columns.
-
-    Args:
-        text: one line.
-        width: columns; a wider text stays.
-        right (bool): blanks in front. Default: ``False``.
-
-    Returns:
-        The text and its blanks.
-    """
+    """A line filled up with blanks to a width in columns; a wider one stays."""
     blanks = " " * (width - display_width(text))
     return blanks + text if right else text + blanks
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from mlx_rcnn.ops import batched_nms, nms, nms_mask
+from mlx_rcnn.ops import batched_nms, nms, nms_greedy, nms_mask
 from reference import slow_iou
 
 MODULE = importlib.import_module("mlx_rcnn.ops.nms")  # mlx_rcnn.ops.nms is the function
@@ -30,6 +30,7 @@ def block(request, monkeypatch):
     """Rows resolved at once: all of a test's list, and much fewer."""
     for name in ("CPU_BLOCK", "GPU_BLOCK"):
         monkeypatch.setattr(MODULE, name, request.param)
+    monkeypatch.setattr(nms_greedy, "BLOCK", request.param)
     return request.param
 
 

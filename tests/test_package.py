@@ -23,6 +23,7 @@ LAYERS = (
         "moved",
         "processes",
         "peers",
+        "progress",
         "tables",
         "kernels",
     ),
@@ -55,6 +56,7 @@ ONE_MODULE = {
     "tifffile": "mlx_rcnn.inputs.tiff",
     "torch": "mlx_rcnn.benchmark.theirs",
     "torchvision": "mlx_rcnn.benchmark.theirs",
+    "tqdm": "mlx_rcnn.progress",  # so that --quiet reaches every bar
 }
 
 # Optional or heavy: `import mlx_rcnn` must not pull these in.
@@ -80,6 +82,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("ops/nms.py", "nms"),  # these return as many indices as boxes survive
     ("ops/nms.py", "batched_nms"),
     ("ops/nms.py", "_settled"),
+    ("ops/nms_greedy.py", None),  # NumPy, for those two on a CPU
     ("ops/nms.py", "settle"),  # whether suppression has settled
     ("ops/roi_align.py", "_plain"),  # the adaptive grid alone: sampling_ratio <= 0
     ("ops/roi_align.py", "_dense"),  # likewise: one RoI at a time
@@ -269,6 +272,19 @@ def test_no_foreign_frameworks() -> None:
         if target.split(".")[0] in FOREIGN or ONE_MODULE.get(target.split(".")[0], name) != name
     ]
     assert not wrong, "imported:\n" + "\n".join(wrong)
+
+
+def test_commands_alone_print() -> None:
+    """``--quiet`` and ``--json -`` know of what commands print, and of ``progress``."""
+    printing = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for name, path in modules().items()
+        if unit(name) not in ("cli", "progress") and name != "mlx_rcnn.benchmark.worker"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "sys.stdout.write")
+        if "mlx_rcnn: error: " not in ast.unparse(node)  # a request's, of a server that goes on
+    ]
+    assert not printing, "printed beside the commands:\n" + "\n".join(printing)
 
 
 def public_definitions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.ClassDef]:

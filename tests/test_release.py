@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+from importlib import metadata
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+import yaml
 
 import mlx_rcnn
 
@@ -62,3 +64,23 @@ def test_a_tag_that_is_not_the_version_or_has_no_heading_is_refused(checkout: Pa
     with pytest.raises(SystemExit, match="expected a heading"):
         release.release(checkout, URL, f"v{mlx_rcnn.__version__}")
     assert (checkout / "README.md").read_bytes() == before
+
+
+def test_the_recipe_for_conda_says_what_the_package_says() -> None:
+    recipe = yaml.safe_load((ROOT / "packaging/conda/recipe.yaml").read_text(encoding="utf-8"))
+    own = metadata.metadata("mlx-rcnn")
+    assert recipe["context"]["version"] == mlx_rcnn.__version__
+    assert f">={recipe['context']['python_min']}" == own["Requires-Python"]
+    assert recipe["package"]["name"] == own["Name"]
+    assert recipe["about"]["summary"] == own["Summary"]
+    assert recipe["about"]["license"] == own["License-Expression"]
+    (ROOT / "packaging/conda" / recipe["source"]["path"] / recipe["about"]["license_file"]).stat()
+    [script] = [e for e in metadata.entry_points(group="console_scripts") if e.name == "mlx_rcnn"]
+    assert recipe["build"]["python"]["entry_points"] == [f"{script.name} = {script.value}"]
+    python, *needed = recipe["requirements"]["run"]
+    assert python == "python >=${{ python_min }}"
+    asked = [text for text in metadata.requires("mlx-rcnn") or () if "extra ==" not in text]
+    assert sorted(text.replace(" ", "") for text in needed) == sorted(asked)
+    build = re.findall(r"^requires = \[(.*)\]", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    [setuptools] = re.findall(r'"(setuptools>=\d+)"', build[0])
+    assert setuptools.replace(">", " >") in recipe["requirements"]["host"]

@@ -40,15 +40,7 @@ _ENTRIES = (
 
 
 def what_is(data: memoryview, name: str = "") -> str | None:
-    """What a file is that holds no pickle, told by its first bytes.
-
-    Args:
-        data: of the whole file.
-        name: of the file. Default: not known.
-
-    Returns:
-        A few words, or ``None`` for what may be a checkpoint.
-    """
+    """What a file without a pickle is, in a few words; ``None`` for what may be a checkpoint."""
     head = bytes(data[:1024])
     for magic, text in _STARTS.items():
         if head.startswith(magic):
@@ -98,14 +90,7 @@ def _text(data: memoryview, head: bytes) -> str | None:
 
 
 def what_zip(names: Iterable[str]) -> str | None:
-    """What a zip archive is that ``torch.save`` did not write.
-
-    Args:
-        names: of its entries.
-
-    Returns:
-        A few words, or ``None`` for what may be a checkpoint.
-    """
+    """What a zip archive is that ``torch.save`` did not write; ``None`` if it may have."""
     found = list(names)
     if any(name.rpartition("/")[2] == "data.pkl" for name in found):
         return None
@@ -120,14 +105,7 @@ def what_zip(names: Iterable[str]) -> str | None:
 
 
 def what_pickle(pickle: memoryview) -> str | None:
-    """What a pickle of ``torch.save`` is of, where its classes tell that it cannot be read.
-
-    Args:
-        pickle: its bytes.
-
-    Returns:
-        A few words, or ``None``.
-    """
+    """What a pickle is of, where its classes tell that it cannot be read; else ``None``."""
     text = bytes(pickle)
     if any(name in text for name in (b"cultralytics.", b"cmodels.yolo\n", b"cmodels.common\n")):
         return (

@@ -36,25 +36,16 @@ class _UnknownError(Exception):
 
 
 def read_python_config(text: str) -> PythonConfig:
-    """The values a Python text gives to names.
-
-    Args:
-        text: assignments of literals, ``dict(...)``, lists, tuples, names bound further up and
-            arithmetic of numbers.
-
-    Returns:
-        The values. An entry of a dict that is anything else (a call, an import, a condition) is
-        left out of it; any other such value leaves its name out.
-
-    Raises:
-        ValueError: it is no Python, or too long.
-    """
+    """The values a Python text gives to names; ValueError if it is no Python, or too long."""
     if len(text) > _LONGEST_TEXT:
         raise ValueError(f"a config of {len(text)} characters: expected {_LONGEST_TEXT} at most")
     try:
         body = ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError("the config is no Python text") from error
+    # Literals, ``dict(...)``, lists, tuples, names bound further up and arithmetic of numbers. An
+    # entry of a dict that is anything else (a call, an import, a condition) is left out of it; any
+    # other such value leaves its name out.
     reader = _Reader()
     for statement in body:
         reader.take(statement)

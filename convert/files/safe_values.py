@@ -23,15 +23,11 @@ class UnsafeCheckpointError(CheckpointError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Global:
-    """What a name in a pickle becomes.
-
-    Args:
-        name (str): ``module.name`` as the pickle spells it.
-        build (callable, optional): makes the value from the arguments of REDUCE; must check them.
-            Default: ``None``, a name that may be mentioned but not called.
-    """
+    """What a name in a pickle, ``module.name``, becomes."""
 
     name: str
+    # makes the value from the arguments of REDUCE and must check them; ``None`` for a name that may
+    # be mentioned but not called
     build: Callable[..., object] | None = None
 
 
@@ -55,24 +51,19 @@ class Stateful(Inert):
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """Stands for an object of a class this package does not know, or for the class itself.
+    """Stands for an object of a class this package does not know, or for the class itself."""
 
-    Training scripts save their arguments and logs beside the tensors. Nothing of such an object is
-    kept but the name of its class: no attribute is read, nothing is looked up, imported or called.
-    """
-
+    # Training scripts save their arguments and logs beside the tensors. Nothing of such an object
+    # is kept but the name of its class: no attribute is read, nothing is looked up, imported or
+    # called.
     name: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ForeignClass(Inert):
-    """A class that a pickle names and this package does not know; may be instantiated as nothing.
+    """A class named in a pickle that this package does not know; may be instantiated as nothing."""
 
-    Args:
-        name (str): ``module.name`` as the pickle spells it.
-    """
-
-    name: str
+    name: str  # ``module.name`` as the pickle spells it
 
     def finish(self) -> Opaque:
         """Mentioned by itself it is as opaque as an object of it."""
@@ -113,12 +104,7 @@ class Blob(Inert):
 
 
 class Budget:
-    """Memory that reading one file may take.
-
-    Args:
-        limit (int): bytes.
-        what (str): what takes it, for the message.
-    """
+    """Memory that reading one file may take: ``limit`` bytes for ``what`` the message names."""
 
     def __init__(self, limit: int, what: str) -> None:
         self.limit = self.left = limit
@@ -146,28 +132,17 @@ def describe(value: object) -> str:
 
 
 def check_key(key: object) -> None:
-    """Refuses dict keys and set members that could make hashing slow or deep.
-
-    Tuples recurse in C, and integers are hashed without a secret, modulo a prime: those past it
-    could all collide.
-    """
+    """Refuses dict keys and set members that could make hashing slow or deep."""
+    # Tuples recurse in C, and integers are hashed without a secret, modulo a prime: those past it
+    # could all collide.
     if type(key) not in _ATOMS or (type(key) is int and abs(key) >= sys.hash_info.modulus):
         raise CheckpointError(f"expected a string or number as key, got {describe(key)}")
 
 
 def finish(value: object) -> object:
-    """Replaces every :class:`Inert` value in what a pickle gave by what it stands for.
-
-    Args:
-        value: containers, changed in place where that is possible.
-
-    Returns:
-        The same without stand-ins; objects that were shared stay shared.
-
-    Raises:
-        CheckpointError: something else is left in it, it holds itself, or it is nested more than
-            100 deep.
-    """
+    """Replaces, in place where possible, every :class:`Inert` value by what it stands for."""
+    # Objects that were shared stay shared. A CheckpointError: something else is left in it, it
+    # holds itself, or it is nested more than 100 deep.
     return _finish(value, 0, {})[0]
 
 

@@ -37,18 +37,7 @@ _DTYPES = {
 
 
 def load_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, mx.array], dict[str, str]]:
-    """Reads a safetensors file.
-
-    Args:
-        path (str or os.PathLike): the file.
-
-    Returns:
-        The tensors by name, float64 as float32, and the metadata.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        CheckpointError: it is no such file, is cut short, or its header does not fit it.
-    """
+    """The tensors by name, float64 as float32, and the metadata; CheckpointError if damaged."""
     name = os.fspath(path)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever

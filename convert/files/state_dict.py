@@ -37,36 +37,22 @@ Knows = Callable[[Mapping[str, mx.array]], bool]
 def state_dict_of(
     content: object, name: str, pick: str | None = None, knows: Knows | None = None
 ) -> dict[str, mx.array]:
-    """The tensors of a checkpoint, out of the wrappers people put around them.
-
-    Args:
-        content: what the file held: a state dict, or a dict with one under ``model``,
-            ``state_dict``, ``model_state_dict``, ``ema`` and their like, in any order and depth; or
-            under any other key, where it is the only one. All keys may start with ``module.`` or
-            ``model.``, several times. What is no tensor (an optimizer's state, the epoch) is
-            passed over.
-        name: of the file, for errors.
-        pick: the key the state dict is under, where there are several. Default: ``None``.
-        knows: whether a dict of arrays holds a network that can be read; settles which one is
-            meant. Default: one with the kernel of a convolution.
-
-    Returns:
-        Arrays by key.
-
-    Raises:
-        ValueError: no state dict in it, or several.
-    """
+    """The tensors of a checkpoint, out of the wrappers people put around them."""
     outer = content
+    # A state dict, or a dict with one under ``model``, ``state_dict``, ``model_state_dict``,
+    # ``ema`` and their like, in any order and depth; or under any other key, where it is the only
+    # one. Of several ``pick`` names one, else ``knows`` tells which holds a network.
     found = _picked(content, name, pick) if pick is not None else _only(content, name, knows)
     if found is None:
         what = describe_content(_unwrapped(outer))
         raise ValueError(f"{name}: holds {what}, expected a state dict (tensors by name)")
+    # what is no tensor (an optimizer's state, the epoch) is passed over
     state = {key: value for key, value in found.items() if isinstance(value, mx.array)}
     if wrong := [str(key) for key in state if not isinstance(key, str)]:
         raise ValueError(f"{name}: expected a state dict, but no name is {listing(wrong)}")
     if not state:
         raise ValueError(f"{name}: expected a state dict, but {_nothing_in(outer)}")
-    return _plain_keys(state)
+    return _plain_keys(state)  # all keys may start with ``module.`` or ``model.``, several times
 
 
 def _plain_keys(state: dict[str, mx.array]) -> dict[str, mx.array]:

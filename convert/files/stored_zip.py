@@ -19,26 +19,16 @@ _ENTRY_PRICE = 512  # bytes of memory for one entry of the result, from above
 
 
 def read_stored_zip(data: memoryview, budget: Budget) -> dict[str, memoryview | None]:
-    """Finds the entries of an archive.
-
-    Args:
-        data (memoryview): the whole file; zip64 is understood.
-        budget (Budget): memory for the directory.
-
-    Returns:
-        Name -> contents, views of ``data`` in the order of the directory; None for a compressed or
-        encrypted entry, which is never unpacked.
-
-    Raises:
-        CheckpointError: the archive is cut short; a name repeats, is absolute or climbs with
-            ``..``; an entry lies outside the file or on another one.
-    """
+    """An archive's entries, views of ``data`` by name in its order; None for one never unpacked."""
+    # Zip64 is understood. A CheckpointError: the archive is cut short; a name repeats, is absolute
+    # or climbs with ``..``; an entry lies outside the file or on another one.
     count, position, size = _find_directory(data)
     directory = data[position : position + size]
     entries: dict[str, memoryview | None] = {}
     total = at = 0
     for _ in range(count):
         budget.spend(_ENTRY_PRICE)
+        # contents: None for a compressed or encrypted entry
         name, contents, at = _read_entry(data, directory, at)
         if name in entries:
             raise CheckpointError(f"zip archive holds {describe(name)} twice")

@@ -8,12 +8,7 @@ _LONGEST_LINE = 4096  # text opcodes hold names and decimal numbers
 
 
 class Stream:
-    """The two methods that pickletools reads arguments with, on a memoryview.
-
-    Args:
-        data (memoryview): what is read.
-        position (int): of the next byte.
-    """
+    """The two methods that pickletools reads arguments with, on a memoryview."""
 
     def __init__(self, data: memoryview, position: int) -> None:
         self.data, self.position = data, position

@@ -116,11 +116,7 @@ class View(Inert):
 
 
 class ArrayFactory:
-    """Makes the views of one file and counts what they will take.
-
-    Args:
-        file_size (int): bytes; all views together may take 4 times this plus 1 MiB.
-    """
+    """Makes the views of one file; together they may take 4 times its size in bytes plus 1 MiB."""
 
     def __init__(self, file_size: int) -> None:
         self._budget = Budget(4 * file_size + 2**20, "the tensors")
@@ -129,28 +125,15 @@ class ArrayFactory:
     def view(
         self, part: object, offset: object, shape: object, strides: object, dtype: str | None = None
     ) -> View:
-        """A checked view of a storage.
-
-        Args:
-            part (StorageSlice): where it points; ``offset`` counts from its start.
-            offset (int): elements of ``dtype``.
-            shape (tuple): sizes.
-            strides (tuple): elements; 0 repeats, as after ``expand``.
-            dtype (str, optional): a key of ``DTYPES``. Default: the storage's.
-
-        Returns:
-            The view; equal arguments give the same one, so shared tensors stay shared.
-
-        Raises:
-            CheckpointError: an argument is not what it should be, the view reads outside its
-                storage, or all views together would take too much memory.
-        """
+        """A checked view of a storage; equal arguments give the same one, so sharing is kept."""
         if type(part) is not StorageSlice:
             raise CheckpointError(f"expected a tensor's storage, got {describe(part)}")
+        # a key of ``DTYPES``; by default the storage's
         dtype = part.storage.dtype if dtype is None else dtype
+        # in elements of ``dtype``, as the strides are; counted from the part's start
         (offset,) = _integers("offset", (offset,), sys.maxsize)
         shape = _integers("size", shape, _MAX_SIZE)
-        strides = _integers("stride", strides, sys.maxsize)
+        strides = _integers("stride", strides, sys.maxsize)  # 0 repeats, as after ``expand``
         if len(shape) != len(strides):
             raise CheckpointError(f"tensor of size {shape} has {len(strides)} strides {strides}")
         # The stride of an axis of size 1 is never used and may be anything.
@@ -172,11 +155,7 @@ class ArrayFactory:
     def from_bytes(
         self, data: memoryview, dtype: str, big_endian: bool, shape: object, fortran: bool
     ) -> View:
-        """A view of all of a NumPy array's bytes, in C or Fortran order.
-
-        Raises:
-            CheckpointError: ``shape`` and the number of bytes do not agree.
-        """
+        """A view of all bytes of a NumPy array, in C or Fortran order; ``shape`` must fit them."""
         shape = _integers("size", shape, _MAX_SIZE)
         numel = math.prod(shape)
         if len(data) != numel * itemsize(dtype):

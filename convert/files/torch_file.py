@@ -45,49 +45,22 @@ _ZIP = b"PK\3\4"
 
 
 def load_torch_file(path: str | os.PathLike[str]) -> object:
-    """Reads a checkpoint written by ``torch.save``.
-
-    Both formats are read: the zip archive (torch 1.6 and later, the default) and the one before it,
-    in which torchvision's weights of 2019 are published.
-
-    Args:
-        path (str or os.PathLike): the file.
-
-    Returns:
-        What was saved: each tensor, parameter and NumPy array as an ``mx.array`` of its own shape
-        (torch's axis order) and dtype, except that float64 becomes float32; ``OrderedDict`` and
-        ``Counter`` as dict, ``torch.Size`` as tuple, ``torch.device`` and ``torch.dtype`` as
-        strings such as ``"cuda:0"`` and ``"torch.float16"``, NumPy scalars as Python numbers. An
-        object of any other class (a script's ``argparse.Namespace``, a log) is an :class:`Opaque`
-        without contents. Keys and order are the file's. A tensor of two names is one array.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        UnsafeCheckpointError: the pickle in it calls anything but the above; nothing is run.
-        CheckpointError: it is not such a file, is damaged, cut short, or would take more memory
-            than its size explains.
-    """
+    """What ``torch.save`` wrote, its tensors as ``mx.array`` of torch's axis order."""
+    # float64 becomes float32; ``OrderedDict`` and ``Counter`` dict, ``torch.Size`` tuple,
+    # ``torch.device`` and ``torch.dtype`` strings such as ``"cuda:0"``, NumPy scalars Python
+    # numbers, an object of any other class an :class:`Opaque`. A tensor of two names is one array.
     with _opened(path) as data:
         factory, budget = ArrayFactory(len(data)), Budget(4 * len(data) + 2**24, "its objects")
+        # A pickle that calls anything else is an UnsafeCheckpointError: nothing is run.
         if bytes(data[:4]) == _ZIP:
+            # the default since torch 1.6
             return finish(_some_use(_read_zip(data, factory, budget)))
+        # the format before it, in which torchvision's weights of 2019 are published
         return finish(_read_legacy(data, factory, budget))
 
 
 def read_extra(path: str | os.PathLike[str], name: str) -> str | None:
-    """Reads a text that lies beside the tensors of a ``torch.save`` file.
-
-    Args:
-        path (str or os.PathLike): the file.
-        name (str): of the text.
-
-    Returns:
-        The text, or ``None`` without one.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        CheckpointError: the file is damaged, or the text is not UTF-8.
-    """
+    """A text that lies beside the tensors of a ``torch.save`` file; ``None`` without one."""
     with _opened(path) as data:
         if bytes(data[:4]) != _ZIP:
             return None
@@ -101,24 +74,13 @@ def read_extra(path: str | os.PathLike[str], name: str) -> str | None:
 
 
 def load_pickle_file(path: str | os.PathLike[str]) -> object:
-    """Reads a plain pickle of NumPy arrays, such as detectron2's model zoo files.
-
-    Args:
-        path (str or os.PathLike): the file; protocol 1 to 5, strings of Python 2 read as latin1.
-
-    Returns:
-        The containers, with values as :func:`load_torch_file` gives them.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        UnsafeCheckpointError: it names anything but plain containers and arrays of numbers.
-        CheckpointError: it is not a pickle, is damaged, or was written by ``torch.save``.
-    """
+    """A plain pickle of NumPy arrays, as detectron2's zoo has, read as by ``load_torch_file``."""
     with _opened(path) as data:
         if bytes(data[:4]) == _ZIP:
             raise CheckpointError("expected a plain pickle, got a zip archive: use load_torch_file")
         budget = Budget(4 * len(data) + 2**24, "its objects")
         names = {**container_names(), **numpy_names(ArrayFactory(len(data)))}
+        # protocol 1 to 5, strings of Python 2 read as latin1
         value = Unpickler(data, names, budget).load()
         if value == _MAGIC:
             raise CheckpointError("expected a plain pickle, this is for load_torch_file")

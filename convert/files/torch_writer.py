@@ -42,19 +42,8 @@ def save_torch_file(
     path: str | os.PathLike[str],
     extra: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Write what ``torch.save`` would, in its zip format.
-
-    Args:
-        content: a state dict, or dicts, strings and numbers around one. Arrays become contiguous
-            CPU tensors of their dtype, in this axis order.
-        path: the file, replaced if it exists.
-        extra: text by name, that lies beside the tensors and torch does not look at. Default: none.
-
-    Raises:
-        TypeError: something else in it, or an array of a dtype torch does not have.
-        OSError: it cannot be written.
-    """
-    arrays: list[mx.array] = []
+    """Write ``torch.save``'s zip format, ``extra`` texts beside; TypeError for a foreign dtype."""
+    arrays: list[mx.array] = []  # contiguous CPU tensors of their dtype, in this axis order
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         pickle = bytearray()
 
@@ -70,23 +59,16 @@ def save_torch_file(
         for index, value in enumerate(arrays):
             _entry(archive, f"data/{index}", _bits(value))
         _entry(archive, "version", b"3\n")
-        for name, text in extra.items():
+        for name, text in extra.items():  # torch does not look at it
             _entry(archive, f"extra/{name}", text.encode("utf-8"))
 
 
 def save_pickle_file(content: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write a pickle of NumPy arrays that NumPy 1 and 2 read, as detectron2's model zoo has them.
-
-    Args:
-        content: dicts, strings and numbers around arrays.
-        path: the file, replaced if it exists.
-
-    Raises:
-        TypeError: something else in it, or a bfloat16 array, which NumPy does not have.
-        OSError: it cannot be written.
-    """
+    """Write a pickle of NumPy arrays that NumPy 1 and 2 read, as detectron2's zoo has them."""
     with open(path, "wb") as file:
         file.write(b"\x80\x04")
+        # a TypeError for a bfloat16 array, which NumPy does not have, and for what is no array,
+        # dict, string or number
         _emit(content, file.write, lambda value: _array(value, file))
         file.write(b".")
 

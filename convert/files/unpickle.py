@@ -47,20 +47,7 @@ _LITERALS = _NUMBERS | _STRINGS | {"SHORT_BINBYTES"}
 
 
 class Unpickler:
-    """Reads one pickle into plain containers and the caller's own values.
-
-    Protocols 0 to 5, but not the quoted strings of Python 2's protocol 0.
-
-    Args:
-        data (memoryview): bytes that hold the pickle; long byte strings come back as :class:`Blob`
-            views of it.
-        names (mapping): (module, name) -> :class:`Global` or any inert value. Of other names only
-            classes may be mentioned and instantiated, as :class:`Opaque`.
-        budget (Budget): memory for the objects of the pickle.
-        persistent_load (callable, optional): maps a persistent id to a value. Default: ``None``,
-            persistent ids are refused.
-        start (int): where the pickle starts. Default: ``0``.
-    """
+    """Reads one pickle of protocol 0 to 5 into plain containers and the values of ``names``."""
 
     def __init__(
         self,
@@ -82,15 +69,7 @@ class Unpickler:
         return self._stream.position
 
     def load(self) -> object:
-        """Reads up to STOP.
-
-        Returns:
-            The pickled value.
-
-        Raises:
-            UnsafeCheckpointError: it names, calls or builds anything outside ``names``.
-            CheckpointError: it is not a pickle, is cut short, or passes the budget.
-        """
+        """Reads up to STOP; UnsafeCheckpointError for a name or call outside ``names``."""
         while True:
             code = self._stream.read(1).decode("latin1")
             op = _OPCODES.get(code)

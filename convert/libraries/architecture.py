@@ -14,38 +14,27 @@ _ZOO = "Detectron2 Model Zoo"  # who signs files of detectron2's zoo; a fine-tun
 
 
 class Recognised(NamedTuple):
-    """How to build the network of a state dict and fill it.
-
-    ``library`` it comes from; ``model``, a key of ``mlx_rcnn.checkpoints.load.MODELS``;
-    ``backbone`` and ``detector``, fields of their configs (``backbone["type"]`` is a key of
-    ``mlx_rcnn.backbones.BACKBONES``); ``rules`` that rename its keys; ``note``, one line that says
-    what was recognised and why.
-    """
+    """How to build the network of a state dict and fill it."""
 
     library: str
-    model: str
+    model: str  # a key of ``mlx_rcnn.checkpoints.load.MODELS``
+    # fields of its config; ``type`` is a key of ``mlx_rcnn.backbones.BACKBONES``
     backbone: dict[str, object]
-    detector: dict[str, object]
-    rules: Sequence[Rule]
-    note: str
+    detector: dict[str, object]  # fields of the model's config
+    rules: Sequence[Rule]  # that rename its keys
+    note: str  # one line that says what was recognised and why
 
 
 class Hints(NamedTuple):
-    """What keys and shapes cannot tell.
+    """What keys and shapes cannot tell."""
 
-    ``name`` of the file; ``config``, the text of the configuration stored in it; ``class_names``
-    stored in it, without a background; ``style``, mmdetection's ``"pytorch"`` or ``"caffe"`` where
-    the caller knows it; ``settings``, the config fields that the caller gives; ``mmdet``, what the
-    config says if it is mmdetection's; ``coco``, whether the file says that its classes are COCO's.
-    """
-
-    name: str = ""
-    config: str = ""
-    class_names: tuple[str, ...] | None = None
-    style: str | None = None
-    settings: Mapping[str, object] = MappingProxyType({})
-    mmdet: MmdetConfig | None = None
-    coco: bool = False
+    name: str = ""  # of the file
+    config: str = ""  # the text of the configuration stored in it
+    class_names: tuple[str, ...] | None = None  # stored in it, without a background
+    style: str | None = None  # mmdetection's ``"pytorch"`` or ``"caffe"`` where the caller knows it
+    settings: Mapping[str, object] = MappingProxyType({})  # the config fields that the caller gives
+    mmdet: MmdetConfig | None = None  # what the config says if it is mmdetection's
+    coco: bool = False  # whether the file says that its classes are COCO's
 
     def field(self, fields: Mapping[str, object], name: str, default: object = None) -> Any:
         """A config field as it will be: the caller's, or that in ``fields``."""
@@ -56,17 +45,8 @@ NO_HINTS = Hints()
 
 
 def hints_of(content: object, name: str, style: str | None = None) -> Hints:
-    """Collect what a checkpoint says beside its tensors; mmdetection stores it under ``meta``.
-
-    Args:
-        content: what the file held.
-        name: of the file.
-        style: passed on.
-
-    Returns:
-        The hints; what is missing or of another type is left out.
-    """
-    meta = content.get("meta") if isinstance(content, dict) else None
+    """What a checkpoint says beside its tensors; what is missing or of another type is left out."""
+    meta = content.get("meta") if isinstance(content, dict) else None  # where mmdetection stores it
     meta = meta if isinstance(meta, Mapping) else {}
     dataset = meta.get("dataset_meta")  # 3.x; 2.x has CLASSES at the top
     dataset = dataset if isinstance(dataset, Mapping) else meta

@@ -46,17 +46,14 @@ VGGS = {
 
 
 class Classifier(NamedTuple):
-    """Classification weights by our names.
+    """Classification weights by our names."""
 
-    ``network``, such as ``"ResNet-50"``; ``library`` whose keys they had; ``norm_eps`` that the
-    norms had there; ``classes``, 0 without a last layer; ``weights`` by the names of our
-    ``ResNet``, ``MobileNetV3``, ``VGG`` or ``AlexNet``, all linear layers included.
-    """
-
-    network: str
-    library: str
-    norm_eps: float
-    classes: int
+    network: str  # such as ``"ResNet-50"``
+    library: str  # whose keys they had
+    norm_eps: float  # that the norms had there
+    classes: int  # 0 without a last layer
+    # by the names of our ``ResNet``, ``MobileNetV3``, ``VGG`` or ``AlexNet``, all linear layers
+    # included
     weights: dict[str, mx.array]
 
     @property
@@ -75,21 +72,11 @@ class _Table(NamedTuple):
 
 
 def read_classifier(state: Mapping[str, mx.array]) -> Classifier:
-    """Rename a classifier's state dict, and tell what it is.
-
-    Args:
-        state: arrays by the keys of torchvision, timm or transformers, in torch's layout.
-
-    Returns:
-        The weights.
-
-    Raises:
-        ValueError: none of ``NETWORKS``; the message says what was found.
-    """
+    """Rename a classifier's state dict and tell what it is; ValueError if none of ``NETWORKS``."""
     prefix = "timm_model."  # of transformers' wrapper of timm
     if all(key.startswith(prefix) for key in state):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
-    table = _table(state)
+    table = _table(state)  # the keys of torchvision, timm or transformers, in torch's layout
     weights = rename(state, table.rules, table.grid).weights
     last = last_weight(weights)
     classes = 0 if last is None else int(last.shape[0])

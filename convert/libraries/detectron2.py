@@ -76,18 +76,7 @@ def looks_like(state: State) -> bool:
 
 
 def recognise(state: State, hints: Hints = NO_HINTS) -> Recognised:
-    """Tell from keys and shapes which of detectron2's R-CNNs a state dict belongs to.
-
-    Args:
-        state: arrays by detectron2's keys.
-        hints: what the file says beside its tensors. Default: nothing.
-
-    Returns:
-        What to build.
-
-    Raises:
-        ValueError: it is none that can be built; the message says what it looks like.
-    """
+    """Tell from keys and shapes which of detectron2's R-CNNs a state dict is, or ValueError."""
     if other := _something_else(state):
         raise ValueError(f"this is {other}; expected a {_KIND}")
     pyramid = any(key.startswith("backbone.fpn_") for key in state)

@@ -34,20 +34,15 @@ _NAMES: dict[str, tuple[str, type[DetectorConfig]]] = {
 
 
 class Kind(NamedTuple):
-    """A model of the family.
+    """A model of the family."""
 
-    ``model``, a key of ``mlx_rcnn.checkpoints.load.MODELS``; ``name``; ``proposes`` and
-    ``detects``, whether it has an RPN and box heads; ``masks`` and ``keypoints``; ``stages``, the
-    number of a cascade's box heads, else ``None``.
-    """
-
-    model: str
+    model: str  # a key of ``mlx_rcnn.checkpoints.load.MODELS``
     name: str
-    proposes: bool
-    detects: bool
+    proposes: bool  # whether it has an RPN
+    detects: bool  # whether it has box heads
     masks: bool
     keypoints: bool
-    stages: int | None
+    stages: int | None  # the number of a cascade's box heads, else ``None``
 
     @property
     def prefixes(self) -> tuple[str, ...]:
@@ -71,15 +66,7 @@ def kind_of(
     keypoints: bool,
     stages: int | None,
 ) -> Kind:
-    """The model that has such parts.
-
-    Args:
-        library: whose it is, for errors.
-        proposes, detects, masks, keypoints, stages: see :class:`Kind`.
-
-    Raises:
-        ValueError: none of this package has them.
-    """
+    """The model that has such parts; a ValueError if this package has none."""
     if not proposes and detects and (masks or keypoints or stages is not None):
         branch = "a cascade" if stages is not None else "masks" if masks else "keypoints"
         raise ValueError(
@@ -99,25 +86,13 @@ def kind_of(
 
 
 def box_stages(state: State, head: str, hints: Hints, fields: Mapping[str, object]) -> int | None:
-    """How many box heads a cascade has, told by the number behind ``head``.
-
-    Args:
-        state: arrays by the library's keys.
-        head: what the keys of a box head start with.
-        hints: the field ``cascade_ious`` of the caller.
-        fields: of the config, as far as they are known.
-
-    Returns:
-        ``None`` if the one box head has no number.
-
-    Raises:
-        ValueError: one is missing, or there are other than three and nothing says what IoUs they
-            are for.
-    """
+    """How many box heads a cascade has, told by the number behind ``head``; ``None`` without it."""
     pattern = re.compile(re.escape(head) + r"(\d)\.")
     found = sorted({int(m[1]) for key in state if (m := pattern.match(key))})
     if not found:
         return None
+    # A ValueError where one is missing, or there are other than three and nothing says what IoUs
+    # they are for.
     if lacking := sorted(set(range(found[-1] + 1)) - set(found)):
         raise ValueError(
             f"a cascade with box heads {', '.join(map(str, found))}: missing {head}{lacking[0]}"
@@ -134,11 +109,7 @@ def box_stages(state: State, head: str, hints: Hints, fields: Mapping[str, objec
 
 
 def fields_of(model: str, values: Mapping[str, object]) -> dict[str, object]:
-    """Those of the values that are fields of a model's config.
-
-    Args:
-        model: a key of ``mlx_rcnn.checkpoints.load.MODELS``.
-        values: by name; a library's rules are the same for all its models.
-    """
+    """Those of the values that are fields of a model's config."""
     own = {item.name for item in fields(_NAMES[model][1])}
+    # a library's rules are the same for all its models
     return {name: value for name, value in values.items() if name in own}

@@ -117,21 +117,7 @@ def looks_like(state: State) -> bool:
 
 
 def recognise(state: State, hints: Hints = NO_HINTS) -> Recognised:
-    """Tell from keys and shapes which of mmdetection's R-CNNs a state dict belongs to.
-
-    Keys do not tell the style: it is read from the config in the file, else from "caffe" in its
-    name, else taken for "pytorch".
-
-    Args:
-        state: arrays by mmdetection's keys.
-        hints: what the file says beside its tensors. Default: nothing.
-
-    Returns:
-        What to build.
-
-    Raises:
-        ValueError: it is none that can be built; the message says what it looks like.
-    """
+    """Tell from keys and shapes which of mmdetection's R-CNNs a state dict is, or ValueError."""
     if other := _something_else(state):
         raise ValueError(f"this is {other}; expected a {_KIND}")
     hints = hints._replace(mmdet=hints.mmdet or read_mmdet_config(hints.config))
@@ -143,6 +129,8 @@ def recognise(state: State, hints: Hints = NO_HINTS) -> Recognised:
     channels = int(state["neck.fpn_convs.0.conv.weight"].shape[0])
     if kind.proposes:
         check_anchors(state, _RPN, hints, config.fields)
+    # Keys do not tell the style: it is read from the config in the file, else from "caffe" in its
+    # name, else taken for "pytorch".
     stride_in_1x1, normalisation, why = _style(hints, (widths["groups"], widths["width_per_group"]))
     detector: dict[str, object] = {
         **DETECTOR,

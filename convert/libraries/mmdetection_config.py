@@ -26,21 +26,16 @@ Reader = Callable[[object], object]
 
 
 class MmdetConfig(NamedTuple):
-    """A config as far as it was understood.
+    """A config as far as it was understood."""
 
-    ``fields`` of the detector's config; ``style``, ``"pytorch"`` or ``"caffe"``; ``image``, (mean,
-    deviation, order) in the order of RGB; ``class_names``, without a background; ``coco``, whether
-    its data is COCO's with COCO's classes; ``differs``, what it sets and this package cannot;
-    ``mask_pool_size``, the side of a mask head's RoIs.
-    """
-
-    fields: dict[str, object]
-    style: str | None = None
+    fields: dict[str, object]  # of the detector's config
+    style: str | None = None  # ``"pytorch"`` or ``"caffe"``
+    # (mean, deviation, order) in the order of RGB
     image: tuple[tuple[float, ...], tuple[float, ...], str] | None = None
-    class_names: tuple[str, ...] | None = None
-    coco: bool = False
-    differs: tuple[str, ...] = ()
-    mask_pool_size: int | None = None
+    class_names: tuple[str, ...] | None = None  # without a background
+    coco: bool = False  # whether its data is COCO's with COCO's classes
+    differs: tuple[str, ...] = ()  # what it sets and this package cannot
+    mask_pool_size: int | None = None  # the side of a mask head's RoIs
 
 
 # A field of ours, the places it may stand at in the config (2.x and 3.x), and how it is read.
@@ -108,15 +103,7 @@ _EXPECTED: tuple[tuple[str, tuple[object, ...]], ...] = (
 
 
 def read_mmdet_config(text: str) -> MmdetConfig | None:
-    """What a config's text says.
-
-    Args:
-        text: Python, of mmdetection 2 or 3, with what it is based on.
-
-    Returns:
-        ``None`` if there is none, or none that can be read; a value of another type than expected
-        is said and passed over.
-    """
+    """What a config's text, Python of mmdetection 2 or 3, says; ``None`` if it cannot be read."""
     if not text.strip():
         return None
     try:
@@ -129,6 +116,7 @@ def read_mmdet_config(text: str) -> MmdetConfig | None:
     for name, places, read in _places():
         for place in places:
             if (found := at(values, place)) is not None:
+                # a value of another type than expected is said and passed over
                 if (value := read(found)) is None:
                     differs.append(f"{place}={found!r}"[:100])
                 else:

@@ -10,14 +10,7 @@ _LOSSES = {"L1Loss": "l1", "SmoothL1Loss": "smooth_l1", "GIoULoss": "giou"}
 
 
 def head_fields(values: Mapping[str, object]) -> dict[str, object]:
-    """Fields of the detector's config.
-
-    Args:
-        values: the config.
-
-    Returns:
-        Those that it sets and that were understood.
-    """
+    """Fields of the detector's config that an mmdetection config sets and that were understood."""
     return {**_stages(values), **_losses(values), **_suppression(values)}
 
 

@@ -14,16 +14,7 @@ from .architecture import Hints, Recognised
 
 
 def with_names(found: Recognised, hints: Hints) -> Recognised:
-    """What was recognised, with the names that its file tells.
-
-    Args:
-        found: by keys and shapes.
-        hints: ``class_names`` where the file lists them, and ``coco``.
-
-    Returns:
-        ``found`` with ``class_names``, ``keypoint_names`` and ``keypoint_skeleton`` where they are
-        known; where their number might be COCO's and nothing says so, the note does.
-    """
+    """What was recognised, with the names of classes and keypoints that its file tells."""
     count = found.detector.get("num_classes")
     if not isinstance(count, int):  # a proposal network finds objects of any class
         return found
@@ -40,6 +31,7 @@ def with_names(found: Recognised, hints: Hints) -> Recognised:
             fields |= {"keypoint_names": COCO_KEYPOINTS, "keypoint_skeleton": COCO_SKELETON}
     elif listed:
         note += f"; the {len(listed)} class names in the file are not of these classes"
+    # their number might be COCO's and nothing says so
     elif may_be_coco(found) and "class_names" not in hints.settings:
         note += (
             f"; class names are unknown: give class_names={COCO!r} if they are COCO's "

@@ -26,20 +26,7 @@ LIBRARIES: dict[str, ModuleType] = {
 def recognise(
     state: Mapping[str, mx.array], library: str = "auto", hints: Hints = NO_HINTS
 ) -> Recognised:
-    """Tell from keys and shapes what a state dict belongs to.
-
-    Args:
-        state: arrays by the library's keys, in its layout.
-        library: a key of ``LIBRARIES``, or ``"auto"``. Default: ``"auto"``.
-        hints: what the file says beside its tensors. Default: nothing.
-
-    Returns:
-        What to build and how to fill it.
-
-    Raises:
-        ValueError: a style for another library than mmdetection, or no network this package
-            knows; the message says what it looks like.
-    """
+    """Tell from keys and shapes what to build for a state dict; ValueError if it is unknown."""
     library = library_of(state, library)
     if hints.style is not None and library != "mmdetection":
         raise ValueError(f"style={hints.style!r} is for mmdetection, got keys of {library}")
@@ -48,49 +35,23 @@ def recognise(
 
 
 def library_of(state: Mapping[str, mx.array], library: str = "auto") -> str:
-    """The library that a state dict's keys are of; torchvision where none knows them.
-
-    Args:
-        state: arrays by the library's keys.
-        library: taken as it is unless it is ``"auto"``. Default: ``"auto"``.
-
-    Returns:
-        A key of ``LIBRARIES``.
-    """
+    """The library that a state dict's keys are of; torchvision where none knows them."""
     if library != "auto":
         return library
     return next((k for k, v in LIBRARIES.items() if v.looks_like(state)), "torchvision")
 
 
 def rules_of(library: str, use_fpn: bool) -> Sequence[Rule]:
-    """The table of rules for a library's models with a feature pyramid, or for those without.
-
-    Args:
-        library: a key of ``LIBRARIES``.
-        use_fpn: a field of the model's config.
-
-    Returns:
-        The rules; those with a pyramid where the library has no others.
-    """
+    """The rules for a library's models with a pyramid, or, where it has such, for those without."""
     module = LIBRARIES[library]
     rules: Sequence[Rule] = module.RULES
     return rules if use_fpn else getattr(module, "ONE_MAP_RULES", rules)
 
 
 def unprefixed(state: dict[str, mx.array]) -> dict[str, mx.array]:
-    """A state dict by the keys of its library, which a prefix may hide.
-
-    Args:
-        state: arrays by the library's keys, or by those under one prefix, as a network that is
-            part of another has them (``detector.backbone.body...``). Other keys may lie beside
-            those of the prefix, as a metric's or an average's do: they are left out.
-
-    Returns:
-        ``state`` itself if a library knows its keys, or none does under any prefix.
-
-    Raises:
-        ValueError: several parts are networks that a library knows.
-    """
+    """The part of a state dict that a library knows, without the prefix that hides its keys."""
+    # A network that is part of another has keys such as ``detector.backbone.body...``. Other keys
+    # may lie beside those of the prefix, as a metric's or an average's do: they are left out.
     if knows(state):
         return state
     found: list[str] = []
@@ -135,15 +96,7 @@ _PROFILES = ("total_ops", "total_params")
 
 
 def beside(state: Mapping[str, mx.array], library: str) -> list[str]:
-    """The keys of a state dict that are no part of a network of its library.
-
-    Args:
-        state: arrays by the library's keys.
-        library: a key of ``LIBRARIES``.
-
-    Returns:
-        Keys outside the network's own modules, which no rule of it renames.
-    """
+    """The keys outside the modules of a library's network, which no rule of it renames."""
     tables = {*rules_of(library, True), *rules_of(library, False)}
     parts, rules = _PARTS[library], [re.compile(rule.pattern) for rule in tables]
     return [

@@ -48,16 +48,7 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 def input_fields(order: str, mean: Sequence[float], std: Sequence[float]) -> dict[str, object]:
-    """Fields of the input.
-
-    Args:
-        order: of the channels.
-        mean: in 0..255, in the order of RGB.
-        std: the same.
-
-    Returns:
-        Fields of the config.
-    """
+    """Fields of the input; ``mean`` and ``std`` are in 0..255, in the order of RGB."""
     return {
         "channel_order": order,
         "image_mean": tuple(v / 255 for v in mean),
@@ -66,15 +57,7 @@ def input_fields(order: str, mean: Sequence[float], std: Sequence[float]) -> dic
 
 
 def other_network(state: State, signs: Mapping[str, str]) -> str | None:
-    """Networks people confuse with a library's R-CNNs.
-
-    Args:
-        state: arrays by the library's keys.
-        signs: by patterns of keys only they have.
-
-    Returns:
-        What it is, or ``None``.
-    """
+    """A network people confuse with a library's R-CNNs, told by patterns of keys only it has."""
     for pattern, name in signs.items():
         if any(re.fullmatch(pattern, key) for key in state):
             return name
@@ -82,27 +65,14 @@ def other_network(state: State, signs: Mapping[str, str]) -> str | None:
 
 
 def mask_fields(state: State, classes: int, convs: str, upsample: str, logits: str) -> MaskSettings:
-    """Fields of a mask branch with a mask for each class but the background.
-
-    Args:
-        state: arrays by the library's keys.
-        classes: with the background.
-        convs: a pattern of the convolutions' keys, with their number as its group.
-        upsample: key of the transposed convolution.
-        logits: key of the last one.
-
-    Returns:
-        Fields of the config.
-
-    Raises:
-        ValueError: masks for another number of classes.
-    """
+    """Fields of a mask branch; ValueError unless it has a mask a class without the background."""
     rows = state[logits].shape[0]
     if rows != classes - 1:
         raise ValueError(
             f"{classes - 1} classes and {rows} channels of masks: expected one of each class"
         )
     return {
+        # the pattern's group is the number of the convolution
         "mask_num_convs": len({m[1] for key in state if (m := re.match(convs, key))}),
         "mask_hidden_channels": int(state[upsample].shape[1]),
         "mask_paste_rule": "detectron2",
@@ -110,13 +80,7 @@ def mask_fields(state: State, classes: int, convs: str, upsample: str, logits: s
 
 
 def check_needed(state: State, needed: Mapping[str, int], kind: str) -> None:
-    """Raise unless the keys of ``needed`` are there with as many axes, none of length 0.
-
-    Args:
-        state: arrays by the library's keys.
-        needed: what tells the architecture, and its number of axes.
-        kind: what was expected, for the message.
-    """
+    """Raise unless the keys of ``needed`` are there with as many axes, none of length 0."""
     missing = [key for key in needed if key not in state]
     if len(missing) > 2:
         raise ValueError(
@@ -135,18 +99,8 @@ def check_needed(state: State, needed: Mapping[str, int], kind: str) -> None:
 
 
 def resnet_depth(state: State, stages: Sequence[str]) -> int:
-    """The depth of a ResNet from its numbers of blocks.
-
-    Args:
-        state: arrays by the library's keys.
-        stages: what the keys of each of the four stages, or of the first three, start with.
-
-    Returns:
-        18, 34, 50, 101 or 152.
-
-    Raises:
-        ValueError: no ResNet has so many blocks.
-    """
+    """18, 34, 50, 101 or 152 by a ResNet's numbers of blocks; ValueError for other numbers."""
+    # what the keys of each of the four stages, or of the first three, start with
     found = [{m[1] for k in state if (m := re.match(re.escape(s) + r"(\d+)\.", k))} for s in stages]
     blocks = tuple(len(numbers) for numbers in found)
     bottleneck = any(re.match(re.escape(s) + r"\d+\.conv3\.", key) for key in state for s in stages)
@@ -161,17 +115,7 @@ def resnet_depth(state: State, stages: Sequence[str]) -> int:
 
 
 def resnet_widths(state: State, stem: str, stage: str, depth: int) -> dict[str, int]:
-    """``width``, ``groups`` and ``width_per_group`` of a ResNet or ResNeXt.
-
-    Args:
-        state: arrays by the library's keys.
-        stem: key of the first convolution.
-        stage: what the keys of the first stage start with.
-        depth: of the ResNet.
-
-    Returns:
-        Fields of ``ResNetFPNConfig``.
-    """
+    """``width``, ``groups`` and ``width_per_group`` of a ResNet or ResNeXt, as config fields."""
     width = int(state[stem].shape[0])
     if depth < 50:
         return {"width": width, "groups": 1, "width_per_group": 64}
@@ -189,15 +133,7 @@ def keypoint_layers(state: State, pattern: str) -> tuple[int, ...]:
 
 
 def pyramid_stages(state: State, first: int) -> tuple[int, ...] | None:
-    """The stages of a ResNet that feed torchvision's pyramid.
-
-    Args:
-        state: arrays by torchvision's keys.
-        first: channels of the first stage; they double from one to the next.
-
-    Returns:
-        Rising stages, ``None`` if the channels do not tell them.
-    """
+    """The rising stages of a ResNet that feed torchvision's pyramid; ``None`` if none fit."""
     pattern = re.compile(r"backbone\.fpn\.(?:inner|layer)_blocks\.(\d)\.")
     count = len({match[1] for key in state if (match := pattern.match(key))})
     found: list[int] = []
@@ -205,26 +141,14 @@ def pyramid_stages(state: State, first: int) -> tuple[int, ...] | None:
         prefix = f"backbone.fpn.inner_blocks.{i}."
         weight = state.get(f"{prefix}0.weight", state.get(f"{prefix}weight"))
         if weight is not None and weight.ndim == 4:
+            # the channels double from one stage to the next
             found += [s for s in range(1, 5) if weight.shape[1] == first * 2 ** (s - 1)]
     return tuple(found) if len(found) == count and found == sorted(set(found)) else None
 
 
 def pool_size(state: State, key: str, channels: int, given: object = None) -> tuple[int, int]:
-    """Height and width of the RoI pooling whose flattened output the linear ``key`` takes.
-
-    Args:
-        state: arrays by the library's keys.
-        key: of the linear layer's weight.
-        channels: of the pooled maps.
-        given: the pooling that the caller knows. Default: ``None``, a square.
-
-    Returns:
-        (ph, pw).
-
-    Raises:
-        ValueError: its columns are not ``channels`` times that.
-    """
-    flat = state[key].shape[1]
+    """(ph, pw) of the RoI pooling whose flattened output ``key`` takes; a square if not given."""
+    flat = state[key].shape[1]  # the columns of the linear layer
     side = math.isqrt(flat // channels)
     sides = tuple(given) if isinstance(given, list | tuple) else (side, side)
     if given is not None and (len(sides) != 2 or any(type(v) is not int or v < 1 for v in sides)):
@@ -239,20 +163,11 @@ def pool_size(state: State, key: str, channels: int, given: object = None) -> tu
 
 
 def check_anchors(state: State, key: str, hints: Hints, fields: Mapping[str, object]) -> None:
-    """Raise unless a cell has as many anchors as there are sizes and ratios.
-
-    Args:
-        state: arrays by the library's keys.
-        key: of the RPN's scores, whose rows are the anchors of a cell.
-        hints: the fields ``anchor_sizes`` and ``aspect_ratios`` of the caller.
-        fields: of the config; no ``anchor_sizes`` are one size a level.
-
-    Raises:
-        ValueError: it has others; the fields that say so are named.
-    """
-    rows = state[key].shape[0]
+    """Raise unless a cell has as many anchors as there are sizes and ratios."""
+    rows = state[key].shape[0]  # of the RPN's scores: the anchors of a cell
     sizes = hints.field(fields, "anchor_sizes")
     ratios = hints.field(fields, "aspect_ratios", RATIOS)
+    # no ``anchor_sizes`` are one size a level
     levels = sizes if isinstance(sizes, list | tuple) else (0,)
     nested = [v for v in levels if isinstance(v, list | tuple)]
     count = len(nested[0]) if nested else len(levels)

@@ -36,14 +36,7 @@ def is_vgg(state: Mapping[str, mx.array]) -> bool:
 
 
 def mobilenet_rules(state: Mapping[str, mx.array]) -> tuple[Rule, ...]:
-    """The rules for the variant that a state dict is of.
-
-    Args:
-        state: arrays by timm's keys.
-
-    Returns:
-        Rules to our ``MobileNetV3``.
-    """
+    """The rules from timm's keys to our ``MobileNetV3``, for a state dict's variant."""
     variant = "large" if any(key.startswith("blocks.6.") for key in state) else "small"
     rows, stages = (LARGE, SMALL)[variant == "small"], _STAGES[variant]
     rules = [Rule(r".*\.num_batches_tracked", None), *_unit("conv_stem", "bn1", "blocks.0")]

@@ -121,19 +121,7 @@ def looks_like(state: Mapping[str, mx.array]) -> bool:
 
 
 def recognise(state: Mapping[str, mx.array], hints: Hints = NO_HINTS) -> Recognised:
-    """Tell from keys and shapes which torchvision R-CNN a state dict belongs to.
-
-    Args:
-        state: arrays by torchvision's keys.
-        hints: what the file says beside its tensors: class names, if any. Default: nothing.
-
-    Returns:
-        What to build.
-
-    Raises:
-        ValueError: it is no R-CNN with a ResNet or MobileNetV3 and FPN of torchvision; the message
-            says what it looks like.
-    """
+    """Tell from keys and shapes which torchvision R-CNN a state dict is; ValueError if none."""
     other = _something_else(state)
     if other:
         raise ValueError(f"this is {other}; expected a {_KIND}")
@@ -203,15 +191,8 @@ def _keypoints(state: Mapping[str, mx.array]) -> dict[str, object]:
 
 
 def by_file_name(found: Recognised, name: str) -> Recognised:
-    """Tell by a file's name what keys and shapes cannot: MobileNetV3's model for small images.
-
-    Args:
-        found: of :func:`recognise`.
-        name: of the file, such as ``fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth``.
-
-    Returns:
-        ``found``, changed if need be.
-    """
+    """Tell by a file's name what keys and shapes cannot: MobileNetV3's model for small images."""
+    # such as ``fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth``
     if found.backbone.get("type") != "mobilenet_fpn" or "_320_fpn" not in name:
         return found
     note = found.note.replace(_FULL_SIZE, "320 to 640 pixels and 150 proposals by the file's name")

@@ -33,17 +33,7 @@ as ``config``."""
 
 
 def make_backbone(config: object) -> nn.Module:
-    """The backbone a config describes.
-
-    Args:
-        config: of one of ``BACKBONES``.
-
-    Returns:
-        The module, untrained.
-
-    Raises:
-        TypeError: it is none of them.
-    """
+    """The untrained backbone that a config of one of ``BACKBONES`` describes, or TypeError."""
     for kind, module in BACKBONES.values():
         if type(config) is kind:
             return module(config)

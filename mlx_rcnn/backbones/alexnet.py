@@ -20,25 +20,14 @@ CONV_PLACES = (0, 3, 6, 8, 10)  # of the convolutions in ``features``
 
 
 class AlexNet(PlainNet):
-    """An AlexNet over channels-last images, as torchvision's for images of any size.
-
-    Args:
-        num_classes (int): outputs of the classifier; 0 leaves it out. Default: ``1000``.
-        width (int): channels of the first convolution; the others have 3, 6, 4 and 4 times as
-            many. Default: ``64``.
-        hidden_dim (int): units of the hidden linear layers. Default: ``4096``.
-        dropout (float): before each of those, in training mode. Default: ``0.5``.
-
-    Attributes:
-        stage_starts: index into ``features`` of the five convolutions.
-    """
+    """An AlexNet over channels-last images, as torchvision's for images of any size."""
 
     def __init__(
         self,
         num_classes: int = 1000,
-        width: int = 64,
-        hidden_dim: int = 4096,
-        dropout: float = 0.5,
+        width: int = 64,  # of the first convolution; the others have 3, 6, 4 and 4 times as many
+        hidden_dim: int = 4096,  # units of the hidden linear layers
+        dropout: float = 0.5,  # before each of those, in training mode
     ):
         features: list[Layer] = [
             Conv2d(3, width, 11, 4, 2),
@@ -68,11 +57,7 @@ class AlexNet(PlainNet):
 
 
 class AlexNetMap(PlainMap):
-    """An AlexNet (``net``) whose last convolution is the one map of a detector.
-
-    Args:
-        config (AlexNetConfig): its structure.
-    """
+    """An AlexNet (``net``) whose last convolution is the one map of a detector."""
 
     def __init__(self, config: AlexNetConfig):
         super().__init__(config, AlexNet(**asdict(config)))

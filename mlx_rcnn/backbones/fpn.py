@@ -17,21 +17,13 @@ from .resnet import ResNet
 
 
 class FeaturePyramidNetwork(nn.Module):
-    """Lateral 1x1 convolutions, a top-down path, 3x3 outputs, and a last level by subsampling.
-
-    As ``torchvision.ops.FeaturePyramidNetwork`` with ``LastLevelMaxPool``.
-
-    Args:
-        in_channels (tuple of int): channels of the maps, finest first.
-        out_channels (int): channels of every output.
-        norm: makes a norm of so many channels, which follows each convolution in place of its bias.
-            Default: none.
-    """
+    """As torchvision's, with ``LastLevelMaxPool``: lateral 1x1, a top-down path, 3x3 outputs."""
 
     def __init__(
         self,
         in_channels: tuple[int, ...],
         out_channels: int,
+        # makes a norm of so many channels, which follows each convolution in place of its bias
         norm: Callable[[int], Norm] | None = None,
     ):
         super().__init__()
@@ -107,22 +99,14 @@ class _WithFPN(nn.Module):
 
 
 class ResNetFPN(_WithFPN):
-    """A ResNet (``net``, a classifier of its own) under a feature pyramid (``fpn``).
-
-    Args:
-        config (ResNetFPNConfig): its structure.
-    """
+    """A ResNet (``net``, a classifier of its own) under a feature pyramid (``fpn``)."""
 
     def __init__(self, config: ResNetFPNConfig):
         super().__init__(config, ResNet, first=1)
 
 
 class MobileNetFPN(_WithFPN):
-    """A MobileNetV3 (``net``, a classifier of its own) under a feature pyramid (``fpn``).
-
-    Args:
-        config (MobileNetFPNConfig): its structure.
-    """
+    """A MobileNetV3 (``net``, a classifier of its own) under a feature pyramid (``fpn``)."""
 
     def __init__(self, config: MobileNetFPNConfig):
         super().__init__(config, MobileNetV3, first=0)

@@ -78,12 +78,7 @@ def divisible(channels: float) -> int:
 
 
 class SqueezeExcitation(nn.Module):
-    """Channels weighted by what the whole map holds (MobileNetV3, section 5.3).
-
-    Args:
-        channels (int): of the map.
-        hidden (int): of the layer between.
-    """
+    """Channels weighted by what the whole map holds (MobileNetV3, section 5.3)."""
 
     def __init__(self, channels: int, hidden: int):
         super().__init__()
@@ -139,30 +134,9 @@ def _conv_swish(x: mx.array, unit: ConvNorm) -> mx.array:
 
 
 class MobileNetV3(nn.Module):
-    """A MobileNetV3 over channels-last images.
+    """A MobileNetV3 over channels-last images; its arguments are :class:`MobileNetFPNConfig`'s."""
 
-    Args:
-        variant (str): ``"large"`` or ``"small"``. Default: ``"large"``.
-        num_classes (int): outputs of the classifier; 0 leaves it out. Default: ``1000``.
-        norm (str): ``"batch"``, ``"frozen"`` or ``"group"``. Default: ``"batch"``.
-        norm_eps (float): epsilon of the norms. Default: ``1e-3``, that of torchvision's classifier.
-        norm_groups (int): groups of ``norm="group"``. Default: ``8``.
-        width (float): multiplies all channels. Default: ``1.0``.
-        reduced_tail (bool): half the channels in the last stages. Default: ``False``.
-        dropout (float): before the last layer, in training mode. Default: ``0.2``.
-
-    Raises:
-        ValueError: a variant that does not exist.
-
-    Attributes:
-        stage_starts: the index into ``blocks`` of each of the six stages' first block: the stem,
-            every block that strides, and the last 1x1.
-        stage_channels: what those give.
-        classifier_size (int): side in pixels of the images that classifiers were trained on.
-        unit_channels (int): of ``units``.
-    """
-
-    classifier_size = 224
+    classifier_size = 224  # side in pixels of the images that classifiers were trained on
 
     def __init__(
         self,
@@ -198,6 +172,8 @@ class MobileNetV3(nn.Module):
                 strided.append(i + 1)
         last = 6 * inputs
         self.blocks.append([Conv2d(inputs, last, 1, bias=False), self.norm(last)])
+        # the first block of each of the six stages: the stem, every block that strides, and the
+        # last 1x1
         self.stage_starts = (*strided, len(rows) + 1)
         self.stage_channels = tuple([*channels, last][i] for i in self.stage_starts)
         self.unit_channels = last
@@ -206,21 +182,14 @@ class MobileNetV3(nn.Module):
             self.classifier = [
                 Linear(last, hidden, std=0.01),
                 nn.Hardswish(),
-                nn.Dropout(dropout),
+                nn.Dropout(dropout),  # before the last layer, in training mode
                 Linear(hidden, num_classes, std=0.01),
             ]
 
     def features(self, x: mx.array) -> list[mx.array]:
-        """The outputs of the first block of each of the six stages.
-
-        Args:
-            x (N, H, W, 3): network input.
-
-        Returns:
-            C0..C5: of the large variant at strides 2, 4, 8, 16, 32 and 32, sizes rounded up.
-        """
+        """C0..C5 of (N, H, W, 3), what the six stages' first blocks give, sizes rounded up."""
         x = _conv_swish(x, self.blocks[0])
-        maps = [x]
+        maps = [x]  # of the large variant at strides 2, 4, 8, 16, 32 and 32
         for i, block in enumerate(self.blocks[1:-1], 1):
             x = block(x)
             if i in self.stage_starts:
@@ -228,35 +197,16 @@ class MobileNetV3(nn.Module):
         return [*maps, _conv_swish(x, self.blocks[-1])]
 
     def pooled(self, x: mx.array) -> mx.array:
-        """The last map, before it is averaged.
-
-        Args:
-            x (N, H, W, 3): network input.
-
-        Returns:
-            (N, H/32, W/32, c), sizes rounded up.
-        """
+        """The last map (N, H/32, W/32, c), sizes rounded up, before it is averaged."""
         return self.features(x)[-1]
 
     def units(self, pooled: mx.array, key: mx.array | None = None) -> mx.array:
-        """What the classifier's last layer sees.
-
-        Args:
-            pooled (N, h, w, c): of :meth:`pooled`.
-            key: of the dropout, which then drops in any mode. Default: MLX's state in training
-                mode, and else none drops.
-
-        Returns:
-            (N, unit_channels): the classifier's hidden units, or without one the averages.
-        """
+        """(N, unit_channels), what the classifier's last layer sees; without one the averages."""
         layers = self.classifier[:-1] if "classifier" in self else []
+        # a key drops in any mode; without one MLX's state does, in training mode
         return run_layers(layers, mx.mean(pooled, axis=(1, 2)), key)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Class logits (N, num_classes), or the pooled features (N, c) without a classifier.
-
-        Args:
-            x (N, H, W, 3): network input.
-        """
+        """Class logits (N, num_classes), or the pooled features (N, c) without a classifier."""
         x = self.units(self.pooled(x))
         return cast(mx.array, self.classifier[-1](x)) if "classifier" in self else x

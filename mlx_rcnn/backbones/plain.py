@@ -25,11 +25,7 @@ from ..layers.dropout import Layer
 
 
 class MaxPool(nn.Module):
-    """The maximum of windows with stride 2, without padding: sizes are rounded down.
-
-    Args:
-        kernel (int): side of the windows.
-    """
+    """The maximum of windows with stride 2, without padding: sizes are rounded down."""
 
     def __init__(self, kernel: int):
         super().__init__()
@@ -41,29 +37,19 @@ class MaxPool(nn.Module):
 
 
 class PlainNet(nn.Module):
-    """A classifier over channels-last images, of layers in torchvision's order.
+    """A classifier over channels-last images, of layers in torchvision's order."""
 
-    Args:
-        features: convolutions, each with its norm, if it has one, and a ReLU behind it, and max
-            pools, one of them at the end.
-        stage_starts: index into ``features`` of each stage's first layer.
-        side (int): of the grid of means that the linear layers see.
-        classifier: of all layers from that grid's values, in the order (row, column, channel), to
-            the logits; the last one is linear. Empty: none.
-
-    Attributes:
-        classifier_size (int): side in pixels of the images that classifiers were trained on.
-        channels (int): of the last map.
-        unit_channels (int): of ``units``.
-    """
-
-    classifier_size = 224
+    classifier_size = 224  # side in pixels of the images that classifiers were trained on
 
     def __init__(
         self,
+        # convolutions, each with its norm, if it has one, and a ReLU behind it, and max pools, one
+        # of them at the end
         features: Sequence[Layer],
-        stage_starts: Sequence[int],
-        side: int,
+        stage_starts: Sequence[int],  # index into ``features`` of each stage's first layer
+        side: int,  # of the grid of means that the linear layers see
+        # all layers from that grid's values, in the order (row, column, channel), to the logits;
+        # the last one is linear, and none leave it out
         classifier: Sequence[Layer],
     ):
         super().__init__()
@@ -77,17 +63,7 @@ class PlainNet(nn.Module):
             self.unit_channels = last.in_features
 
     def last_map(self, x: mx.array) -> mx.array:
-        """What the last convolution gives, before the last max pool.
-
-        Args:
-            x (N, H, W, 3): network input.
-
-        Returns:
-            (N, h, w, channels) of stride 16.
-
-        Raises:
-            ValueError: an input too small for the max pools.
-        """
+        """What the last convolution gives, before the last max pool: (N, h, w, C) of stride 16."""
         for layer, after in zip(self.features[:-1], self.features[1:], strict=True):
             if isinstance(layer, Conv2d):
                 norm = after if isinstance(after, BatchNorm | GroupNorm) else None
@@ -97,50 +73,25 @@ class PlainNet(nn.Module):
         return x
 
     def pooled(self, x: mx.array) -> mx.array:
-        """The last map after its max pool, averaged over a grid.
-
-        Args:
-            x (N, H, W, 3): network input.
-
-        Returns:
-            (N, side, side, channels); of an image of ``classifier_size`` nothing is averaged.
-
-        Raises:
-            ValueError: an input too small for the max pools.
-        """
+        """(N, side, side, channels): the last map after its max pool, averaged over a grid."""
+        # of an image of ``classifier_size`` nothing is averaged
         return adaptive_average_pool(self.features[-1](self.last_map(x)), self.side)
 
     def units(self, pooled: mx.array, key: mx.array | None = None) -> mx.array:
-        """What the classifier's last layer sees.
-
-        Args:
-            pooled (N, side, side, channels): of :meth:`pooled`.
-            key: of the dropout, which then drops in any mode. Default: MLX's state in training
-                mode, and else none drops.
-
-        Returns:
-            (N, unit_channels), at least 0; without a classifier the map's own values.
-        """
+        """(N, unit_channels), what the classifier's last layer sees; without one the map itself."""
+        # at least 0, as behind a ReLU
         layers = self.classifier[:-1] if "classifier" in self else []
+        # a key drops in any mode; without one MLX's state does, in training mode
         return run_layers(layers, pooled.flatten(1), key)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Class logits (N, num_classes), or the units without a classifier.
-
-        Args:
-            x (N, H, W, 3): network input.
-        """
+        """Class logits (N, num_classes), or the units without a classifier."""
         x = self.units(self.pooled(x))
         return self.classifier[-1](x) if "classifier" in self else x
 
 
 class PlainMap(nn.Module):
-    """A plain classifier (``net``) whose last convolution is the one map of a detector.
-
-    Args:
-        config: its structure, kept as ``config``.
-        net (PlainNet): built from it.
-    """
+    """A plain classifier (``net``) whose last convolution is the one map of a detector."""
 
     def __init__(self, config: VGGConfig | AlexNetConfig, net: PlainNet):
         super().__init__()

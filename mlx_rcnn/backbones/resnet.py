@@ -103,22 +103,12 @@ class Bottleneck(_Block):
 def residual_stage(
     depth: int, stage: int, width: int, options: BlockOptions, dilation: int = 1
 ) -> list[nn.Module]:
-    """The blocks of one stage of a ResNet.
-
-    Args:
-        depth: of the whole network.
-        stage: 1 to 4.
-        width: channels of the stem.
-        options: of the blocks.
-        dilation: of the 3x3 convolutions; above 1 the stage does not stride. Default: ``1``.
-
-    Returns:
-        The blocks, in order.
-    """
+    """The blocks of one stage, 1 to 4, of a ResNet, in order; ``width`` is the stem's."""
     block = Bottleneck if depth >= 50 else BasicBlock
     planes = width * 2 ** (stage - 1)
     outputs = planes * block.expansion
     inputs = width if stage == 1 else outputs // 2
+    # with a dilation above 1, that of the 3x3 convolutions, the stage does not stride
     stride = 1 if stage == 1 or dilation > 1 else 2
     first = block(inputs, planes, stride, options, dilation)
     rest = range(1, BLOCKS[depth][stage - 1])
@@ -143,31 +133,9 @@ def block_options(
 
 
 class ResNet(nn.Module):
-    """A residual network over channels-last images.
+    """A residual network over channels-last images; its arguments are :class:`ResNetConfig`'s."""
 
-    Args:
-        depth (int): 18, 34, 50, 101 or 152. Default: ``50``.
-        num_classes (int): outputs of the classifier; 0 leaves ``fc`` out. Default: ``1000``.
-        norm (str): ``"batch"``, ``"frozen"`` or ``"group"``. Default: ``"batch"``.
-        norm_eps (float): epsilon of the norms. Default: ``1e-5``.
-        norm_groups (int): groups of ``norm="group"``. Default: ``32``.
-        stride_in_1x1 (bool): where a bottleneck strides. Default: ``False``, its 3x3.
-        groups (int): groups of the 3x3 convolutions. Default: ``1``.
-        width_per_group (int): Default: ``64``.
-        width (int): channels of the stem and, doubling, of the stages. Default: ``64``.
-        last_stage (int): stages there are, 1 to 4. Default: ``4``.
-        dilated (bool): the fourth stage has dilation 2 and does not stride. Default: ``False``.
-
-    Raises:
-        ValueError: a depth that does not exist.
-
-    Attributes:
-        classifier_size (int): side in pixels of the images that classifiers were trained on.
-        stage_channels: of the stages' maps.
-        unit_channels (int): of ``units``.
-    """
-
-    classifier_size = 224
+    classifier_size = 224  # side in pixels of the images that classifiers were trained on
 
     def __init__(
         self,
@@ -190,7 +158,7 @@ class ResNet(nn.Module):
         self.conv1 = Conv2d(3, width, 7, 2, 3, bias=False)
         self.bn1 = options.norm(width)
         for stage in range(1, last_stage + 1):
-            dilation = 2 if dilated and stage == 4 else 1
+            dilation = 2 if dilated and stage == 4 else 1  # the fourth stage does not stride
             self[f"layer{stage}"] = residual_stage(depth, stage, width, options, dilation)
         expansion = 4 if depth >= 50 else 1
         self.stage_channels = tuple(width * 2**s * expansion for s in range(last_stage))
@@ -199,14 +167,7 @@ class ResNet(nn.Module):
             self.fc = Linear(self.stage_channels[-1], num_classes)
 
     def features(self, x: mx.array) -> list[mx.array]:
-        """The stages' outputs.
-
-        Args:
-            x (N, H, W, 3): network input.
-
-        Returns:
-            C2..C5 of four stages: (N, H/4, W/4, c), ..., (N, H/32, W/32, 8c), sizes rounded up.
-        """
+        """C2..C5 of (N, H, W, 3): (N, H/4, W/4, c), ..., (N, H/32, W/32, 8c), sizes rounded up."""
         x = max_pool(conv_norm(x, self.conv1, self.bn1))
         maps = []
         for stage in range(1, len(self.stage_channels) + 1):
@@ -216,44 +177,21 @@ class ResNet(nn.Module):
         return maps
 
     def pooled(self, x: mx.array) -> mx.array:
-        """The last stage's map, before it is averaged.
-
-        Args:
-            x (N, H, W, 3): network input.
-
-        Returns:
-            (N, h, w, c), of four stages (N, H/32, W/32, c), sizes rounded up.
-        """
+        """The last stage's map before it is averaged, of four stages (N, H/32, W/32, c)."""
         return self.features(x)[-1]
 
     def units(self, pooled: mx.array, key: mx.array | None = None) -> mx.array:
-        """What the classifier's last layer sees.
-
-        Args:
-            pooled (N, h, w, c): of :meth:`pooled`.
-            key: unused; the other networks have dropout.
-
-        Returns:
-            (N, unit_channels).
-        """
+        """(N, unit_channels), what the classifier's last layer sees; there is no dropout."""
         return mx.mean(pooled, axis=(1, 2))
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Class logits (N, num_classes), or the pooled features (N, c) without a classifier.
-
-        Args:
-            x (N, H, W, 3): network input.
-        """
+        """Class logits (N, num_classes), or the pooled features (N, c) without a classifier."""
         units = self.units(self.pooled(x))
         return self.fc(units) if "fc" in self else units
 
 
 class ResNetMap(nn.Module):
-    """A ResNet (``net``) whose last stage is the one map of a detector, as before pyramids.
-
-    Args:
-        config (ResNetConfig): its structure.
-    """
+    """A ResNet (``net``) whose last stage is the one map of a detector, as before pyramids."""
 
     def __init__(self, config: ResNetConfig):
         super().__init__()

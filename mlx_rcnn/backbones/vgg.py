@@ -27,15 +27,7 @@ SIDE = 7  # of the grid that the linear layers see
 
 
 def conv_places(depth: int, norm: bool) -> tuple[int, ...]:
-    """Where the convolutions stand in ``features``.
-
-    Args:
-        depth: 11, 13, 16 or 19.
-        norm: whether each has a norm.
-
-    Returns:
-        Indices, rising.
-    """
+    """Where the convolutions stand in ``features``: rising indices."""
     places, place = [], 0
     for count in BLOCKS[depth]:
         for _ in range(count):
@@ -46,26 +38,7 @@ def conv_places(depth: int, norm: bool) -> tuple[int, ...]:
 
 
 class VGG(PlainNet):
-    """A VGG over channels-last images, as torchvision's for images of any size.
-
-    Args:
-        depth (int): 11, 13, 16 or 19. Default: ``16``.
-        num_classes (int): outputs of the classifier; 0 leaves it out. Default: ``1000``.
-        norm (str): ``"batch"``, ``"frozen"`` or ``"group"`` after each convolution, which keeps its
-            bias; ``None`` for none. Default: ``None``.
-        norm_eps (float): epsilon of the norms. Default: ``1e-5``.
-        norm_groups (int): groups of ``norm="group"``. Default: ``32``.
-        width (int): channels of the first block; the next three double them. Default: ``64``.
-        hidden_dim (int): units of the hidden linear layers. Default: ``4096``.
-        dropout (float): behind each of those, in training mode. Default: ``0.5``.
-
-    Raises:
-        ValueError: a depth that does not exist.
-
-    Attributes:
-        depth: as given.
-        stage_starts: index into ``features`` of the first convolution of the five blocks.
-    """
+    """A VGG over channels-last images, as torchvision's; its arguments are :class:`VGGConfig`'s."""
 
     def __init__(
         self,
@@ -107,11 +80,7 @@ class VGG(PlainNet):
 
 
 class VGGMap(PlainMap):
-    """A VGG (``net``) whose last convolution is the one map of a detector.
-
-    Args:
-        config (VGGConfig): its structure.
-    """
+    """A VGG (``net``) whose last convolution is the one map of a detector."""
 
     def __init__(self, config: VGGConfig):
         super().__init__(config, VGG(**asdict(config)))

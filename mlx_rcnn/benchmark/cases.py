@@ -17,19 +17,12 @@ TRAIN_M1 = "3400 ms, M1 Max, torch 2.11 on MPS"
 
 
 class Case(NamedTuple):
-    """One row of the table.
+    """One row of the table."""
 
-    Attributes:
-        title: says what is timed.
-        kind: names the functions of :mod:`.ours` and :mod:`.theirs` that do it.
-        options: what these are told.
-        published: the figure of another machine, and which.
-    """
-
-    title: str
-    kind: str
-    options: Options
-    published: str = ""
+    title: str  # says what is timed
+    kind: str  # names the functions of :mod:`.ours` and :mod:`.theirs` that do it
+    options: Options  # what these are told
+    published: str = ""  # the figure of another machine, and which
 
 
 def _predict(title: str, model: str, batch: int = 1, published: str = "") -> Case:

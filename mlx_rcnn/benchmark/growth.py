@@ -12,20 +12,11 @@ Curve = Sequence[tuple[float, float]]
 
 
 def draw_growth(curves: Mapping[str, Mapping[str, Curve]], path: Path) -> None:
-    """Draw a panel an axis, both scales logarithmic, a line a library.
-
-    Args:
-        curves: by axis and library, pairs of a value and seconds.
-        path: of a PNG, replaced if it exists.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-        OSError: it cannot be written.
-    """
+    """Draw a panel an axis, both scales logarithmic, a line a library, into a PNG."""
     make = import_module("matplotlib.figure").Figure
     figure = make(figsize=(3.2 * len(curves), 3), layout="constrained")
     for axes, (axis, lines) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
-        for library, points in lines.items():
+        for library, points in lines.items():  # pairs of a value and seconds
             if points:
                 axes.plot(*zip(*points, strict=True), marker="o", label=library)
         axes.set(xscale="log", yscale="log", xlabel=axis, ylabel="seconds")

@@ -10,14 +10,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def inputs(kind: str, options: Options) -> Arrays:
-    """What a case works on.
-
-    Args:
-        kind, options: of a :class:`~mlx_rcnn.benchmark.cases.Case`.
-
-    Returns:
-        Arrays by name; images are (H, W, 3) uint8, boxes xyxy in pixels, float32.
-    """
+    """What a case works on: images (H, W, 3) uint8, boxes xyxy in pixels, float32, by name."""
     random = np.random.default_rng(0)
     number = {name: int(v) for name, v in options.items() if not isinstance(v, str)}
     if kind == "nms":

@@ -22,19 +22,12 @@ OURS, THEIRS = "mlx", "torch"
 
 @dataclass
 class Measured:
-    """What a library took.
+    """What a library took."""
 
-    Attributes:
-        seconds: of each round.
-        peak: bytes in use at most.
-        waits: how often MLX's host waited for the device in a round, else ``None``.
-        failed: why there is nothing, else empty.
-    """
-
-    seconds: list[float] = field(default_factory=list)
-    peak: int = 0
-    waits: int | None = None
-    failed: str = ""
+    seconds: list[float] = field(default_factory=list)  # of each round
+    peak: int = 0  # bytes in use at most
+    waits: int | None = None  # how often MLX's host waited for the device in a round
+    failed: str = ""  # why there is nothing, else empty
 
     @property
     def median(self) -> float:
@@ -43,16 +36,7 @@ class Measured:
 
 
 def measure(case: Case, libraries: Sequence[str], rounds: int) -> dict[str, Measured]:
-    """Run a case by each library in turn, after a run that does not count.
-
-    Args:
-        case: what is run.
-        libraries: ``"mlx"``, and perhaps ``"torch"`` after it.
-        rounds: of each.
-
-    Returns:
-        By library.
-    """
+    """Run a case so many rounds by each library in turn, after a run that does not count."""
     with TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.npz"
         if case.kind == "start":

@@ -26,16 +26,7 @@ Run = Callable[[], object]
 
 
 def prepare(kind: str, options: Options, data: Arrays, weights: Path) -> Run:
-    """A function that does a case once, to its end.
-
-    Args:
-        kind, options: of a :class:`~mlx_rcnn.benchmark.cases.Case`.
-        data: of :func:`~mlx_rcnn.benchmark.inputs.inputs`.
-        weights: a file to be written for :mod:`.theirs`, in torchvision's names.
-
-    Returns:
-        The function, without arguments.
-    """
+    """A function that does a case once, to its end."""
     arrays = {name: mx.array(value) for name, value in data.items() if name != "image"}
     mx.eval(arrays)
     if kind == "nms":
@@ -55,7 +46,7 @@ def prepare(kind: str, options: Options, data: Arrays, weights: Path) -> Run:
     if kind == "train":
         return _training(options, data)
     model = _network(options, data["image"])
-    _write(model, weights)
+    _write(model, weights)  # in torchvision's names, for :mod:`.theirs`
     images = [data["image"]] * int(options["batch"])
     return lambda: model.predict(images)
 

@@ -24,15 +24,7 @@ def heading(libraries: Sequence[str]) -> str:
 
 
 def row(case: Case, found: dict[str, Measured]) -> str:
-    """A line of the Markdown table.
-
-    Args:
-        case: what was timed.
-        found: by library.
-
-    Returns:
-        The line; where a library failed, its reason stands in the place of the time.
-    """
+    """A line of the Markdown table; where a library failed, its reason stands for the time."""
     ours, theirs = found[OURS], found.get(THEIRS)
     waits = "-" if ours.waits is None else str(ours.waits)
     cells = [case.title, _time(ours), _time(ours, best=True), _bytes(ours), waits]
@@ -45,16 +37,7 @@ def row(case: Case, found: dict[str, Measured]) -> str:
 
 
 def content(machine: dict[str, str], rows: Sequence[Row]) -> dict[str, Json]:
-    """The same for a program.
-
-    Args:
-        machine: what describes it.
-        rows: cases with what was found.
-
-    Returns:
-        ``machine``, and ``cases``: each with its title, kind, options and by library the seconds of
-        each round, the peak in bytes, waits, and ``failed``, empty if it did not.
-    """
+    """The same for a program: the machine, and each case with what each library took."""
     cases: list[Json] = [
         {
             "title": case.title,

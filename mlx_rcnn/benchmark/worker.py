@@ -25,13 +25,7 @@ R = TypeVar("R")
 
 
 def main(library: str, kind: str, options: str, weights: str) -> None:
-    """Prepare a case and serve it until standard input ends.
-
-    Args:
-        library: ``"mlx"`` or ``"torch"``.
-        kind, options: of the case, the options as JSON.
-        weights: path of the file through which both have the same weights.
-    """
+    """Prepare a case, its options as JSON, and serve it until standard input ends."""
     if library == "mlx":
         from ..memory import reuse_large_blocks
         from . import ours as side
@@ -40,6 +34,7 @@ def main(library: str, kind: str, options: str, weights: str) -> None:
     else:
         from . import theirs as side  # type: ignore[no-redef]
     known = json.loads(options)
+    # through the file of weights both libraries have the same
     run = side.prepare(kind, known, inputs(kind, known), Path(weights))
     run()  # kernels are compiled, pages touched
     print(json.dumps("ready"), flush=True)
@@ -52,15 +47,7 @@ def main(library: str, kind: str, options: str, weights: str) -> None:
 
 
 def waits(run: Callable[[], object]) -> int:
-    """How often a run asks MLX to evaluate, each time waiting for the device.
-
-    Args:
-        run: what is counted, once.
-
-    Returns:
-        Calls of ``mx.eval`` and of what reads an array: an array that was already there counts
-        as well, so that the true number may be less.
-    """
+    """How often a run asks MLX to evaluate, each time waiting for the device."""
     import mlx.core as mx
 
     count = 0
@@ -74,6 +61,8 @@ def waits(run: Callable[[], object]) -> int:
         return call
 
     places = [(mx, "eval"), (mx, "async_eval"), *((mx.array, n) for n in ("item", "tolist"))]
+    # Calls of ``mx.eval`` and of what reads an array: an array that was already there counts as
+    # well, so that the true number may be less.
     originals = [(owner, name, getattr(owner, name)) for owner, name in places]
     try:
         for owner, name, function in originals:

@@ -42,21 +42,11 @@ class Stored(NamedTuple):
 def write_model(
     directory: Path, config: Mapping[str, object], weights: Mapping[str, mx.array]
 ) -> None:
-    """Write a model, or replace the one there is.
-
-    Killed at any moment, or out of space, :func:`read_model` gives the old one or this one, also to
-    those who read meanwhile.
-
-    Args:
-        directory: made if it does not exist.
-        config: JSON-ready values.
-        weights: arrays by name.
-
-    Raises:
-        OSError: it cannot be written; what was there is untouched.
-    """
+    """Write a model, or replace the one there is, whole even if killed at any moment."""
     metadata = {"format": "mlx", CONFIG_KEY: json.dumps(config), ID: _digest(config, weights)}
     text = json.dumps({**config, ID: metadata[ID]}, indent=2) + "\n"
+    # Killed, or out of space, :func:`read_model` gives the old one or this one, also to those who
+    # read meanwhile.
     fresh = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -72,16 +62,7 @@ def write_model(
 
 
 def write_arrays(path: Path, arrays: Mapping[str, mx.array], metadata: dict[str, str]) -> None:
-    """Write a safetensors file.
-
-    Args:
-        path: of it.
-        arrays: by name.
-        metadata: of the file.
-
-    Raises:
-        OSError: it cannot be written, as on a full disk.
-    """
+    """Write a safetensors file; an OSError if it cannot be, as on a full disk."""
     try:
         mx.save_safetensors(str(path), dict(arrays), metadata=metadata)
     except RuntimeError as error:  # MLX's, of a full disk
@@ -94,23 +75,12 @@ def write_arrays(path: Path, arrays: Mapping[str, mx.array], metadata: dict[str,
 
 
 def read_model(directory: Path) -> Stored:
-    """Read a model's directory.
-
-    Args:
-        directory: of :func:`write_model`, or older, without a config in the metadata.
-
-    Returns:
-        The model.
-
-    Raises:
-        FileNotFoundError: it holds no model.
-        ValueError: a file is damaged, or no config of this package.
-    """
+    """Read a model's directory; FileNotFoundError without one, ValueError for a damaged file."""
     for tries in range(_TRIES):
         weights, metadata = _weights(directory)
         inside = metadata.get(CONFIG_KEY)
         beside = _beside(directory, required=inside is None)
-        if inside is None and beside is not None:
+        if inside is None and beside is not None:  # an older one has no config in the metadata
             if ID not in beside or tries == _TRIES - 1:  # weights saved by other means
                 return Stored(beside, directory / CONFIG_FILE, weights)
         elif inside is not None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from ..progress import bar
 from .published import PUBLISHED
 
 TIMEOUT = 30  # seconds without a byte
@@ -25,21 +26,7 @@ def cache_directory() -> Path:
 
 
 def fetch(name: str, url: str | None = None) -> Path:
-    """The file of published weights, from the cache or downloaded into it.
-
-    A broken download is kept and resumed by the next call; callers at the same time wait for the
-    one that downloads.
-
-    Args:
-        name: a key of ``PUBLISHED``, or any other with a ``url``.
-        url: where from. Default: the published place.
-
-    Returns:
-        Path of the checked file.
-
-    Raises:
-        ValueError: the download failed, or its checksum is wrong.
-    """
+    """The checked file of published weights, from the cache or downloaded into it."""
     import http.client
 
     url = url or PUBLISHED[name]
@@ -49,6 +36,8 @@ def fetch(name: str, url: str | None = None) -> Path:
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        # A broken download is kept and resumed by the next call; callers at the same time wait for
+        # the one that downloads.
         with _alone(part) as file:
             try:
                 if not target.exists():
@@ -88,8 +77,6 @@ def _download(url: str, file: BinaryIO, label: str) -> None:
     import urllib.error
     import urllib.request
 
-    from tqdm import tqdm
-
     have = file.seek(0, os.SEEK_END)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -104,10 +91,10 @@ def _download(url: str, file: BinaryIO, label: str) -> None:
             have = 0
         length = response.headers.get("Content-Length") or ""
         total = int(length) + have if length.isdigit() else None
-        with tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=label) as bar:
+        with bar(total=total, initial=have, unit="B", unit_scale=True, desc=label) as shown:
             while block := response.read(1 << 18):
                 file.write(block)
-                bar.update(len(block))
+                shown.update(len(block))
     file.flush()
     size = file.seek(0, os.SEEK_END)
     if total is not None and size != total:

@@ -23,22 +23,7 @@ _CLASSIFIER = re.compile(r"backbone\.net\.(fc|classifier)\.")  # no part of a de
 
 
 def export_state(model: Detector, library: str) -> dict[str, mx.array]:
-    """A model's weights by another library's keys, in its layout.
-
-    A model that came from a checkpoint of that library gives that checkpoint's state dict again,
-    bit for bit as far as its weights have not been changed.
-
-    Args:
-        model: of this package.
-        library: a key of ``LIBRARIES``.
-
-    Returns:
-        Arrays by key, with the batch counters of norms that train, without the backbone's
-        classifier.
-
-    Raises:
-        ValueError: the library has no place for some of the weights.
-    """
+    """A model's weights by another library's keys, in its layout, or a ValueError why not."""
     if why := _lacking(model, library):
         raise ValueError(f"{library} cannot express this model: {why}")
     rules = rules_of(library, model.config.use_fpn)
@@ -46,12 +31,14 @@ def export_state(model: Detector, library: str) -> dict[str, mx.array]:
         state = rename_back(_weights(model), rules, getattr(model.config, "pool_size", (7, 7)))
     except ValueError as error:
         raise ValueError(f"{library} cannot express this model: {error}") from error
-    counters = {}
+    counters = {}  # the batch counters of norms that train
     for name, module in model.named_modules():
         if type(module) is BatchNorm and library != "detectron2":
             key, _ = source_key(f"{name}.running_var", rules)
             counter = str(key).removesuffix(_VARIANCE) + _COUNTER
             counters[counter] = mx.array(0, mx.int64)
+    # A model that came from a checkpoint of that library gives that checkpoint's state dict again,
+    # bit for bit as far as its weights have not been changed.
     if model.origin is not None and model.origin.library == library:
         state = model.origin.restore(state)
     return _counters_in_place(counters | state)
@@ -86,17 +73,10 @@ def _counters_in_place(state: dict[str, mx.array]) -> dict[str, mx.array]:
 
 
 def settings(model: Detector, library: str) -> list[str]:
-    """What to write in the other library for the model to compute what it does here.
-
-    Args:
-        model: of this package.
-        library: a key of ``LIBRARIES``.
-
-    Returns:
-        Lines of text; those that begin with ``differs:`` name what is not to be had there.
-    """
+    """What to write in the other library for the model to compute what it does here."""
     if library == "torchvision":
         return _torchvision_settings(model)
+    # lines that begin with ``differs:`` name what is not to be had there
     return _detectron2_settings(model) if library == "detectron2" else []
 
 

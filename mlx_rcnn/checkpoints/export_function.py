@@ -32,21 +32,13 @@ _NEAR, _SHARE = 0.5, 0.9  # pixels; of the detections of a test picture that hav
 
 
 class Agreement(NamedTuple):
-    """How far a function of one size gives what ``predict`` gives, on a test picture.
+    """How far a function of one size gives what ``predict`` gives, on a test picture."""
 
-    Attributes:
-        size: (height, width).
-        found: detections of ``predict``.
-        same: of these, detections of the same class and place.
-        boxes: largest difference of their coordinates, pixels.
-        scores: largest difference of their scores.
-    """
-
-    size: Size
-    found: int
-    same: int
-    boxes: float
-    scores: float
+    size: Size  # (height, width)
+    found: int  # detections of ``predict``
+    same: int  # of these, detections of the same class and place
+    boxes: float  # largest difference of their coordinates, pixels
+    scores: float  # largest difference of their scores
 
 
 def export_function(
@@ -97,18 +89,7 @@ def export_function(
 
 
 def check_target(path: Path, sizes: Sequence[Size]) -> list[Size]:
-    """What can be wrong before there is a model.
-
-    Args:
-        path: of the file to write.
-        sizes: (height, width) of images.
-
-    Returns:
-        Each size once.
-
-    Raises:
-        ValueError, OSError: as :func:`export_function`.
-    """
+    """Each (height, width) once; an error for what can be wrong before there is a model."""
     if path.suffix != SUFFIX:
         raise ValueError(f"{path}: expected a name that ends in {SUFFIX}")
     if path.is_dir():
@@ -125,13 +106,12 @@ def check_target(path: Path, sizes: Sequence[Size]) -> list[Size]:
 
 
 def _rule(
-    model: Any, score_thresh: Any, nms_thresh: float | None, top_k: int | None
+    model: Any,
+    score_thresh: float | Sequence[float] | None,
+    nms_thresh: float | None,
+    top_k: int | None,
 ) -> DetectionRule | None:
-    """Which boxes become detections; ``None`` for a network whose proposals are given as they are.
-
-    Raises:
-        ValueError: thresholds that cannot be used, or a head that cannot be exported.
-    """
+    """Which boxes become detections; ``None`` for a network whose proposals are given as is."""
     if getattr(model, "finds_objects", False):
         if (score_thresh, nms_thresh, top_k) != (None, None, None):
             raise ValueError(
@@ -195,18 +175,14 @@ def _write(model: Detector, path: Path, functions: dict[Size, Function], metadat
         ) from error
 
 
-def _known(module: Any) -> bool:
+def _known(module: object) -> bool:
     return type(module).__module__.split(".")[0] in ("mlx_rcnn", "mlx")
 
 
 def _agreement(
     model: Any, function: ExportedFunction, size: Size, rule: DetectionRule | None
 ) -> Agreement:
-    """Compare the function with ``predict`` on a picture of shapes.
-
-    Raises:
-        ValueError: weights that are not finite, or results that are not the same.
-    """
+    """Compare the function with ``predict`` on a picture of shapes; ValueError if they part."""
     picture = ShapesDataset(1, size, masks=False)[0].image
     batch = preprocess([picture], model.config, [size])
     [wanted] = model.find_in(batch, rule, masks="raw")

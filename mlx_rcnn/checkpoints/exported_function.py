@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 import mlx.core as mx
 import numpy as np
 
-from ..inputs.pixels import check_image_array
+from ..inputs.pixels import AnyArray, check_image_array
 from ..messages import one_line
 from ..models.traced import Outputs
 
@@ -45,7 +45,7 @@ class ExportedFunction:
         """(height, width) of the images it takes."""
         return [(height, width) for height, width in self.metadata["sizes"]]
 
-    def outputs(self, image: Any, content: Size | None = None) -> Outputs:
+    def outputs(self, image: AnyArray, content: Size | None = None) -> Outputs:
         """What the function gives: fixed shapes, and zeros where there is no detection.
 
         Args:
@@ -70,7 +70,7 @@ class ExportedFunction:
         found = self._function(mx.array(pixels), mx.array(inner, dtype=mx.int32))
         return dict(zip(self.metadata["outputs"], found, strict=True))
 
-    def __call__(self, image: Any, content: Size | None = None) -> dict[str, np.ndarray]:
+    def __call__(self, image: AnyArray, content: Size | None = None) -> dict[str, np.ndarray]:
         """The detections alone, as ``predict`` gives them.
 
         Args:

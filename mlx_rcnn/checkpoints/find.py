@@ -11,27 +11,15 @@ from .published import PUBLISHED
 
 
 def find(source: str | os.PathLike[str]) -> Path:
-    """The file or directory that a source names, downloaded if need be.
-
-    Args:
-        source: a path; a key of ``PUBLISHED``, perhaps after ``torchvision/``; or a repository of
-            the Hugging Face Hub, ``owner/name`` or ``owner/name@revision``. An existing path comes
-            first.
-
-    Returns:
-        A path that exists.
-
-    Raises:
-        FileNotFoundError: nothing of that name.
-        ValueError: a download failed.
-        ImportError: huggingface_hub is needed and not installed.
-    """
+    """The file or directory that a source names, downloaded if need be."""
     path, name = Path(source), str(source)
-    if path.exists():
+    if path.exists():  # an existing path comes first
         return path
+    # perhaps after ``torchvision/``
     if (published := name.removeprefix("torchvision/")) in PUBLISHED:
         return fetch(published)
     theirs = name.startswith("torchvision/") or isinstance(source, os.PathLike)
+    # ``owner/name`` or ``owner/name@revision`` of the Hugging Face Hub
     if not theirs and looks_like_repository(name):
         return fetch_repository(name)
     raise FileNotFoundError(

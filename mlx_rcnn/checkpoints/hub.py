@@ -24,43 +24,19 @@ def looks_like_repository(name: str) -> bool:
 
 
 def fetch_repository(name: str) -> Path:
-    """The directory of a model in a repository, from the client's cache or downloaded into it.
-
-    Args:
-        name: ``owner/name``, or ``owner/name@revision`` (a branch, tag or commit).
-
-    Returns:
-        A directory with ``FILES``. Without a connection, the one in the cache.
-
-    Raises:
-        ImportError: huggingface_hub is not installed.
-        FileNotFoundError: no such repository, revision or file, or offline and not in the cache.
-        ValueError: the download failed.
-    """
+    """The directory of ``owner/name[@revision]`` with ``FILES``, from the cache or downloaded."""
     hub = _client()
     repository, _, revision = name.partition("@")
     commit = revision or None
     for file in FILES:
+        # without a connection, the one in the cache
         path = Path(_call(name, hub.hf_hub_download, repository, file, revision=commit))
         commit = path.parent.name  # so that all files are of one commit
     return path.parent
 
 
 def upload(directory: Path, repository: str) -> str:
-    """Put a model directory into a repository, which is made if it does not exist.
-
-    Args:
-        directory: with a config, weights and a card.
-        repository: ``owner/name``.
-
-    Returns:
-        The address of the commit or, from older clients, of the repository.
-
-    Raises:
-        ImportError: huggingface_hub is not installed.
-        FileNotFoundError: the Hub does not know the repository, or does not let the user write.
-        ValueError: the upload failed.
-    """
+    """Put a model directory into a repository, made if need be, and give the commit's address."""
     api = _client().HfApi()
     _call(repository, api.create_repo, repository, exist_ok=True)
     done = _call(
@@ -71,7 +47,7 @@ def upload(directory: Path, repository: str) -> str:
         commit_message="Upload weights converted with mlx_rcnn",
         allow_patterns=[*FILES, "README.md"],
     )
-    return str(done)
+    return str(done)  # from older clients, of the repository
 
 
 def _client() -> ModuleType:

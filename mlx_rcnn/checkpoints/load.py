@@ -1,4 +1,4 @@
-"""Models on disk: save, load, and telling what a checkpoint is.
+"""Models loaded from disk, and what a checkpoint is told to be.
 
 A saved model is a directory with ``config.json`` (what to build) and ``model.safetensors`` (the
 weights, metadata ``format: mlx``); how they stay one model is told in ``directory``.
@@ -206,19 +206,7 @@ def _check_levels(model: Loaded) -> None:
 
 
 def from_checkpoint(checkpoint: Checkpoint, **overrides: Unpack[Settings]) -> Loaded:
-    """Build the model a checkpoint was recognised as and fill it, in training mode.
-
-    Args:
-        checkpoint: of :func:`~mlx_rcnn.convert.checkpoint.read_checkpoint`.
-        **overrides: config fields to change.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: its weights do not fit the model.
-        TypeError: an override that is no field.
-    """
+    """Build the model a checkpoint was recognised as and fill it, in training mode."""
     return _filled(checkpoint, overrides)
 
 

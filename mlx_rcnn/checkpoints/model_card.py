@@ -11,16 +11,7 @@ from .published import TERMS, Terms
 
 
 def model_card(model: Detector, command: str, repository: str | None = None) -> str:
-    """The README.md of a model directory, as the Hub reads it.
-
-    Args:
-        model: the model in it.
-        command: that made it.
-        repository: where it will lie, for the example. Default: the directory itself.
-
-    Returns:
-        Markdown after a YAML head.
-    """
+    """The README.md of a model directory, as the Hub reads it: Markdown after a YAML head."""
     origin = model.origin
     known = known_weights(origin.file) if origin else None
     terms = TERMS.get(origin.library) if origin and known else None

@@ -47,19 +47,7 @@ def save(model: Detector, directory: str | os.PathLike[str]) -> None:
 
 
 def description(model: Detector, kind: str) -> dict[str, Any]:
-    """What config.json holds: the model's config, with the sizes its heads have by now.
-
-    Args:
-        model: of this package.
-        kind: its key of ``MODELS``.
-
-    Returns:
-        ``model_type``, ``format_version``, ``source``, the config's fields, ``backbone`` (``None``
-        for the user's own) and perhaps ``origin`` and ``quantization``.
-
-    Raises:
-        TypeError, ValueError: as :func:`save`.
-    """
+    """What config.json holds: the model's config, with the sizes its heads have by now."""
     own = backbone_type(model.backbone)
     backbone = {"type": own, **asdict(model.backbone.config)} if own else None
     try:
@@ -86,6 +74,7 @@ def description(model: Detector, kind: str) -> dict[str, Any]:
     version = {"model_type": kind, "format_version": FORMAT_VERSION, "source": model.source}
     origin = {} if model.origin is None else {"origin": model.origin.to_json()}
     bits = {} if quantization is None else quantization.to_json()
+    # the backbone is ``None`` for the user's own
     return {**version, **config, "backbone": backbone, **origin, **bits}
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import MISSING, fields
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, Field, fields
+from typing import NamedTuple, TypeVar
 
 import mlx.core as mx
 
@@ -21,19 +21,12 @@ OF_KIND = ("backbone", "feat_channels")
 
 
 class Taken(NamedTuple):
-    """What became of a checkpoint's arrays, by module.
+    """What became of a checkpoint's arrays, by names of modules such as ``roi_heads.mask_head``."""
 
-    Args:
-        taken, new, unused: names of modules such as ``roi_heads.mask_head``: whose arrays are the
-            checkpoint's, whose are not, in part at least, and which of the checkpoint's are left
-            over.
-        arrays: how many are the checkpoint's.
-    """
-
-    taken: tuple[str, ...]
-    new: tuple[str, ...]
-    unused: tuple[str, ...]
-    arrays: int
+    taken: tuple[str, ...]  # whose arrays are the checkpoint's
+    new: tuple[str, ...]  # whose are not, in part at least
+    unused: tuple[str, ...]  # which of the checkpoint's are left over
+    arrays: int  # how many are the checkpoint's
 
     def __str__(self) -> str:
         left = f"; not used: {', '.join(self.unused)}" if self.unused else ""
@@ -44,7 +37,7 @@ class Taken(NamedTuple):
 
 
 def start_from(
-    build: Callable[..., M], source: str | os.PathLike[str] | Detector, **config: Any
+    build: Callable[..., M], source: str | os.PathLike[str] | Detector, **config: object
 ) -> tuple[M, Taken]:
     """Build a detector and start it from a checkpoint of another kind.
 
@@ -70,10 +63,10 @@ def start_from(
         TypeError: an unknown field.
         ValueError: another backbone.
     """
-    found: Any = source if isinstance(source, Detector) else load(source)
+    found = source if isinstance(source, Detector) else load(source)
     name = type(found).__name__ if isinstance(source, Detector) else str(source)
     with weights_to_come():
-        kind: Any = build()
+        kind = build()
     _check_backbone(kind, found, name)
     given = _settings(kind, found)
     if config.get("num_classes", found.num_classes) != found.num_classes:
@@ -84,7 +77,7 @@ def start_from(
     return model, taken
 
 
-def _check_backbone(kind: Any, found: Any, source: str) -> None:
+def _check_backbone(kind: Detector, found: Detector, source: str) -> None:
     """Refuse a backbone of another type or depth than the builder's."""
     ours, theirs = kind.backbone.config, getattr(found.backbone, "config", None)
     for name in ("", *FIXED):
@@ -96,7 +89,7 @@ def _check_backbone(kind: Any, found: Any, source: str) -> None:
             )
 
 
-def _settings(kind: Any, found: Any) -> dict[str, Any]:
+def _settings(kind: Detector, found: Detector) -> dict[str, object]:
     """Keywords for the builder: the checkpoint's fields, but for what its kind has otherwise."""
     body = found.backbone.config
     given = {f.name: getattr(body, f.name) for f in fields(body) if f.name not in FIXED}
@@ -110,11 +103,11 @@ def _settings(kind: Any, found: Any) -> dict[str, Any]:
     return given
 
 
-def _default(field: Any) -> Any:
+def _default(field: Field[object]) -> object:
     return field.default if field.default is not MISSING else None
 
 
-def _take(model: Any, found: Any, source: str) -> Taken:
+def _take(model: Detector, found: Detector, source: str) -> Taken:
     """Put in what fits; the backbone fits whole or not at all."""
     ours, theirs = flat_parameters(model), restored(found)
     fit = [k for k, v in theirs.items() if k in ours and ours[k].shape == v.shape]
@@ -131,7 +124,7 @@ def _take(model: Any, found: Any, source: str) -> Taken:
     return Taken(tuple(m for m in taken if m not in new), new, unused, len(fit))
 
 
-def _modules(names: Any) -> tuple[str, ...]:
+def _modules(names: Iterable[str]) -> tuple[str, ...]:
     """``roi_heads.box_head`` of ``roi_heads.box_head.fc6.weight``, ``rpn`` of ``rpn.head...``."""
     parts = (name.split(".") for name in names)
     return tuple(dict.fromkeys(".".join(p[: 2 if p[0] == "roi_heads" else 1]) for p in parts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -37,13 +37,15 @@ _DECIDED_BY = {
 }
 
 
-class MisfitError(ValueError):
-    """Weights that are not a model's, all of them named.
+class Digest(Protocol):
+    """One of ``hashlib``'s."""
 
-    Args:
-        message (str): what is wrong.
-        names: of the arrays that are missing, unexpected or misshaped.
-    """
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Take more bytes in."""
+
+
+class MisfitError(ValueError):
+    """Weights that are not a model's, all named that are missing, unexpected or misshaped."""
 
     def __init__(self, message: str, names: Sequence[str]) -> None:
         super().__init__(message)
@@ -59,16 +61,7 @@ class MisfitError(ValueError):
 
 
 def assign(model: nn.Module, weights: Mapping[str, mx.array], name: str) -> None:
-    """Put ``weights`` into ``model``, all of them or none.
-
-    Args:
-        model: its parameters give the names and shapes expected.
-        weights: floating-point arrays by parameter name.
-        name: where they come from, for errors.
-
-    Raises:
-        MisfitError: missing, unexpected, misshaped or non-floating weights, all listed.
-    """
+    """Put ``weights`` into ``model``, all or none; a MisfitError lists all that is wrong."""
     expected = flat_parameters(model)
     problems = []
     if missing := [k for k in expected if k not in weights]:
@@ -98,15 +91,7 @@ def flat_parameters(module: nn.Module) -> dict[str, mx.array]:
 
 
 def cast_weights(model: nn.Module, dtype: str) -> None:
-    """Cast the convolutions and linears; norms keep float32, as a variance of 1e-5 needs it.
-
-    Args:
-        model: changed in place.
-        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``.
-
-    Raises:
-        ValueError: another dtype.
-    """
+    """Cast convolutions and linears in place; norms keep float32, as a variance of 1e-5 needs."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}: expected one of {tuple(DTYPES)}")
     for module in model.modules():
@@ -120,38 +105,19 @@ def cast_weights(model: nn.Module, dtype: str) -> None:
 
 
 def flatten(tree: object) -> Arrays:
-    """The arrays of a tree by name, such as ``roi_heads.box_head.fc6.weight``.
-
-    Args:
-        tree: of dicts and lists.
-
-    Returns:
-        A new dict.
-    """
+    """The arrays of a tree of dicts and lists by names such as ``rpn.head.conv.0.0.weight``."""
     found = tree_flatten(tree)
     assert isinstance(found, list)
     return dict(found)
 
 
 def unflatten(arrays: Arrays) -> dict[str, Any]:
-    """What :func:`flatten` flattened.
-
-    Args:
-        arrays: by name.
-
-    Returns:
-        A tree.
-    """
+    """The tree that :func:`flatten` flattened."""
     return tree_unflatten(list(arrays.items())) if arrays else {}
 
 
-def add_to_digest(digest: Any, weights: Mapping[str, mx.array]) -> None:
-    """Put weights into a digest: of the same ones always the same.
-
-    Args:
-        digest: of ``hashlib``.
-        weights: by name.
-    """
+def add_to_digest(digest: Digest, weights: Mapping[str, mx.array]) -> None:
+    """Put weights into a digest of ``hashlib``: of the same ones always the same."""
     for name in sorted(weights):
         value = weights[name]
         digest.update(f"{name} {value.dtype} {value.shape}".encode())

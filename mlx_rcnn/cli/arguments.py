@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator
 from importlib import metadata
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..messages import nearest
 from .errors import CommandError
@@ -14,8 +15,10 @@ from .flags.common import (
     Commands,
     Flags,
     add_execution,
+    add_json,
     add_levels,
     add_model,
+    add_quiet,
     add_resume,
     count,
     fraction,
@@ -34,6 +37,11 @@ from .flags.view import add_augment, add_tiles
 class _Parser(argparse.ArgumentParser):
     """Complains in one line, where argparse prints the whole usage first."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # As in Python 3.14: values may begin with a negative number, such as --levels -1000:400.
+        self._negative_number_matcher = re.compile(r"-\.?\d")
+
     def error(self, message: str) -> NoReturn:
         raise CommandError(f"{message}{_meant(message)} (see {self.prog} --help)")
 
@@ -47,18 +55,17 @@ def _meant(message: str) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of the whole command line.
-
-    Returns:
-        The parser; parsed arguments carry the subcommand's name as ``command``.
-    """
+    """The parser of the whole command line; its arguments carry the subcommand as ``command``."""
     parser: argparse.ArgumentParser = _Parser(
         prog="mlx_rcnn",
         description="Two-stage detection of objects, their masks and keypoints on Apple's MLX.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"mlx_rcnn {_version()}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    # With prog= given: Python 3.14.0 puts colours into one that it makes up itself.
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, prog=parser.prog
+    )
     _add_predict(commands)
     add_train(commands)
     add_evaluate(commands)
@@ -69,8 +76,20 @@ def build_parser() -> argparse.ArgumentParser:
     add_serve(commands)
     _add_doctor(commands)
     add_benchmark(commands)
+    for leaf in _leaves(parser):
+        add_quiet(leaf)
     _add_completion(commands)
     return parser
+
+
+def _leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The parsers of commands, and of those that a command has in it."""
+    below = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    if not below:
+        yield parser
+    for action in below:
+        for inner in action.choices.values():
+            yield from _leaves(inner)
 
 
 def _add_predict(commands: Commands) -> None:
@@ -146,11 +165,7 @@ def _add_outputs(group: Flags) -> None:
         metavar="DIR",
         help="folder for pictures and results, made if missing (default: ./predictions)",
     )
-    group.add_argument(
-        "--json",
-        metavar="FILE",
-        help="COCO results file (default: detections.json in the --out folder)",
-    )
+    add_json(group, "COCO results file", "detections.json in the --out folder")
     group.add_argument(
         "--no-images",
         action="store_true",
@@ -209,6 +224,7 @@ def _add_info(commands: Commands) -> None:
         allow_abbrev=False,
     )
     add_model(parser)
+    add_json(parser, "file for all of it, and the model's config, as JSON")
 
 
 def _add_doctor(commands: Commands) -> None:
@@ -220,7 +236,7 @@ def _add_doctor(commands: Commands) -> None:
         "wrong. Takes less than a minute; the exit code is 1 if anything is beyond its bound.",
         allow_abbrev=False,
     )
-    parser.add_argument("--json", metavar="FILE", help="write the table as JSON (default: none)")
+    add_json(parser, "file for the table as JSON")
 
 
 def _add_completion(commands: Commands) -> None:

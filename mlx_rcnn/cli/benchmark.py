@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,28 +12,17 @@ from ..benchmark.cases import CASES, Case, growth
 from ..benchmark.growth import draw_growth
 from ..benchmark.measure import OURS, THEIRS, Measured, describe_theirs, measure
 from ..benchmark.table import Row, content, heading, row
-from ..files import replacing
 from ..messages import nearest
 from .doctor.command import describe_machine
 from .errors import CommandError
 from .preflight import check_writable, make_folders
+from .said import say_problem
 
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print a Markdown table, and write what is asked for.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code: 0, or 1 if a case of ours failed.
-
-    Raises:
-        CommandError: a case that is not there, torch or matplotlib missing, or a file that cannot
-            be written.
-    """
+    """Measure, print a Markdown table, and write what is asked for; 1 if a case of ours failed."""
     _check(args)
     libraries = _libraries(args.against)
     machine = {**describe_machine(), "power": power_mode()}
@@ -50,12 +37,11 @@ def run(args: argparse.Namespace) -> int:
         print(row(*rows[-1]), flush=True)
     if args.growth:
         rows += _grow(libraries, args.rounds, Path(args.growth))
-    if args.json:
-        with replacing(Path(args.json)) as part, open(part, "w", encoding="utf-8") as file:
-            json.dump(content(machine, rows), file, indent=2)
+    if args.json is not None:
+        args.json.write_content(content(machine, rows))
     failed = [case.title for case, found in rows if found[OURS].failed]
     if failed:
-        print(f"mlx_rcnn: failed: {'; '.join(failed)}", file=sys.stderr)
+        say_problem(f"failed: {'; '.join(failed)}")
     return 1 if failed else 0
 
 
@@ -68,10 +54,12 @@ def _check(args: argparse.Namespace) -> None:
             )
     if args.growth and find_spec("matplotlib") is None:
         raise CommandError('--growth needs matplotlib: pip install "mlx-rcnn[plots]"')
-    folders = [Path(path).parent for path in (args.json, args.growth) if path]
-    for folder in folders:
+    if args.json is not None:
+        args.json.check()
+    if args.growth:
+        folder = Path(args.growth).parent
         check_writable(folder)
-    make_folders(folders)
+        make_folders([folder])
 
 
 def _libraries(against: str) -> list[str]:

@@ -12,23 +12,11 @@ _FOLDERS = ("DIR",)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the script.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code, 0.
-
-    Raises:
-        CommandError: shtab is not installed.
-    """
+    """Print the script; a CommandError if shtab is not installed."""
     try:
         import shtab
     except ImportError as error:
-        raise CommandError(
-            "completion needs shtab: pip install 'mlx-rcnn[completion]'", 1
-        ) from error
+        raise CommandError("completion needs shtab: pip install 'mlx-rcnn[completion]'") from error
     from .arguments import build_parser
 
     parser = build_parser()

@@ -1,4 +1,4 @@
-"""The subcommands of the command line, one module each, and what they share."""
+"""What subcommands share: the failure that a user reads, and the loading of a model."""
 
 from __future__ import annotations
 
@@ -12,12 +12,7 @@ if TYPE_CHECKING:
 
 
 class CommandError(Exception):
-    """A failure for the user to read: one line on standard error, and the exit code.
-
-    Args:
-        message (str): what was wrong and what was expected.
-        code (int): 2 for the user's arguments, 1 for what went wrong later. Default: ``2``.
-    """
+    """A failure for the user to read in one line; code 2 for arguments, 1 for what comes later."""
 
     def __init__(self, message: str, code: int = 2) -> None:
         super().__init__(message)
@@ -27,19 +22,7 @@ class CommandError(Exception):
 def load_model(
     source: str, dtype: str | None = None, given: Mapping[str, object] | None = None
 ) -> Detector:
-    """Load a model for a subcommand.
-
-    Args:
-        source (str): a checkpoint file, a directory or a name.
-        dtype (str): of the convolutions and linears. Default: as stored, float32 on a CPU.
-        given: further keywords of ``load``, as the command line has them. Default: none.
-
-    Returns:
-        The model.
-
-    Raises:
-        CommandError: the model cannot be loaded.
-    """
+    """Load a model for a subcommand; a CommandError if it cannot be."""
     from ..checkpoints.load import load
 
     try:

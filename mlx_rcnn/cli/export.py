@@ -16,17 +16,7 @@ from .preflight import check_writable, set_device
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export ``args.model`` to ``args.dest``.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code, 0.
-
-    Raises:
-        CommandError: an argument that cannot work, or a file that cannot be written.
-    """
+    """Export ``args.model`` to ``args.dest``."""
     dest = Path(args.dest)
     try:
         check_target(dest, args.size)
@@ -38,7 +28,9 @@ def run(args: argparse.Namespace) -> int:
     kept = {name: getattr(args, name) for name in ("score_thresh", "nms_thresh", "top_k")}
     try:
         agreements = export_function(model, dest, args.size, **kept)
-    except (OSError, ValueError, TypeError) as error:
+    except OSError as error:  # a full disk
+        raise CommandError(one_line(error), 1) from error
+    except (ValueError, TypeError) as error:
         raise CommandError(one_line(error)) from error
     for agreement in agreements:
         print(_line(agreement))

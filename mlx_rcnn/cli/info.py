@@ -13,7 +13,7 @@ import mlx.nn as nn
 from ..checkpoints.weights import flat_parameters
 from ..config.backbone import AlexNetConfig, MobileNetFPNConfig, ResNetFPNConfig, VGGConfig
 from ..config.boxes import BoxConfig, FastRCNNConfig, RCNNConfig
-from ..config.detector import KeypointRCNNConfig, MaskRCNNConfig
+from ..config.detector import KeypointRCNNConfig, MaskRCNNConfig, to_json
 from ..config.network import DetectorConfig
 from ..config.proposals import ProposingConfig
 from ..models.quantized import quantization_of, restored
@@ -28,30 +28,39 @@ _WITH_TF32 = 17  # generation of Apple's GPUs: M5
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the architecture, classes, source, dtype and parameters of ``args.model``.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code, 0.
-
-    Raises:
-        CommandError: the model cannot be loaded.
-    """
-    print("\n".join(describe(load_model(args.model, given=model_settings(args)))))
+    """Print the architecture, classes, source, dtype and parameters of ``args.model``."""
+    if args.json is not None:
+        args.json.check()
+    model = load_model(args.model, given=model_settings(args))
+    print("\n".join(describe(model)))
+    if args.json is not None:
+        args.json.write_content(contents(model))
     return 0
 
 
+def contents(model: Detector) -> dict[str, object]:
+    """What :func:`describe` tells, for JSON, with the model's whole config."""
+    config, (dtypes, size) = model.config, _storage(model)
+    columns = ("parameters", "running_statistics")
+    parts = {k: dict(zip(columns, v, strict=True)) for k, v in count_parameters(model).items()}
+    return {
+        "model": type(model).__name__,
+        "backbone": _backbone(model.backbone),
+        "heads": _heads(config),
+        "source": model.source,
+        "num_classes": config.num_classes,
+        "class_names": model.class_names,
+        "dtypes": dtypes,
+        "bytes": size,
+        "runs_on": runs_on(),
+        **{name: sum(part[name] for part in parts.values()) for name in columns},
+        "parts": parts,
+        "config": to_json(config),
+    }
+
+
 def describe(model: Detector) -> list[str]:
-    """Describe a model.
-
-    Args:
-        model: a detector.
-
-    Returns:
-        Lines of text.
-    """
+    """A model, described in lines of text."""
     config = model.config
     parts = count_parameters(model)
     dtypes, size = _storage(model)
@@ -198,15 +207,7 @@ def _backbone(module: nn.Module) -> str:
 
 
 def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """Count the numbers a model holds, part by part.
-
-    Args:
-        model: an ``mlx.nn.Module``.
-
-    Returns:
-        By part, the first two steps of the parameters' names (``backbone.fpn``): the number of
-        parameters, and of running means and variances.
-    """
+    """How many parameters, and running means and variances, each part has, as ``backbone.fpn``."""
     parts: dict[str, tuple[int, int]] = {}
     for name, array in restored(model).items():
         part = ".".join(step for step in name.split(".")[:-1][:2] if not step.isdigit())

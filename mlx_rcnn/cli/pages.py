@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -17,29 +16,19 @@ from ..inputs.tiff import TiffImage, count_pages, is_tiff
 from ..inputs.windows import Windows, file_and_page, most_pixels, open_windows, page_name
 from ..messages import one_line
 from .errors import CommandError
+from .said import say_problem
 
 Source: TypeAlias = TiffImage | Windows | np.ndarray
 """An image as a whole, or to be read by windows."""
 
 
 def page_paths(args: argparse.Namespace, paths: Sequence[Path], kinds: Sequence[str]) -> list[Path]:
-    """Images to predict: of a TIFF of several pages ``stack.tif#page=1``, ``stack.tif#page=2``, ...
-
-    What cannot be read is left as it is: reading it says why.
-
-    Args:
-        args: the parsed command line, its ``page`` and ``tile``.
-        paths: of files.
-        kinds: what ``--save`` names.
-
-    Raises:
-        CommandError: no such page in a file, annotations of one of several pages, or tifffile is
-            needed and is not installed.
-    """
+    """Images to predict: of a TIFF of several pages ``stack.tif#page=1``, ``#page=2``, ..."""
     page = args.page
     if page is not None and (args.tta_sizes is not None or args.tta_flip):
         raise CommandError("--page and --tta-sizes or --tta-flip: expected one of them")
     found: list[Path] = []
+    # what cannot be read is left as it is: reading it says why
     for path in paths:
         if args.level:
             _check_level(path, args.level)
@@ -101,22 +90,13 @@ def _say_several(path: Path) -> None:
     except Exception:  # of Pillow's decoders: reading it says why
         return
     if count > 1:
-        text = f"{path} has {count} pages or levels: the first is predicted; --page all takes each"
-        print(f"mlx_rcnn: {text}", file=sys.stderr)
+        say_problem(
+            f"{path} has {count} pages or levels: the first is predicted; --page all takes each"
+        )
 
 
 def load_source(path: Path, tiled: bool, levels: str | None) -> Source:
-    """An image as it is predicted: an array, or with ``tiled`` something to read windows of.
-
-    Args:
-        path: of :func:`page_paths`.
-        tiled: whether windows suffice.
-        levels: of :func:`~mlx_rcnn.load_image`.
-
-    Raises:
-        OSError, ImageError, ImportError: as :func:`~mlx_rcnn.load_image` and
-            :class:`~mlx_rcnn.inputs.tiff.TiffImage`; a page that is too large to be read whole.
-    """
+    """An image as it is predicted: an array, or with ``tiled`` something to read windows of."""
     file, page = file_and_page(path)
     if tiled:
         windows: Source = open_windows(path, levels)

@@ -9,14 +9,7 @@ from .errors import CommandError
 
 
 def check_writable(folder: Path) -> None:
-    """Try a file in a folder, or where it would be made, and leave nothing behind.
-
-    Args:
-        folder: need not exist.
-
-    Raises:
-        CommandError: nothing can be written there.
-    """
+    """Try a file in a folder, or where it would be made, and leave nothing behind."""
     existing = folder.absolute()
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
@@ -30,14 +23,7 @@ def check_writable(folder: Path) -> None:
 
 
 def make_folders(folders: list[Path]) -> None:
-    """Make folders that are missing.
-
-    Args:
-        folders: with the folders above them.
-
-    Raises:
-        CommandError: one cannot be made.
-    """
+    """Make folders that are missing, and those above them."""
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -46,14 +32,7 @@ def make_folders(folders: list[Path]) -> None:
 
 
 def set_device(name: str | None) -> None:
-    """Make MLX run on a device.
-
-    Args:
-        name: ``"cpu"``, ``"gpu"`` or ``None`` for MLX's choice.
-
-    Raises:
-        CommandError: there is no such device.
-    """
+    """Make MLX run on ``"cpu"`` or ``"gpu"``; ``None`` is MLX's choice."""
     if name is None:
         return
     import mlx.core as mx

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.dataset import DetectionDataset
 from ..data.items import Item
@@ -21,6 +21,7 @@ from ..inputs.images import ImageError
 from ..inputs.proposals import Proposed
 from ..messages import one_line
 from ..outputs.coco import image_ids
+from ..progress import bar
 from .errors import CommandError
 from .flags.proposals import SEARCHES
 
@@ -31,21 +32,7 @@ if TYPE_CHECKING:
 def attach(
     args: argparse.Namespace, model: Detector, dataset: DetectionDataset, folder: Path
 ) -> DetectionDataset:
-    """A data set with the proposals that its model needs.
-
-    Args:
-        args: the parsed command line.
-        model: that is to be run or trained.
-        dataset: of :func:`open_dataset`.
-        folder: where Selective Search keeps what it found.
-
-    Returns:
-        ``dataset`` itself where the model makes its own.
-
-    Raises:
-        CommandError: the model needs some and none are given, or it does not and some are; a file
-            that cannot be used, or OpenCV is missing.
-    """
+    """A data set with the proposals that its model needs; itself where the model makes its own."""
     source = args.proposals
     if not getattr(model, "needs_proposals", False):
         if source is not None:
@@ -61,6 +48,7 @@ def attach(
         )
     try:
         mode = SEARCHES.get(source)
+        # Selective Search keeps in ``folder`` what it found
         path = Path(source) if mode is None else compute_proposals(dataset, folder, mode)
         return with_proposals(dataset, path, allow_missing=path.suffix.lower() == ".json")
     except (OSError, ValueError, ImportError) as error:
@@ -68,11 +56,7 @@ def attach(
 
 
 def check_no_search(args: argparse.Namespace) -> None:
-    """Refuse to look for proposals on several machines.
-
-    Raises:
-        CommandError: ``--proposals`` names a search.
-    """
+    """Refuse to look for proposals on several machines."""
     if args.proposals in SEARCHES:
         raise CommandError(
             f"--proposals {args.proposals} searches on one machine: do it there first, and give "
@@ -83,20 +67,7 @@ def check_no_search(args: argparse.Namespace) -> None:
 def of_images(
     args: argparse.Namespace, model: Detector, paths: Sequence[Path]
 ) -> dict[int, np.ndarray] | None:
-    """The proposals of image files.
-
-    Args:
-        args: the parsed command line.
-        model: that is to be run.
-        paths: of the images; one that cannot be read has no proposals.
-
-    Returns:
-        (P, 4) xyxy pixels of each image, by its place in ``paths``; ``None`` where the model makes
-        its own.
-
-    Raises:
-        CommandError: as :func:`attach`.
-    """
+    """(P, 4) xyxy pixels of image files by place; ``None`` where the model makes its own."""
     needs = getattr(model, "needs_proposals", False)
     places, items, ids = [], [], image_ids(paths)
     for i, path in enumerate(paths if needs else ()):
@@ -113,13 +84,7 @@ def of_images(
 
 
 def write(path: Path, found: Sequence[tuple[Path, dict[str, np.ndarray]]], source: str) -> None:
-    """What a proposal network found, as a file of proposals.
-
-    Args:
-        path: the ``.npz``.
-        found: images and their predictions.
-        source: of the model, for the file's note.
-    """
+    """What a proposal network found, as a file of proposals; ``source`` is for its note."""
     names = [image.name for image, _ in found]
     if len(set(names)) < len(names):
         names = [image.as_posix() for image, _ in found]
@@ -130,28 +95,20 @@ def write(path: Path, found: Sequence[tuple[Path, dict[str, np.ndarray]]], sourc
 
 
 def print_recall(args: argparse.Namespace, model: Detector, dataset: DetectionDataset) -> int:
-    """How many objects a proposal network's boxes cover: it has no classes to score.
-
-    Args:
-        args: the parsed command line.
-        model: the network.
-        dataset: with annotations.
-
-    Returns:
-        The exit code, 0.
-
-    Raises:
-        CommandError: an image that cannot be read, or ``--json``, which would need classes.
-    """
+    """How many objects a proposal network's boxes cover: it has no classes to score."""
     if args.json:
         raise CommandError("--json: a proposal network has no classes; predict writes its boxes")
     found: dict[str, Proposed] = {}
     try:
-        for i, name in enumerate(tqdm(image_names(dataset), unit="image", desc="evaluate")):
+        for i, name in enumerate(bar(image_names(dataset), unit="image", desc="evaluate")):
             found[name] = with_area(model.predict(dataset[i].image)[0])
-        print(proposal_recall(with_proposals(dataset, found)))
+        recall = proposal_recall(with_proposals(dataset, found))
     except (OSError, ValueError) as error:
         raise CommandError(one_line(error), 1) from error
+    print(recall)
+    if args.metrics_json is not None:
+        content = {**asdict(recall), "recall": recall.recall.tolist()}
+        args.metrics_json.write_content(content)
     return 0
 
 

@@ -26,16 +26,12 @@ RCNN_SCORES = ("softmax", "svm")
 
 
 class BoxStage(NamedTuple):
-    """How one box head is trained and read; a cascade has several.
+    """How one box head is trained and read; a cascade has several."""
 
-    ``fg_iou`` and ``bg_iou``: an RoI is positive from the one and background below the other.
-    ``reg_weights``: factors of its deltas. ``loss_weight``: of both its losses.
-    """
-
-    fg_iou: float
-    bg_iou: float
-    reg_weights: tuple[float, ...]
-    loss_weight: float = 1.0
+    fg_iou: float  # an RoI is positive from here
+    bg_iou: float  # and background below
+    reg_weights: tuple[float, ...]  # factors of its deltas
+    loss_weight: float = 1.0  # of both its losses
 
 
 @dataclass(frozen=True)

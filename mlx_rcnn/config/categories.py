@@ -163,24 +163,7 @@ COCO_SKELETON = (
 
 
 def read_class_names(value: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Class names as a user lists them, in the order of their labels.
-
-    Args:
-        value: a file, or names separated by commas. A file is text (UTF-8, or UTF-16 with its byte
-            order mark) with a name a line, blank lines left out, or JSON: a list of names, or a
-            dictionary of id to name. Ids that start at 0 are a list; others are the labels
-            themselves, so that the background comes first. Gaps hold ``"N/A"``.
-
-    Returns:
-        Names without blanks around them; whether the first is the background's is the caller's to
-        decide, by the number of the model's classes.
-
-    Raises:
-        FileNotFoundError: one word without a comma, which is no file.
-        ValueError: no names, an empty one, one that comes up twice, or a file that is not such a
-            list; the message names the file.
-        OSError: a file that cannot be read.
-    """
+    """Class names as a user lists them, in a file or between commas, by rising label."""
     path = Path(value)
     if not path.exists():
         text = os.fspath(value)
@@ -191,6 +174,9 @@ def read_class_names(value: str | os.PathLike[str]) -> tuple[str, ...]:
         return _checked(text.removesuffix(",").split(","), "the names given")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: expected a file of class names")
+    # UTF-8, or UTF-16 with its byte order mark: a name a line, or JSON, a list of names or a
+    # dictionary of id to name. Ids that start at 0 are a list; others are the labels themselves, so
+    # that the background comes first. Gaps hold ``"N/A"``.
     text = _text(path)
     if text.lstrip()[:1] not in ("[", "{"):
         return _checked([line for line in text.splitlines() if line.strip()], str(path))
@@ -199,6 +185,7 @@ def read_class_names(value: str | os.PathLike[str]) -> tuple[str, ...]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} starts as JSON does, but is not: {error}") from error
     names = _by_id(found, str(path)) if isinstance(found, _Pairs) else found
+    # whether the first is the background's is the caller's to decide
     return _checked(names, str(path))
 
 
@@ -209,20 +196,9 @@ def coco_names(num_classes: int) -> tuple[str, ...] | None:
 
 
 def class_names_of(value: str | os.PathLike[str], num_classes: int) -> tuple[str, ...]:
-    """The names of a model's classes, the background's first, as a user gives them.
-
-    Args:
-        value: as :func:`read_class_names` takes it, with or without the background; or ``"coco"``,
-            for COCO's names in the numbering that so many classes have: 91 with the gaps, 81
-            without, 2 for persons alone.
-        num_classes: of the model, the background included.
-
-    Returns:
-        ``num_classes`` names.
-
-    Raises:
-        ValueError, OSError: as :func:`read_class_names`, or another number of names.
-    """
+    """The ``num_classes`` names of a model, the background's first, as a user gives them."""
+    # COCO's names in the numbering that so many classes have: 91 with the gaps, 81 without, 2 for
+    # persons alone
     if str(value) == COCO and not Path(value).exists():
         if (coco := coco_names(num_classes)) is not None:
             return coco

@@ -103,15 +103,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Sizes:
-    """A positive number or a (nested) sequence; ``row`` is what a sequence must be besides.
-
-    ``lone`` allows one number in place of a sequence, ``none`` allows ``None``.
-    """
+    """A positive number or a (nested) sequence; ``row`` is what a sequence must be besides."""
 
     row: Row | None = None
     whole: bool = False
-    lone: bool = False
-    none: bool = False
+    lone: bool = False  # allows one number in place of a sequence
+    none: bool = False  # allows ``None``
 
     def check(self, config: object, name: str) -> None:
         """See :class:`Rule`."""
@@ -192,27 +189,12 @@ def setting(*, rule: Rule) -> Any: ...  # as dataclasses.field: of any type, to 
 @overload
 def setting(default: T, rule: Rule | None = None) -> T: ...
 def setting(default: object = MISSING, rule: Rule | None = None) -> object:
-    """A dataclass field with its rule.
-
-    Args:
-        default: of the field. Default: none, it must be given.
-        rule: kept in the field's metadata. Default: none.
-
-    Returns:
-        The field.
-    """
+    """A dataclass field with its rule, kept in its metadata; without a default it must be given."""
     return field(default=default, metadata={} if rule is None else {"rule": rule})
 
 
 def check_fields(config: DataclassInstance) -> None:
-    """Freeze the sequences of a config's fields, and hold each field to its rule.
-
-    Args:
-        config: a dataclass.
-
-    Raises:
-        TypeError, ValueError: a field against its rule.
-    """
+    """Freeze the sequences of a config's fields, and hold each field to its rule."""
     freeze_sequences(config)
     for item in fields(config):
         if (rule := item.metadata.get("rule")) is not None:

@@ -220,29 +220,14 @@ def make_config(
     num_classes: int | None,
     options: Mapping[str, object],
 ) -> T:
-    """Turn a model's constructor arguments, keywords or a config object, into a config of ``cls``.
-
-    Args:
-        cls: the config class of the model.
-        backbone: a backbone, or an instance of ``cls`` (then ``options`` replace its fields).
-        feat_channels (int): as in the config; ``None`` if ``backbone`` is a config.
-        num_classes (int): as in the config; ``None`` if ``backbone`` is a config.
-        options: further fields.
-
-    Returns:
-        A checked instance of ``cls``.
-
-    Raises:
-        TypeError: an unknown field (the nearest name is given) or a missing argument.
-        ValueError: a value against its field's rule.
-    """
+    """Turn a model's constructor arguments, keywords or a config, into a checked ``cls``."""
     given = {"feat_channels": feat_channels, "num_classes": num_classes}
     options = {**{k: v for k, v in given.items() if v is not None}, **options}
     known = [f.name for f in fields(cls)]
     for name in options:
         if name not in known:
             raise TypeError(f"{cls.__name__} has no field {name!r}{nearest(name, known)}")
-    if type(backbone) is cls:
+    if type(backbone) is cls:  # then ``options`` replace its fields
         renewed: Callable[..., T] = replace  # the fields' rules check what is given
         return renewed(backbone, **options)
     if isinstance(backbone, DetectorConfig):

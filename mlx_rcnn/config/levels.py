@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 AUTO = "0.1%:99.9%"
 
 
 @dataclass(frozen=True)
 class Levels:
-    """Two values, or two percentiles of each picture.
+    """Two values, or two percentiles of each picture."""
 
-    Args:
-        low: it, and what is below, is black.
-        high: it, and what is above, is white.
-        percent: whether they are percentiles, 0 to 100.
-    """
-
-    low: float
-    high: float
-    percent: bool = False
+    low: float  # it, and what is below, is black
+    high: float  # it, and what is above, is white
+    percent: bool = False  # whether they are percentiles, 0 to 100
 
 
 def read_levels(text: str) -> Levels:
-    """Levels as a user writes them.
-
-    Args:
-        text: ``LOW:HIGH``, such as ``200:3000``; percentiles such as ``1%:99%``; or ``auto``, which
-            is ``0.1%:99.9%``.
-
-    Raises:
-        ValueError: anything else.
-    """
+    """Levels as a user writes them: ``200:3000``, percentiles ``1%:99%``, or ``auto``."""
     parts = (AUTO if text == "auto" else text).split(":")
     percent = [part.endswith("%") for part in parts]
     try:
@@ -52,7 +37,7 @@ def read_levels(text: str) -> Levels:
 class LevelsRule:
     """``None``, or what :func:`read_levels` takes."""
 
-    def check(self, config: Any, name: str) -> None:
+    def check(self, config: object, name: str) -> None:
         """See :class:`~mlx_rcnn.config.checks.Rule`."""
         value = getattr(config, name)
         if value is None:

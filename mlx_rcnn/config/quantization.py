@@ -15,13 +15,7 @@ _GROUPS = (32, 64, 128)
 
 @dataclass(frozen=True)
 class Quantization:
-    """MLX's affine quantisation: groups of weights share a scale and an offset.
-
-    Args:
-        group_size (int): weights of a group: 32, 64 or 128. Default: ``64``.
-        bits (int): of a weight: 4 or 8. Default: ``8``.
-        mode (str): ``"affine"``.
-    """
+    """MLX's affine quantisation: groups of weights share a scale and an offset."""
 
     group_size: int = setting(64, OneOf(_GROUPS))
     bits: int = setting(8, OneOf((4, 8)))
@@ -31,15 +25,7 @@ class Quantization:
         check_fields(self)
 
     def check_inputs(self, name: str, count: int) -> None:
-        """Refuse a layer whose inputs are no whole groups.
-
-        Args:
-            name: of the layer.
-            count: of its inputs.
-
-        Raises:
-            ValueError: of it, with the sizes that would do.
-        """
+        """Refuse a layer whose inputs are no whole groups, with the sizes that would do."""
         if count % self.group_size:
             fit = " or ".join(str(size) for size in _GROUPS if count % size == 0)
             raise ValueError(
@@ -53,17 +39,7 @@ class Quantization:
 
 
 def read_quantization(content: dict[str, object]) -> Quantization | None:
-    """Take the quantisation out of what config.json holds.
-
-    Args:
-        content: changed in place.
-
-    Returns:
-        ``None`` without one.
-
-    Raises:
-        TypeError, ValueError: it is none of this package's.
-    """
+    """Take the quantisation out of what config.json holds; ``None`` without one."""
     given = content.pop(FIELD, None)
     content.pop(COPY, None)
     if given is None:

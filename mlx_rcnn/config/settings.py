@@ -60,18 +60,7 @@ _SHOWN = 80  # characters of a value in an error
 
 
 def read_setting(text: str) -> tuple[str, object]:
-    """A config field and its value as a user writes them, such as ``box_nms_thresh=0.4``.
-
-    Args:
-        text: ``FIELD=VALUE``, a field of a detector's config or of its backbone's. Sequences are
-            numbers between commas, with brackets where they are nested; ``none`` is ``None``.
-
-    Returns:
-        The name, and the value in the type of the field.
-
-    Raises:
-        ValueError: no such field (the nearest is named), or a value of another type.
-    """
+    """A config field and its value as a user writes them, such as ``box_nms_thresh=0.4``."""
     name, sign, value = text.partition("=")
     name, value = name.strip(), value.strip()
     if not sign:
@@ -80,6 +69,8 @@ def read_setting(text: str) -> tuple[str, object]:
         raise ValueError(f"{name} is no field of a config: expected --{name} {value or 'VALUE'}")
     if name not in kinds():
         raise ValueError(f"no config has a field {name!r}{nearest(name, kinds())}")
+    # Sequences are numbers between commas, with brackets where they are nested; ``none`` is
+    # ``None``.
     return name, _read(name, value, kinds()[name])
 
 

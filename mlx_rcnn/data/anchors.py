@@ -22,15 +22,10 @@ _LOST = 0.01  # of the objects recalled: more is not given for a better mean
 
 @dataclass(frozen=True)
 class AnchorShapes:
-    """Anchors of every size with every ratio.
+    """Anchors of every size with every ratio."""
 
-    Args:
-        sizes: square roots of areas, in pixels of the network input.
-        ratios: height / width.
-    """
-
-    sizes: tuple[float, ...]
-    ratios: tuple[float, ...]
+    sizes: tuple[float, ...]  # square roots of areas, in pixels of the network input
+    ratios: tuple[float, ...]  # height / width
 
     def boxes(self) -> np.ndarray:
         """(S * R, 2) float64: width and height; the size varies faster."""
@@ -39,49 +34,26 @@ class AnchorShapes:
 
 @dataclass(frozen=True)
 class AnchorFit:
-    """How anchors fit objects.
-
-    Args:
-        shapes: the anchors.
-        recall: share of objects whose best IoU is at least 0.5.
-        mean: of the best IoUs.
-    """
+    """How anchors fit objects."""
 
     shapes: AnchorShapes
-    recall: float
-    mean: float
+    recall: float  # share of objects whose best IoU is at least 0.5
+    mean: float  # of the best IoUs
 
 
 def object_sizes(dataset: Annotated, config: DetectorConfig) -> np.ndarray:
-    """The boxes of a data set as a network sees them; crowds are left out.
-
-    Args:
-        dataset: with ``len``, ``sizes`` and ``target``.
-        config: its ``min_size`` and ``max_size`` say how images are resized; of several short
-            sides the last.
-
-    Returns:
-        (n, 2) float64: width and height in pixels of the network input.
-    """
+    """(n, 2) float64 widths and heights of boxes in pixels of the network input, no crowds."""
     found = [np.zeros((0, 2))]
     for i, (height, width) in enumerate(np.asarray(dataset.sizes).tolist()):
         target = dataset.target(i)
         boxes = target["boxes"][target["iscrowd"] == 0].astype(np.float64)
-        high, wide = resized_size(height, width, config)
+        high, wide = resized_size(height, width, config)  # of several short sides the last
         found.append((boxes[:, 2:] - boxes[:, :2]) * (wide / width, high / height))
     return np.concatenate(found)
 
 
 def shape_iou(sizes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """IoU of boxes that have the same centre.
-
-    Args:
-        sizes (n, 2): widths and heights.
-        anchors (k, 2): likewise.
-
-    Returns:
-        (n, k) float64.
-    """
+    """The (n, k) IoU of (n, 2) and (k, 2) widths and heights that have the same centre."""
     shared: np.ndarray = np.minimum(sizes[:, None], anchors[None]).prod(axis=2)
     union = sizes.prod(axis=1)[:, None] + anchors.prod(axis=1)[None] - shared
     found: np.ndarray = shared / union
@@ -89,34 +61,16 @@ def shape_iou(sizes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 
 
 def measure(sizes: np.ndarray, shapes: AnchorShapes) -> AnchorFit:
-    """How anchors fit objects.
-
-    Args:
-        sizes (n, 2): of :func:`object_sizes`, n of at least 1.
-        shapes: the anchors.
-
-    Returns:
-        Recall at IoU 0.5 and mean IoU.
-    """
-    best = shape_iou(sizes, shapes.boxes()).max(axis=1)
+    """Recall at IoU 0.5 and mean IoU of anchors, of at least one of :func:`object_sizes`."""
+    best = shape_iou(sizes, shapes.boxes()).max(axis=1)  # (n, 2), n of at least 1
     return AnchorFit(shapes, float((best >= RECALLED).mean()), float(best.mean()))
 
 
 def fit_anchors(sizes: np.ndarray, now: AnchorShapes) -> AnchorFit:
-    """Sizes and ratios, as many as now, that fit better.
-
-    k-means with 1 - IoU for a distance, where every size has every ratio: an object belongs to the
-    anchor of the highest IoU, a size becomes the median of its objects' and so does a ratio.
-    Nothing is random: the same objects give the same anchors.
-
-    Args:
-        sizes (n, 2): of :func:`object_sizes`, n of at least 1.
-        now: the anchors to do better than.
-
-    Returns:
-        Those of the best mean IoU that were met, with at most a hundredth less recall; ``now`` if
-        none are better.
-    """
+    """Sizes and ratios, as many as now, that fit (n, 2) object sizes better; ``now`` if none do."""
+    # k-means with 1 - IoU for a distance, where every size has every ratio: an object belongs to
+    # the anchor of the highest IoU, a size becomes the median of its objects' and so does a ratio.
+    # Nothing is random: the same objects give the same anchors.
     order = np.lexsort((sizes[:, 0], sizes.prod(axis=1)))
     step = -(-len(sizes) // _MOST)
     some = sizes[order][::step]
@@ -131,7 +85,7 @@ def fit_anchors(sizes: np.ndarray, now: AnchorShapes) -> AnchorFit:
     for edges, shapes in starts:
         for _ in range(_ROUNDS):
             found = measure(some, AnchorShapes(_rounded(edges, 0), _rounded(shapes, 2)))
-            if found.mean > best.mean and found.recall >= least:
+            if found.mean > best.mean and found.recall >= least:  # at most a hundredth less recall
                 best = found
             nearest = shape_iou(some, _boxes(edges, shapes)).argmax(axis=1)
             moved = _medians(side, nearest % len(edges), edges)

@@ -19,18 +19,7 @@ def read_annotation(
     masks: Masks,
     num_keypoints: int | None,
 ) -> RawObject | str:
-    """Read one annotation.
-
-    Args:
-        annotation: of the file.
-        label_of: labels by category id.
-        notes: gets what is read, though it is written in another type.
-        masks: whether its segmentation is wanted.
-        num_keypoints: of an object; ``None`` if they are not wanted.
-
-    Returns:
-        The object, before it is checked against its image; or what is wrong, by its field.
-    """
+    """An object of a COCO file, not yet checked against its image; or what is wrong with it."""
     where = place(annotation)
     category = whole(annotation.get("category_id"))
     label = None if category is None else label_of.get(category)
@@ -85,14 +74,7 @@ def _add_keypoints(found: RawObject, truth: Entry, annotation: Fields, count: in
 
 
 def place(annotation: Fields) -> str:
-    """What to call an annotation in a defect.
-
-    Args:
-        annotation: of the file.
-
-    Returns:
-        ``annotation``, with its id if it has one.
-    """
+    """What to call an annotation in a defect: ``annotation``, with its id if it has one."""
     return f"annotation {annotation.get('id', '')}".strip()
 
 
@@ -108,16 +90,9 @@ def _box(value: object) -> list[float] | str:
 
 
 def compact(segmentation: object) -> object:
-    """Polygons as arrays, which take an eighth of the memory of lists.
-
-    Args:
-        segmentation: of an annotation.
-
-    Returns:
-        A list of float64 arrays; anything else as it is, and ``None`` for nothing.
-    """
+    """Polygons as float64 arrays, an eighth of the memory of lists; anything else as it is."""
     if not isinstance(segmentation, list):
-        return segmentation or None
+        return segmentation or None  # ``None`` for nothing
     try:
         polygons = [np.asarray(polygon, np.float64) for polygon in segmentation]
     except (TypeError, ValueError, OverflowError):

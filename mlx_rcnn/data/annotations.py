@@ -11,18 +11,7 @@ from ..structures import Entry
 
 
 def coco_annotations(target: Mapping[str, np.ndarray]) -> list[Entry]:
-    """Turn the objects of one image into COCO's annotations.
-
-    Args:
-        target: ``boxes`` (G, 4) xyxy pixels, ``labels`` (G,), and if present ``iscrowd`` (G,),
-            ``difficult`` (G,), ``masks`` (G, H, W) and ``keypoints`` (G, K, 3).
-
-    Returns:
-        G dicts with ``category_id`` (the label), ``bbox`` [x, y, width, height] in pixels,
-        ``area`` (of the mask, or else of the box), ``iscrowd``, ``difficult``, for masks
-        ``segmentation``, compressed RLE, and for keypoints ``keypoints``, one list of 3 * K
-        numbers, and ``num_keypoints``, how many are visible.
-    """
+    """The G objects of one image's target, ``boxes`` (G, 4) xyxy pixels, as COCO's annotations."""
     none = np.zeros(len(target["boxes"]), np.uint8)
     entries: list[Entry] = []
     for i, ((x1, y1, x2, y2), label, crowd, difficult) in enumerate(
@@ -36,17 +25,18 @@ def coco_annotations(target: Mapping[str, np.ndarray]) -> list[Entry]:
     ):
         entry: Entry = {
             "category_id": int(label),
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "area": (x2 - x1) * (y2 - y1),
+            "bbox": [x1, y1, x2 - x1, y2 - y1],  # x, y, width, height in pixels
+            "area": (x2 - x1) * (y2 - y1),  # of the box, where there is no mask
             "iscrowd": int(crowd),
             "difficult": int(difficult),
         }
         if "masks" in target:
+            # compressed RLE; the area is then the mask's
             entry["segmentation"] = encode_rle(target["masks"][i])
             entry["area"] = float(np.count_nonzero(target["masks"][i]))
-        if "keypoints" in target:
+        if "keypoints" in target:  # (G, K, 3)
             points = target["keypoints"][i].astype(np.float64)
-            entry["keypoints"] = points.ravel().tolist()
-            entry["num_keypoints"] = int(np.count_nonzero(points[:, 2]))
+            entry["keypoints"] = points.ravel().tolist()  # one list of 3 * K numbers
+            entry["num_keypoints"] = int(np.count_nonzero(points[:, 2]))  # how many are visible
         entries.append(entry)
     return entries

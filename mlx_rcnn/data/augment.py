@@ -44,13 +44,16 @@ class HorizontalFlip:
 
     Args:
         p: how often. Default: ``0.5``.
-        keypoint_names: of targets with keypoints, which swap their left and right by them (see
-            :func:`~mlx_rcnn.data.keypoints.mirror_partners`); ``()`` if none has a side. Default:
-            none, and targets have no keypoints.
-        pairs: ``"left:right"`` names that swap. Default: told by the names.
+        keypoint_names: of targets with keypoints, which swap their left and right by them; ``()``
+            if none has a side. A side is the word left or right, the letter l or r as a word of its
+            own or in front of a capitalised word (``L_Eye``, ``LShoulder``), or left and right at
+            either end of a word (``leftshoulder``). Default: none, and targets have no keypoints.
+        pairs: ``"left:right"`` names that swap; all others stay what they are. Default: told by the
+            names.
 
     Raises:
-        ValueError: a ``p`` that is no probability; when called, keypoints without names.
+        ValueError: a ``p`` that is no probability; a name with a side and no partner, or pairs of
+            unknown names; when called, keypoints without names.
     """
 
     def __init__(

@@ -33,18 +33,9 @@ def repeat_factors(dataset: Dataset, thresh: float) -> np.ndarray:
 
 
 def draw_repeats(factors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Images of one epoch: each its factor rounded down or up, and always as many in all.
-
-    Systematic sampling: the factors end to end on a line, and a comb of step 1 at a random place on
-    it. So epochs are equally long, where rounding each image by itself has them differ.
-
-    Args:
-        factors: (N,).
-        rng: says where the comb lies.
-
-    Returns:
-        Indices, rising, an image as often as it comes up; :func:`epoch_images` of them.
-    """
+    """Rising indices of an epoch: each image its factor rounded, always as many in all."""
+    # Systematic sampling: the factors end to end on a line, and a comb of step 1 at a random place
+    # on it. So epochs are equally long, where rounding each image by itself has them differ.
     count = epoch_images(factors)
     ends = np.cumsum(factors) * (count / factors.sum())
     ends[-1] = count  # whatever the sum was rounded to

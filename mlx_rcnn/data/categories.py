@@ -17,24 +17,7 @@ def read_categories(
     notes: Notes,
     defects: list[Defect],
 ) -> dict[int, str]:
-    """Names by id, by rising id.
-
-    Roboflow's root, a category of no object that is the others' ``supercategory``, is left out.
-
-    Args:
-        entries: of the file.
-        used: category ids of its annotations.
-        path: the file, for messages.
-        notes: gets ids of another type.
-        defects: gets what is left out, renamed or easily mistaken.
-
-    Returns:
-        At least one.
-
-    Raises:
-        ValueError: an id that is no whole number or comes up twice, a name that is no text, or no
-            category.
-    """
+    """Names by rising id, at least one; ValueError for bad or repeated ids and for bad names."""
     found: dict[int, str] = {}
     parents = {entry.get("supercategory") for entry in entries if _is_text(entry, "supercategory")}
     for entry in entries:
@@ -47,6 +30,7 @@ def read_categories(
             raise ValueError(f"{path}: category id {id_} comes up twice")
         if not isinstance(entry["id"], int):
             notes.add("category id is not a whole number of JSON", "read as one", f"category {id_}")
+        # Roboflow's root, a category of no object that is the others' ``supercategory``
         if entry.get("supercategory") == "none" and name in parents and id_ not in used:
             problem = f"category {id_} ({name}) is the root of the others and has no objects"
             defects.append(Defect(str(path), problem, "category left out"))
@@ -63,15 +47,7 @@ def read_categories(
 
 
 def similar_names(names: Sequence[str], path: Path) -> list[Defect]:
-    """Names that are easily mistaken for each other or for none.
-
-    Args:
-        names: of the classes.
-        path: where they are from.
-
-    Returns:
-        One for each pair that differs by case or blanks alone, and for the name ``N/A``.
-    """
+    """A defect for each pair of names that differs by case or blanks alone, and for ``N/A``."""
     defects, first = [], dict[str, str]()
     for name in names:
         other = first.setdefault("".join(name.split()).casefold(), name)

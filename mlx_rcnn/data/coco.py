@@ -22,17 +22,7 @@ _LISTS = ("images", "annotations", "categories")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file of COCO annotations.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its dict, with lists of dicts under ``images``, ``annotations`` and ``categories``.
-
-    Raises:
-        ValueError: not JSON, or JSON of another kind.
-    """
+    """The dict of a file of COCO annotations with its three lists; ValueError for another file."""
     try:
         data = json.loads(path.read_bytes())  # UTF-8, 16 or 32, with a mark or without
     except json.JSONDecodeError as error:
@@ -61,41 +51,22 @@ def open_coco(
     masks: Masks | None = False,
     keypoints: bool | None = False,
 ) -> DetectionDataset:
-    """Read COCO annotations.
-
-    Labels 1, 2, ... stand for the categories by rising id, whatever gaps the ids have; images come
-    by rising id. Segmentations are drawn when an image is loaded.
-
-    Args:
-        path: the JSON file, or a folder with one, or one a split (named so, or its folder is).
-        split: ``"train"``, ``"val2017"``, ... Default: the only one.
-        images: the folder that ``file_name`` counts from. Default: looked for beside the JSON.
-        masks: whether objects need a segmentation (see :data:`~mlx_rcnn.data.items.Masks`);
-            ``None``: if the data has any.
-        keypoints: whether samples carry keypoints; ``None``: if the categories name some, and all
-            the same ones.
-
-    Returns:
-        The dataset.
-
-    Raises:
-        ValueError: JSON of another kind, no image found, several files and no split, or with
-            ``keypoints`` categories that have none or differ in them.
-        FileNotFoundError: ``images`` does not exist.
-    """
-    path, splits = find_json(path, split)
+    """Read COCO annotations; labels 1, 2, ... are categories by rising id, images come so too."""
+    path, splits = find_json(path, split)  # one file, or one a split: named so, or its folder is
     data = read_json(path)
     defects: list[Defect] = []
     notes = Notes(path)
     annotations = data["annotations"]
     used = {whole(annotation.get("category_id")) for annotation in annotations}
     categories = read_categories(data["categories"], used, path, notes, defects)
+    # by default if the categories name some, and all the same ones
     kind = _keypoint_kind(data["categories"], path, keypoints, defects)
     label_of = {id_: label for label, id_ in enumerate(categories, 1)}
     entries = _images(data["images"], path, notes, defects)
     by_image = _by_image(annotations, entries, path, notes, defects)
+    # without ``images`` looked for beside the JSON
     files = find_images(path, [str(e["file_name"]) for e in entries.values()], images)
-    if masks is None:
+    if masks is None:  # whether the data has any; they are drawn when an image is loaded
         masks = any(annotation.get("segmentation") for annotation in annotations)
     source = _Source(files, label_of, masks, kind, notes, defects)
     items = [_item(source, id_, entry, by_image.get(id_, [])) for id_, entry in entries.items()]

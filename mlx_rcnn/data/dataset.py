@@ -165,6 +165,23 @@ class DetectionDataset:
         chained = lookup if self._labels is None else lookup[self._labels]
         return replace(self, class_names=tuple(class_names), category_ids=ids, _labels=chained)
 
+    def with_levels(self, levels: str | None) -> DetectionDataset:
+        """The same data, its images of more than 8 bits read by other levels.
+
+        Args:
+            levels: of :func:`~mlx_rcnn.load_image`; with ``None`` images whose values have no rule
+                of their own, such as floats below 0, are left out and listed in ``defects``.
+
+        Returns:
+            The dataset.
+        """
+        if levels is not None:
+            return replace(self, levels=levels)
+        lacking = [item.needs_levels for item in self.items if item.needs_levels]
+        items = [item for item in self.items if not item.needs_levels]
+        defects = (*self.defects, *lacking)
+        return replace(self, items=items, defects=defects, levels=None)
+
     def strict(self) -> DetectionDataset:
         """The dataset itself, if nothing is wrong with it.
 
@@ -180,20 +197,7 @@ class DetectionDataset:
 
 
 def load_pixels(path: Path, upright: bool = True, levels: str | None = None) -> np.ndarray:
-    """The pixels of an image as samples have them.
-
-    Args:
-        path: the file.
-        upright: turn it by its orientation. Default: ``True``.
-        levels: of :func:`~mlx_rcnn.load_image`. Default: ``None``.
-
-    Returns:
-        (H, W, 3) uint8, RGB.
-
-    Raises:
-        OSError: it cannot be opened.
-        ImageError: it is not a whole image.
-    """
+    """The pixels of an image as samples have them: (H, W, 3) uint8, RGB."""
     image = load_image_file(path, upright, levels)
     if image.dtype != np.uint8:
         image = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)

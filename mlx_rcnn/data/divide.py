@@ -18,12 +18,7 @@ T = TypeVar("T")
 
 
 class Subset:
-    """Some images of a data set; all else is the data set's own.
-
-    Args:
-        dataset: with ``len``, indexing and ``sizes``.
-        indices: of the images kept.
-    """
+    """Some images of a data set, by index; all else is the data set's own."""
 
     def __init__(self, dataset: SizedDataset, indices: list[int]) -> None:
         self.dataset, self.indices = dataset, indices
@@ -50,19 +45,7 @@ class Subset:
 
 
 def divide(dataset: SizedDataset, fraction: float, seed: int = 0) -> tuple[Subset, Subset]:
-    """Divide a data set by image, the same way for the same seed.
-
-    Args:
-        dataset: of at least two images.
-        fraction: share of the second part, more than 0 and less than 1; at least one image.
-        seed: of the choice. Default: ``0``.
-
-    Returns:
-        The images to train on and those to validate on, in the data set's order.
-
-    Raises:
-        ValueError: a fraction out of range, or fewer than two images.
-    """
+    """Divide by image, the same way for the same seed; each part keeps order, and has an image."""
     count = len(dataset)
     if not 0 < fraction < 1:
         raise ValueError(f"val_fraction={fraction}: expected more than 0 and less than 1")
@@ -70,19 +53,14 @@ def divide(dataset: SizedDataset, fraction: float, seed: int = 0) -> tuple[Subse
         raise ValueError(f"{count} image cannot be divided: expected at least 2")
     chosen = min(max(round(fraction * count), 1), count - 1)
     order = np.random.default_rng([seed, count]).permutation(count)
+    # in the data set's order, those to train on first
     parts = (sorted(order[chosen:].tolist()), sorted(order[:chosen].tolist()))
     return Subset(dataset, parts[0]), Subset(dataset, parts[1])
 
 
 def shared_images(first: Dataset, second: Dataset) -> list[str]:
-    """Images on disk that two data sets share: the same file, or files of the same bytes.
-
-    Args:
-        first, second: data sets; those without files (``items``) share none.
-
-    Returns:
-        Names of ``second``'s images that are in ``first`` too.
-    """
+    """Names of ``second``'s images that are in ``first`` too: the same file, or the same bytes."""
+    # data sets without files (``items``) share none
     mine = [item.path.resolve() for item in getattr(first, "items", ())]
     others: Sequence[Item] = getattr(second, "items", ())
     theirs = [item.path.resolve() for item in others]
@@ -103,14 +81,7 @@ def shared_images(first: Dataset, second: Dataset) -> list[str]:
 
 
 def same_images(dataset: OnDisk) -> list[list[int]]:
-    """Images grouped by what is in their files.
-
-    Args:
-        dataset: of images on disk (``items``).
-
-    Returns:
-        Indices of images whose files have the same bytes, in the data set's order; most alone.
-    """
+    """Indices grouped by the bytes of the images' files, in the data set's order; most alone."""
     paths = [item.path.resolve() for item in dataset.items]
     sizes: dict[int, int] = {}
     for path in dict.fromkeys(paths):

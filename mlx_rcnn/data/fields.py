@@ -17,14 +17,7 @@ _WHOLE = re.compile(r"[+-]?\d{1,18}(\.0*)?")
 
 
 def whole(value: object) -> int | None:
-    """A whole number, also one written as text or with a fraction of zero.
-
-    Args:
-        value: of any type.
-
-    Returns:
-        The number; ``None`` for anything else, true and false too.
-    """
+    """A whole number, also as text or with a fraction of zero; ``None`` for the rest, true too."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -37,14 +30,7 @@ def whole(value: object) -> int | None:
 
 
 def number(value: object) -> float | None:
-    """A finite number, also one written as text.
-
-    Args:
-        value: of any type.
-
-    Returns:
-        The number; ``None`` for anything else.
-    """
+    """A finite number, also one written as text; ``None`` for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -55,56 +41,30 @@ def number(value: object) -> float | None:
 
 
 def mark(value: object) -> bool | None:
-    """A yes or no such as ``iscrowd``: 0, 1, true, false, those as text, and null for no.
-
-    Other numbers are a yes, as to pycocotools.
-
-    Args:
-        value: of any type.
-
-    Returns:
-        Its meaning; ``None`` for anything else.
-    """
+    """A yes or no such as ``iscrowd``: 0, 1, true, false, also as text, null a no; or ``None``."""
     text = str(value).strip().lower()
     if value is None or (isinstance(value, bool | int | float | str) and text in _NO):
         return False
     if isinstance(value, int | float) and math.isfinite(value):
-        return bool(value)
+        return bool(value)  # other numbers are a yes, as to pycocotools
     return True if isinstance(value, str) and text in _YES else None
 
 
 def shown(value: object) -> str:
-    """A value for a message, cut where it is long.
-
-    Args:
-        value: of any type.
-
-    Returns:
-        Its JSON-like text of at most 60 characters.
-    """
+    """A value for a message: its JSON-like text, cut to 60 characters."""
     text = "null" if value is None else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 class Notes:
-    """What a whole file does in its own way: said once, with how often and where first.
-
-    Args:
-        path: of the file.
-    """
+    """What a whole file does in its own way: said once, with how often and where first."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._found: dict[tuple[str, str], tuple[int, str]] = {}
 
     def add(self, what: str, rule: str, where: str) -> None:
-        """Count one.
-
-        Args:
-            what: is the case, without a number of its own.
-            rule: what is done.
-            where: it is.
-        """
+        """Count one: what is the case, without a number of its own, and what is done."""
         count, first = self._found.get((what, rule), (0, where))
         self._found[what, rule] = count + 1, first
 

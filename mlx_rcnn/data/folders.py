@@ -44,23 +44,10 @@ _SPELLINGS: tuple[Callable[[str], str], ...] = (
 
 
 def find_images(path: Path, names: Sequence[str], given: Path | None) -> dict[str, Path]:
-    """The file of every image of a COCO file.
-
-    Args:
-        path: the JSON file.
-        names: ``file_name`` of its images.
-        given: the folder they count from; ``None`` to look beside the JSON.
-
-    Returns:
-        Paths by name; of an image that is nowhere, the one where it was expected.
-
-    Raises:
-        FileNotFoundError: ``given`` does not exist.
-        ValueError: no image is found; says where it was looked.
-    """
+    """A COCO file's images by name, where expected if missing; ValueError if none is found."""
     if given is not None and not given.is_dir():
         raise FileNotFoundError(f"no such folder of images: {given}")
-    folders = [given] if given is not None else _near(path)
+    folders = [given] if given is not None else _near(path)  # ``None`` to look beside the JSON
     best = max(folders, key=lambda folder: _count(folder, names[:: max(len(names) // _TRIED, 1)]))
     found = _in_folder(best, names)
     if not any(os.path.isfile(file) for file in found.values()):

@@ -22,17 +22,7 @@ FILL = (124, 116, 104)
 def flip_horizontally(
     image: np.ndarray, target: Target, partners: Sequence[int] | None = None
 ) -> tuple[np.ndarray, Target]:
-    """Mirror left and right.
-
-    Args:
-        image (H, W, 3): uint8.
-        target: boxes, and optionally masks, keypoints and proposals.
-        partners (K,): the keypoint that each one becomes, see
-            :func:`~mlx_rcnn.data.keypoints.mirror_partners`. Default: all stay what they are.
-
-    Returns:
-        The image and its target.
-    """
+    """Mirror left and right an (H, W, 3) uint8 image; keypoints become their (K,) ``partners``."""
     width = np.float32(image.shape[1])
     boxes = target["boxes"]
     left, right = width - boxes[:, 2], width - boxes[:, 0]
@@ -52,15 +42,7 @@ def flip_horizontally(
 
 
 def flip_vertically(image: np.ndarray, target: Target) -> tuple[np.ndarray, Target]:
-    """Mirror top and bottom; the keypoints keep their names.
-
-    Args:
-        image (H, W, 3): uint8.
-        target: boxes, and optionally masks, keypoints and proposals.
-
-    Returns:
-        The image and its target.
-    """
+    """Mirror top and bottom of an (H, W, 3) uint8 image; the keypoints keep their names."""
     height = np.float32(image.shape[0])
     boxes = target["boxes"]
     top, bottom = height - boxes[:, 3], height - boxes[:, 1]
@@ -81,15 +63,7 @@ def flip_vertically(image: np.ndarray, target: Target) -> tuple[np.ndarray, Targ
 
 
 def transpose(image: np.ndarray, target: Target) -> tuple[np.ndarray, Target]:
-    """Mirror at the diagonal: x becomes y; the keypoints keep their names.
-
-    Args:
-        image (H, W, 3): uint8.
-        target: boxes, and optionally masks, keypoints and proposals.
-
-    Returns:
-        The image (W, H, 3) and its target.
-    """
+    """Mirror an (H, W, 3) image at the diagonal to (W, H, 3): x becomes y; keypoints keep names."""
     swapped = [1, 0, 3, 2]
     out = {**target, "boxes": target["boxes"][:, swapped]}
     if "proposals" in target:
@@ -102,16 +76,7 @@ def transpose(image: np.ndarray, target: Target) -> tuple[np.ndarray, Target]:
 
 
 def rotate90(image: np.ndarray, target: Target, turns: int) -> tuple[np.ndarray, Target]:
-    """Turn counterclockwise by 90 degrees so many times, as ``np.rot90``.
-
-    Args:
-        image (H, W, 3): uint8.
-        target: boxes, and optionally masks, keypoints, which keep their names, and proposals.
-        turns: 0 to 3.
-
-    Returns:
-        The image and its target.
-    """
+    """Turn counterclockwise by 90 degrees 0 to 3 times, as ``np.rot90``; keypoints keep names."""
     if turns % 2:
         image, target = transpose(image, target)
     if turns in (1, 2):
@@ -120,25 +85,18 @@ def rotate90(image: np.ndarray, target: Target, turns: int) -> tuple[np.ndarray,
 
 
 def resize(image: np.ndarray, target: Target, size: tuple[int, int]) -> tuple[np.ndarray, Target]:
-    """Scale an image with its boxes, masks, keypoints and proposals.
-
-    Args:
-        image (H, W, 3): uint8.
-        target: boxes, and optionally masks, which take the nearest pixel, keypoints and proposals.
-        size: (height, width) wanted.
-
-    Returns:
-        The image, antialiased bilinear by Pillow, and its target.
-    """
+    """Scale an (H, W, 3) image to ``size`` (height, width), with all that its target holds."""
     height, width = image.shape[:2]
     if (height, width) == size:
         return image, target
+    # antialiased bilinear, as Pillow does it
     pixels = np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
     ratio = np.array([size[1] / width, size[0] / height] * 2, np.float32)
     out = {**target, "boxes": target["boxes"] * ratio}
     if "proposals" in target:
         out["proposals"] = _having_area(target["proposals"] * ratio)
     if "masks" in target:
+        # masks take the nearest pixel
         rows, columns = _nearest(height, size[0]), _nearest(width, size[1])
         out["masks"] = target["masks"][:, rows][:, :, columns]
     if "keypoints" in target:
@@ -149,20 +107,7 @@ def resize(image: np.ndarray, target: Target, size: tuple[int, int]) -> tuple[np
 def crop(
     image: np.ndarray, target: Target, corner: tuple[int, int], size: tuple[int, int]
 ) -> tuple[np.ndarray, Target]:
-    """Cut a window out of an image.
-
-    Args:
-        image (H, W, 3): uint8.
-        target: rows of objects that have nothing left are dropped; with masks, boxes become those
-            of what is left of the mask (crowds keep their own, as they need not have one).
-            Keypoints outside are no longer visible; those on the border are. Proposals are cut to
-            the window.
-        corner: (top, left).
-        size: (height, width) at most; the window ends where the image does.
-
-    Returns:
-        The window and its target.
-    """
+    """Cut out a window at ``corner`` (top, left), of ``size`` (height, width) at most."""
     top, left = corner
     pixels = np.ascontiguousarray(image[top : top + size[0], left : left + size[1]])
     height, width = pixels.shape[:2]
@@ -172,6 +117,8 @@ def crop(
     out = {**target, "boxes": boxes}
     if "proposals" in target:
         out["proposals"] = _having_area(np.clip(target["proposals"] - shift, 0, limit))
+    # With masks, boxes become those of what is left of the mask; crowds keep their own, as they
+    # need not have one.
     if "masks" in target:
         out["masks"] = target["masks"][:, top : top + size[0], left : left + size[1]]
         if pixels.shape != image.shape:
@@ -179,8 +126,10 @@ def crop(
             out["boxes"] = boxes = np.where(crowd, boxes, mask_boxes(out["masks"]))
     if "keypoints" in target:
         points = target["keypoints"] - np.append(shift[:2], np.float32(0))
+        # keypoints outside are no longer visible; those on the border are
         inside = np.all((points[..., :2] >= 0) & (points[..., :2] <= limit[:2]), axis=-1)
         out["keypoints"] = _visible(points, inside)
+    # objects that have nothing left are dropped
     return pixels, select(out, (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
 
 
@@ -190,24 +139,14 @@ def pad(
     size: tuple[int, int],
     fill: tuple[int, int, int] = FILL,
 ) -> tuple[np.ndarray, Target]:
-    """Fill an image up at the right and the bottom.
-
-    Args:
-        image (H, W, 3): uint8, at most ``size``.
-        target: masks are filled up with zeros, boxes, keypoints and proposals stay.
-        size: (height, width) wanted.
-        fill: RGB of the new pixels. Default: ImageNet's mean.
-
-    Returns:
-        The image of ``size`` and its target.
-    """
+    """Fill an (H, W, 3) image up to ``size`` (height, width) at the right and the bottom."""
     height, width = image.shape[:2]
     if (height, width) == size:
         return image, target
     pixels = np.empty((*size, 3), np.uint8)
     pixels[:] = fill
     pixels[:height, :width] = image
-    if "masks" in target:
+    if "masks" in target:  # filled up with zeros; boxes, keypoints and proposals stay
         after = ((0, 0), (0, size[0] - height), (0, size[1] - width))
         target = {**target, "masks": np.pad(target["masks"], after)}
     return pixels, target
@@ -233,14 +172,7 @@ def _nearest(length: int, size: int) -> np.ndarray:
 
 
 def mask_boxes(masks: np.ndarray) -> np.ndarray:
-    """Tight boxes around masks.
-
-    Args:
-        masks (G, H, W): zero outside.
-
-    Returns:
-        (G, 4) float32 xyxy, the far edges past the last pixel; zeros for an empty mask.
-    """
+    """(G, 4) float32 xyxy boxes around (G, H, W) masks, far edges past the last pixel; or zeros."""
     boxes = np.zeros((len(masks), 4), np.float32)
     for box, mask in zip(boxes, masks, strict=True):
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))

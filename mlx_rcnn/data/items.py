@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 
 from ..config.categories import BACKGROUND
-from ..inputs.image_files import file_sizes
+from ..inputs.image_files import Size, file_sizes
+from ..inputs.pixels import DepthError
 from ..structures import Entry
 from .polygons import segmentation_mask, segmentation_problem
 from .sample import Defect, Target, select
@@ -23,102 +24,70 @@ Masks = bool | Literal["kept"]
 
 @dataclass(slots=True)
 class RawObject:
-    """One annotated object before any check.
+    """One annotated object before any check."""
 
-    Args:
-        where: what to call it in a defect, after the image.
-        box: x1, y1, x2, y2 in pixels.
-        label: 1..C-1.
-        crowd, difficult: COCO's and VOC's marks.
-        segmentation: COCO polygons or RLE, or ``None``.
-        keypoints (K, 3): x, y, visibility, zero where that is; or ``None``.
-        keypoint_problem: what is wrong with some or all of them.
-        truth: the object in COCO's terms, for an evaluator; ``None`` if ``target`` is that.
-        area_known: whether its area is the file's.
-    """
-
-    where: str
-    box: Sequence[float]
-    label: int
+    where: str  # what to call it in a defect, after the image
+    box: Sequence[float]  # x1, y1, x2, y2 in pixels
+    label: int  # 1..C-1
+    # COCO's mark
     crowd: bool = False
+    # VOC's mark
     difficult: bool = False
+    # COCO polygons or RLE
     segmentation: object = None
-    keypoints: np.ndarray | None = None
-    keypoint_problem: str | None = None
+    keypoints: np.ndarray | None = None  # (K, 3): x, y, visibility, zero where that is
+    keypoint_problem: str | None = None  # what is wrong with some or all of them
+    # the object in COCO's terms, for an evaluator; ``None`` if ``target`` is that
     truth: Entry | None = None
-    area_known: bool = True
+    area_known: bool = True  # whether its area is the file's
 
 
 @dataclass(slots=True)
 class Item:
-    """One image that can be loaded, with the objects that passed.
-
-    Args:
-        path, image_id, name: the image.
-        size: (height, width) as it will be loaded.
-        target: boxes, labels, iscrowd, difficult, and perhaps keypoints.
-        upright: whether to follow the EXIF orientation.
-        segmentations: one an object (``None`` for one without, where they are ``"kept"``), or
-            ``None`` without masks.
-        truth: the same objects in COCO's terms, or ``None`` where ``target`` is that.
-        proposals (P, 4): float32 xyxy, or ``None`` (see :func:`with_proposals`).
-    """
+    """One image that can be loaded, with the objects that passed."""
 
     path: Path
     image_id: int | str
     name: str
-    size: tuple[int, int]
-    target: Target
-    upright: bool = True
+    size: tuple[int, int]  # (height, width) as it will be loaded
+    target: Target  # boxes, labels, iscrowd, difficult, and perhaps keypoints
+    upright: bool = True  # whether to follow the EXIF orientation
+    # one an object (``None`` for one without, where they are ``"kept"``), or ``None`` without masks
     segmentations: list[object] | None = None
+    # the same objects in COCO's terms, or ``None`` where ``target`` is that
     truth: list[Entry] | None = None
-    proposals: np.ndarray | None = None
+    proposals: np.ndarray | None = None  # (P, 4): float32 xyxy (see :func:`with_proposals`)
+    needs_levels: Defect | None = (
+        None  # what is wrong with its values as long as no levels are given
+    )
 
 
 def make_item(
     path: Path,
     image_id: int | str,
     name: str,
-    annotated: tuple[int, int] | None,
+    annotated: tuple[int, int] | None,  # (height, width) that the annotation gives
+    # as annotated, or what makes them of the (height, width) of the image, where annotations are in
+    # fractions of it
     objects: Sequence[RawObject] | Callable[[tuple[int, int]], Sequence[RawObject]],
     defects: list[Defect],
+    # whether each needs a segmentation; ``"kept"``: sound ones are kept, none needed
     masks: Masks = False,
+    # those of an object that cannot be used are dropped; it stays as a box
     num_keypoints: int | None = None,
 ) -> Item | None:
-    """Check one image and its objects; what does not pass goes to ``defects``.
-
-    Args:
-        path, image_id, name: the image.
-        annotated: (height, width) that the annotation gives, or ``None``.
-        objects: as annotated, or what makes them of the (height, width) of the image, where
-            annotations are in fractions of it.
-        defects: extended in place.
-        masks: whether each object needs a segmentation; ``"kept"``: sound ones are kept, and none
-            is needed. Default: ``False``.
-        num_keypoints: how many an object has; those of one that cannot be used are dropped, and it
-            stays as a box. Default: no keypoints.
-
-    Returns:
-        The item, or ``None`` if the image is dropped.
-    """
+    """Check one image and its objects; what fails goes to ``defects``, ``None`` for the image."""
+    needs_levels = None
     try:
-        stored, upright = image_sizes(path)
+        try:
+            sizes = file_sizes(path)
+        except DepthError as error:
+            sizes = file_sizes(path, levels="auto")
+            needs_levels = Defect(name, str(error), "image dropped")
+        size, follow = _annotated_size(sizes, annotated)
     except (OSError, ValueError) as error:
         defects.append(Defect(name, str(error), "image dropped"))
         return None
-    size, follow = upright, True
-    if annotated is not None and annotated != upright:
-        if annotated != stored:
-            defects.append(
-                Defect(
-                    name,
-                    f"the image is {upright[1]}x{upright[0]}, its annotation says "
-                    f"{annotated[1]}x{annotated[0]}",
-                    "image dropped",
-                )
-            )
-            return None
-        size, follow = stored, False  # annotated as stored, before the EXIF turn
     found = objects(size) if callable(objects) else objects
     kept, boxes = _passing(found, size, name, defects, masks)
     target: Target = {
@@ -132,17 +101,26 @@ def make_item(
     segmentations = [o.segmentation for o in kept] if masks else None
     truth = [o.truth for o in kept if o.truth is not None]
     known = truth if len(truth) == len(kept) and truth else None
-    return Item(path, image_id, name, size, target, follow, segmentations, known)
+    item = Item(path, image_id, name, size, target, follow, segmentations, known)
+    item.needs_levels = needs_levels
+    return item
+
+
+def _annotated_size(sizes: tuple[Size, Size], annotated: Size | None) -> tuple[Size, bool]:
+    """(height, width) of an image as it is annotated, and whether that follows the EXIF turn."""
+    stored, upright = sizes
+    if annotated is None or annotated == upright:
+        return upright, True
+    if annotated != stored:
+        raise ValueError(
+            f"the image is {upright[1]}x{upright[0]}, its annotation says "
+            f"{annotated[1]}x{annotated[0]}"
+        )
+    return stored, False
 
 
 def drop_below_a_pixel(items: Sequence[Item | None], where: Path, defects: list[Defect]) -> None:
-    """Drop all objects of a dataset, if each is smaller than a pixel: those are no pixels.
-
-    Args:
-        items: the dataset's, changed in place.
-        where: the file or folder, for the message.
-        defects: extended in place.
-    """
+    """Drop, in place, a dataset's objects if all are smaller than a pixel: those are no pixels."""
     found = [item for item in items if item is not None and len(item.target["boxes"])]
     if not found:
         return
@@ -161,36 +139,8 @@ def drop_below_a_pixel(items: Sequence[Item | None], where: Path, defects: list[
         item.segmentations = None if item.segmentations is None else []
 
 
-def image_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(height, width) of an image file as stored and as upright, once it is known to be whole.
-
-    As :func:`~mlx_rcnn.inputs.image_files.file_sizes`, which loading agrees with.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The two sizes.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ImageError: the file is not a whole image.
-    """
-    return file_sizes(path)
-
-
 def check_class_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Class names with the background in front.
-
-    Args:
-        names: of labels 1..C-1.
-
-    Returns:
-        ``("__background__", *names)``.
-
-    Raises:
-        ValueError: a name comes up twice.
-    """
+    """Names of labels 1..C-1 with the background in front; ValueError if one comes up twice."""
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
         raise ValueError(f"two classes have the same name: {', '.join(twice)}")

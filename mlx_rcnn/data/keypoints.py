@@ -23,33 +23,18 @@ _SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
 class KeypointKind(NamedTuple):
-    """The keypoints that every object of a data set has.
+    """The keypoints that every object of a data set has."""
 
-    Args:
-        names (K,): one a keypoint.
-        skeleton: pairs of keypoints to join when drawn, counted from 0; ``None`` if not said.
-    """
-
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # (K,): one a keypoint
+    # pairs of keypoints to join when drawn, counted from 0; ``None`` if not said
     skeleton: tuple[tuple[int, int], ...] | None
 
 
 def category_keypoints(
     categories: Sequence[Fields], path: Path, defects: list[Defect]
 ) -> KeypointKind | None:
-    """What the categories of a COCO file say of keypoints.
-
-    Args:
-        categories: those without ``keypoints`` are objects that have none.
-        path: of the file, for messages.
-        defects: edges of a skeleton that name no keypoint are added here.
-
-    Returns:
-        The kind, ``None`` if no category has keypoints.
-
-    Raises:
-        ValueError: names that are no names, or categories that differ in their keypoints.
-    """
+    """What a COCO file's categories say of keypoints; ``None`` if nothing, ValueError if two."""
+    # those without ``keypoints`` are objects that have none
     having = [category for category in categories if category.get("keypoints")]
     if not having:
         return None
@@ -66,22 +51,13 @@ def category_keypoints(
                 f"{path}: categories differ in their keypoints: {_said(first)}, {_said(other)}; "
                 "expected the same names of all that have any"
             )
+    # edges that name no keypoint are defects
     edges = _edges(first.get("skeleton") or [], len(names), path, defects)
     return KeypointKind(tuple(names), tuple(edges) or None)
 
 
 def read_keypoints(values: object, count: int) -> tuple[np.ndarray, str | None]:
-    """The keypoints of one annotation.
-
-    Args:
-        values: x, y, visibility of each in one list of 3 * K numbers, or ``None``.
-        count: K.
-
-    Returns:
-        (K, 3) float64, zero where the visibility is and where a keypoint cannot be used; where
-        the visibility is 0, x and y may be anything.
-        What is wrong, or ``None``.
-    """
+    """(K, 3) float64 of 3 * K numbers x, y, visibility, zero if unusable; and what is wrong."""
     points = np.zeros((count, 3))
     if values is None or (isinstance(values, list) and not values):
         return points, None
@@ -92,7 +68,7 @@ def read_keypoints(values: object, count: int) -> tuple[np.ndarray, str | None]:
     for i in range(count):
         *place, seen = values[3 * i : 3 * i + 3]
         visibility, at = number(seen), [number(v) for v in place]
-        if visibility == 0:
+        if visibility == 0:  # x and y may then be anything
             continue
         if visibility not in _VISIBILITIES:
             problem = problem or f"keypoints: visibility {shown(seen)}, expected 0, 1 or 2"
@@ -105,24 +81,10 @@ def read_keypoints(values: object, count: int) -> tuple[np.ndarray, str | None]:
 
 
 def mirror_partners(names: Sequence[str], pairs: Sequence[str] | None = None) -> list[int]:
-    """What each keypoint becomes in a mirror: ``left_eye`` the ``right_eye``.
-
-    A side is the word left or right, the letter l or r as a word of its own or as the capital in
-    front of a capitalised word (``L_Eye``, ``LShoulder``, ``LF_elbow``), or left and right at
-    either end of a word (``leftshoulder``) where the other side has the same.
-
-    Args:
-        names (K,): of the keypoints.
-        pairs: ``"left_eye:right_eye"``, names that swap; the names are then not read, and all that
-            is not in a pair stays itself. Default: ``None``.
-
-    Returns:
-        K indices; applied twice they give 0, 1, ..., K - 1.
-
-    Raises:
-        ValueError: a name that holds a side and has no partner, or pairs of unknown names.
-    """
+    """K indices: what each keypoint becomes in a mirror, ``left_eye`` the ``right_eye``."""
     partners = list(range(len(names)))
+    # such as ``"left_eye:right_eye"``; the names are then not read, and all that is not in a pair
+    # stays itself
     if pairs is not None:
         for pair in pairs:
             ends = [name.strip() for name in pair.split(":")]
@@ -136,6 +98,9 @@ def mirror_partners(names: Sequence[str], pairs: Sequence[str] | None = None) ->
             partners[a], partners[b] = b, a
         return partners
     lone = []
+    # A side is the word left or right, the letter l or r as a word of its own or as the capital in
+    # front of a capitalised word (``L_Eye``, ``LShoulder``, ``LF_elbow``), or left and right at
+    # either end of a word (``leftshoulder``) where the other side has the same.
     place = {_words(name): i for i, name in enumerate(names)}
     for i, name in enumerate(names):
         found = [place[m] for m in _mirrors(name) if place.get(m, i) != i]
@@ -219,12 +184,7 @@ def _said(category: Fields) -> str:
 
 
 def shift_keypoints(targets: Sequence[Target], offset: float) -> Sequence[Target]:
-    """Targets whose keypoints lie ``offset`` pixels further right and below; 0 changes nothing.
-
-    Args:
-        targets: one an image; without keypoints they stay.
-        offset: in pixels (see :class:`~mlx_rcnn.KeypointRCNNConfig`).
-    """
+    """Targets whose keypoints lie ``offset`` pixels further right and below; 0 changes nothing."""
     if not offset:
         return targets
     step = np.array([offset, offset, 0.0], np.float32)

@@ -14,13 +14,7 @@ _DEEPEST = 20  # folders; more is a link that leads back up
 
 @dataclass
 class Files:
-    """The files below a folder that matter, hidden ones left out, sorted.
-
-    Args:
-        root: the folder.
-        xml, images, text, json, yaml, darknet: paths relative to it; ``darknet`` are ``.names`` and
-            ``.data``.
-    """
+    """The files below a folder that matter, hidden ones left out, sorted; paths relative to it."""
 
     root: Path
     xml: list[PurePosixPath] = field(default_factory=list)
@@ -28,14 +22,10 @@ class Files:
     text: list[PurePosixPath] = field(default_factory=list)
     json: list[PurePosixPath] = field(default_factory=list)
     yaml: list[PurePosixPath] = field(default_factory=list)
-    darknet: list[PurePosixPath] = field(default_factory=list)
+    darknet: list[PurePosixPath] = field(default_factory=list)  # ``.names`` and ``.data``
 
     def add(self, path: PurePosixPath) -> None:
-        """Sort a file in by its suffix.
-
-        Args:
-            path: relative to ``root``.
-        """
+        """Sort a path relative to ``root`` in by its suffix."""
         suffix = path.suffix.lower()
         if suffix in IMAGE_SUFFIXES:
             if path.parent.name not in _NOT_PHOTOS:
@@ -56,14 +46,7 @@ _KINDS = {
 
 
 def list_files(root: Path) -> Files:
-    """Find annotations, images and split lists at any depth below a folder.
-
-    Args:
-        root: the folder.
-
-    Returns:
-        What is there.
-    """
+    """Find annotations, images and split lists at any depth below a folder."""
     files = Files(root)
     for folder, folders, names in os.walk(root, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -15,6 +15,14 @@ from .protocols import SizedDataset
 from .sample import Sample, Target
 
 _ROWS = ("boxes", "proposals")  # xyxy, which move with their image
+
+
+class _Cut(TypedDict):
+    """How each of the four is cut: keywords of ``ScaleJitterCrop``."""
+
+    scale: Sequence[float]
+    fill: tuple[int, int, int]
+    min_visible: float
 
 
 class Mosaic:
@@ -51,7 +59,7 @@ class Mosaic:
         fill: tuple[int, int, int] = FILL,
     ) -> None:
         self.dataset, self.p = dataset, probability(p)
-        self.options: dict[str, Any] = {"scale": scale, "fill": fill, "min_visible": min_visible}
+        self.options: _Cut = {"scale": scale, "fill": fill, "min_visible": min_visible}
         ScaleJitterCrop((1, 1), **self.options)  # checks them
 
     def __call__(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from .coco import open_coco
@@ -74,7 +73,7 @@ def open_dataset(
     if not root.exists():
         raise FileNotFoundError(f"no such file or folder: {root}")
     folder = Path(images) if images is not None else None
-    dataset = replace(_open(root, format, split, masks, keypoints, folder), levels=levels)
+    dataset = _open(root, format, split, masks, keypoints, folder).with_levels(levels)
     if strict:
         dataset = dataset.strict()
     if not len(dataset):
@@ -115,18 +114,7 @@ def _open(
 
 
 def splits_of(root: Path, format: str | None = None) -> tuple[str, ...]:
-    """The splits that data says it has, whether or not they can be read.
-
-    Args:
-        root: a folder or a file.
-        format: one of ``FORMATS``. Default: told by what is there.
-
-    Returns:
-        Their names; empty for data without splits.
-
-    Raises:
-        ValueError: no annotations.
-    """
+    """The splits that data says it has, whether or not they can be read; empty without any."""
     format = format or guess_format(root)
     if format in _SPLITS_OF:
         return _SPLITS_OF[format](root)

@@ -15,37 +15,22 @@ Ring = list[Point]
 
 
 def mask_polygons(mask: np.ndarray) -> tuple[list[np.ndarray], int]:
-    """One polygon for each part of a mask; holes are joined to it by bridges.
-
-    Pixels that touch by a corner alone are two parts.
-
-    Args:
-        mask (H, W): non-zero inside.
-
-    Returns:
-        float64 arrays (2 * K,) of x, y, ... in pixels, whole numbers, from the top down, none for
-        an empty mask; and how many holes there are.
-    """
+    """A polygon for each part of an (H, W) mask, holes joined by bridges; and how many holes."""
     inside = np.pad(np.asarray(mask) != 0, 1)
     rings = _rings(inside)
     outer = [bool(inside[ring[0][1] + 1, ring[0][0] + 1]) for ring in rings]
     # Holes the other way round, so that areas by the shoelace formula are right too.
     rings = [r if o else [r[0], *r[:0:-1]] for r, o in zip(rings, outer, strict=True)]
     steps = _bridged(rings, outer, inside)
+    # Pixels that touch by a corner alone are two parts.
     parts = [_walked(number, steps) for number in range(len(rings)) if outer[number]]
+    # (2 * K,) of x, y, ... in pixels, whole numbers, from the top down
     polygons = [np.array(part, np.float64).reshape(-1) for part in parts]
     return polygons, len(rings) - len(parts)
 
 
 def one_polygon(polygons: list[np.ndarray]) -> np.ndarray:
-    """Join polygons that do not overlap to one, by bridges.
-
-    Args:
-        polygons: each (2 * K,), at least one.
-
-    Returns:
-        (2 * K,) float64; drawn, it is all of them.
-    """
+    """Join polygons (2 * K,) that do not overlap to one by bridges; drawn, it is all of them."""
     first = polygons[0].reshape(-1, 2)
     joined = [first]
     for polygon in polygons[1:]:

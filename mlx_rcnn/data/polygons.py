@@ -21,18 +21,7 @@ _FAR = 10  # image sides; an outline takes memory by its length
 
 
 def polygon_mask(polygon: Sequence[float] | np.ndarray, height: int, width: int) -> np.ndarray:
-    """Rasterise one polygon, equal to ``pycocotools.mask.frPyObjects``.
-
-    Args:
-        polygon (2 * K,): x1, y1, x2, y2, ... in pixels of the image, K of at least 3.
-        height, width: of the image.
-
-    Returns:
-        (H, W) bool.
-
-    Raises:
-        ValueError: fewer than three points, an odd count, or a coordinate that is not finite.
-    """
+    """Rasterise one polygon (2 * K,) to (H, W) bool, equal to ``pycocotools.mask.frPyObjects``."""
     flat = np.asarray(polygon, np.float64).reshape(-1)
     if flat.size < 6 or flat.size % 2:
         raise ValueError(f"polygon: expected at least three pairs x, y, got {flat.size} numbers")
@@ -54,20 +43,8 @@ def polygon_mask(polygon: Sequence[float] | np.ndarray, height: int, width: int)
 
 
 def segmentation_mask(segmentation: object, height: int, width: int) -> np.ndarray:
-    """Rasterise a COCO ``segmentation``, equal to ``COCO.annToMask`` of pycocotools.
-
-    Args:
-        segmentation: a list of polygons, whose union is taken (those of fewer than three points are
-            passed over), or RLE, ``{"size": [H, W], "counts": str or list}``.
-        height, width: of the image.
-
-    Returns:
-        (H, W) bool.
-
-    Raises:
-        ValueError: no usable polygon, or RLE that is damaged or of another size.
-        TypeError: neither polygons nor RLE.
-    """
+    """Rasterise a COCO ``segmentation`` to (H, W) bool, equal to pycocotools' ``annToMask``."""
+    # RLE, ``{"size": [H, W], "counts": str or list}``
     if isinstance(segmentation, Mapping):
         mask = decode_rle(segmentation)
         if mask.shape != (height, width):
@@ -76,6 +53,7 @@ def segmentation_mask(segmentation: object, height: int, width: int) -> np.ndarr
     usable = usable_polygons(segmentation)
     if not usable:
         raise ValueError("no polygon of at least three points")
+    # the union of the polygons; those of fewer than three points are passed over
     mask = polygon_mask(usable[0], height, width)
     for polygon in usable[1:]:
         mask |= polygon_mask(polygon, height, width)
@@ -83,17 +61,7 @@ def segmentation_mask(segmentation: object, height: int, width: int) -> np.ndarr
 
 
 def segmentation_problem(segmentation: object, height: int, width: int) -> str | None:
-    """What is wrong with a COCO ``segmentation``, before it is drawn; RLE is decoded.
-
-    Polygons of fewer than three points are passed over as long as another one is left.
-
-    Args:
-        segmentation: of any type.
-        height, width: of the image.
-
-    Returns:
-        The problem, or ``None`` if :func:`segmentation_mask` draws it.
-    """
+    """What is wrong with a COCO ``segmentation``, before it is drawn; ``None`` if nothing is."""
     if segmentation is None or (isinstance(segmentation, list) and not segmentation):
         return "no segmentation"
     if isinstance(segmentation, Mapping):
@@ -107,6 +75,7 @@ def segmentation_problem(segmentation: object, height: int, width: int) -> str |
         return f"segmentation: expected polygons or RLE, got {kind}"
     if isinstance(first, int | float):
         return "segmentation: expected a list of polygons, got a flat list of numbers"
+    # those of fewer than three points are passed over as long as another one is left
     return _polygons_problem(segmentation, height, width)
 
 
@@ -158,17 +127,7 @@ def _or_none(polygon: object) -> np.ndarray | None:
 
 
 def usable_polygons(segmentation: object) -> list[np.ndarray]:
-    """The polygons of a COCO ``segmentation`` that enclose something.
-
-    Args:
-        segmentation: a list of polygons, each a list of numbers.
-
-    Returns:
-        float64 arrays (2 * K,), K of at least 3.
-
-    Raises:
-        TypeError: not a list of lists of numbers.
-    """
+    """A ``segmentation``'s polygons that enclose something, float64 (2 * K,), K of at least 3."""
     if not isinstance(segmentation, list | tuple):
         kind = type(segmentation).__name__
         raise TypeError(f"segmentation: expected polygons or RLE, got {kind}")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 import numpy as np
-from tqdm import tqdm
 
 from ..inputs.proposals import Proposed
+from ..progress import bar
 from .dataset import DetectionDataset, load_pixels
 from .proposal_files import image_names, read_note, read_proposals, write_proposals
 from .protocols import OnDisk
@@ -150,12 +150,12 @@ def _file(path: Path, mode: str, limit: int, width: int) -> Path:
 
 def _compute(store: _Store, tasks: Sequence[_Task], workers: int, progress: bool) -> None:
     saved = time.monotonic()
-    bar = tqdm(total=len(tasks), unit="image", desc="selective search", disable=not progress)
+    shown = bar(total=len(tasks), unit="image", desc="selective search", disable=not progress)
     try:
-        with bar:
+        with shown:
             for name, boxes in _boxes(tasks, workers):
                 store.done[name] = Proposed(boxes)
-                bar.update()
+                shown.update()
                 if time.monotonic() - saved > _SAVE_EVERY:
                     store.save(store.partial)
                     saved = time.monotonic()

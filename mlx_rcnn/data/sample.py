@@ -64,13 +64,5 @@ class DatasetError(ValueError):
 
 
 def select(target: Target, keep: np.ndarray) -> Target:
-    """The rows of a target that ``keep``, indices or a mask, chooses.
-
-    Args:
-        target: arrays that have one row an object; ``proposals``, which have not, stay.
-        keep (K,) int or (G,) bool: which rows.
-
-    Returns:
-        A new dict with K rows an object's array.
-    """
+    """A target's rows that ``keep``, (K,) indices or a (G,) mask, chooses; ``proposals`` stay."""
     return {name: rows if name == "proposals" else rows[keep] for name, rows in target.items()}

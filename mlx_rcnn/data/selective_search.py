@@ -67,14 +67,7 @@ def selective_search(
 
 
 def check_settings(mode: str, limit: int, width: int) -> None:
-    """Refuse what :func:`selective_search` cannot do.
-
-    Args:
-        mode, limit, width: its arguments.
-
-    Raises:
-        ValueError: another mode, or a number out of range.
-    """
+    """Refuse, by a ValueError, what :func:`selective_search` cannot do."""
     if mode not in MODES:
         raise ValueError(f"mode={mode!r}: expected one of {', '.join(MODES)}")
     if limit < 1 or width < _MIN_SIDE:
@@ -84,14 +77,7 @@ def check_settings(mode: str, limit: int, width: int) -> None:
 
 
 def load_opencv() -> ModuleType:
-    """Import OpenCV with Selective Search.
-
-    Returns:
-        The module ``cv2``.
-
-    Raises:
-        ImportError: it is not installed, or without its contrib modules; the message says how to.
-    """
+    """OpenCV with Selective Search; an ImportError without its contrib modules says how to."""
     try:
         import cv2
 

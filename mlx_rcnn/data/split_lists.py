@@ -33,34 +33,15 @@ def write_splits(
     split: str | None = None,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write down which images belong to which split.
-
-    VOC: ``ImageSets/Main/<split>.txt``. YOLO: ``<split>.txt`` beside the ``data.yaml``, which then
-    names them (what it said before stays as comments). LabelMe and CVAT: ``<split>.txt`` at the
-    top. COCO: a JSON file a split beside the one there is, all else in it unchanged. No image is
-    touched, and all files are written or none.
-
-    Args:
-        path: that ``dataset`` was opened by.
-        dataset: of :func:`open_dataset`.
-        parts: indices of its images by split.
-        format: of the data. Default: told by what is there.
-        split: that ``dataset`` is, if it is one of several.
-        overwrite: replace lists and files of these splits. Default: ``False``.
-
-    Returns:
-        The files written.
-
-    Raises:
-        FileExistsError: there are such splits; ``overwrite`` would replace them.
-        ValueError: CVAT's subsets, which are splits already, names that a list cannot hold, or a
-            split that stays and shares images with the new ones.
-        OSError: one cannot be written.
-    """
+    """Write which images, by index in ``dataset``, belong to which split: all files or none."""
     format = format or guess_format(path)
+    # COCO: a JSON file a split beside the one there is, all else in it unchanged.
     if format == "coco":
         files = _coco_files(path, dataset, parts, split)
     else:
+        # VOC: ``ImageSets/Main/<split>.txt``. YOLO: ``<split>.txt`` beside the ``data.yaml``, which
+        # then names them (what it said before stays as comments). LabelMe and CVAT: ``<split>.txt``
+        # at the top.
         files = _list_files(path, dataset, parts, format)
     there = [file for file in files if file.exists() and file.suffix != ".yaml"]
     if there and not overwrite:

@@ -20,14 +20,7 @@ class SplitError(ValueError):
 
 
 def other_tool(data: object) -> str | None:
-    """Whose annotations these are, if they are of a tool whose JSON is not read.
-
-    Args:
-        data: the content of a JSON file.
-
-    Returns:
-        The tool, and how to get COCO from it; ``None`` if it is not known.
-    """
+    """The tool whose JSON is not read, if this is such, and how to get COCO; else ``None``."""
     first = data[0] if isinstance(data, list) and data else data
     if not isinstance(first, dict):
         return None
@@ -43,14 +36,7 @@ def other_tool(data: object) -> str | None:
 
 
 def text_of(path: Path) -> str:
-    """A text file in UTF-8, or in UTF-16 with its mark.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its text; bytes that are none are replaced.
-    """
+    """A text file in UTF-8, or in UTF-16 with its mark; bytes that are none are replaced."""
     raw = path.read_bytes()
     wide = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
     return raw.decode("utf-16" if wide else "utf-8-sig", errors="replace")
@@ -59,45 +45,31 @@ def text_of(path: Path) -> str:
 def find_splits(
     root: Path, texts: Sequence[PurePosixPath], known: Collection[str]
 ) -> dict[str, list[tuple[PurePosixPath, list[str]]]]:
-    """VOC's split lists: ``ImageSets/**/<split>.txt``, or ``<split>.txt`` at the top.
-
-    Lists of one class (``cat_train.txt``, two columns) and of layouts or segmentations are not
-    splits: ``ImageSets/Main`` has the say where there is one.
-
-    Args:
-        root: the folder.
-        texts: its .txt files, relative.
-        known: the stems of the annotations; a list counts if it names one.
-
-    Returns:
-        By split, its lists (one a year of VOC) and the names in them.
-    """
+    """VOC's lists by split, ``ImageSets/**/<split>.txt`` or at the top, with the names in them."""
     inside = [path for path in texts if "ImageSets" in path.parts[:-1]]
+    # ``ImageSets/Main`` has the say where there is one
     main = [path for path in inside if path.parent.name == "Main"]
     found: dict[str, list[tuple[PurePosixPath, list[str]]]] = {}
     for path in main or inside or [path for path in texts if len(path.parts) == 1]:
         lines = [line.strip() for line in text_of(root / path).splitlines() if line.strip()]
         columns = {len(line.split()) for line in lines}
+        # Lists of one class (``cat_train.txt``, two columns) are not splits.
         if "_" in path.stem and columns != {1} and not _SPLIT.fullmatch(path.stem):
             continue
         names = [_listed(line, known) for line in lines]
         told = inside or _SPLIT.fullmatch(path.stem.lower())  # a list, whatever it holds
+        # a list counts if it names an annotation
         if names and (told or any(_is_known(name, known) for name in names)):
+            # several lists: one a year of VOC
             found.setdefault(path.stem, []).append((path, names))
     return found
 
 
 def list_keys(name: str) -> list[str]:
-    """What a line of a list may call an annotation by, the most telling first.
-
-    Args:
-        name: such as ``data/a.jpg``.
-
-    Returns:
-        The name without its folder, and without one or two suffixes (``a.jpg.xml``).
-    """
+    """What a line of a list, ``data/a.jpg``, may call an annotation by, the most telling first."""
     path = PurePosixPath(name)
     stem = PurePosixPath(path.stem)
+    # without its folder, and without one or two suffixes (``a.jpg.xml``)
     return list(dict.fromkeys([path.name, path.stem, stem.stem]))
 
 
@@ -117,14 +89,7 @@ def _listed(line: str, known: Collection[str]) -> str:
 
 
 def folder_splits(paths: Sequence[PurePosixPath]) -> dict[str, list[PurePosixPath]]:
-    """Splits by the name of a folder on the way to each file.
-
-    Args:
-        paths: relative.
-
-    Returns:
-        By split, its paths; ``valid`` is ``val``.
-    """
+    """Relative paths by the split that a folder on their way names; ``valid`` is ``val``."""
     found: dict[str, list[PurePosixPath]] = {}
     for path in paths:
         for part in path.parts[:-1]:
@@ -135,23 +100,13 @@ def folder_splits(paths: Sequence[PurePosixPath]) -> dict[str, list[PurePosixPat
 
 
 def find_json(path: Path, split: str | None = None) -> tuple[Path, tuple[str, ...]]:
-    """The annotation file that a path and a split mean.
-
-    Args:
-        path: a JSON file, or a folder with some in it, in ``annotations/`` or one folder down.
-        split: told by the name of the file (``instances_val2017``) or of its folder (``valid/``).
-
-    Returns:
-        The file, and the splits to choose from.
-
-    Raises:
-        ValueError: none, or more than one.
-    """
+    """The annotation file that a path and a split mean, and the splits; ValueError if not one."""
     if not path.is_dir():
         return path, ()
-    found = json_files(path)
+    found = json_files(path)  # in ``annotations/`` or one folder down
     splits = {file: split_names(file, path) for file in found}
     known = tuple(dict.fromkeys(names[0] for names in splits.values() if names))
+    # told by the name of the file (``instances_val2017``) or of its folder (``valid/``)
     if split is not None:
         found = [file for file in found if split in splits[file]]
         if not found:
@@ -172,14 +127,7 @@ def find_json(path: Path, split: str | None = None) -> tuple[Path, tuple[str, ..
 
 
 def json_files(folder: Path) -> list[Path]:
-    """JSON files in a folder or one below it, hidden ones left out.
-
-    Args:
-        folder: where to look.
-
-    Returns:
-        Sorted paths.
-    """
+    """JSON files in a folder or one below it, sorted, hidden ones left out."""
     found = {*folder.glob("*.json"), *folder.glob("*/*.json")}
     return sorted(
         f for f in found if not any(p.startswith(".") for p in f.relative_to(folder).parts)
@@ -187,22 +135,14 @@ def json_files(folder: Path) -> list[Path]:
 
 
 def split_names(file: Path, root: Path) -> list[str]:
-    """What a split may be called by: ``val2017`` and ``val`` for ``instances_val2017.json``.
-
-    Args:
-        file: a JSON file.
-        root: the folder below which names count.
-
-    Returns:
-        Names, the most telling first.
-    """
+    """What a split may be called by: ``val2017`` and ``val`` for ``instances_val2017.json``."""
     names: list[str] = []
     for word in (*reversed(re.split(r"[_.\-\s]", file.stem)), *file.relative_to(root).parts[:-1]):
         match = re.fullmatch(r"(train|validation|valid|val|test|minival)(\d*)", word.lower())
         if match:
             short = "val" if match[1].startswith("val") else match[1]
             names += [word, short + match[2], match[1], short]
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(names))  # the most telling first
 
 
 def _tool_of(file: Path) -> str | None:

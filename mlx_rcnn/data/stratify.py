@@ -17,21 +17,9 @@ from .protocols import AnnotatedFiles
 def stratified(
     dataset: AnnotatedFiles, fractions: Mapping[str, float], seed: int = 0
 ) -> dict[str, list[int]]:
-    """Divide by image; files of the same bytes stay together.
-
-    Args:
-        dataset: with ``len``, ``target``, ``class_names`` and ``items``.
-        fractions: share of each part but the first, more than 0; together less than 1. The first,
-            ``"train"``, gets the rest.
-        seed: of the choice. Default: ``0``.
-
-    Returns:
-        Indices by part, rising; each image is in one part, and each part has at least one.
-
-    Raises:
-        ValueError: fractions out of range, or fewer images than parts.
-    """
+    """Divide by image into rising indices by part, each not empty; same bytes stay together."""
     names, count = ["train", *fractions], len(dataset)
+    # of each part but the first more than 0, together less than 1; "train" gets the rest
     shares = np.array([1 - sum(fractions.values()), *fractions.values()])
     if not fractions or (shares <= 0).any():
         text = ", ".join(f"{name} {share:g}" for name, share in fractions.items())

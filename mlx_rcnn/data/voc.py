@@ -26,35 +26,24 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def open_voc(files: Files, split: str | None = None) -> DetectionDataset:
-    """Read VOC annotations.
-
-    An XML file belongs to the image of the same stem (or, failing that, of the stem of its
-    ``filename``), in the same folder or else the one nearest to it. A split is a list
-    ``ImageSets/**/<split>.txt``, a ``<split>.txt`` at the top, or else a folder of that name.
-    Classes are all those in the folder, whatever the split, in alphabetical order.
-
-    Args:
-        files: the folder's.
-        split: ``"train"``, ``"val"``, ... Default: everything annotated.
-
-    Returns:
-        The dataset.
-
-    Raises:
-        ValueError: no annotations, or no such split.
-    """
+    """Read VOC annotations of a folder; ValueError for no annotations, or no such split."""
     if not files.xml:
         raise ValueError(f"no annotations in {files.root}: expected VOC XML files")
+    # A split is a list ``ImageSets/**/<split>.txt``, a ``<split>.txt`` at the top, or else a folder
+    # of that name.
     lists = find_splits(files.root, files.text, {key for path in files.xml for key in _stems(path)})
     folders = folder_splits(files.xml)
     chosen, defects = files.xml, list[Defect]()
     if split is not None:
         chosen = _of_split(files, split, lists, folders, defects)
     parsed = {path: _parse(files.root / path) for path in files.xml}
+    # all those in the folder, whatever the split, in alphabetical order
     names = sorted({o.name for p in parsed.values() if isinstance(p, _Parsed) for o in p.objects})
     if not names and all(isinstance(p, Defect) for p in parsed.values()):
         raise ValueError(f"no VOC annotation in {files.root}; {next(iter(parsed.values()))}")
     labels = {name: label for label, name in enumerate(names, 1)}
+    # An XML file belongs to the image of the same stem (or, failing that, of the stem of its
+    # ``filename``), in the same folder or else the one nearest to it.
     stems = _by_stem(files.images)
     ids = _image_ids(chosen)
     items = [_item(files, path, parsed[path], stems, ids[path], labels, defects) for path in chosen]

@@ -8,40 +8,19 @@ from xml.parsers import expat
 
 
 def read_xml(path: Path) -> Element:
-    """The root element of an XML file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its tree.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is not well-formed, of an encoding that is not known, or declares entities,
-            which may grow without bound (a "billion laughs") or name other files.
-    """
+    """The root element of an XML file; ValueError if it is damaged or declares entities."""
     with path.open("rb") as file:
         return parse_xml(file.read())
 
 
 def parse_xml(data: bytes) -> Element:
-    """The root element of XML in memory.
-
-    Args:
-        data: encoded as it says itself, else UTF-8.
-
-    Returns:
-        Its tree.
-
-    Raises:
-        ValueError: as :func:`read_xml`.
-    """
+    """The root element of XML in memory, encoded as it says, else UTF-8; as :func:`read_xml`."""
     builder, parser = TreeBuilder(), expat.ParserCreate()
     parser.buffer_text = True
     parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
+    # entities may grow without bound (a "billion laughs") or name other files
     parser.EntityDeclHandler = _refuse
     try:
         parser.Parse(data, True)
@@ -55,14 +34,7 @@ def parse_xml(data: bytes) -> Element:
 
 
 def root_tag(path: Path) -> str | None:
-    """The tag of the outermost element, from the first kilobytes of a file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The tag; ``None`` if there is none so soon, or it cannot be read.
-    """
+    """The outermost element's tag, from the first kilobytes of a file; ``None`` if unreadable."""
     found: list[str] = []
     parser = expat.ParserCreate()
     parser.StartElementHandler = lambda tag, _: found.append(tag)

@@ -107,18 +107,7 @@ def _cells(table: np.ndarray, names: tuple[str, ...]) -> list[list[str | int]]:
 def image_scores(
     collected: Collected, matches: Matches, score_thresh: float
 ) -> list[dict[str, int | str | float]]:
-    """How many detections of each image are right.
-
-    Args:
-        collected: what was matched.
-        matches: of it.
-        score_thresh: least score of the detections that count.
-
-    Returns:
-        Of each image its ``image_id`` in the data; of the detections that are not passed over how
-        many are ``right`` and ``wrong``; objects ``missed``; and ``F1``, NaN where there is nothing
-        and nothing was found.
-    """
+    """Of each image its own id, detections right and wrong, objects missed, and F1."""
     shown = (matches.scores >= score_thresh) & ~matches.passed_over
     size = len(collected.images) + 1
 
@@ -129,6 +118,7 @@ def image_scores(
     wrong = by_image(matches.images[shown]) - right
     missed = by_image(matches.object_images) - right
     whole = 2 * right + wrong + missed
+    # NaN where there is nothing and nothing was found
     f1 = np.where(whole > 0, 2 * right / np.maximum(whole, 1), np.nan)
     columns = zip(*(a[1:].tolist() for a in (right, wrong, missed, f1)), strict=True)
     return [

@@ -31,22 +31,14 @@ def predictor(
     score_thresh: float | Sequence[float],
     augment: object,
 ) -> Callable[[range], Batch]:
-    """What predicts a batch of a dataset; the batches may be predicted anywhere, in any order.
-
-    Args:
-        model, dataset, score_thresh, augment: as :func:`~mlx_rcnn.evaluation.collect`.
-
-    Returns:
-        A function of the images' places. It gives what ``assemble`` of
-        :mod:`~mlx_rcnn.evaluation.collect` takes: ``images``, what was found in each that can be
-        read; ``problems``, of the others; and ``seconds``, spent in ``predict``. All of it is JSON
-        if ``dataset`` has a method ``ground_truth``.
-    """
+    """What predicts the images of a range of places, anywhere and in any order."""
     options: dict[str, object] = {"score_thresh": score_thresh, **mask_option(model)}
     if augment is not None:
         options["augment"] = augment
 
     def predict(chosen: range) -> Batch:
+        # what was found in each that can be read; of the others the problems; seconds spent in
+        # ``predict``. All of it is JSON if ``dataset`` has a method ``ground_truth``.
         batch: Batch = {"images": [], "problems": [], "seconds": 0.0}
         kept, samples = _readable(batch, dataset, chosen)
         if not samples:
@@ -75,22 +67,13 @@ def predictor(
 
 
 class LeftOut:
-    """Counts the images that are left out, and stops at too many.
-
-    Args:
-        count: of all images.
-        most: the share of them, rounded up, that may be.
-    """
+    """Counts the images that are left out, and stops at too many."""
 
     def __init__(self, count: int, most: float) -> None:
         self._count, self._most, self._so_far = count, most, 0
 
     def add(self, batch: Batch) -> None:
-        """Warn of those of a batch.
-
-        Raises:
-            ImageError: they are too many.
-        """
+        """Warn of those of a batch; ImageError if they are more than a share of all, rounded up."""
         for problem in batch["problems"]:
             self._so_far += 1
             warnings.warn(f"{problem}: image left out", stacklevel=3)

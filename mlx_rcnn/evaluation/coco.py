@@ -139,43 +139,22 @@ def coco_metrics(collected: Collected, keypoint_sigmas: Sequence[float] | None =
 
 
 def precision_curves(collected: Collected, kind: str) -> np.ndarray:
-    """Precision over recall of each class, any area, at most 100 detections an image.
-
-    Args:
-        collected: detections and ground truth.
-        kind: ``"bbox"`` or ``"segm"``.
-
-    Returns:
-        (10, 101, K), K of :func:`scored_labels`: at IoU 0.50:0.05:0.95 and recall 0:0.01:1, the
-        best precision at this recall or more; -1 of a class without objects. AP is its mean.
-    """
+    """(10, 101, K) precision over recall of K classes, any area, 100 detections an image."""
     _, precision, _ = _arrays(collected, *entries_of(collected, kind), kind)
+    # At IoU 0.50:0.05:0.95 and recall 0:0.01:1, the best precision at this recall or more; -1 of a
+    # class without objects. AP is its mean.
     return precision[..., 0, -1]
 
 
 def scored_labels(collected: Collected) -> list[int]:
-    """The labels that are scored: all but those of COCO's own ``N/A``, which nothing is of.
-
-    Args:
-        collected: detections and ground truth.
-
-    Returns:
-        Without the background.
-    """
+    """The labels that are scored: all but the background and COCO's own unused ``N/A``."""
     used = {entry["category_id"] for entry in collected.truth}
     names = collected.class_names
     return [label for label in range(1, len(names)) if names[label] != "N/A" or label in used]
 
 
 def load_evaluator() -> ModuleType:
-    """Import faster-coco-eval.
-
-    Returns:
-        The module.
-
-    Raises:
-        ImportError: it is not installed; the message says how to.
-    """
+    """The module faster-coco-eval; an ImportError says how to install it."""
     try:
         import faster_coco_eval  # type: ignore[import-untyped]
     except ImportError as error:
@@ -263,14 +242,7 @@ def _arrays(
 
 
 def mean(values: np.ndarray) -> float:
-    """Pycocotools's mean.
-
-    Args:
-        values: precisions or recalls, -1 where there is nothing to find.
-
-    Returns:
-        The mean of the others; NaN without any.
-    """
+    """The mean as in pycocotools of precisions or recalls, without those of -1; NaN if none."""
     known = values[values > -1]
     return float(known.mean()) if known.size else float("nan")
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from tqdm import tqdm
-
 from ..config.categories import BACKGROUND
 from ..data.annotations import coco_annotations
 from ..data.protocols import Dataset
 from ..data.sample import Target
 from ..inputs.images import ImageError
 from ..memory import bounded_cache
+from ..progress import bar
 from ..structures import Entry
 from .batches import Batch, LeftOut, Predicts, predictor
 from .table import Scores
@@ -92,31 +91,18 @@ def collect(
     predict = predictor(model, dataset, score_thresh, augment)
     left_out = LeftOut(len(dataset), max_unreadable)
     batches = []
-    bar = tqdm(total=len(dataset), unit="image", desc="evaluate", disable=not progress)
-    with bar, bounded_cache():
+    shown = bar(total=len(dataset), unit="image", desc="evaluate", disable=not progress)
+    with shown, bounded_cache():
         for start in range(0, len(dataset), batch_size):
             chosen = range(start, min(start + batch_size, len(dataset)))
             batches.append(predict(chosen))
             left_out.add(batches[-1])
-            bar.update(len(chosen))
+            shown.update(len(chosen))
     return assemble(batches, dataset, getattr(model, "finds_objects", False))
 
 
 def assemble(batches: Iterable[Batch], dataset: Dataset, objects: bool = False) -> Collected:
-    """Put batches together.
-
-    Args:
-        batches: of :func:`~mlx_rcnn.evaluation.batches.predictor`, in the order of the images; the
-            entries in them are not copied.
-        dataset: that they are of.
-        objects: all objects are of one class. Default: ``False``.
-
-    Returns:
-        Detections and ground truth, with the seconds that all took together.
-
-    Raises:
-        ImageError: there is no image.
-    """
+    """Detections and ground truth of batches, in the images' order; ImageError without images."""
     out = Collected(tuple(dataset.class_names))
     for batch in batches:
         out.unreadable += batch["problems"]
@@ -127,14 +113,14 @@ def assemble(batches: Iterable[Batch], dataset: Dataset, objects: bool = False) 
             )
             for entry in image["found"]:
                 entry["image_id"] = number
-            out.found += image["found"]
+            out.found += image["found"]  # not copied
             out.masks &= image["masks"]
             points = image["keypoints"]
             out.keypoints = points if number == 1 or out.keypoints == points else None
     if not out.images:
         raise ImageError(f"no image can be read; the last: {out.unreadable[-1]}")
     if objects:
-        out.class_names = OBJECTS
+        out.class_names = OBJECTS  # all objects are of one class
         out.truth = [{**entry, "category_id": 1} for entry in out.truth]
     return out
 
@@ -147,19 +133,7 @@ def add_truth(
     own_id: int | str,
     target: Target | None = None,
 ) -> int:
-    """Add an image and its ground truth.
-
-    Args:
-        out: what is added to.
-        dataset: whose ``ground_truth(i)``, if it has that method, gives the annotations.
-        i: of the image.
-        size: its (height, width).
-        own_id: its id in the dataset.
-        target: its target, for a dataset without that method.
-
-    Returns:
-        The number of the image in ``out``, from 1.
-    """
+    """Add an image of (height, width) and its ground truth, and give its number, from 1."""
     height, width = size
     number = len(out.images) + 1
     out.images.append({"id": number, "height": height, "width": width})
@@ -168,7 +142,7 @@ def add_truth(
         entries: list[Entry] = dataset.ground_truth(i)
     else:
         assert target is not None
-        entries = coco_annotations(target)
+        entries = coco_annotations(target)  # a dataset without that method
     for entry in entries:
         out.truth.append({**entry, "id": len(out.truth) + 1, "image_id": number})
     return number
@@ -196,27 +170,12 @@ def results_entries(collected: Collected, category_ids: tuple[int, ...] | None) 
 
 
 def images_per_second(collected: Collected) -> float:
-    """How fast ``predict`` was.
-
-    Args:
-        collected: of :func:`collect`.
-
-    Returns:
-        Images a second, without loading them and without scoring; NaN if nothing was predicted.
-    """
+    """Images that ``predict`` did in a second, without loading and scoring; NaN if none."""
     return len(collected.images) / collected.seconds if collected.seconds else float("nan")
 
 
 def summary(collected: Collected) -> Scores:
-    """What every metric's result carries beside the metric.
-
-    Args:
-        collected: detections and ground truth.
-
-    Returns:
-        ``class_names``, ``images``, ``unreadable`` (left out), ``objects``, ``detections`` and
-        ``images_per_second``.
-    """
+    """What every metric's result carries beside the metric; ``unreadable`` images were left out."""
     return {
         "class_names": list(collected.class_names),
         "images": len(collected.images),
@@ -228,14 +187,7 @@ def summary(collected: Collected) -> Scores:
 
 
 def count_objects(collected: Collected) -> dict[int, int]:
-    """Objects of each label in the ground truth, crowds left out.
-
-    Args:
-        collected: detections and ground truth.
-
-    Returns:
-        By label; labels without objects are not listed.
-    """
+    """Objects of each label in the ground truth, crowds left out; labels without any not listed."""
     counts: dict[int, int] = {}
     for entry in collected.truth:
         if not entry["iscrowd"]:

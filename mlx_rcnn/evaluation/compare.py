@@ -13,23 +13,7 @@ _COUNTS = ("right", "wrong", "missed", "F1")
 
 
 def compare(one: Analysis, other: Analysis) -> Analysis:
-    """Differences between two analyses of one kind on the same images.
-
-    Args:
-        one: of :func:`~mlx_rcnn.evaluation.error_analysis`.
-        other: likewise, of what it is measured against.
-
-    Returns:
-        ``one`` less ``other``: ``AP``, ``AP50``, ``AP75``, ``false_positives``,
-        ``false_negatives``, ``best`` (its precision, recall and F1) and ``errors`` (dAP by kind);
-        ``per_class`` (by name, AP, AP50, AP75 and F1 at the best threshold); ``images``: those
-        whose F1 differs, each at its model's own threshold, the most improved first: ``image_id``,
-        ``difference``, ``one`` and ``other``, how many right, wrong and missed. NaN where one of
-        them has none.
-
-    Raises:
-        ValueError: of other images, or of another kind.
-    """
+    """``one`` less ``other``, analyses of one kind on the same images; else ValueError."""
     if one["kind"] != other["kind"]:
         raise ValueError(f"kinds {one['kind']!r} and {other['kind']!r}: expected the same")
     mine = {row["image_id"]: row for row in one["images"]}
@@ -39,6 +23,7 @@ def compare(one: Analysis, other: Analysis) -> Analysis:
             f"{len(mine.keys() ^ theirs.keys())} images are in one analysis alone: expected two of "
             "the same data"
         )
+    # NaN where one of them has none, here and below
     best = {name: one["best"][name] - other["best"][name] for name in _BEST}
     errors = {
         kind: row["dAP"] - other["errors"][kind]["dAP"] for kind, row in one["errors"].items()
@@ -49,9 +34,9 @@ def compare(one: Analysis, other: Analysis) -> Analysis:
         for name, row in one["per_class"].items()
         if name in other["per_class"]
     }
-    images = [_image(mine[key], theirs[key]) for key in mine]
+    images = [_image(mine[key], theirs[key]) for key in mine]  # each at its model's own threshold
     changed = [row for row in images if row["difference"]]
-    changed.sort(key=lambda row: -row["difference"])
+    changed.sort(key=lambda row: -row["difference"])  # the most improved first
     return {**numbers, "best": best, "errors": errors, "per_class": per_class, "images": changed}
 
 

@@ -8,32 +8,22 @@ from .matches import IOU, RIGHT, Matches
 
 
 def confusion_matrix(matches: Matches, classes: int, score_thresh: float) -> np.ndarray:
-    """Count what each object is found as, at a score.
-
-    Detections of at least this score, best first, take an object of their class at IoU 0.5 or more,
-    as for AP, so that the diagonal is what precision and recall count. Those that are left, best
-    first, take the object of another class that they overlap most and that is left, at the same
-    IoU. What is left then is background: found where nothing is, or not found. Detections within a
-    crowd of their class are left out.
-
-    Args:
-        matches: detections and objects.
-        classes: C, how many there are, the background among them.
-        score_thresh: least score.
-
-    Returns:
-        (C, C) int: of objects of the row's label, how many are found as the column's; 0 is the
-        background.
-    """
+    """(C, C) int: objects of the row's label found as the column's, at a score; 0 is background."""
+    # Detections of at least this score, best first, take an object of their class at IoU 0.5 or
+    # more, as for AP, so that the diagonal is what precision and recall count.
     shown = matches.scores >= score_thresh
     right = shown & (matches.kinds == RIGHT)
     found_as = np.zeros(len(matches.object_labels), int)
     found_as[matches.objects[right]] = matches.labels[right]
     table = np.zeros((classes, classes), np.int64)
+    # detections within a crowd of their class are left out
     left = shown & ~right & ~matches.passed_over
     for number, rows, objects in _images(matches):
         iou = matches.overlaps.get(number)
         free = found_as[objects] == 0
+        # Those that are left, best first, take the object of another class that they overlap most
+        # and that is left, at the same IoU. What is left then is background: found where nothing
+        # is, or not found.
         for place in np.flatnonzero(left[rows]).tolist():
             label = int(matches.labels[rows.start + place])
             best = int((iou[place] * free).argmax()) if iou is not None else -1

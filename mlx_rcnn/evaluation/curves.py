@@ -18,18 +18,7 @@ Curves = dict[str, list[float] | None]
 
 
 def best_threshold(matches: Matches, label: int | None = None) -> Best:
-    """Where F1 = 2 right / (detections + objects) is highest, at IoU 0.5.
-
-    Args:
-        matches: detections and objects; those passed over do not count.
-        label: of one class. Default: all classes together.
-
-    Returns:
-        ``score_thresh``, the least score of the detections kept, of two that are as good the
-        higher one, and the least of all if nothing is right; ``precision``, ``recall`` and ``F1``.
-        Without objects recall and F1 are NaN; without detections ``score_thresh`` is ``None`` and
-        precision NaN.
-    """
+    """Where F1 = 2 right / (detections + objects) is highest, at IoU 0.5, of a class or of all."""
     mine = ~matches.passed_over
     objects = matches.object_labels
     if label is not None:
@@ -44,43 +33,30 @@ def best_threshold(matches: Matches, label: int | None = None) -> Best:
         none = 0.0 if total else float("nan")
         return {"score_thresh": None, "precision": float("nan"), "recall": none, "F1": none}
     f1 = 2 * right[ends] / (ends + 1 + total)
+    # of two that are as good the higher one, and the least of all if nothing is right
     at = int(ends[f1.argmax() if right[-1] else -1])
     return {
         "score_thresh": float(scores[at]),
         "precision": float(right[at] / (at + 1)),
+        # without objects recall and F1 are NaN
         "recall": float(right[at] / total) if total else float("nan"),
         "F1": float(f1.max()) if total else float("nan"),
     }
 
 
 def class_precisions(precision: np.ndarray, k: int) -> tuple[dict[str, float], Curves]:
-    """AP and curves of a class.
-
-    Args:
-        precision (10, 101, K): of :func:`~mlx_rcnn.evaluation.coco.precision_curves`.
-        k: its place among the K.
-
-    Returns:
-        ``AP``, ``AP50`` and ``AP75``; and under the same names the curve of which each is the mean,
-        101 numbers, ``None`` without objects.
-    """
+    """AP, AP50, AP75 of class k of (10, 101, K) precisions, and by name the curves they average."""
     curves: dict[str, np.ndarray] = {"AP": precision[..., k].mean(axis=0)}
     curves |= {name: precision[at, :, k] for name, at in _AT.items()}
     values = {"AP": mean(precision[..., k])}
     values |= {name: mean(precision[at, :, k]) for name, at in _AT.items()}
     there = bool((precision[..., k] > -1).all())
+    # 101 numbers each, ``None`` without objects
     return values, {n: c.tolist() if there else None for n, c in curves.items()}
 
 
 def mean_curves(precision: np.ndarray) -> tuple[dict[str, float], Curves]:
-    """AP and curves of all classes that have objects.
-
-    Args:
-        precision (10, 101, K): see :func:`class_precisions`.
-
-    Returns:
-        See :func:`class_precisions`.
-    """
+    """AP and curves, as of one class, of all classes that have objects; (10, 101, K) precisions."""
     there = (precision > -1).all(axis=(0, 1))
     if not there.any():
         return dict.fromkeys(("AP", *_AT), float("nan")), dict.fromkeys(("AP", *_AT))

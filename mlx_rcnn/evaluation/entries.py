@@ -11,19 +11,11 @@ from .collect import Collected
 
 
 def entries_of(collected: Collected, kind: str) -> tuple[list[Entry], list[Entry]]:
-    """Ground truth and detections as the evaluator is given them for boxes or masks.
-
-    Args:
-        collected: detections and ground truth.
-        kind: ``"bbox"`` or ``"segm"``.
-
-    Returns:
-        Annotations and detections. Of masks: those annotations that have one, and detections
-        without their box, so that areas are those of the mask.
-    """
+    """Ground truth and detections as the evaluator is given them, for ``"bbox"`` or ``"segm"``."""
     if kind == "bbox":
         return _boxes_only(collected.truth), _boxes_only(collected.found)
     masks = [_json_segmentation(e) for e in collected.truth if "segmentation" in e]
+    # without their box, so that areas are those of the mask
     return masks, [{k: v for k, v in e.items() if k != "bbox"} for e in collected.found]
 
 
@@ -33,14 +25,7 @@ def _boxes_only(entries: list[Entry]) -> list[Entry]:
 
 
 def keypoint_entry(entry: Entry) -> Entry:
-    """An annotation with keypoints.
-
-    Args:
-        entry: with ``keypoints`` in any form.
-
-    Returns:
-        With keypoints as a list, and without a mask.
-    """
+    """An annotation with its keypoints, in any form, as a list, and without a mask."""
     points = np.asarray(entry["keypoints"], np.float64).tolist()
     return {**{k: v for k, v in entry.items() if k != "segmentation"}, "keypoints": points}
 

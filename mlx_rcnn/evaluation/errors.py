@@ -21,20 +21,11 @@ class _Ranked(NamedTuple):
 
 
 def error_costs(matches: Matches, classes: int) -> dict[str, float | dict[str, dict[str, float]]]:
-    """TIDE's main and special errors.
-
-    Args:
-        matches: detections and objects.
-        classes: how many there are, the background among them.
-
-    Returns:
-        ``AP50``: as tidecv has it, of the best 100 detections an image, and 0 for a class that is
-        found though it has no objects; ``errors``: by kind, ``dAP`` (AP50 without these errors less
-        AP50, at least 0), ``count`` and ``passed_over``, how many more lie in crowds; and the dAP
-        of ``false_positives`` and ``false_negatives``. From 0 to 1, NaN if there is nothing.
-    """
+    """TIDE's main and special errors, each the AP50 without them less AP50; NaN if nothing is."""
     positives = np.bincount(matches.object_labels, minlength=classes)
     counted = ~matches.passed_over
+    # as tidecv has it, of the best 100 detections an image, and 0 for a class that is found though
+    # it has no objects
     base = _mean_ap(
         _Ranked(
             matches.labels[counted],
@@ -51,6 +42,7 @@ def error_costs(matches: Matches, classes: int) -> dict[str, float | dict[str, d
         count, passed = int((of_kind & counted).sum()), int((of_kind & ~counted).sum())
         if kind == MISSED:
             count = int(missed.sum())
+        # dAP at least 0; ``passed_over``, how many more lie in crowds
         errors[name] = {"dAP": max(fixed - base, 0.0), "count": count, "passed_over": passed}
     plain = _without(matches, None, positives)
     lost = np.bincount(matches.object_labels[~matches.found()], minlength=classes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,30 +28,21 @@ MOST = 100
 
 @dataclass(frozen=True)
 class Matches:
-    """Detections and objects of all images, image by image, detections best first.
-
-    Args:
-        labels (D,), scores (D,), images (D,): of each detection; images count from 1.
-        rows (D,): where it stands in ``Collected.found``.
-        kinds (D,): number of ``KINDS``, -1 if it is right.
-        passed_over (D,): bool, not right, but within a crowd of its class, which costs nothing.
-        objects (D,): the object it is right about, or too far from, or takes for another class, or
-            finds again; else -1.
-        object_labels (G,), object_images (G,): of each object.
-        object_rows (G,): where it stands in ``Collected.truth``.
-        overlaps: of each image that has both, by its number: (detections, objects) IoU.
-    """
+    """Detections (D,) and objects (G,) of all images, image by image, detections best first."""
 
     labels: np.ndarray
     scores: np.ndarray
-    images: np.ndarray
-    rows: np.ndarray
-    kinds: np.ndarray
-    passed_over: np.ndarray
+    images: np.ndarray  # they count from 1
+    rows: np.ndarray  # where it stands in ``Collected.found``
+    kinds: np.ndarray  # number of ``KINDS``, -1 if it is right
+    passed_over: np.ndarray  # bool, not right, but within a crowd of its class, which costs nothing
+    # the object it is right about, or too far from, or takes for another class, or finds again;
+    # else -1
     objects: np.ndarray
     object_labels: np.ndarray
     object_images: np.ndarray
-    object_rows: np.ndarray
+    object_rows: np.ndarray  # where it stands in ``Collected.truth``
+    # of each image that has both, by its number: (detections, objects) IoU
     overlaps: dict[int, np.ndarray]
 
     def missed(self) -> np.ndarray:
@@ -78,24 +69,7 @@ class _Image(NamedTuple):
 
 
 def match(collected: Collected, kind: str) -> Matches:
-    """Match detections to objects, and say of each one that is not right what is wrong.
-
-    Detections, best first, take the object of their class that they overlap most and that is free,
-    if the IoU is 0.5 or more. Of the others, in this order: ``location``, IoU 0.1 to 0.5 with an
-    object of the class; ``class``, 0.5 or more with one of another; ``duplicate``, with one that is
-    taken; ``background``, 0.1 or less with all; else ``both``. An object that no right detection
-    and no error of class or location is about is ``missed``.
-
-    Args:
-        collected: detections and ground truth.
-        kind: ``"bbox"`` or ``"segm"``.
-
-    Returns:
-        All of it in arrays.
-
-    Raises:
-        ImportError: faster-coco-eval is not installed.
-    """
+    """Match detections to objects, and say of each one that is not right what is wrong."""
     load_evaluator()
     known = set(scored_labels(collected))
     truth, found = entries_of(collected, kind)
@@ -115,6 +89,8 @@ def match(collected: Collected, kind: str) -> Matches:
         gts = [own[collected.truth[i]["id"]] for i in image.objects]
         crowds = [own[collected.truth[i]["id"]] for i in image.crowds]
         iou = shapes.overlaps(dets, gts, 0)
+        # Detections, best first, take the object of their class that they overlap most and that is
+        # free, if the IoU is 0.5 or more.
         took, kinds, about = _kinds(_labels(dets), _labels(gts), iou)
         within = shapes.overlaps(dets, crowds, 1) > IOU
         within &= _labels(dets)[:, None] == _labels(crowds)
@@ -189,6 +165,8 @@ def _kinds(
     took = about >= 0
     own, others, again = iou * same, iou * ~same, iou * same * taken
     nearest = own.max(1)
+    # Of those not right, in this order: IoU 0.1 to 0.5 with an object of the class; 0.5 or more
+    # with one of another; with one that is taken; 0.1 or less with all; else both.
     conditions = {
         RIGHT: took,
         LOCATION: (nearest >= BACKGROUND_IOU) & (nearest <= IOU),
@@ -218,7 +196,7 @@ class _Shapes:
         shapes = [self._shape(e) for e in found], [self._shape(e) for e in truth]
         return np.asarray(self.mask.iou(*shapes, [crowd] * len(truth)), np.float64)
 
-    def _shape(self, entry: Entry) -> Any:
+    def _shape(self, entry: Entry) -> object:
         if self.kind == "bbox":
             return entry["bbox"]
         return self.mask.segmToRle(entry["segmentation"], *self.sizes[entry["image_id"]])

@@ -18,15 +18,7 @@ Scores: TypeAlias = dict[str, Any]
 
 
 def metrics_table(found: Scores, metric: str) -> list[str]:
-    """Lay metrics out as text.
-
-    Args:
-        found: what the evaluators give.
-        metric: ``"coco"``, ``"voc07"`` or ``"voc"``.
-
-    Returns:
-        Lines: one a class, the metrics over all, and the speed.
-    """
+    """Metrics of the evaluators as lines of text: one a class, those over all, and the speed."""
     both = [f"{prefix}{key}" for prefix in _KINDS for key in ("AP", "AP50")]
     columns = both if metric == "coco" else ["AP"]
     rows = found["per_class"]

@@ -86,16 +86,7 @@ def voc_metrics(collected: Collected, metric: str = "voc") -> Scores:
 
 
 def match(truth: list[Entry], found: list[Entry]) -> tuple[np.ndarray, int]:
-    """Tell right detections of one class from wrong ones.
-
-    Args:
-        truth: annotations of the class in all images.
-        found: its detections in all images.
-
-    Returns:
-        (K,) bool, best score first: whether right; those that do not count are left out. And the
-        number of objects, difficult ones left out.
-    """
+    """(K,) bool of one class, best score first: whether right; and how many objects there are."""
     by_image: dict[int, list[Entry]] = {}
     for entry in truth:
         by_image.setdefault(entry["image_id"], []).append(entry)
@@ -115,28 +106,16 @@ def match(truth: list[Entry], found: list[Entry]) -> tuple[np.ndarray, int]:
         best = int(overlap.argmax())
         if overlap[best] < IOU:
             hits.append(False)
-        elif not ignored[i][best]:
+        elif not ignored[i][best]:  # those that do not count are left out
             hits.append(not taken[i][best])
             taken[i][best] = True
+    # difficult ones left out
     objects = sum(not skip for flags in ignored.values() for skip in flags)
     return np.array(hits, bool), objects
 
 
 def average_precision(hits: np.ndarray, objects: int, metric: str = "voc") -> float:
-    """Average precision of ranked detections.
-
-    Args:
-        hits (K,): bool, best score first.
-        objects: how many there are to find.
-        metric: ``"voc07"``: the mean of the best precision at recalls of at least 0, 0.1, ... 1.
-            ``"voc"``: the area under the curve made monotone. Default: ``"voc"``.
-
-    Returns:
-        0 to 1; NaN without objects.
-
-    Raises:
-        ValueError: another ``metric``.
-    """
+    """Average precision, 0 to 1, of (K,) hits, best score first; NaN without objects."""
     _check(metric)
     if objects == 0:
         return float("nan")
@@ -144,9 +123,10 @@ def average_precision(hits: np.ndarray, objects: int, metric: str = "voc") -> fl
     precision = right / np.arange(1, len(right) + 1)
     # The best precision from here on: what the curve is at this recall.
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    if metric == "voc":
+    if metric == "voc":  # the area under the curve made monotone
         return float((envelope * hits).sum() / objects)
     # In integers: 0.1 * 3 is more than 3 / 10 in floating point.
+    # the mean of the best precision at recalls of at least 0, 0.1, ... 1
     reached = [envelope[10 * right >= tenths * objects] for tenths in range(11)]
     return float(sum(points[0] for points in reached if points.size) / 11)
 

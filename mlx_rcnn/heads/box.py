@@ -12,12 +12,7 @@ from .res5 import Res5Head
 
 
 class TwoMLPHead(nn.Module):
-    """Two linear layers with ReLU over the flattened RoI features.
-
-    Args:
-        in_features (int): ph * pw * C, flattened in that order.
-        hidden_dim (int): units of both layers.
-    """
+    """Two linear layers with ReLU over the flattened RoI features."""
 
     def __init__(self, in_features: int, hidden_dim: int):
         super().__init__()
@@ -31,20 +26,13 @@ class TwoMLPHead(nn.Module):
         key: mx.array | None = None,
         valid: mx.array | None = None,
     ) -> mx.array:
-        """(R, ph, pw, C) -> (R, hidden_dim).
-
-        Args:
-            x: RoI features.
-            dropout: share of units dropped after each layer. Default: none.
-            key: of the dropout.
-            valid (R,): which RoIs count; it makes no difference here.
-        """
-        x = x.flatten(1)
+        """(R, ph, pw, C) -> (R, hidden_dim)."""
+        x = x.flatten(1)  # in the order (ph, pw, C)
         keys = mx.random.split(key, 2) if dropout and key is not None else (None, None)
         for layer, k in zip((self.fc6, self.fc7), keys, strict=True):
             x = mx.maximum(layer(x), 0)
             if k is not None:
-                x = dropped(x, dropout, k)
+                x = dropped(x, dropout, k)  # a share of units after each layer
         return x
 
 
@@ -57,16 +45,7 @@ def run_convs(head: nn.Module, x: mx.array, valid: mx.array | None) -> mx.array:
 
 
 class FastRCNNConvFCHead(nn.Module):
-    """3x3 convolutions, then one linear layer over what they leave, with ReLU throughout.
-
-    Args:
-        in_channels (int): C of the RoI features and of every convolution.
-        pool_size ((int, int)): (ph, pw) of the RoI features.
-        num_convs (int): convolutions.
-        hidden_dim (int): units of the linear layer.
-        norm (str): ``"batch"``, ``"frozen"`` or ``"group"`` after each convolution, or ``None`` for
-            biases instead. Default: ``None``.
-    """
+    """3x3 convolutions, then one linear layer over what they leave, with ReLU throughout."""
 
     def __init__(
         self,
@@ -92,14 +71,8 @@ class FastRCNNConvFCHead(nn.Module):
         key: mx.array | None = None,
         valid: mx.array | None = None,
     ) -> mx.array:
-        """(R, ph, pw, C) -> (R, hidden_dim).
-
-        Args:
-            x: RoI features.
-            dropout: share of units dropped at the end. Default: none.
-            key: of the dropout.
-            valid (R,): RoIs that a batch norm takes its statistics over. Default: all.
-        """
+        """(R, ph, pw, C) -> (R, hidden_dim)."""
+        # a batch norm takes its statistics over the ``valid`` RoIs
         x = mx.maximum(self.fc(run_convs(self, x, valid).flatten(1)), 0)
         if dropout and key is not None:
             x = dropped(x, dropout, key)
@@ -126,11 +99,7 @@ class FastRCNNPredictor(nn.Module):
 
 
 def make_box_head(config: FastRCNNConfig) -> tuple[nn.Module, FastRCNNPredictor]:
-    """A box head and its predictor, untrained.
-
-    Args:
-        config: their sizes.
-    """
+    """A box head and its predictor, untrained."""
     height, width = config.pool_size
     hidden = config.hidden_dim
     head: nn.Module
@@ -151,15 +120,9 @@ def make_box_head(config: FastRCNNConfig) -> tuple[nn.Module, FastRCNNPredictor]
 
 
 class RoIHeads(EvaluatedModule):
-    """The heads over RoI features, under torchvision's attribute names.
+    """The heads over RoI features, under torchvision's attribute names."""
 
-    Of a config with several box stages, ``box_head`` and ``box_predictor`` are lists of them.
-
-    Args:
-        config (FastRCNNConfig): sizes of the box head.
-    """
-
-    box_head: nn.Module | list[nn.Module]
+    box_head: nn.Module | list[nn.Module]  # of several box stages lists, a module a stage
     box_predictor: nn.Module | list[nn.Module]
 
     def __init__(self, config: FastRCNNConfig):

@@ -23,14 +23,12 @@ Needed_contra = TypeVar("Needed_contra", bound=BoxConfig, contravariant=True)
 
 @dataclass(frozen=True)
 class Stage(Generic[Own_co]):
-    """What a branch works with: layers, settings, and the maps of the batch at hand.
+    """What a branch works with: layers, settings, and the maps of the batch at hand."""
 
-    ``heads``: the model's ``roi_heads``. ``config``: the model's. ``pool``: from RoIs (R, 5), see
-    :func:`~mlx_rcnn.heads.rois.batch_rows`, and a size (ph, pw) to their features (R, ph, pw, C).
-    """
-
-    heads: nn.Module | SimpleNamespace
-    config: Own_co
+    heads: nn.Module | SimpleNamespace  # the model's ``roi_heads``
+    config: Own_co  # the model's
+    # from RoIs (R, 5), see :func:`~mlx_rcnn.heads.rois.batch_rows`, and a size (ph, pw) to their
+    # features (R, ph, pw, C)
     pool: Callable[[mx.array, tuple[int, int]], mx.array]
 
     def of(self, k: int) -> Stage[Own_co]:
@@ -42,11 +40,9 @@ class Stage(Generic[Own_co]):
 
 
 class Branch(Generic[Needed_contra]):
-    """Masks, keypoints, or another thing to find of each detection, with the config it needs.
+    """Masks, keypoints, or another thing to find of each detection, with the config it needs."""
 
-    It holds nothing: its layers stand in the model's ``roi_heads`` under torchvision's names.
-    """
-
+    # It holds nothing: its layers stand in the model's ``roi_heads`` under torchvision's names.
     loss_name: str
     """Of what it adds to the losses."""
     finds: tuple[str, ...] = ()
@@ -55,12 +51,7 @@ class Branch(Generic[Needed_contra]):
     """Whether what it finds in a mirrored image can be turned back, see :meth:`turned`."""
 
     def build(self, heads: nn.Module, config: Needed_contra) -> None:
-        """Add the layers.
-
-        Args:
-            heads: the model's ``roi_heads``, its box head in it.
-            config: the model's.
-        """
+        """Add the layers to the model's ``roi_heads``, its box head in it."""
         raise NotImplementedError
 
     def outputs(self, stage: Stage[Needed_contra], rois: mx.array) -> mx.array:
@@ -70,40 +61,23 @@ class Branch(Generic[Needed_contra]):
     def loss(
         self,
         stage: Stage[Needed_contra],
+        # sampled for each box stage, of which there is one but in a cascade
         rois: Sequence[SampledRoIs],
-        targets: Targets,
-        group: mx.distributed.Group | None,
+        targets: Targets,  # in pixels of the network input
+        group: mx.distributed.Group | None,  # of the machines that share a batch
     ) -> mx.array:
-        """The loss over the positives of a batch.
-
-        Args:
-            stage: of the batch.
-            rois: sampled for each box stage, of which there is one but in a cascade.
-            targets: in pixels of the network input.
-            group: of the machines that share a batch.
-
-        Returns:
-            A scalar, 0 without positives.
-        """
+        """The loss over the positives of a batch, a scalar, 0 without positives."""
         raise NotImplementedError
 
     def add_results(
         self,
         stage: Stage[Needed_contra],
-        detections: Detections,
+        detections: Detections,  # evaluated
         batch: Batch,
         results: Sequence[Result],
-        options: Mapping[str, object],
+        options: Mapping[str, object],  # of ``predict``, its own among them
     ) -> None:
-        """Add what it finds to the result of each image.
-
-        Args:
-            stage: of the batch.
-            detections: evaluated.
-            batch: the images.
-            results: one dict an image, boxes in pixels of the image given; changed in place.
-            options: of ``predict``, its own among them.
-        """
+        """Add what it finds to each image's result, in place; boxes are in pixels of the image."""
         chosen = valid_rois(detections)
         raw = self.nothing(stage) if chosen is None else np.array(self.raw(stage, *chosen))
         first = 0
@@ -113,36 +87,18 @@ class Branch(Generic[Needed_contra]):
             self.add_raw(part, result, tuple(size), stage.config, options)
 
     def raw(self, stage: Stage[Needed_contra], rois: mx.array, labels: mx.array) -> mx.array:
-        """What results are made of and, over several views of an image, averaged.
-
-        Args:
-            stage: of the batch.
-            rois (R, 5): batch index and xyxy pixels of the network input.
-            labels (R,): the class of each.
-
-        Returns:
-            (R, ...): float32, in the frame of each RoI.
-        """
+        """(R, ...) float32 in each RoI's frame: results are made of it, averaged over views."""
+        # ``rois`` (R, 5): batch index and xyxy pixels of the network input; ``labels`` (R,).
         raise NotImplementedError
 
     def traced(
         self,
         stage: Stage[Needed_contra],
-        boxes: mx.array,
-        labels: mx.array,
-        size: tuple[int, int],
+        boxes: mx.array,  # (D, 4) xyxy pixels of the network input
+        labels: mx.array,  # (D,)
+        size: tuple[int, int],  # (height, width) of the image
     ) -> dict[str, mx.array]:
-        """What it finds, in fixed shapes and without asking the host, to be exported.
-
-        Args:
-            stage: of one image.
-            boxes (D, 4): xyxy pixels of the network input.
-            labels (D,): the class of each.
-            size: (height, width) of the image.
-
-        Returns:
-            (D, ...) by the names in :attr:`finds`, which results have too.
-        """
+        """(D, ...) by the names in :attr:`finds`, in fixed shapes and without asking the host."""
         raise NotImplementedError
 
     def turned(self, raw: mx.array) -> mx.array:
@@ -155,19 +111,11 @@ class Branch(Generic[Needed_contra]):
 
     def add_raw(
         self,
-        raw: np.ndarray,
-        result: Result,
-        size: tuple[int, int],
+        raw: np.ndarray,  # (D, ...) as :meth:`raw`, of the result's boxes
+        result: Result,  # with ``boxes`` (D, 4) in pixels of the image given
+        size: tuple[int, int],  # (height, width) of the image given
         config: Needed_contra,
         options: Mapping[str, object],
     ) -> None:
-        """Add what it finds to the result of one image.
-
-        Args:
-            raw (D, ...): as :meth:`raw`, of the result's boxes.
-            result: with ``boxes`` (D, 4) in pixels of the image given; changed in place.
-            size: (height, width) of the image given.
-            config: the model's.
-            options: of ``predict``.
-        """
+        """Add what it finds to the result of one image, in place."""
         raise NotImplementedError

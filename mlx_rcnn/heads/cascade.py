@@ -21,25 +21,14 @@ ONE = MaskBranch()  # the mask head of one stage
 
 def refine_boxes(
     proposals: Proposals,
+    # (N, P, C): class specific deltas are those of the best class but the background
     cls_logits: mx.array,
-    bbox_deltas: mx.array,
-    sizes: mx.array,
-    rule: BoxStage,
-    clamp_both: bool = False,
+    bbox_deltas: mx.array,  # (N, P, 4 * C or 4)
+    sizes: mx.array,  # (N, 2) of the unpadded images, to which boxes are clipped
+    rule: BoxStage,  # of the stage they were computed in
+    clamp_both: bool = False,  # clamp log sizes from below too
 ) -> Proposals:
-    """The boxes that the next stage starts from, as constants.
-
-    Args:
-        proposals: that the outputs are of, P an image.
-        cls_logits (N, P, C): class specific deltas are those of the best class but the background.
-        bbox_deltas (N, P, 4 * C or 4).
-        sizes (N, 2): (height, width) of the unpadded images, to which boxes are clipped.
-        rule: of the stage they were computed in.
-        clamp_both: clamp log sizes from below too. Default: ``False``.
-
-    Returns:
-        P an image; scores and which are valid stay.
-    """
+    """The P boxes an image that the next stage starts from, as constants."""
     n, count = proposals.boxes.shape[:2]
     deltas = mx.stop_gradient(bbox_deltas).reshape(n, count, -1, 4)
     best = mx.zeros((n, count), dtype=mx.int32)
@@ -47,7 +36,7 @@ def refine_boxes(
         best = mx.argmax(cls_logits[..., 1:], axis=-1).astype(mx.int32) + 1
     deltas = mx.take_along_axis(deltas, best[..., None, None], axis=2)[:, :, 0]
     boxes = decode_boxes(deltas, proposals.boxes, rule.reg_weights, clip_below=clamp_both)
-    return proposals._replace(boxes=clip_boxes(boxes, sizes))
+    return proposals._replace(boxes=clip_boxes(boxes, sizes))  # scores and which are valid stay
 
 
 def without_empty(proposals: Proposals) -> Proposals:
@@ -58,18 +47,10 @@ def without_empty(proposals: Proposals) -> Proposals:
 
 
 def average_scores(cls_logits: Sequence[mx.array], kind: str) -> mx.array:
-    """Class logits whose softmax is the average over the stages.
-
-    Args:
-        cls_logits: (N, P, C) of each stage.
-        kind: ``"probability"`` averages their softmax (detectron2), ``"logit"`` themselves
-            (mmdetection).
-
-    Returns:
-        (N, P, C).
-    """
+    """(N, P, C) class logits whose softmax is the average over the stages."""
     if kind == "logit":
-        return mx.mean(mx.stack(list(cls_logits)), axis=0)
+        return mx.mean(mx.stack(list(cls_logits)), axis=0)  # mmdetection
+    # their softmax, as detectron2
     mean = mx.mean(mx.stack([mx.softmax(v, axis=-1) for v in cls_logits]), axis=0)
     return mx.log(mx.maximum(mean, TINY))
 

@@ -6,28 +6,16 @@ import mlx.core as mx
 
 
 def warp_crops(pixels: mx.array, rois: mx.array, size: int, context: int) -> mx.array:
-    """Cut boxes with some context out of images, and warp each to a square (R-CNN, appendix A).
-
-    The box is enlarged about its centre by ``size / (size - 2 * context)`` across and down, so that
-    after the warp it has ``context`` pixels around it. A pixel of the crop is one bilinear sample,
-    at its centre, of the image as it lies in an endless plane of zeros, the mean after
-    normalisation: the padding of a batch changes nothing. As in the paper's code nothing is
-    smoothed where an image shrinks; that code rounds boxes to whole pixels, and this does not.
-
-    Args:
-        pixels (N, H, W, C): images, normalised, zeros where they are padded.
-        rois (R, 5): (batch index, x1, y1, x2, y2), pixels of the images; no gradient reaches them.
-        size: side of a crop in pixels.
-        context: pixels of the crop on each side, less than half of ``size``.
-
-    Returns:
-        (R, size, size, C) in the dtype of ``pixels``.
-    """
-    height, width = pixels.shape[1:3]
-    rois = mx.stop_gradient(rois)
+    """(R, size, size, C) of (R, 5) RoIs with ``context`` pixels around (R-CNN, appendix A)."""
+    height, width = pixels.shape[1:3]  # (N, H, W, C) normalised, zeros where they are padded
+    rois = mx.stop_gradient(rois)  # (batch index, x1, y1, x2, y2), pixels of the images
     centre = 0.5 * (rois[:, 1:3] + rois[:, 3:5])
+    # Enlarged about its centre, so that after the warp the box has ``context`` pixels around it.
     half = 0.5 * (rois[:, 3:5] - rois[:, 1:3]) * (size / (size - 2 * context))
     low, high = centre - half, centre + half
+    # A pixel of the crop is one bilinear sample, at its centre, of the image as it lies in an
+    # endless plane of zeros, the mean after normalisation. As in the paper's code nothing is
+    # smoothed where an image shrinks; that code rounds boxes to whole pixels, and this does not.
     columns, across = _samples(low[:, 0], high[:, 0], size, width)  # (2, R, size)
     rows, down = _samples(low[:, 1], high[:, 1], size, height)
     # Four gathers cost the same whatever the image's size; matrices around it do not, and lose even

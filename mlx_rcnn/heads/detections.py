@@ -18,29 +18,19 @@ CANDIDATES = 1024  # (proposal, class) pairs the suppression looks at, at first
 
 
 class DetectionRule(NamedTuple):
-    """Which (proposal, class) pairs become detections.
+    """Which (proposal, class) pairs become detections."""
 
-    Args:
-        score_thresh: scores must be greater; one number, or one a class 1..C-1.
-        nms_thresh: IoU above which the worse detection of a class goes.
-        top_k: detections kept of each image, D.
-        reg_weights: factors of the deltas. Default: ``(10, 10, 5, 5)``.
-        min_size: least width and height. Default: ``1e-2``.
-        clamp_both: clamp regressed log sizes from below too. Default: ``False``.
-        nms_kind: ``"hard"``, or ``"linear"`` or ``"gaussian"`` of Soft-NMS. Default: ``"hard"``.
-        nms_sigma: of ``"gaussian"``. Default: ``0.5``.
-        agnostic: whether classes suppress each other. Default: ``False``.
-    """
-
+    # scores must be greater; one number, or one a class 1..C-1
     score_thresh: float | tuple[float, ...]
+    # IoU above which the worse detection of a class goes
     nms_thresh: float
-    top_k: int
-    reg_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)
-    min_size: float = 1e-2
-    clamp_both: bool = False
-    nms_kind: str = "hard"
-    nms_sigma: float = 0.5
-    agnostic: bool = False
+    top_k: int  # detections kept of each image, D
+    reg_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)  # factors of the deltas
+    min_size: float = 1e-2  # least width and height
+    clamp_both: bool = False  # clamp regressed log sizes from below too
+    nms_kind: str = "hard"  # ``"hard"``, or ``"linear"`` or ``"gaussian"`` of Soft-NMS
+    nms_sigma: float = 0.5  # of ``"gaussian"``
+    agnostic: bool = False  # whether classes suppress each other
 
 
 def detection_rule(
@@ -49,23 +39,12 @@ def detection_rule(
     nms_thresh: float | None = None,
     top_k: int | None = None,
 ) -> DetectionRule:
-    """The rule of a config as it is now.
-
-    Args:
-        config: of the model.
-        score_thresh, nms_thresh, top_k: in place of the config's. Default: the config's.
-
-    Returns:
-        The rule.
-
-    Raises:
-        ValueError: a threshold outside [0, 1], or a ``top_k`` that is no positive integer.
-        TypeError: a threshold that is no number.
-    """
+    """The rule of a config as it is now, other thresholds in place of its own if they are given."""
     score = config.box_score_thresh if score_thresh is None else score_thresh
     overlap = config.box_nms_thresh if nms_thresh is None else nms_thresh
     most = config.box_detections_per_img if top_k is None else top_k
     scores = _numbers("score_thresh", score)
+    # ValueError: a threshold outside [0, 1]; TypeError: one that is no number.
     for name, value in [("nms_thresh", overlap), *(("score_thresh", v) for v in scores)]:
         if not 0 <= value <= 1:
             raise ValueError(f"{name}={value!r}: expected a number in [0, 1]")
@@ -85,15 +64,7 @@ def detection_rule(
 
 
 def check_thresholds(rule: DetectionRule, num_classes: int) -> None:
-    """Hold thresholds by class against the classes there are.
-
-    Args:
-        rule: of a prediction.
-        num_classes: with the background.
-
-    Raises:
-        ValueError: thresholds of another number of classes.
-    """
+    """Hold thresholds by class against the classes there are, by a ValueError."""
     each = rule.score_thresh
     if isinstance(each, tuple) and len(each) != num_classes - 1:
         raise ValueError(
@@ -112,32 +83,18 @@ def _numbers(name: str, value: Any) -> list[float]:
 
 
 def select_detections(
-    cls_logits: mx.array,
-    bbox_deltas: mx.array,
+    cls_logits: mx.array,  # (N, P, C): class 0 is the background
+    bbox_deltas: mx.array,  # (N, P, 4 * C or 4): class specific or not
     proposals: Proposals,
-    sizes: mx.array,
+    sizes: mx.array,  # (N, 2) of the unpadded images
     rule: DetectionRule,
-    candidates: int = CANDIDATES,
-    rounds: int | None = None,
+    candidates: int = CANDIDATES,  # (proposal, class) pairs considered
+    rounds: int | None = None,  # of :func:`~mlx_rcnn.ops.nms_mask`
 ) -> Detections:
-    """Decode, threshold, suppress within each class, and keep the best.
-
-    As ``RoIHeads.postprocess_detections`` of torchvision, on the ``candidates`` best (proposal,
-    class) pairs: suppression never looks at a worse pair, so if those yield ``top_k`` detections or
-    are all that pass the threshold, the others cannot matter.
-
-    Args:
-        cls_logits (N, P, C): class 0 is the background.
-        bbox_deltas (N, P, 4 * C or 4): class specific or not.
-        proposals: P an image.
-        sizes (N, 2): (height, width) of the unpadded images.
-        rule: which pairs count.
-        candidates: pairs considered. Default: ``1024``.
-        rounds: of :func:`~mlx_rcnn.ops.nms_mask`.
-
-    Returns:
-        The detections, boxes in pixels of the network input.
-    """
+    """Decode, threshold, suppress within each class, and keep the best."""
+    # As ``RoIHeads.postprocess_detections`` of torchvision, on the best pairs: suppression never
+    # looks at a worse pair, so if those yield ``top_k`` detections or are all that pass the
+    # threshold, the others cannot matter.
     found, all_there = _candidates(cls_logits, bbox_deltas, proposals, sizes, rule, candidates)
     return suppress(found, rule, all_there, rounds)
 
@@ -149,19 +106,11 @@ def pick_detections(
     sizes: mx.array,
     rule: DetectionRule,
 ) -> Detections:
-    """What :func:`select_detections` comes to once it is exact, without asking the host.
-
-    It picks ``top_k`` times among all pairs that can pass the threshold: a proposal's scores add up
-    to 1 at the most, so few of its classes can.
-
-    Args:
-        cls_logits, bbox_deltas, proposals, sizes, rule: as :func:`select_detections`.
-
-    Returns:
-        As :func:`select_detections`, exact.
-    """
+    """What :func:`select_detections` comes to once it is exact, without asking the host."""
     _, count, classes = cls_logits.shape
     lowest = min(rule.score_thresh) if isinstance(rule.score_thresh, tuple) else rule.score_thresh
+    # It picks ``top_k`` times among all pairs that can pass the threshold: a proposal's scores add
+    # up to 1 at the most, so few of its classes can.
     passing = int(min(classes - 1, 1.001 / max(lowest, 1e-6)))  # the sum may be rounded up
     most = max(count * passing, 1)
     found, all_there = _candidates(cls_logits, bbox_deltas, proposals, sizes, rule, most)
@@ -213,20 +162,11 @@ class Candidates(NamedTuple):
 def suppress(
     found: Candidates, rule: DetectionRule, all_there: mx.array, rounds: int | None = None
 ) -> Detections:
-    """Suppression within each class, and the best of what it leaves.
-
-    Args:
-        found: in any frame.
-        rule: which of them stay; its scores are compared once more where suppression lowers them.
-        all_there (N,): whether no candidate of an image was left out.
-        rounds: of :func:`~mlx_rcnn.ops.nms_mask`.
-
-    Returns:
-        The detections, boxes in the frame given.
-    """
-    if rule.nms_kind == "hard":
+    """Suppression within each class, and the best of what it leaves, in the frame given."""
+    if rule.nms_kind == "hard":  # ``all_there`` (N,): whether no candidate of an image was left out
         best, exact = _dropping(found, rule, all_there, rounds)
     else:
+        # scores are compared with the rule's once more where they are lowered
         best, exact = _lowering(found, rule, _least(found, rule), all_there)
     return _gathered(found, best, exact)
 

@@ -24,12 +24,7 @@ ROIS_AT_ONCE = 32
 
 
 class KeypointRCNNHeads(nn.Module):
-    """A stack of 3x3 convolutions with ReLU.
-
-    Args:
-        in_channels (int): channels of the RoI features.
-        layers (sequence of int): channels of each convolution.
-    """
+    """A stack of 3x3 convolutions with ReLU."""
 
     def __init__(self, in_channels: int, layers: Sequence[int]):
         super().__init__()
@@ -68,44 +63,25 @@ class KeypointRCNNPredictor(nn.Module):
 
 
 def keypoint_targets(keypoints: mx.array, boxes: mx.array, size: int) -> tuple[mx.array, mx.array]:
-    """The cell of its RoI's heatmap that each keypoint lies in, as torchvision's.
-
-    Args:
-        keypoints (R, K, 3): x, y in pixels of the network input, and a visibility; 0 is not
-            visible.
-        boxes (R, 4): xyxy, the RoI of each row, of some area.
-        size: cells of the heatmap's side.
-
-    Returns:
-        cells (R, K) int32: row * size + column, 0 where not valid. A keypoint on the right or
-        bottom edge belongs to the last cell.
-        valid (R, K): visible and inside the RoI.
-    """
+    """(R, K) int32 cells, row * size + column, of (R, K, 3) keypoints, and which are valid."""
+    # (R, 4) xyxy, the RoI of each row, of some area
     low, high = boxes[:, None, :2], boxes[:, None, 2:]  # (R, 1, 2)
     # A number over a tensor is that times a reciprocal in torch; it decides on which side of a
     # cell's edge a point falls.
     place = mx.floor((keypoints[..., :2] - low) * (mx.reciprocal(high - low) * size))
+    # a keypoint on the right or bottom edge belongs to the last cell
     place = mx.where(keypoints[..., :2] == high, size - 1, place)
+    # visible and inside the RoI
     valid = mx.all((place >= 0) & (place < size), axis=-1) & (keypoints[..., 2] > 0)
-    cells = mx.where(valid, place[..., 1] * size + place[..., 0], 0)
+    cells = mx.where(valid, place[..., 1] * size + place[..., 0], 0)  # 0 where not valid
     return cells.astype(mx.int32), valid
 
 
 def keypoint_loss(
     logits: mx.array, cells: mx.array, valid: mx.array, group: mx.distributed.Group | None = None
 ) -> mx.array:
-    """Mean cross-entropy over the cells of a heatmap, one softmax a keypoint.
-
-    Args:
-        logits (R, s, s, K).
-        cells (R, K): of :func:`keypoint_targets`.
-        valid (R, K): keypoints that count.
-        group: of the machines that share a batch. Default: none.
-
-    Returns:
-        A scalar, 0 without a valid keypoint.
-    """
-    count = logits.shape[0] * logits.shape[3]
+    """Mean cross-entropy over the cells of a heatmap, one softmax a keypoint; 0 without any."""
+    count = logits.shape[0] * logits.shape[3]  # logits (R, s, s, K), cells and valid (R, K)
     maps = logits.transpose(0, 3, 1, 2).reshape(count, -1)  # (R * K, s * s)
     error = cross_entropy(maps, cells.reshape(-1))
     return mx.sum(mx.where(valid.reshape(-1), error, 0.0)) / normaliser(mx.sum(valid), group)

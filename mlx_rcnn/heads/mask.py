@@ -26,15 +26,7 @@ ROIS_AT_ONCE = 64
 
 
 class MaskRCNNHeads(nn.Module):
-    """A stack of 3x3 convolutions with ReLU.
-
-    Args:
-        in_channels (int): channels of the RoI features.
-        hidden_channels (int): channels of every convolution.
-        num_convs (int): perhaps none. Default: ``4``.
-        norm (str): ``"batch"``, ``"frozen"`` or ``"group"`` after each convolution, or ``None`` for
-            biases instead. Default: ``None``.
-    """
+    """A stack of 3x3 convolutions with ReLU."""
 
     def __init__(
         self, in_channels: int, hidden_channels: int, num_convs: int = 4, norm: str | None = None
@@ -46,12 +38,7 @@ class MaskRCNNHeads(nn.Module):
             self.norms = [make_norm(norm, hidden_channels) for _ in inputs]
 
     def __call__(self, x: mx.array, valid: mx.array | None = None) -> mx.array:
-        """(R, s, s, C) -> (R, s, s, hidden_channels).
-
-        Args:
-            x: RoI features.
-            valid (R,): RoIs that a batch norm takes its statistics over. Default: all.
-        """
+        """(R, s, s, C) -> (R, s, s, hidden_channels); a batch norm counts the (R,) valid RoIs."""
         return run_convs(self, x, valid)
 
     @property
@@ -96,23 +83,14 @@ class MaskRCNNPredictor(nn.Module):
 
 
 def mask_loss(
-    logits: mx.array,
-    targets: mx.array,
-    positive: mx.array,
+    logits: mx.array,  # (R, s, s) of each RoI's class
+    targets: mx.array,  # (R, s, s) in [0, 1]
+    positive: mx.array,  # (R,) RoIs that count
     group: mx.distributed.Group | None = None,
 ) -> mx.array:
-    """Mean binary cross-entropy over the pixels of the positives' class (Mask R-CNN, section 3).
-
-    Args:
-        logits (R, s, s): of each RoI's class.
-        targets (R, s, s): in [0, 1].
-        positive (R,): RoIs that count.
-        group: of the machines that share a batch. Default: none.
-
-    Returns:
-        A scalar, 0 without positives.
-    """
+    """Mean binary cross-entropy over the pixels of the positives' class (Mask R-CNN, section 3)."""
     error = mx.mean(binary_cross_entropy(logits, targets), axis=(1, 2))
+    # 0 without positives
     return mx.sum(mx.where(positive, error, 0.0)) / normaliser(mx.sum(positive), group)
 
 

@@ -19,14 +19,7 @@ RIDGE_PAIRS = 10_000  # of each class, over which config.ridge is spread
 
 
 def classifier_of(backbone: nn.Module) -> nn.Module:
-    """The classifier in a backbone of this package, or a module that is one itself.
-
-    Args:
-        backbone: with ``pooled``, ``units`` and ``unit_channels``, or a ``net`` that has them.
-
-    Raises:
-        TypeError: it has neither.
-    """
+    """The classifier in a backbone of this package, or a module that is one; else TypeError."""
     net: nn.Module = backbone.net if "net" in backbone else backbone
     if not all(hasattr(net, name) for name in ("pooled", "units", "unit_channels")):
         raise TypeError(
@@ -37,14 +30,9 @@ def classifier_of(backbone: nn.Module) -> nn.Module:
 
 
 class RCNNPredictor(nn.Module):
-    """Class logits and box deltas of crops; replace it to train for other classes.
+    """Class logits and box deltas of crops; replace it to train for other classes."""
 
-    Args:
-        units (int): of the classifier's last hidden layer.
-        values (int): of its last pooled map, flattened.
-        num_classes (int): with the background.
-    """
-
+    # ``units`` of the classifier's last hidden layer, ``values`` of its last pooled map, flattened
     def __init__(self, units: int, values: int, num_classes: int):
         super().__init__()
         self.cls_score = Linear(units, num_classes, std=0.01)
@@ -56,19 +44,12 @@ class RCNNPredictor(nn.Module):
         return self.cls_score(units).astype(mx.float32), deltas.astype(mx.float32)
 
     def regress(self, pooled: mx.array) -> tuple[mx.array, mx.array]:
-        """As the deltas of a call, to be learned: no gradient reaches the map.
-
-        The gradient of the weights is multiplied by 10 over the greatest square of what they
-        multiply, as in normalised least mean squares, so that one learning rate does for maps of
-        any scale: with a momentum of 0.9 all up to 0.19 are stable.
-
-        Args:
-            pooled (R, h, w, c): R at least 1.
-
-        Returns:
-            The deltas (R, 4 * C) and the weights (4 * C, h * w * c), float32, to be penalised.
-        """
+        """Deltas (R, 4 * C) of (R, h, w, c) to be learned, and their weights, to be penalised."""
+        # no gradient reaches the map
         values = mx.stop_gradient(pooled.flatten(1).astype(mx.float32))
+        # The gradient of the weights is multiplied by 10 over the greatest square of what they
+        # multiply, as in normalised least mean squares, so that one learning rate does for maps of
+        # any scale: with a momentum of 0.9 all up to 0.19 are stable.
         scale = SPEED / mx.maximum(mx.max(mx.sum(values**2, axis=1)), 1e-6)
         weight = _slowed(self.bbox_pred.weight.astype(mx.float32), scale)
         return mx.addmm(self.bbox_pred.bias.astype(mx.float32), values, weight.T), weight
@@ -81,17 +62,7 @@ def _slowed(weight: mx.array, scale: mx.array) -> mx.array:
 
 
 class RCNNHeads(EvaluatedModule):
-    """The part ``roi_heads`` of an R-CNN.
-
-    Args:
-        config (RCNNConfig): its classes and scores.
-        units (int): of the classifier's last hidden layer.
-        values (int): of its last pooled map, flattened.
-
-    Attributes:
-        box_predictor (RCNNPredictor): logits and deltas.
-        svms: a linear layer of C - 1 margins over the units, of ``rcnn_scores="svm"`` alone.
-    """
+    """The part ``roi_heads`` of an R-CNN."""
 
     def __init__(self, config: RCNNConfig, units: int, values: int):
         super().__init__()
@@ -108,58 +79,39 @@ class RCNNHeads(EvaluatedModule):
 
 
 def svm_logits(margins: mx.array) -> mx.array:
-    """Logits whose softmax is the sigmoid of each SVM's margin, over the number of SVMs.
-
-    Margins of C - 1 SVMs are no distribution over classes; their sigmoids, which keep the order,
-    become one when they are divided by C - 1 and the rest goes to the background.
-
-    Args:
-        margins (..., C - 1).
-
-    Returns:
-        (..., C), logarithms.
-    """
+    """(..., C) logits whose softmax is the sigmoid of each of C - 1 margins, over their number."""
+    # Margins of C - 1 SVMs are no distribution over classes; their sigmoids, which keep the order,
+    # become one when they are divided by C - 1 and the rest goes to the background.
     negative = -mx.logaddexp(margins, 0.0)  # log sigmoid(-margin)
     rest = mx.logsumexp(negative, axis=-1, keepdims=True)
     return mx.concatenate([rest, negative + margins], axis=-1) - math.log(margins.shape[-1])
 
 
 def rcnn_losses(
-    logits: mx.array,
-    deltas: mx.array,
+    logits: mx.array,  # (N * S, C) of the sampled crops
+    deltas: mx.array,  # (N * S, 4 * C)
     rois: SampledRoIs,
     targets: Targets,
     config: RCNNConfig,
-    weight: mx.array,
+    weight: mx.array,  # (4 * C, h * w * c) of the regression
     group: mx.distributed.Group | None = None,
 ) -> tuple[mx.array, mx.array]:
-    """What fine-tuning and the box regression minimise (R-CNN, section 2.3 and appendix C).
-
-    Args:
-        logits (N * S, C): of the sampled crops.
-        deltas (N * S, 4 * C): likewise.
-        rois: S an image.
-        targets: that they were matched to.
-        config: its ``box_reg_iou_thresh`` and ``ridge``.
-        weight (4 * C, h * w * c): of the regression.
-        group: of the machines that share a batch. Default: none.
-
-    Returns:
-        Two scalars: the mean cross-entropy of the crops; and the mean squared error of the deltas
-        of pairs, crops and targets that overlap by more than the threshold, plus ``ridge / 10,000``
-        of the mean over the classes of their squared weights.
-    """
+    """What fine-tuning and the box regression minimise (R-CNN, section 2.3 and appendix C)."""
     labels, valid = rois.labels.reshape(-1), rois.valid.reshape(-1)
     error = mx.where(valid, cross_entropy(logits, labels), 0.0)
+    # the mean cross-entropy of the crops
     classification = mx.sum(error) / normaliser(mx.sum(valid), group)
     near = mx.stack(
         [_overlaps(boxes, targets.boxes[i], rois.matched[i]) for i, boxes in enumerate(rois.boxes)]
     )
+    # crops and targets that overlap by more than the threshold
     pairs = (rois.positive & (near > config.box_reg_iou_thresh)).reshape(-1)
     own = mx.take_along_axis(deltas.reshape(len(labels), -1, 4), labels[:, None, None], axis=1)
     error = mx.sum((own[:, 0] - rois.regression_targets.reshape(-1, 4)) ** 2, axis=1)
+    # the mean squared error of the deltas of pairs
     regression = mx.sum(mx.where(pairs, error, 0.0)) / normaliser(mx.sum(pairs), group)
     classes = logits.shape[1] - 1
+    # the mean over the classes of their squared weights
     penalty = mx.sum(weight[4:] ** 2) / classes
     return classification, regression + config.ridge / RIDGE_PAIRS * penalty
 

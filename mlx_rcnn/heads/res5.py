@@ -13,14 +13,7 @@ ROIS_AT_ONCE = 64
 
 
 class Res5Head(nn.Module):
-    """The fourth stage of a ResNet over RoI features, averaged (detectron2's C4 models).
-
-    Args:
-        config: the backbone's, which has three stages.
-
-    Raises:
-        ValueError: the backbone is no ResNet of three stages.
-    """
+    """The fourth stage of a ResNet over RoI features, averaged (detectron2's C4 models)."""
 
     def __init__(self, config: object):
         super().__init__()
@@ -52,10 +45,5 @@ class Res5Head(nn.Module):
         key: mx.array | None = None,
         valid: mx.array | None = None,
     ) -> mx.array:
-        """(R, s, s, c) -> (R, 2c).
-
-        Args:
-            x: RoI features.
-            dropout, key, valid: unused; the other heads have them.
-        """
+        """(R, s, s, c) -> (R, 2c); the other arguments are for the other heads."""
         return mx.mean(self.features(x), axis=(1, 2))

@@ -12,16 +12,7 @@ from .sampling import SampledRoIs
 
 
 def in_pieces(rois: mx.array, at_once: int, run: Callable[[mx.array, slice], mx.array]) -> mx.array:
-    """Run a branch some RoIs at a time, in order, which bounds its memory.
-
-    Args:
-        rois (R, 5): see :func:`~mlx_rcnn.heads.rois.batch_rows`.
-        at_once: RoIs of a piece.
-        run: from a piece of them and the rows it has to what is wanted of these.
-
-    Returns:
-        All of it, R rows.
-    """
+    """Run a branch on (R, 5) RoIs ``at_once`` at a time, in order, which bounds its memory."""
     done: list[mx.array] = []
     for start in range(0, rois.shape[0], at_once):
         rows = slice(start, start + at_once)
@@ -43,29 +34,13 @@ def positives(rois: SampledRoIs) -> tuple[int, mx.array, mx.array]:
 
 
 def rows_of_targets(rois: SampledRoIs, count: int, targets: int) -> mx.array:
-    """Where the targets of the first ``count`` RoIs of each image stand in one flat list.
-
-    Args:
-        rois: S an image.
-        count: at most S.
-        targets: M, an image.
-
-    Returns:
-        (N * count,): rows of (N * M, ...).
-    """
+    """(N * count,) rows of (N * M, ...): the targets of the first ``count`` RoIs of each image."""
     first = mx.arange(rois.matched.shape[0])[:, None] * targets
     return (first + rois.matched[:, :count]).reshape(-1)
 
 
 def valid_rois(detections: Detections) -> tuple[mx.array, mx.array] | None:
-    """RoIs (D, 5) and labels (D,) of the valid detections, image after image; evaluated before.
-
-    Args:
-        detections: of a batch, evaluated.
-
-    Returns:
-        ``None`` if there are none.
-    """
+    """RoIs (D, 5) and labels (D,) of the valid detections, evaluated before; ``None`` without."""
     valid = np.flatnonzero(np.array(detections.valid).reshape(-1)).astype(np.int32)
     if len(valid) == 0:
         return None

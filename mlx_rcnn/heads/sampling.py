@@ -14,20 +14,15 @@ from ..structures import Proposals, Targets
 
 
 class SampledRoIs(NamedTuple):
-    """Proposals to learn from, S an image, positives first.
+    """Proposals to learn from, S an image, positives first."""
 
-    ``boxes`` (N, S, 4); ``labels`` (N, S), 0 for background; ``matched`` (N, S), the target's row;
-    ``regression_targets`` (N, S, 4); ``positive`` and ``valid`` (N, S); ``appended`` (N, S): it is
-    a target's own box.
-    """
-
-    boxes: mx.array
-    labels: mx.array
-    matched: mx.array
-    regression_targets: mx.array
-    positive: mx.array
-    valid: mx.array
-    appended: mx.array
+    boxes: mx.array  # (N, S, 4)
+    labels: mx.array  # (N, S), 0 for background
+    matched: mx.array  # (N, S), the target's row
+    regression_targets: mx.array  # (N, S, 4)
+    positive: mx.array  # (N, S)
+    valid: mx.array  # (N, S)
+    appended: mx.array  # (N, S): it is a target's own box
 
 
 def sample_rois(
@@ -37,21 +32,10 @@ def sample_rois(
     key: mx.array,
     stage: BoxStage | None = None,
 ) -> SampledRoIs:
-    """Match proposals, and the targets' own boxes, to the targets, and draw a balanced sample.
-
-    As ``RoIHeads.select_training_samples`` of torchvision.
-
-    Args:
-        proposals: of the network, taken as given.
-        targets: in pixels of the network input.
-        config: its ``sample_size`` and ``box_positive_fraction``.
-        key: of the sampling.
-        stage: the box head they are for. Default: the config's first.
-
-    Returns:
-        S = ``config.sample_size`` rows an image, or as many as there are candidates.
-    """
+    """Match proposals and the targets' own boxes to targets, and draw a balanced sample."""
+    # As ``RoIHeads.select_training_samples`` of torchvision.
     stage = stage or config.box_stages[0]
+    # S, or as many as there are candidates
     count = config.sample_size(proposals.boxes.shape[0])
     rows = []
     for i, k in enumerate(mx.random.split(key, proposals.boxes.shape[0])):
@@ -79,16 +63,7 @@ def sample_rois(
 
 
 def match_rois(proposals: Proposals, targets: Targets, stage: BoxStage) -> SampledRoIs:
-    """Match boxes to the targets and keep them all, as detectron2's cascade does between stages.
-
-    Args:
-        proposals: P an image, taken as given.
-        targets: in pixels of the network input.
-        stage: the box head they are for.
-
-    Returns:
-        P rows an image, positives first.
-    """
+    """Match boxes to the targets and keep all P, as detectron2's cascade does between stages."""
     rows = []
     for i in range(proposals.boxes.shape[0]):
         matched = match(
@@ -141,25 +116,13 @@ def box_loss(config: FastRCNNConfig, stage: BoxStage) -> BoxLoss:
 
 
 def box_losses(
-    cls_logits: mx.array,
-    bbox_deltas: mx.array,
+    cls_logits: mx.array,  # (N, S, C)
+    bbox_deltas: mx.array,  # (N, S, 4 * C or 4)
     rois: SampledRoIs,
     group: mx.distributed.Group | None = None,
     rule: BoxLoss | None = None,
 ) -> tuple[mx.array, mx.array]:
-    """Classification and box regression losses (Fast R-CNN, equation 1), as torchvision's.
-
-    Args:
-        cls_logits (N, S, C).
-        bbox_deltas (N, S, 4 * C or 4).
-        rois: the S sampled RoIs of each image.
-        group: of the machines that share a batch. Default: none.
-        rule: of the regression. Default: torchvision's.
-
-    Returns:
-        Two scalars, sums over the sampled RoIs of the batch divided by their number: cross-entropy,
-        and the regression's error of the positives' own class.
-    """
+    """Classification and box regression losses (Fast R-CNN, equation 1), as torchvision's."""
     rule = rule or BoxLoss()
     labels, valid = rois.labels.reshape(-1), rois.valid.reshape(-1)
     count = normaliser(mx.sum(valid), group)
@@ -170,4 +133,5 @@ def box_losses(
     deltas = mx.take_along_axis(deltas, own[:, None, None], axis=1)[:, 0]
     boxes = mx.where(valid[:, None], rois.boxes.reshape(-1, 4), mx.array([0.0, 0.0, 1.0, 1.0]))
     error = box_regression_error(deltas, rois.regression_targets.reshape(-1, 4), boxes, *rule)
+    # sums over the sampled RoIs of the batch divided by their number
     return classification, mx.sum(mx.where(rois.positive.reshape(-1), error, 0.0)) / count

@@ -13,18 +13,7 @@ Waiting: TypeAlias = "queue.Queue[tuple[bool, Any]]"
 
 
 def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
-    """The same items in the same order, made in a thread, at most ``depth`` of them waiting.
-
-    The thread ends with the items, with an error in making them, which is raised here, or when the
-    iterator is closed.
-
-    Args:
-        items: iterated in the thread.
-        depth: at least 1.
-
-    Yields:
-        Each item.
-    """
+    """The same items in the same order, made in a thread, at most ``depth`` of them waiting."""
     waiting: Waiting = queue.Queue(depth)
     ended = threading.Event()
     arguments = (items, waiting, ended)
@@ -38,6 +27,8 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
             if last:
                 raise item
             yield item
+    # The thread ends with the items, with an error in making them, which is raised here, or when
+    # the iterator is closed.
     finally:
         ended.set()
         thread.join()

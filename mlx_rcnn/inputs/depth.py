@@ -11,18 +11,11 @@ from .tiff_plane import Plane
 
 
 class Depth:
-    """The one rule by which all windows of a picture become RGB of 8 bits, or floats in [0, 1].
-
-    Without levels it is :func:`~mlx_rcnn.load_image`'s, by the largest value of the whole picture.
-
-    Args:
-        name: what messages call the picture.
-        plane: its values at full resolution, which are looked at once, when the first window is
-            converted and only if the rule depends on them.
-        levels: of :func:`~mlx_rcnn.load_image`.
-    """
+    """The one rule by which all windows of a picture become RGB of 8 bits, or floats in [0, 1]."""
 
     def __init__(self, name: str, plane: Plane, levels: str | None) -> None:
+        # values at full resolution, looked at once, when the first window is converted and only if
+        # the rule depends on them
         self._name, self._plane = name, plane
         self._levels: Levels | None = None if levels is None else read_levels(levels)
         self._shift: int | None = None
@@ -36,20 +29,11 @@ class Depth:
         return np.dtype(np.float32 if floats else np.uint8)
 
     def rgb(self, values: np.ndarray) -> np.ndarray:
-        """Values as RGB.
-
-        Args:
-            values (h, w, 1 or 3): of a window.
-
-        Returns:
-            (h, w, 3) uint8; float32 in [0, 1] of floats without levels.
-
-        Raises:
-            ImageError: values of the picture that are not finite; without levels also values below
-                0 or above 65535.
-        """
+        """Values (h, w, 1 or 3) as RGB: uint8, or float32 in [0, 1] of floats without levels."""
         if values.dtype != np.uint8:
             if (self._shift, self._divisor, self._bounds) == (None, None, None):
+                # An ImageError: values of the picture that are not finite; without levels also
+                # below 0 or above 65535.
                 self._look()
             values = self._converted(values)
         return np.repeat(values, 3, axis=2) if values.shape[2] == 1 else values.copy()

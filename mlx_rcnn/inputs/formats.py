@@ -58,15 +58,7 @@ _DNG_VERSION, _SUBFILE_TYPE, _SUB_IFDS = 50706, 254, 330
 
 
 def unknown_format(head: bytes, suffix: str = "") -> str:
-    """Why a file does not open as an image, as a part of a sentence.
-
-    Args:
-        head: its first 512 bytes, which Pillow does not know.
-        suffix: of its name. Default: it has none.
-
-    Returns:
-        What the file is, and what helps.
-    """
+    """Why a file's first 512 bytes do not open as an image, as a part of a sentence."""
     for offset, magic, what in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
             return what
@@ -83,14 +75,7 @@ def unknown_format(head: bytes, suffix: str = "") -> str:
 
 
 def raw_photo(image: object) -> str | None:
-    """Whether an opened TIFF is a raw photo, of which Pillow would give the thumbnail.
-
-    Args:
-        image: what Pillow has opened.
-
-    Returns:
-        What to tell the user, or ``None``.
-    """
+    """What to say of a TIFF that is a raw photo, which Pillow opens as its thumbnail; or None."""
     tags = getattr(image, "tag_v2", None)
     if tags is None:
         return None
@@ -100,16 +85,8 @@ def raw_photo(image: object) -> str | None:
 
 
 def looks_whole(file: BinaryIO, kind: str | None, size: int) -> bool:
-    """Whether a file has its end, by its structure alone: no pixels are decoded.
-
-    Args:
-        file: open at any place; it is moved.
-        kind: Pillow's name of the format.
-        size: of the file, in bytes.
-
-    Returns:
-        False if its end is missing, or if only decoding can tell.
-    """
+    """Whether a file has its end by structure alone; false if only decoding can tell."""
+    # ``kind`` is Pillow's name of the format
     if kind in ("JPEG", "MPO"):
         file.seek(max(size - 64, 0))
         return file.read().rstrip(b"\0\r\n").endswith(b"\xff\xd9")

@@ -39,25 +39,11 @@ Size = tuple[int, int]
 def load_image_file(
     path: str | os.PathLike[str], upright: bool = True, levels: str | None = None
 ) -> np.ndarray:
-    """The pixels of an image file.
-
-    Args:
-        path: the file.
-        upright (bool): turn it by its orientation, of EXIF or TIFF. Default: ``True``; else the
-            pixels are as stored.
-        levels: see :func:`~mlx_rcnn.inputs.pixels.to_rgb`. Default: ``None``.
-
-    Returns:
-        (H, W, 3) uint8, or float32 in [0, 1] of a file of floats; H and W are the ``upright`` or
-        the stored size of :func:`file_sizes`.
-
-    Raises:
-        FileNotFoundError, IsADirectoryError, PermissionError: the path cannot be opened.
-        ImageError: the file is not a whole image; the message says what it is.
-    """
+    """The pixels (H, W, 3) of an image file, uint8 or float32 in [0, 1]; ImageError if damaged."""
     path = _existing(path)
     try:
         with Image.open(path) as image:
+            # H and W are the ``upright`` or the stored size of :func:`file_sizes`
             return _pixels(image, str(path), upright, levels)[0]
     except (PermissionError, ImageError):
         raise
@@ -69,20 +55,9 @@ def load_image_file(
 def load_image_bytes(
     data: bytes, name: str = "the image", formats: Sequence[str] | None = None
 ) -> np.ndarray:
-    """The pixels of an image file that is in memory, as :func:`load_image_file` reads it.
-
-    Args:
-        data: of the file.
-        name: what messages call it. Default: ``"the image"``.
-        formats: Pillow's names of those that are opened, for data from strangers: some of its
-            readers start other programs. Default: all.
-
-    Returns:
-        (H, W, 3) uint8, or float32 in [0, 1] of a file of floats.
-
-    Raises:
-        ImageError: it is not a whole image; the message says what it is.
-    """
+    """The pixels of an image file that is in memory, as :func:`load_image_file` reads it."""
+    # Pillow's names of those that are opened, for data from strangers: some of its readers start
+    # other programs.
     with opened_bytes(data, name, formats) as image:
         try:
             return _pixels(image, name, True)[0]
@@ -95,51 +70,31 @@ def load_image_bytes(
 def opened_bytes(
     data: bytes, name: str = "the image", formats: Sequence[str] | None = None
 ) -> Image.Image:
-    """The picture of a file in memory, its header read and no pixel decoded.
-
-    Args:
-        data, name, formats: as :func:`load_image_bytes`.
-
-    Returns:
-        Its ``size``, (width, height) as stored, and its ``format``.
-
-    Raises:
-        ImageError: it is not an image.
-    """
+    """The picture of a file in memory, its header read and no pixel decoded; or ImageError."""
     if formats is not None:
         Image.init()  # what this Pillow was built without is not opened
         formats = [kind for kind in formats if kind in Image.OPEN]
     try:
+        # its ``size`` is (width, height) as stored
         return Image.open(io.BytesIO(data), formats=formats)
     except Exception as error:
         raise _named(name, error, data[:512]) from error
 
 
-def file_sizes(path: str | os.PathLike[str]) -> tuple[Size, Size]:
-    """(height, width) of an image file as stored and upright, once it is known to be whole.
-
-    That the end of a JPEG, PNG, WebP, GIF or TIFF is there costs no decoding. Where it is missing,
-    and for other formats and for values that must be seen, the picture is read as
-    :func:`load_image_file` reads it: what passes here loads, but for damage in the midst of pixels.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The two sizes, those of the arrays that :func:`load_image_file` gives.
-
-    Raises:
-        FileNotFoundError, IsADirectoryError, PermissionError, ImageError: as
-            :func:`load_image_file`.
-    """
+def file_sizes(path: str | os.PathLike[str], levels: str | None = None) -> tuple[Size, Size]:
+    """(height, width) of an image file as stored and upright, once it is known to be whole."""
     path = _existing(path)
     try:
+        # That the end of a JPEG, PNG, WebP, GIF or TIFF is there costs no decoding.
         with Image.open(path) as image:
             if image.mode in _PLAIN and _has_end(image, path) and not raw_photo(image):
                 turn = _orientation(image)
                 stored = _stored_size(image)
                 return stored, _turned(stored, turn)
-            pixels, turn = _pixels(image, str(path), True)
+            # Where it is missing, and for other formats and for values that must be seen, the
+            # picture is read as ``load_image_file`` reads it: what passes here loads, but for
+            # damage in the midst of pixels.
+            pixels, turn = _pixels(image, str(path), True, levels)
     except (PermissionError, ImageError):
         raise
     except Exception as error:

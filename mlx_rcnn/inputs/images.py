@@ -90,28 +90,17 @@ def load_image(image: ImageLike | AnyArray, levels: str | None = None) -> np.nda
 
 
 def find_images(sources: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """List the image files that paths, folders and glob patterns stand for.
-
-    A folder gives the images right inside it and a pattern (``**`` goes through subfolders) the
-    images it matches, both sorted by name and told by their suffix; hidden files are passed over. A
-    file is taken whatever its name. A file that comes up twice is listed once.
-
-    Args:
-        sources: paths of files or folders, or glob patterns.
-
-    Returns:
-        Paths in the order of ``sources``, spelled as the sources are.
-
-    Raises:
-        FileNotFoundError: a file that does not exist.
-        ValueError: a folder or a pattern without images, or no sources at all.
-    """
+    """List the image files that paths, folders and glob patterns stand for, as they are spelled."""
     found: dict[str, Path] = {}
     names = [os.fspath(source) for source in sources]
     if not names:
         raise ValueError("no images given: expected files, folders or glob patterns")
     for name in names:
+        # A folder gives the images right inside it and a pattern (``**`` goes through subfolders)
+        # the images it matches, both sorted by name and told by their suffix; hidden files are
+        # passed over. A file is taken whatever its name.
         for path in _expand(name):
+            # a file that comes up twice is listed once
             found.setdefault(os.path.abspath(path), path)
     return list(found.values())
 

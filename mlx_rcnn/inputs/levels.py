@@ -18,12 +18,7 @@ def sample_step(height: int, width: int) -> int:
 
 
 def bounds_of(values: np.ndarray, levels: Levels) -> Bounds:
-    """The values that are black and white.
-
-    Args:
-        values: a sample of the picture's.
-        levels: given.
-    """
+    """The values that are black and white, of a sample of the picture's."""
     if not levels.percent:
         return levels.low, levels.high
     low, high = np.percentile(values.astype(np.float64), [levels.low, levels.high])
@@ -31,27 +26,15 @@ def bounds_of(values: np.ndarray, levels: Levels) -> Bounds:
 
 
 def between(values: np.ndarray, bounds: Bounds) -> np.ndarray:
-    """uint8: black up to the low bound, white from the high one, between them in proportion.
-
-    Args:
-        values: of any shape.
-        bounds: of :func:`bounds_of`; of a flat picture, whose bounds are one value, all is black.
-    """
+    """uint8: black up to the low bound, white from the high one, between them in proportion."""
     low, high = bounds
+    # a flat picture, whose bounds are one value, is all black
     span = high - low if high > low else 1.0
     shares = np.clip((values.astype(np.float64) - low) / span, 0, 1)
     return np.rint(shares * 255).astype(np.uint8)
 
 
 def levelled(values: np.ndarray, text: str) -> np.ndarray:
-    """A whole picture between levels.
-
-    Args:
-        values (H, W, ...): of more than 8 bits.
-        text: as :func:`~mlx_rcnn.config.levels.read_levels` takes it.
-
-    Returns:
-        uint8, of the same shape.
-    """
+    """A picture (H, W, ...) of more than 8 bits between levels, as uint8 of the same shape."""
     step = sample_step(*values.shape[:2])
     return between(values, bounds_of(values[::step, ::step], read_levels(text)))

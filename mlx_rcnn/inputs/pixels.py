@@ -35,26 +35,18 @@ class ImageError(ValueError):
     """An image file or array that cannot be used; the message names it and what was expected."""
 
 
+class DepthError(ImageError):
+    """Values that no rule brings to 8 bits, unless levels are given."""
+
+
 def check_image_array(array: AnyArray, name: str = "image array") -> np.ndarray:
-    """Check one (H, W, 3) array and give it back as NumPy, uint8 or float32.
-
-    Args:
-        array: (H, W, 3) of NumPy, MLX, PyTorch (on any device, with or without gradients) or any
-            library whose arrays NumPy takes; uint8 in 0..255 or floating point in [0, 1].
-        name (str): what messages call it. Default: ``"image array"``.
-
-    Returns:
-        (H, W, 3) uint8 or float32. Floats outside [0, 1] by no more than 0.001 are clipped.
-
-    Raises:
-        ImageError: a wrong shape or dtype, no pixels, or pixels that are NaN, infinite or outside
-            [0, 1].
-    """
+    """Check one (H, W, 3) array of any library and give it as NumPy, uint8 or float32 in [0, 1]."""
     shape = tuple(array.shape)
     if len(shape) != 3 or shape[2] != 3:
         raise ImageError(f"{name} has shape {shape}: expected (H, W, 3){_shape_hint(shape)}")
     if 0 in shape:
         raise ImageError(f"{name} has shape {shape}: expected at least one pixel")
+    # of NumPy, MLX, PyTorch (on any device, with or without gradients)
     pixels = _as_numpy(array, name)
     if pixels.dtype == np.uint8:
         return pixels
@@ -62,33 +54,13 @@ def check_image_array(array: AnyArray, name: str = "image array") -> np.ndarray:
         raise ImageError(
             f"{name} has dtype {pixels.dtype}: expected uint8 (0..255) or floats in [0, 1]"
         )
-    return _unit_floats(pixels, name)
+    return _unit_floats(pixels, name)  # floats outside [0, 1] by no more than 0.001 are clipped
 
 
 def to_rgb(
     image: Image.Image, name: str, deep: bool = False, levels: str | None = None
 ) -> np.ndarray:
-    """A PIL image as RGB, as ``Image.convert("RGB")`` has it; alpha is dropped.
-
-    Grey values of more than 8 bits, which Pillow would clip to white, are brought to 8 bits by
-    their largest: up to 255 they are taken as 8 bits, up to 4095 as 12 bits, up to 65535 as 16. A
-    warning says so of the first two, for a dark picture of 16 bits may look like them. Floats are
-    taken as they are in [0, 1], and beyond as whole numbers of 8, 12 or 16 bits, with a warning.
-
-    Args:
-        image: of any mode.
-        name (str): what messages call it.
-        deep (bool): colours had 16 bits before Pillow cut them, so that few levels deserve a
-            warning. Default: ``False``.
-        levels: between which grey values of more than 8 bits, and floats, become 8 bits, see
-            :func:`~mlx_rcnn.config.levels.read_levels`. Default: ``None``, the above.
-
-    Returns:
-        (H, W, 3) uint8, or float32 in [0, 1] of floats.
-
-    Raises:
-        ImageError: no pixels, values below 0, above 65535 or not finite, or a mode unknown.
-    """
+    """A PIL image as (H, W, 3) RGB, as ``Image.convert("RGB")`` has it; alpha is dropped."""
     if 0 in image.size:
         raise ImageError(f"{name} has size {image.size}: expected at least one pixel")
     mode = image.mode
@@ -101,9 +73,13 @@ def to_rgb(
             f"{name} has colours of 16 bits, of which their high byte alone is read: levels expect "
             "grey, or a TIFF read by windows (--tile)"
         )
+    # Grey values of more than 8 bits, which Pillow would clip to white, are brought to 8 bits by
+    # their largest: up to 255 they are taken as 8 bits, up to 4095 as 12, with a warning, for a
+    # dark picture of 16 bits may look like them, up to 65535 as 16.
     if mode == "I" or mode.startswith("I;16"):
         return _repeated(_bytes_of(np.asarray(image).astype(np.int64), name))
     if mode == "F":
+        # as they are in [0, 1], and beyond as whole numbers of 8, 12 or 16 bits
         return _repeated(_floats_of(np.asarray(image), name))
     if mode == "P" and "transparency" in image.info:
         image = image.copy()  # the same pixels, without Pillow's advice to convert to RGBA
@@ -114,6 +90,7 @@ def to_rgb(
         pixels = np.asarray(image.convert("RGB"))
     except ValueError as error:
         raise ImageError(f"{name} has mode {mode}, which does not convert to RGB") from error
+    # colours had 16 bits before Pillow cut them: few levels deserve a warning
     if deep and pixels.max() < 16:
         _warn(_black(name))
     return pixels
@@ -165,9 +142,10 @@ def _range(pixels: np.ndarray, name: str) -> tuple[float, float]:
 def _bits(name: str, low: float, high: float, kind: str) -> int:
     """How many bits grey values take, with a word where that is a guess."""
     if low < 0 or high > 65535:
-        raise ImageError(
+        raise DepthError(
             f"{name} has {kind} from {low:.10g} to {high:.10g}: expected 8, 12 or 16 bits, 0 to "
-            "65535, or floats in [0, 1]; scale the values"
+            "65535, or floats in [0, 1]; scale the values, or say by levels which "
+            "are black and white"
         )
     bits = 8 if high <= 255 else 12 if high <= 4095 else 16
     # All 0 is black at any depth, and 16 bits are what whole numbers are expected to have.
@@ -180,40 +158,16 @@ def _bits(name: str, low: float, high: float, kind: str) -> int:
 
 
 def depth_of(name: str, low: int, high: int, colours: bool = False) -> int:
-    """How many bits whole numbers of more than 8 bits are taken to have.
-
-    Args:
-        name (str): what messages call the picture.
-        low, high: the least and the largest value of the picture.
-        colours: of RGB, whose 16 bits are never taken for fewer; few levels deserve a warning.
-            Default: ``False``, grey.
-
-    Returns:
-        8, 12 or 16.
-
-    Raises:
-        ImageError: values below 0 or above 65535.
-    """
+    """How many bits, 8, 12 or 16, whole numbers from ``low`` to ``high`` are taken to have."""
     if colours and low >= 0 and high <= 65535:
         if high < 4096:
             _warn(_black(name))
-        return 16
+        return 16  # those of RGB are never taken for fewer; few levels deserve a warning
     return _bits(name, low, high, "whole numbers")
 
 
 def float_divisor(name: str, low: float, high: float) -> np.float32:
-    """What floats are divided by to lie in [0, 1].
-
-    Args:
-        name (str): what messages call the picture.
-        low, high: the least and the largest value of the picture.
-
-    Returns:
-        1 of floats in [0, 1], else the largest value of 8, 12 or 16 bits.
-
-    Raises:
-        ImageError: values below 0 or above 65535.
-    """
+    """What floats from ``low`` to ``high`` are divided by to lie in [0, 1]; 1 if they do."""
     if low < -_ROUNDING or high > 1 + _ROUNDING:
         return np.float32(2 ** _bits(name, low, high, "floats") - 1)
     return np.float32(1)

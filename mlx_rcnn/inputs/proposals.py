@@ -32,22 +32,11 @@ class Proposed(NamedTuple):
 
 
 def prepare_proposals(proposals: Any, batch: Batch) -> Proposals:
-    """Check proposals, scale them to the network input, and pad them to one length.
-
-    Args:
-        proposals: one array (P, 4) an image, xyxy in pixels of the image given; P may be 0 and
-            differ between images. For one image the array alone will do.
-        batch: the images, already resized.
-
-    Returns:
-        As many an image as the longest has, rounded up to a multiple of 64; scores are 1.
-
-    Raises:
-        ValueError: as :func:`check_proposals`.
-    """
+    """Check proposals, (P, 4) xyxy pixels an image, scale them to the network input, and pad."""
     if len(batch.sizes) == 1 and getattr(proposals, "ndim", 0) == 2:
-        proposals = [proposals]
+        proposals = [proposals]  # for one image the array alone will do
     checked = check_proposals(proposals, batch.original_sizes)
+    # as many an image as the longest has, rounded up to a multiple of 64
     most = max(-(-max(map(len, checked)) // BUCKET) * BUCKET, BUCKET)
     boxes = np.zeros((len(checked), most, 4), np.float32)
     valid = np.zeros((len(checked), most), bool)
@@ -55,6 +44,7 @@ def prepare_proposals(proposals: Any, batch: Batch) -> Proposals:
         ratio = batch.sizes[i].astype(np.float32) / batch.original_sizes[i].astype(np.float32)
         boxes[i, : len(rows)] = rows * ratio[[1, 0, 1, 0]]
         valid[i, : len(rows)] = True
+    # scores are 1
     return Proposals(
         mx.array(boxes), mx.array(valid.astype(np.float32)), mx.array(valid), mx.array(True)
     )
@@ -102,18 +92,7 @@ def check_proposals(
 
 
 def as_boxes(value: object, where: str) -> np.ndarray:
-    """What a user or a file calls boxes, as an array; the numbers may be anything.
-
-    Args:
-        value: (P, 4) of real numbers; an empty list is (0, 4).
-        where: what to call it in a message.
-
-    Returns:
-        (P, 4) float32, new.
-
-    Raises:
-        ValueError: another shape, or no numbers.
-    """
+    """What a user or a file calls boxes, as a new (P, 4) float32; the numbers may be anything."""
     expected = "expected (P, 4) of x1, y1, x2, y2 in pixels"
     if value is None:
         raise ValueError(f"{where}: got None, {expected}; (0, 4) where there are none")
@@ -122,7 +101,7 @@ def as_boxes(value: object, where: str) -> np.ndarray:
     except (ValueError, TypeError, RuntimeError) as error:  # lists of unequal length, bfloat16
         raise ValueError(f"{where}: got {type(value).__name__}, {expected}: {error}") from error
     if array.shape == (0,):
-        array = np.zeros((0, 4), np.float32)
+        array = np.zeros((0, 4), np.float32)  # an empty list
     if array.ndim != 2 or array.shape[1] != 4:
         raise ValueError(f"{where}: got shape {array.shape}, {expected}")
     if array.dtype.kind not in "fiu":
@@ -132,15 +111,7 @@ def as_boxes(value: object, where: str) -> np.ndarray:
 
 
 def check_boxes(boxes: np.ndarray, where: str) -> None:
-    """Refuse boxes that no image can have.
-
-    Args:
-        boxes (P, 4): float32, xyxy.
-        where: what to call them in a message.
-
-    Raises:
-        ValueError: one is not finite, has no area, or ends before it starts; the row is named.
-    """
+    """Refuse (P, 4) xyxy that are not finite or have no area, by a ValueError with the row."""
     finite = np.isfinite(boxes).all(axis=1)
     if not finite.all():
         raise ValueError(f"{_row(boxes, ~finite, where)} is not finite")
@@ -159,19 +130,7 @@ def check_boxes(boxes: np.ndarray, where: str) -> None:
 
 
 def as_proposed(boxes: object, scores: object, where: str) -> Proposed:
-    """Boxes and scores from anywhere, checked as far as that needs no image.
-
-    Args:
-        boxes, scores: see :class:`Proposed`; of any dtype, or lists.
-        where: what to call them in a message.
-
-    Returns:
-        Both in float32.
-
-    Raises:
-        ValueError: as :func:`as_boxes` and :func:`check_boxes`; or scores that are not one finite
-            number a box.
-    """
+    """Boxes and scores from anywhere in float32, checked as far as that needs no image."""
     array = as_boxes(boxes, where)
     check_boxes(array, where)
     if scores is None:

@@ -10,6 +10,9 @@ import numpy as np
 
 from ..structures import BUCKET, ArrayLike, Batch, GivenTargets, Targets
 
+# Boxes (G, 4), labels (G,), masks (G, H, W) and keypoints (G, K, 3) of an image, crowds left out.
+_Checked = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
 
 def prepare_targets(
     targets: GivenTargets,
@@ -18,37 +21,28 @@ def prepare_targets(
     masks: bool = False,
     num_keypoints: int | None = None,
 ) -> Targets:
-    """Check targets, scale them to the network input, and pad them to one length.
-
-    Crowd regions (``iscrowd``) are left out, as in torchvision's training reference.
-
-    Args:
-        targets: one dict an image: ``boxes`` (G, 4) xyxy pixels of the image given, ``labels``
-            (G,) in 1..C-1, optional ``iscrowd`` (G,), and with ``masks`` also ``masks``
-            (G, H, W) 0 or 1, with ``num_keypoints`` ``keypoints`` (G, K, 3) of x, y and a
-            visibility above 0 where there is something to learn. G may be 0.
-        batch: the images, already resized.
-        num_classes: C.
-        masks: whether masks are needed. Default: ``False``.
-        num_keypoints: K, if keypoints are needed. Default: they are not.
-
-    Returns:
-        M targets an image, M a multiple of 8, boxes and keypoints in pixels of the network input.
-
-    Raises:
-        ValueError: what breaks these rules, naming the image and the box.
-        TypeError: ``targets`` is no list of dicts.
-    """
+    """Check targets, scale them to pixels of the network input, and pad them to M an image."""
+    # ``boxes`` (G, 4) xyxy pixels of the image given, ``labels`` (G,) in 1..C-1, ``masks`` (G, H,
+    # W) 0 or 1, ``keypoints`` (G, K, 3) of x, y and a visibility above 0 where there is something
+    # to learn.
     if isinstance(targets, Mapping) or not isinstance(targets, Sequence):
         raise TypeError(f"targets: expected a list of dicts, got {type(targets).__name__}")
     if len(targets) != len(batch.sizes):
         raise ValueError(
             f"targets: expected {len(batch.sizes)} dicts, one an image, got {len(targets)}"
         )
+    # Crowd regions (``iscrowd``) are left out, as in torchvision's training reference.
     checked = [
         _check(i, target, size, num_classes, masks, num_keypoints)
         for i, (target, size) in enumerate(zip(targets, batch.original_sizes.tolist(), strict=True))
     ]
+    return _padded(checked, batch, masks, num_keypoints)
+
+
+def _padded(
+    checked: Sequence[_Checked], batch: Batch, masks: bool, num_keypoints: int | None
+) -> Targets:
+    """Checked targets in pixels of the network input, padded to M an image, a multiple of 8."""
     most = max(len(boxes) for boxes, *_ in checked)
     most = max(-(-most // BUCKET) * BUCKET, BUCKET)
     n, height, width, _ = batch.pixels.shape
@@ -93,8 +87,8 @@ def _check(
     num_classes: int,
     masks: bool,
     num_keypoints: int | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (G, 4), labels (G,), masks (G, H, W), keypoints (G, K, 3) of image ``i``, no crowds."""
+) -> _Checked:
+    """The target of image ``i`` as arrays, or a ValueError that names the image and the box."""
     wanted = {"masks": masks, "keypoints": num_keypoints is not None}
     needed = ["boxes", "labels", *(name for name, is_wanted in wanted.items() if is_wanted)]
     for name in needed:

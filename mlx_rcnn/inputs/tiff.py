@@ -39,11 +39,7 @@ Size = tuple[int, int]
 
 
 def load_tifffile() -> ModuleType:
-    """The library tifffile.
-
-    Raises:
-        ImportError: it is not installed; how to is said.
-    """
+    """The library tifffile; an ImportError says how to install it."""
     try:
         return import_module("tifffile")
     except ImportError as error:
@@ -63,15 +59,7 @@ def is_tiff(path: str | os.PathLike[str]) -> bool:
 
 
 def count_pages(path: str | os.PathLike[str]) -> int:
-    """How many pictures a TIFF holds, the levels of a pyramid being one.
-
-    Args:
-        path: the file.
-
-    Raises:
-        ImportError: tifffile is not installed.
-        ImageError, OSError: as :class:`TiffImage`.
-    """
+    """How many pictures a TIFF holds, the levels of a pyramid being one."""
     with TiffImage(path) as image:
         return image.pages
 

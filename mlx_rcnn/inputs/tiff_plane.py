@@ -20,23 +20,7 @@ Span = tuple[int, int]
 
 
 class Plane:
-    """A page as it is stored, grey or RGB.
-
-    Args:
-        file: tifffile's, open.
-        page: tifffile's.
-        name: what messages call it.
-        lock: held while the file is read, shared by the pages of a file.
-
-    Attributes:
-        height, width: in pixels.
-        colours: 1 or 3.
-        dtype: of the values, as :meth:`read` gives them.
-
-    Raises:
-        ImportError: imagecodecs, which the compression needs, is not installed.
-        ImageError: a kind of picture that is not read.
-    """
+    """A page of a TIFF as it is stored, grey or RGB; ImageError for a kind that is not read."""
 
     def __init__(
         self, file: Any, page: Any, name: str, lock: AbstractContextManager[object]
@@ -110,15 +94,8 @@ class Plane:
                 yield (top, bottom), (left, min(left + wide * across, self.width))
 
     def read(self, rows: Span, columns: Span) -> np.ndarray:
-        """(h, w, colours): values of a window, white high, alpha dropped, palettes looked up.
-
-        Args:
-            rows, columns: first and one past the last.
-
-        Raises:
-            ImageError: the file is damaged there, or ends before it.
-            OSError: it cannot be read.
-        """
+        """(h, w, colours): values of a window, white high, alpha dropped, palettes looked up."""
+        # spans: first and one past the last
         shape = (rows[1] - rows[0], columns[1] - columns[0], self._samples)
         values = np.full(shape, self._key.nodata, self._stored)
         for row in range(rows[0] // self._chunk[0], -(-rows[1] // self._chunk[0])):

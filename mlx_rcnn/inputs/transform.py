@@ -21,25 +21,12 @@ from .images import load_image
 
 
 def load_images(images: Any, levels: str | None = None) -> list[np.ndarray]:
-    """Whatever ``predict`` takes, as a list of (H, W, 3) arrays, uint8 or float32 in [0, 1].
-
-    Args:
-        images: one image or a list of them (see :func:`~mlx_rcnn.inputs.images.load_image`), or a
-            batch (N, H, W, 3).
-        levels: of :func:`~mlx_rcnn.inputs.images.load_image`. Default: ``None``.
-
-    Returns:
-        One array an image.
-
-    Raises:
-        ValueError: an empty list, or an image that cannot be used.
-        FileNotFoundError: a path that does not exist.
-    """
+    """Whatever ``predict`` takes, as a list of (H, W, 3) arrays, uint8 or float32 in [0, 1]."""
     if isinstance(images, list | tuple):
         if not images:
             raise ValueError("images is empty: expected at least one image")
         return [load_image(image, levels) for image in images]
-    if getattr(images, "ndim", None) == 4:
+    if getattr(images, "ndim", None) == 4:  # a batch (N, H, W, 3)
         if images.shape[0] == 0:
             raise ValueError(f"images has shape {tuple(images.shape)}: expected at least one image")
         return [load_image(image) for image in images]
@@ -47,18 +34,8 @@ def load_images(images: Any, levels: str | None = None) -> list[np.ndarray]:
 
 
 def resized_size(height: int, width: int, config: DetectorConfig) -> tuple[int, int]:
-    """Size after the resize: short side ``min_size``, unless the long one would pass ``max_size``.
-
-    torchvision cuts fractions off, detectron2 (``"pillow"``) and mmdetection (``"opencv"``) round
-    half up. A side is at least one pixel.
-
-    Args:
-        height, width: of the image given.
-        config: its ``min_size`` (the last one, if several), ``max_size`` and ``resize_rule``.
-
-    Returns:
-        (height, width) in pixels.
-    """
+    """(height, width) after the resize: short side ``min_size``, unless ``max_size`` is passed."""
+    # the last one, if several
     least = config.min_size if isinstance(config.min_size, int) else config.min_size[-1]
     short, long = min(height, width), max(height, width)
     if config.resize_rule == "pillow":
@@ -70,19 +47,19 @@ def resized_size(height: int, width: int, config: DetectorConfig) -> tuple[int, 
     else:
         scale = min(least / short, config.max_size / long)
         h, w = height * scale, width * scale
+    # torchvision cuts fractions off, detectron2 (``"pillow"``) and mmdetection (``"opencv"``) round
+    # half up
     half = 0.0 if config.resize_rule == "torch" else 0.5
-    return max(math.floor(h + half), 1), max(math.floor(w + half), 1)
+    return max(math.floor(h + half), 1), max(math.floor(w + half), 1)  # at least one pixel
 
 
 def draw_sizes(
     images: Sequence[np.ndarray], config: DetectorConfig, key: mx.array
 ) -> list[tuple[int, int]] | None:
-    """(height, width) of each image at a ``min_size`` drawn for it; ``None`` if there is but one.
-
-    As torchvision's transform, which draws for each image too.
-    """
+    """(height, width) of each image at a ``min_size`` drawn for it; ``None`` if there is one."""
     if isinstance(config.min_size, int):
         return None
+    # as torchvision's transform, which draws for each image too
     drawn = np.array(mx.random.randint(0, len(config.min_size), (len(images),), key=key))
     sides = np.array(config.min_size)[drawn].tolist()
     return [
@@ -97,17 +74,7 @@ def preprocess(
     sizes: Sequence[tuple[int, int]] | None = None,
     mirror: bool = False,
 ) -> Batch:
-    """Resize, normalise and pad a batch, as torchvision's ``GeneralizedRCNNTransform``.
-
-    Args:
-        images: (H, W, 3) RGB, uint8 or float32 in [0, 1].
-        config: the fields of the transform.
-        sizes: (height, width) of each after the resize. Default: :func:`resized_size`'s.
-        mirror: each image left to right, after the resize. Default: ``False``.
-
-    Returns:
-        The batch; its input size is the greatest of each side, rounded up to ``size_divisible``.
-    """
+    """Resize, normalise and pad (H, W, 3) images as torchvision's ``GeneralizedRCNNTransform``."""
     pixels, resized, originals = _preprocessed(images, config, sizes, mirror)
     return Batch(mx.array(pixels), resized, originals)
 
@@ -117,19 +84,7 @@ def prepared(
     config: DetectorConfig,
     sizes: Callable[[Sequence[np.ndarray]], Sequence[tuple[int, int]] | None],
 ) -> Prepared:
-    """What :func:`preprocess` does, on the host alone, so that any thread may do it.
-
-    Args:
-        given: as :func:`load_images`.
-        config: the fields of the transform.
-        sizes: of the images loaded, as :func:`preprocess` takes them.
-
-    Returns:
-        What ``predict`` takes.
-
-    Raises:
-        ValueError, TypeError, OSError: as :func:`load_images`.
-    """
+    """What :func:`preprocess` does, on the host alone, so that any thread may do it."""
     pictures = load_images(given, config.image_levels)
     return Prepared(given, pictures, *_preprocessed(pictures, config, sizes(pictures)))
 
@@ -146,12 +101,13 @@ def _preprocessed(
         sizes = [resized_size(int(h), int(w), config) for h, w in originals]
     resized = np.array(sizes)
     step = config.size_divisible
+    # the greatest of each side, rounded up
     height, width = (-(-resized.max(axis=0) // step) * step).tolist()
     pixels = np.zeros((len(images), height, width, 3), np.float32)
     mean, std = np.array(config.image_mean), np.array(config.image_std)
     for place, image, (h, w) in zip(pixels, images, resized.tolist(), strict=True):
         small = _resize(image, (h, w), config.resize_rule)
-        small = small[:, ::-1] if mirror else small
+        small = small[:, ::-1] if mirror else small  # left to right, after the resize
         unit = 1.0 if image.dtype == np.float32 and config.resize_rule == "torch" else 255.0
         out = place[:h, :w]
         # Normalising after the resize is the same up to rounding, and touches fewer pixels.
@@ -173,35 +129,18 @@ def _resize(image: np.ndarray, size: tuple[int, int], rule: str) -> np.ndarray:
 def keypoints_to_original(
     keypoints: np.ndarray, size: Sequence[int], original_size: Sequence[int]
 ) -> np.ndarray:
-    """Keypoints of the network input in pixels of the image given.
-
-    Args:
-        keypoints (D, K, 3): x, y in pixels of the resized image, and a visibility, which stays.
-        size: (height, width) after the resize.
-        original_size: (height, width) of the image given.
-
-    Returns:
-        (D, K, 3) float32, as torchvision's ``resize_keypoints``.
-    """
+    """(D, K, 3) keypoints of the network input in pixels of the image given."""
     height, width = np.array(original_size, np.float32) / np.array(size, np.float32)
+    # as torchvision's ``resize_keypoints``; the visibility stays
     return keypoints * np.array([width, height, 1], np.float32)
 
 
 def boxes_to_original(
     boxes: np.ndarray, size: Sequence[int], original_size: Sequence[int], clip: bool = False
 ) -> np.ndarray:
-    """Boxes of the network input in pixels of the image given.
-
-    Args:
-        boxes (D, 4): xyxy, pixels of the resized image.
-        size: (height, width) after the resize.
-        original_size: (height, width) of the image given.
-        clip: cut off at its borders, as detectron2. Default: ``False``.
-
-    Returns:
-        (D, 4) float32, as torchvision's ``resize_boxes``.
-    """
+    """(D, 4) xyxy of the network input in pixels of the image given, as ``resize_boxes``."""
     original = np.array(original_size, np.float32)
     ratio = original / np.array(size, np.float32)
     boxes = (boxes * ratio[[1, 0, 1, 0]]).astype(np.float32)
+    # at its borders, as detectron2
     return np.clip(boxes, np.float32(0), original[[1, 0, 1, 0]]) if clip else boxes

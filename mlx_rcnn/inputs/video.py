@@ -41,25 +41,16 @@ class VideoError(ValueError):
 
 
 class Frame(NamedTuple):
-    """One picture of a video.
+    """One picture of a video."""
 
-    ``image`` (H, W, 3) uint8 RGB, upright; ``number``, counted from 0 in the order shown;
-    ``seconds`` since the video's start, as its own clock says, also where the rate varies;
-    ``latency``, seconds from decoded to predicted, once it is.
-    """
-
-    image: np.ndarray
-    number: int
-    seconds: float
-    latency: float | None = None
+    image: np.ndarray  # (H, W, 3) uint8 RGB, upright
+    number: int  # counted from 0 in the order shown
+    seconds: float  # since the video's start, as its own clock says, also where the rate varies
+    latency: float | None = None  # seconds from decoded to predicted, once it is
 
 
 def load_av() -> ModuleType:
-    """PyAV.
-
-    Raises:
-        ImportError: it is not installed; how to is said.
-    """
+    """The library PyAV; an ImportError says how to install it."""
     try:
         return import_module("av")
     except ImportError as error:
@@ -69,29 +60,7 @@ def load_av() -> ModuleType:
 
 
 class Video(Closing):
-    """A video file or a camera, whose frames are iterated once.
-
-    Colours of any depth become 8 bits, and the picture is turned by its rotation tag, as players
-    show it.
-
-    Args:
-        source: a path, or the number of a camera: 0 for the first.
-        start: seconds; frames before are not given. Default: ``0``.
-        stop: seconds; frames from it on are not given. Default: ``None``, the end.
-        every: only each so-manieth frame of those. Default: ``1``.
-
-    Attributes:
-        path: of the file, ``None`` for a camera.
-        rate (Fraction): frames a second on average, of the file.
-        frames: how many frames will be given, as far as the file tells, else ``None``.
-        truncated: why the file ended before its time, once it has; ``None`` if it has not.
-
-    Raises:
-        ImportError: PyAV is not installed; how to is said.
-        FileNotFoundError, PermissionError: the path cannot be opened.
-        VideoError: it is no video, or has no picture; no such camera; ``start``, ``stop`` or
-            ``every`` that leave nothing.
-    """
+    """A video file or a camera, whose frames are iterated once, upright and in 8 bits."""
 
     def __init__(
         self,
@@ -105,9 +74,11 @@ class Video(Closing):
                 f"start={start}, stop={stop}, every={every}: expected 0 <= start < stop and every "
                 "of at least 1"
             )
+        # in seconds; frames from ``stop`` on are not given
         self.start, self.stop, self.every = float(start), stop, every
+        # a camera, by its number: 0 for the first
         self.path = None if isinstance(source, int) else Path(source)
-        self.truncated: str | None = None
+        self.truncated: str | None = None  # why the file ended before its time, once it has
         self._av = load_av()
         self._container = self._open(source)
         streams = self._container.streams.video
@@ -116,8 +87,9 @@ class Video(Closing):
             raise VideoError(f"{source} has no picture: expected a video")
         self._stream = streams[0]
         self._stream.thread_type = "AUTO"
+        # frames a second on average
         self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 30)
-        self.frames = self._count()
+        self.frames = self._count()  # that will be given, as far as the file tells
         if self.path is not None and self.start and self._length() <= self.start:
             self.close()
             raise VideoError(f"{source} lasts {self._length():.2f} s: none is left from {start} s")
@@ -171,11 +143,7 @@ class Video(Closing):
         return max(-(-int(count) // self.every), 1)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Frames in the order shown.
-
-        Raises:
-            VideoError: nothing of the video can be decoded.
-        """
+        """Frames in the order shown; a VideoError if nothing of the video can be decoded."""
         first: float | None = None
         given = False
         index = -1

@@ -23,15 +23,7 @@ _BLOCK = 1024  # pixels of a side that are read at once for it
 
 
 class Windows:
-    """An array-like, as of zarr, h5py or ``numpy.memmap``, as RGB windows.
-
-    Args:
-        array (H, W, 3): uint8, or floats in [0, 1]; what ``array[rows, columns]`` gives is checked
-            as :func:`~mlx_rcnn.load_image` checks an array.
-
-    Raises:
-        ImageError: another shape.
-    """
+    """An array-like (H, W, 3), as of zarr, h5py or ``numpy.memmap``, as checked RGB windows."""
 
     scale = np.ones(2)
 
@@ -78,22 +70,7 @@ def file_and_page(path: str | os.PathLike[str]) -> tuple[Path, int | None]:
 def open_windows(
     image: ImageLike | AnyArray, levels: str | None = None
 ) -> TiffImage | Windows | np.ndarray:
-    """An image as something to read windows of: ``shape`` and ``image[rows, columns]``.
-
-    A TIFF is read by windows if tifffile is there; without it, or where it is of a kind that only
-    Pillow reads, as a whole if it has but one page.
-
-    Args:
-        image: as :func:`~mlx_rcnn.load_image`, or an array-like, a :class:`TiffImage`, or the path
-            of a TIFF's page (:func:`page_name`).
-        levels: of :func:`~mlx_rcnn.load_image`, for files. Default: ``None``.
-
-    Returns:
-        A :class:`TiffImage`, a :class:`Windows` or an array.
-
-    Raises:
-        ImportError, ImageError, OSError, TypeError: as :class:`TiffImage` and ``load_image``.
-    """
+    """An image as something to read windows of: ``shape`` and ``image[rows, columns]``."""
     if isinstance(image, str | os.PathLike):
         path, page = file_and_page(image)
         if page is None and not is_tiff(path):
@@ -103,6 +80,8 @@ def open_windows(
         except (ImportError, ImageError) as error:
             if page is not None:
                 raise
+            # A TIFF without tifffile, or of a kind that only Pillow reads, is read as a whole if it
+            # has but one page.
             return _whole(path, levels, error)
     if in_windows(image):
         return image if isinstance(image, TiffImage | Windows) else Windows(image)
@@ -122,28 +101,19 @@ def _whole(path: Path, levels: str | None, error: Exception) -> np.ndarray:
 
 
 def overview(image: AnyArray, most: int = OVERVIEW) -> tuple[np.ndarray, np.ndarray]:
-    """A reduced picture of an image that is read by windows.
-
-    Of a pyramid the largest level that fits, if its longer side is at least half of ``most``; else
-    every k by k pixels of the next larger one are averaged.
-
-    Args:
-        image: of :func:`open_windows`.
-        most: pixels of the longer side. Default: ``4096``.
-
-    Returns:
-        (h, w, 3) uint8, or float32 in [0, 1], and (2,) float64: pixels of the image at full
-        resolution in one of the picture, down and across.
-    """
+    """A reduced picture (h, w, 3) of an image read by windows, and its (2,) pixels in one."""
     chosen: AnyArray = image
     if isinstance(image, TiffImage):
         sides = [max(size) for size in image.sizes]
         fitting = [i for i, side in enumerate(sides) if most / 2 <= side <= most]
         larger = [i for i, side in enumerate(sides) if side > most]
+        # Of a pyramid the largest level that fits, if its longer side is at least half of ``most``;
+        # else every k by k pixels of the next larger one are averaged.
         best = fitting[0] if fitting else larger[-1] if larger else 0
         chosen = image.at_level(best)
     height, width = chosen.shape[:2]
     step = -(-max(height, width) // most)
+    # pixels of the image at full resolution in one of the picture, down and across
     scale = getattr(chosen, "scale", np.ones(2)) * step
     if step == 1:
         return np.asarray(chosen[0:height, 0:width]), scale

@@ -1,6 +1,13 @@
 """Kernels of our own for a GPU; what each computes is computed in plain MLX too, in ``ops``."""
 
-from .launch import DETERMINISTIC, backend, fixed_order, in_fixed_order, switch
+from .launch import (
+    DETERMINISTIC,
+    adding_in_order,
+    backend,
+    fixed_order,
+    in_fixed_order,
+    switch,
+)
 from .nms import suppress, suppressible
 from .plain import plain, plain_operations
 from .roi_align import Plan, fits, pool, spread
@@ -9,6 +16,7 @@ from .trust import agree
 __all__ = [
     "DETERMINISTIC",
     "Plan",
+    "adding_in_order",
     "agree",
     "backend",
     "fits",

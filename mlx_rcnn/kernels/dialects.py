@@ -16,19 +16,12 @@ from typing import NamedTuple
 
 
 class Dialect(NamedTuple):
-    """A language that kernels are compiled as.
+    """A language that kernels are compiled as."""
 
-    Attributes:
-        name: ``"metal"`` or ``"cuda"``.
-        header: macros, put before the kernel's functions.
-        place: first lines of a body: which lane and rows a thread works on.
-        grouped: likewise where threads work in groups.
-    """
-
-    name: str
-    header: str
-    place: str
-    grouped: str
+    name: str  # ``"metal"`` or ``"cuda"``
+    header: str  # macros, put before the kernel's functions
+    place: str  # first lines of a body: which lane and rows a thread works on
+    grouped: str  # likewise where threads work in groups
 
 
 # Contraction is off, as whether a sample lies inside the map must not depend on the compiler; the

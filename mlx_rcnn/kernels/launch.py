@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, NamedTuple, cast
 
@@ -28,33 +28,19 @@ Template = Sequence[tuple[str, int | bool | mx.Dtype]]
 
 
 class Kernel(NamedTuple):
-    """A kernel of any dialect.
+    """A kernel of any dialect."""
 
-    Attributes:
-        name: of its own, as compiled kernels are kept by name.
-        inputs: names of the inputs.
-        outputs: names of the outputs.
-        functions: what the body calls.
-        body: the text, in the words of :mod:`.dialects`.
-        atomic: whether the outputs are added to by many threads; then they are float32.
-        grouped: whether threads work in groups, and wait for each other.
-    """
-
-    name: str
+    name: str  # of its own, as compiled kernels are kept by name
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    functions: str
-    body: str
-    atomic: bool = False
-    grouped: bool = False
+    functions: str  # what the body calls
+    body: str  # the text, in the words of :mod:`.dialects`
+    atomic: bool = False  # whether the outputs are added to by many threads; then they are float32
+    grouped: bool = False  # whether threads work in groups, and wait for each other
 
 
 def switch() -> str:
-    """The environment's say: ``"0"`` no kernels, ``"1"`` (default) or ``"deterministic"``.
-
-    Raises:
-        ValueError: it says anything else.
-    """
+    """The environment's say: ``"0"`` no kernels, ``"1"`` (default) or ``"deterministic"``."""
     value = os.environ.get(SWITCH) or ON
     if value not in (OFF, ON, DETERMINISTIC):
         raise ValueError(f"{SWITCH}={value!r}: expected {OFF}, {ON} or {DETERMINISTIC}")
@@ -66,15 +52,8 @@ _FIXED = ContextVar("fixed", default=False)
 
 @contextmanager
 def fixed_order(wanted: bool = True) -> Iterator[None]:
-    """Have gradients that are traced inside the block summed in a fixed order, without atomics.
-
-    Args:
-        wanted: ``False`` leaves it as it is outside. Default: ``True``.
-
-    Yields:
-        Nothing.
-    """
-    before = _FIXED.set(wanted or _FIXED.get())
+    """Have gradients that are traced inside the block summed in a fixed order, without atomics."""
+    before = _FIXED.set(wanted or _FIXED.get())  # ``wanted=False`` leaves it as it is outside
     try:
         yield
     finally:
@@ -84,6 +63,16 @@ def fixed_order(wanted: bool = True) -> Iterator[None]:
 def in_fixed_order() -> bool:
     """Whether a block of :func:`fixed_order` or the environment asks for it."""
     return _FIXED.get() or switch() == DETERMINISTIC
+
+
+@contextmanager
+def adding_in_order() -> Iterator[None]:
+    """Have what the block scatters, or gathers with a gradient, add up in a fixed order."""
+    # A GPU adds by atomics, in no order. Where :func:`in_fixed_order` holds, the operations of the
+    # block are put on the CPU, which shares the memory and goes through the indices one by one.
+    on_gpu = mx.default_device().type == mx.DeviceType.gpu
+    with mx.stream(mx.cpu) if on_gpu and in_fixed_order() else nullcontext():
+        yield
 
 
 def backend() -> Dialect | None:
@@ -119,12 +108,10 @@ class Layout(NamedTuple):
 
 
 def rows(lanes: int, count: int) -> Layout:
-    """Threads that work alone: ``lanes`` along x, ``count`` rows along y, both at least 1.
-
-    A thread takes several rows where there are too many.
-    """
+    """Threads that work alone: ``lanes`` along x, ``count`` rows along y, both at least 1."""
     across = min(lanes, _LANES)
     down = min(_GROUP // across, count)
+    # a thread takes several rows where there are too many
     return Layout((lanes, min(count, _ROW_GROUPS * down), 1), (across, down, 1))
 
 
@@ -142,27 +129,14 @@ def launch(
     template: Template,
     layout: Layout,
 ) -> list[mx.array]:
-    """Run a kernel.
-
-    Args:
-        kernel: what to run.
-        dialect: what to compile it as, :func:`backend`'s.
-        inputs: in the order of the kernel's names.
-        shapes: of the outputs.
-        dtype: of the outputs; with ``atomic`` float32, and they start as zeros.
-        template: what is known when it is compiled.
-        layout: of the threads.
-
-    Returns:
-        The outputs, unevaluated.
-    """
+    """Run a kernel on inputs in the order of its names, and give its unevaluated outputs."""
     outputs = build(kernel, dialect)(
         inputs=list(inputs),
-        template=list(template),
+        template=list(template),  # what is known when it is compiled
         grid=layout.grid,
         threadgroup=layout.group,
         output_shapes=list(shapes),
         output_dtypes=[dtype] * len(shapes),
-        init_value=0 if kernel.atomic else None,
+        init_value=0 if kernel.atomic else None,  # float32 then
     )
     return cast("list[mx.array]", outputs)

@@ -19,12 +19,7 @@ _THREADS = 256  # that sweep through a list together
 
 
 def suppressible(lists: int, count: int) -> bool:
-    """Whether the kernels can do it: one box at least, few enough that their bits fit.
-
-    Args:
-        lists: B.
-        count: n.
-    """
+    """Whether the kernels can do B lists of n: one box at least, so few that their bits fit."""
     words = _words(count)
     fits = 4 * lists * count * words <= _MOST_BYTES and words <= nms_source.MOST_WORDS
     return fits and lists > 0 and count > 0
@@ -33,22 +28,13 @@ def suppressible(lists: int, count: int) -> bool:
 def suppress(
     boxes: mx.array, valid: mx.array, limit: float, labels: mx.array | None, dialect: Dialect
 ) -> mx.array:
-    """Which boxes stay: those that take part and that no better one that stays overlaps too much.
-
-    Args:
-        boxes (B, n, 4): float32 xyxy, any frame.
-        valid (B, n): bool, which take part.
-        limit: a box goes when its IoU is greater than this as a float32.
-        labels (B, n): int32; only boxes of equal label end each other. None: all do.
-        dialect: of the GPU.
-
-    Returns:
-        (B, n) bool, a subset of ``valid``; exact.
-    """
+    """(B, n) bool: the valid boxes (B, n, 4) that no better one that stays overlaps too much."""
     lists, count = valid.shape
     words = _words(count)
     geometry = mx.array([lists, count, words], dtype=mx.int32)
+    # a box goes when its IoU is greater than the limit as a float32
     given = [boxes, valid, mx.array([limit], dtype=mx.float32)]
+    # only boxes of equal label end each other
     given += [geometry] if labels is None else [labels, geometry]
     shape = (lists, count, words)
     place = rows(words, lists * count)

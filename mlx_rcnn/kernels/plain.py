@@ -11,11 +11,9 @@ _PLAIN: ContextVar[bool] = ContextVar("plain_operations", default=False)
 
 @contextmanager
 def plain_operations() -> Iterator[None]:
-    """Inside the block no kernels of ours run and no operation has a gradient of ours.
-
-    An exported function may hold neither: MLX cannot write a gradient to a file, and a kernel is
-    checked against its twin on the machine it runs on, which an app does not do.
-    """
+    """Inside the block no kernels of ours run and no operation has a gradient of ours."""
+    # An exported function may hold neither: MLX cannot write a gradient to a file, and a kernel is
+    # checked against its twin on the machine it runs on, which an app does not do.
     token = _PLAIN.set(True)
     try:
         yield

@@ -22,51 +22,29 @@ DTYPES = (mx.float32, mx.float16, mx.bfloat16)
 
 
 class Plan(NamedTuple):
-    """All that is not an array.
+    """All that is not an array."""
 
-    Attributes:
-        bins: (ph, pw).
-        scales: L map pixels per input pixel, finest first.
-        borders: L - 1 least sides of a box, pixels of the input, of levels 1 to L - 1; NaN: no
-            box goes there.
-        ratio: samples a bin and axis; 0 or less: ``ceil(RoI size / bins)``, found in the kernel.
-        aligned: half a pixel to the left and up, and no least size of a RoI.
-    """
-
-    bins: tuple[int, int]
+    bins: tuple[int, int]  # (ph, pw)
+    # L map pixels per input pixel, finest first
     scales: tuple[float, ...]
+    # L - 1 least sides of a box, pixels of the input, of levels 1 to L - 1; NaN: no box goes there
     borders: tuple[float, ...]
-    ratio: int
-    aligned: bool
+    ratio: int  # samples a bin and axis; 0 or less: ``ceil(RoI size / bins)``, found in the kernel
+    aligned: bool  # half a pixel to the left and up, and no least size of a RoI
 
 
 def fits(shapes: Sequence[tuple[int, ...]], dtype: mx.Dtype, rois: int, plan: Plan) -> bool:
-    """Whether the kernels can do it: a dtype they know, work for a thread, rows in 32 bits.
-
-    Args:
-        shapes: of the L maps, (N, h, w, C).
-        dtype: of the maps.
-        rois: R.
-        plan: the rest.
-    """
-    pixels = sum(n * h * w for n, h, w, _ in shapes)
+    """Whether the kernels can do it: a dtype they know, work for a thread, rows in 32 bits."""
+    pixels = sum(n * h * w for n, h, w, _ in shapes)  # of the L maps
     work = max(pixels, rois * plan.bins[0] * plan.bins[1])
     return dtype in DTYPES and rois > 0 and shapes[0][3] > 0 and work < _ROWS
 
 
 def pool(maps: Sequence[mx.array], boxes: mx.array, plan: Plan, dialect: Dialect) -> mx.array:
-    """RoIAlign of every box from its own level.
-
-    Args:
-        maps: L maps (N, h, w, C) of one dtype.
-        boxes (R, 5): float32 (image, x1, y1, x2, y2), pixels of the network input.
-        plan: the rest.
-        dialect: of the GPU.
-
-    Returns:
-        (R, ph, pw, C) in the maps' dtype. Boxes that are not finite give zeros.
-    """
+    """(R, ph, pw, C) RoIAlign of (R, 5) float32 boxes, each from its own of L maps (N, h, w, C)."""
     channels, rois = maps[0].shape[3], boxes.shape[0]
+    # Rows of (image, x1, y1, x2, y2), pixels of the network input; those that are not finite give
+    # zeros.
     given = [*map(_reachable, maps), *_tables([m.shape for m in maps], boxes, plan, "forward")]
     kernel = _kernel("forward", len(maps))
     shape = (rois, *plan.bins, channels)
@@ -83,23 +61,12 @@ def spread(
     dialect: Dialect,
     deterministic: bool = False,
 ) -> list[mx.array]:
-    """The gradient of :func:`pool` with respect to the maps.
-
-    Args:
-        cotangent (R, ph, pw, C): of the pooled values, in the maps' dtype.
-        shapes: of the L maps, (N, h, w, C).
-        boxes (R, 5): as in :func:`pool`.
-        plan: the rest.
-        dialect: of the GPU.
-        deterministic: add in a fixed order, without atomics: equal bit for bit each time. Every
-            pixel then looks at every box, which is slower. Default: ``False``.
-
-    Returns:
-        L gradients (N, h, w, C) in the cotangent's dtype, summed in float32.
-    """
+    """The gradient of :func:`pool` with respect to its L maps, summed in float32."""
     kind = "collect" if deterministic else "scatter"
     channels = shapes[0][3]
-    given = [cotangent, *_tables(shapes, boxes, plan, kind)]
+    given = [cotangent, *_tables(shapes, boxes, plan, kind)]  # (R, ph, pw, C) of the pooled values
+    # Adding in a fixed order, without atomics, is equal bit for bit each time; every pixel then
+    # looks at every box, which is slower.
     if deterministic:
         work = sum(n * h * w for n, h, w, _ in shapes)
     else:
@@ -113,7 +80,7 @@ def spread(
         _template(kind, cotangent.dtype, plan),
         rows(_lanes(channels, kind), work),
     )
-    return [grad.astype(cotangent.dtype) for grad in grads]
+    return [grad.astype(cotangent.dtype) for grad in grads]  # in the cotangent's dtype
 
 
 @functools.cache

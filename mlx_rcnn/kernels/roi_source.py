@@ -248,16 +248,12 @@ def _pick(kind: str, name: str, variable: str, levels: int) -> str:
 
 
 def forward(levels: int) -> str:
-    """Body that writes ``pooled`` (R, ph, pw, C), one thread a bin and some channels.
-
-    Args:
-        levels: of the pyramid; their maps are the inputs ``map0``, ``map1``, ...
-    """
+    """Body that writes ``pooled`` (R, ph, pw, C), one thread a bin and some channels."""
     zero = "float total[EACH];\n        for (int k = 0; k < EACH; k++) total[k] = 0.0f;"
     write = "pooled[rcnn_long(row) * channels + at] = T(total[k] * share);"
     return _START + _SAMPLES.substitute(
         locate=_LOCATE,
-        pick=_pick("RCNN_IN T", "map", "level", levels),
+        pick=_pick("RCNN_IN T", "map", "level", levels),  # the inputs ``map0``, ``map1``, ...
         begin=zero,
         use=_channels(_ADD_UP),
         end=_channels(write),
@@ -265,14 +261,11 @@ def forward(levels: int) -> str:
 
 
 def scatter(levels: int) -> str:
-    """Body that adds ``cotangent`` (R, ph, pw, C) to float32 maps by atomics, in no order.
-
-    Args:
-        levels: of the pyramid; the sums are the outputs ``grad0``, ``grad1``, ..., zero before.
-    """
+    """Body that adds ``cotangent`` (R, ph, pw, C) to float32 maps by atomics, in no order."""
     read = "part[k] = float(cotangent[rcnn_long(row) * channels + at]) * share;"
     return _START + _SAMPLES.substitute(
         locate=_LOCATE,
+        # the outputs ``grad0``, ``grad1``, ..., zero before
         pick=_pick("RCNN_SUM", "grad", "level", levels),
         begin="float part[EACH];" + _channels(read),
         use=_channels(_HAND_OUT),
@@ -281,16 +274,12 @@ def scatter(levels: int) -> str:
 
 
 def collect(levels: int) -> str:
-    """Body that sums ``cotangent`` (R, ph, pw, C) for each pixel in the order of the boxes.
-
-    Args:
-        levels: of the pyramid; the sums are the outputs ``grad0``, ``grad1``, ..., every pixel of
-            which is written.
-    """
+    """Body that sums ``cotangent`` (R, ph, pw, C) for each pixel in the order of the boxes."""
     use = "total[k] = RCNN_FMA(weight, float(cotangent[a + at]), total[k]);"
     return _START + _COLLECT.substitute(
         locate=_LOCATE,
         use=_channels(use),
+        # the outputs ``grad0``, ``grad1``, ..., every pixel of which is written
         pick=_pick("RCNN_OUT T", "grad", "own_level", levels),
         end=_channels("grad[rest * channels + at] = T(total[k]);"),
     )

@@ -15,19 +15,10 @@ _verdicts: dict[Hashable, bool] = {}
 
 
 def agree(key: Hashable, ours: Outputs, twin: Outputs) -> bool:
-    """Whether a kernel and its twin give the same; asked once a key and process.
-
-    Runs both and waits for them. A kernel that raises, as one that does not compile, disagrees.
-
-    Args:
-        key: what distinguishes the kernel from others.
-        ours: from nothing to the kernel's outputs, on a small case.
-        twin: likewise the twin's, of the same shapes and dtypes.
-
-    Returns:
-        The verdict. A RuntimeWarning says once when it is no.
-    """
+    """Whether a kernel and its twin give the same; asked once a key and process, else a warning."""
     if key not in _verdicts:
+        # Runs both and waits for them. A kernel that raises, as one that does not compile,
+        # disagrees.
         _verdicts[key] = _compare(key, ours, twin)
     return _verdicts[key]
 

@@ -16,18 +16,8 @@ HALVES = (mx.float16, mx.bfloat16)
 
 
 def wide_gradient(bias: mx.array, shape: tuple[int, ...]) -> mx.array:
-    """A bias of 16 bits spread to what it is added to, so that its gradient is summed in float32.
-
-    A sum over all pixels of a map loses its last digits in 16 bits. Of float32 it is the bias
-    itself.
-
-    Args:
-        bias (C,).
-        shape: (..., C) of what it is added to.
-
-    Returns:
-        An array that broadcasts to ``shape``.
-    """
+    """A bias (C,) of 16 bits spread to (..., C), so that its gradient is summed in float32."""
+    # A sum over all pixels of a map loses its last digits in 16 bits.
     if bias.dtype not in HALVES:
         return bias
 

@@ -101,32 +101,16 @@ class BatchNorm(nn.Module):
 
 
 def mean_in_steps(x: mx.array) -> mx.array:
-    """Mean over all axes but the last, one axis after the other.
-
-    A float32 sum over all pixels of a map at once is ten times less exact (7e-6 of 20,000 pixels),
-    which a deep network of batch norms amplifies to per cents of a gradient.
-
-    Args:
-        x (..., C).
-
-    Returns:
-        (C,).
-    """
+    """The mean (C,) over all axes but the last, one axis after the other."""
+    # A float32 sum over all pixels of a map at once is ten times less exact (7e-6 of 20,000
+    # pixels), which a deep network of batch norms amplifies to per cents of a gradient.
     while x.ndim > 1:
         x = mx.mean(x, axis=-2)
     return x
 
 
 def spread(v: mx.array, shape: tuple[int, ...]) -> mx.array:
-    """``v`` (C,) as (..., 1, C), to be broadcast to ``shape``: its gradient is summed in steps too.
-
-    Args:
-        v (C,).
-        shape: (..., C) of what it is combined with.
-
-    Returns:
-        An array that broadcasts to ``shape``.
-    """
+    """``v`` (C,) as (..., 1, C), to broadcast to ``shape``: its gradient is summed in steps too."""
     for count in range(1, len(shape) - 1):
         v = mx.broadcast_to(v[..., None, :], (*shape[:count], shape[-1]))
     return v[..., None, :]

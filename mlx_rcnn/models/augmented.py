@@ -76,17 +76,7 @@ class TestTimeAugment:
 
 
 def check_augment(model: Detector, augment: TestTimeAugment) -> None:
-    """Whether a model can predict so; nothing is computed.
-
-    Args:
-        model: with ``branches``.
-        augment: the views.
-
-    Raises:
-        TypeError: ``augment`` is something else.
-        ValueError: the model needs proposals or gives nothing else, or what it finds beside boxes
-            cannot be told from a mirrored image.
-    """
+    """Refuse, before anything is computed, a model that cannot predict so."""
     if not isinstance(augment, TestTimeAugment):
         raise TypeError(f"augment={augment!r}: expected a TestTimeAugment")
     if getattr(model, "needs_proposals", False) or not hasattr(model, "branches"):
@@ -148,20 +138,7 @@ def find_augmented(
     augment: TestTimeAugment,
     **options: Any,
 ) -> list[Detections]:
-    """What :func:`predict_augmented` does, for any rule and with options of the branches.
-
-    Args:
-        model, images: as there.
-        rule: which boxes become detections, of each view and of all.
-        augment: the views.
-        **options: of the branches.
-
-    Returns:
-        As there.
-
-    Raises:
-        ValueError, TypeError, FileNotFoundError: as there.
-    """
+    """What :func:`predict_augmented` does, for any rule and with options of the branches."""
     check_augment(model, augment)
     check_thresholds(rule, model.num_classes)
     given, views = load_images(images, model.config.image_levels), augment.views
@@ -178,18 +155,10 @@ def find_augmented(
 
 
 def merge_detections(found: Sequence[Result], rule: DetectionRule) -> Result:
-    """The best of several predictions of one image, suppressed among each other.
-
-    Args:
-        found: dicts with ``boxes`` (D, 4) xyxy in one frame, ``scores`` (D,) and ``labels`` (D,).
-        rule: its thresholds, suppression and ``top_k``.
-
-    Returns:
-        Such a dict, best first; of equal scores that of the earlier prediction is first.
-    """
-    names = ("boxes", "scores", "labels")
+    """The best of several predictions of one image, suppressed among each other, best first."""
+    names = ("boxes", "scores", "labels")  # (D, 4) xyxy in one frame, (D,) and (D,)
     boxes, scores, labels = (mx.array(np.concatenate([f[k] for f in found])) for k in names)
-    order = sort_scores(scores)
+    order = sort_scores(scores)  # of equal scores that of the earlier prediction is first
     there = mx.ones((1, len(order)), dtype=mx.bool_)
     rows = Candidates(boxes[order][None], scores[order][None], labels[order][None], there)
     whole = mx.array([True])  # no candidate was left out

@@ -29,17 +29,8 @@ F = TypeVar("F", bound=ResNetFPNConfig | MobileNetFPNConfig)
 def divided(
     model: type[Detector], body: type[B], fixed: Mapping[str, object], config: Mapping[str, object]
 ) -> tuple[B, dict[str, object]]:
-    """Split a builder's keywords between the backbone and the detector.
-
-    Args:
-        model: what is built.
-        body: config class of its backbone.
-        fixed: fields of that which the builder sets.
-        config: the keywords; a field that both have is the detector's.
-
-    Returns:
-        The backbone's config, and what is left for the detector.
-    """
+    """Split a builder's keywords into its backbone's config and what is left for the detector."""
+    # a field that both have is the detector's
     own = {f.name for f in fields(body)} - {f.name for f in fields(model.config_class)}
     own -= {"depth", "variant"}
     make: Callable[..., B] = body  # the fields' rules check what is given

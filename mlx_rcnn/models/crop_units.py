@@ -7,13 +7,13 @@ from collections.abc import Callable
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from tqdm import tqdm
 
 from ..heads.rcnn import classifier_of
 from ..heads.rois import batch_rows
 from ..inputs.proposals import prepare_proposals
 from ..inputs.transform import load_images, preprocess
 from ..memory import bounded_cache
+from ..progress import bar
 from ..structures import GivenProposals, Images
 from .rcnn import RCNN
 from .strides import Strides
@@ -82,10 +82,10 @@ def _features(
     rois = batch_rows(given.boxes)[mx.array(np.flatnonzero(valid).astype(np.int32))]
     side, step = model.config.crop_size, model.config.crops_at_once
     done = [np.zeros((0, channels), np.float32)]
-    with bounded_cache(), tqdm(total=len(rois), unit="crop", disable=not progress) as bar:
+    with bounded_cache(), bar(total=len(rois), unit="crop", disable=not progress) as shown:
         for start in range(0, len(rois), step):
             piece = rois[start : start + step]
             rows = layer(net, net.pooled(stage.pool(piece, (side, side))))
             done.append(np.array(rows.astype(mx.float32)))
-            bar.update(len(piece))
+            shown.update(len(piece))
     return np.split(np.concatenate(done), np.cumsum(valid.sum(axis=1))[:-1])

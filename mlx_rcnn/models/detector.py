@@ -123,15 +123,24 @@ class Detector(MapSteps):
     ) -> Iterator[Detections]:
         """Predict the frames of a video or camera, or images, one after the other.
 
-        Memory stays flat however long the source is. As :func:`~mlx_rcnn.models.stream.stream`,
-        which tells the options.
+        Frames are decoded and resized in a thread while others are predicted; nothing is kept, so
+        that memory stays flat however long the source is.
 
         Args:
-            source: path of a video, number of a camera, or an iterable of images.
-            **options: ``batch_size``, ``every``, ``start`` and ``stop``, and those of ``predict``.
+            source: path of a video, number of a camera (0 is the first), an open
+                :class:`~mlx_rcnn.inputs.video.Video`, or an iterable of images.
+            **options: ``batch_size``, frames predicted at once (default: ``1``); ``start`` and
+                ``stop``, in seconds, and ``every``, only each so-manieth frame of those (an open
+                video has its own); and those of ``predict``, such as ``score_thresh``.
 
         Returns:
-            Results as ``predict`` gives them, each with its ``frame``.
+            Results as ``predict`` gives them, each with its ``frame``, which has the ``image``, the
+            ``number``, the ``seconds``, and the ``latency``, seconds from decoded to predicted.
+
+        Raises:
+            ImportError: PyAV is not installed; how to is said.
+            VideoError, OSError: it is no video, or has no such frames; no such camera.
+            ValueError, TypeError: as ``predict``; a ``batch_size`` below 1.
         """
         return stream(self, source, **options)
 

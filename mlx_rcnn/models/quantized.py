@@ -37,15 +37,7 @@ def quantize(model: nn.Module, *, bits: int = 8, group_size: int = 64) -> None:
 
 
 def quantize_as(model: nn.Module, how: Quantization) -> None:
-    """What :func:`quantize` does, unevaluated.
-
-    Args:
-        model: changed in place.
-        how: bits and groups.
-
-    Raises:
-        ValueError: as :func:`quantize`.
-    """
+    """What :func:`quantize` does, unevaluated."""
     if (old := quantization_of(model)) is not None:
         raise ValueError(
             f"the model is quantised already, in {old.bits} bits: expected the one it was made from"
@@ -73,14 +65,7 @@ def quantization_of(model: nn.Module) -> Quantization | None:
 
 
 def restored(model: nn.Module) -> dict[str, mx.array]:
-    """All arrays of a model by name, with the weights that quantised layers compute with.
-
-    Args:
-        model: quantised or not.
-
-    Returns:
-        As :func:`~mlx_rcnn.checkpoints.weights.flat_parameters` has those of a model that is not.
-    """
+    """All arrays of a model by name, with the weights that quantised layers compute with."""
     named = tree_flatten(model.parameters())
     assert isinstance(named, list)
     arrays = dict(named)
@@ -92,11 +77,7 @@ def restored(model: nn.Module) -> dict[str, mx.array]:
 
 
 def check_trainable(model: nn.Module) -> None:
-    """Refuse to train a quantised model.
-
-    Raises:
-        ValueError: it is one.
-    """
+    """Raise a ValueError for a quantised model."""
     if (how := quantization_of(model)) is not None:
         raise ValueError(
             f"the model is quantised in {how.bits} bits, which cannot be trained: expected the one "

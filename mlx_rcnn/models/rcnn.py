@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 import numpy as np
-from tqdm import tqdm
 
 from ..config.boxes import BoxConfig, RCNNConfig
 from ..heads import DetectionRule, Stage, sample_rois
@@ -14,6 +13,7 @@ from ..heads.crops import warp_crops
 from ..heads.rcnn import RCNNHeads, classifier_of, rcnn_losses
 from ..heads.rois import batch_rows
 from ..layers import inference
+from ..progress import bar
 from ..structures import Batch, Proposals, Targets
 from .boxing import Found, Learned
 from .fast_rcnn import GivenProposals
@@ -96,15 +96,15 @@ class RCNN(GivenProposals):
             rows = mx.array(chosen.astype(np.int32))
             rois = batch_rows(proposals.boxes)[rows]
             step, done = self.config.crops_at_once, []
-            shown = None if len(chosen) >= MANY else True  # None: where there is a terminal
-            with tqdm(total=len(chosen), unit="crop", leave=False, disable=shown) as bar:
+            hidden = None if len(chosen) >= MANY else True  # None: where there is no terminal
+            with bar(total=len(chosen), unit="crop", leave=False, disable=hidden) as shown:
                 for start in range(0, len(chosen), step):
                     piece = rois[start : start + step]
                     pooled = net.pooled(stage.pool(piece, (side, side)))
                     outputs = stage.heads.outputs(net.units(pooled), pooled)
                     done.append(mx.concatenate(outputs, axis=1))
                     mx.eval(done[-1])  # one piece in memory at a time
-                    bar.update(len(piece))
+                    shown.update(len(piece))
             found[rows] = mx.concatenate(done)
         found = found.reshape(n, count, -1)
         return found[..., :classes], found[..., classes:]

@@ -29,13 +29,7 @@ def drop_empty(detections: Detections, batch: Batch) -> Detections:
 def to_results(
     detections: Detections, batch: Batch, clip: bool = False
 ) -> list[dict[str, np.ndarray]]:
-    """Evaluated detections as one dict of NumPy arrays an image, in pixels of the image given.
-
-    Args:
-        detections: in pixels of the network input.
-        batch: the images they were found in.
-        clip: cut boxes off at the borders of the image given. Default: ``False``.
-    """
+    """Evaluated detections as one dict of NumPy arrays an image, in pixels of the image given."""
     boxes, scores, labels, valid = (np.array(v) for v in detections[:4])
     return [
         {
@@ -53,14 +47,7 @@ def named_results(
     images: Images,
     pictures: Sequence[np.ndarray],
 ) -> list[Results]:
-    """What ``predict`` gives: each image's arrays with names, the image's size, and how to draw.
-
-    Args:
-        model: that found them.
-        found: one an image.
-        images: as they were given.
-        pictures: the same, loaded.
-    """
+    """What ``predict`` gives: each image's arrays with names, the image's size, and how to draw."""
     given: Sequence[object] = images if isinstance(images, list | tuple) else [images]
     if len(given) != len(pictures):  # one array of several
         given = [None] * len(pictures)
@@ -73,14 +60,7 @@ def named_results(
 def named_result(
     model: nn.Module, arrays: Mapping[str, np.ndarray], image: object, size: tuple[int, int]
 ) -> Results:
-    """One of :func:`named_results`.
-
-    Args:
-        model: that found it.
-        arrays: what it found.
-        image: as it was given.
-        size: (height, width) of it.
-    """
+    """One of :func:`named_results`, of an image of ``size`` (height, width) as it was given."""
     names = getattr(model, "class_names", None)
     return Results(arrays, names, size, image, skeleton_style(model))
 

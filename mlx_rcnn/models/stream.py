@@ -37,28 +37,7 @@ def stream(
     stop: float | None = None,
     **options: object,
 ) -> Iterator[Detections]:
-    """Predict the frames of a video, of a camera, or any images one after the other.
-
-    Frames are decoded, and resized by the model's ``prepare`` if it has one, in a thread while
-    others are predicted; nothing is kept, so that memory stays flat however long the source is.
-
-    Args:
-        model: with ``predict``.
-        source: path of a video, number of a camera (0 is the first), an open
-            :class:`~mlx_rcnn.inputs.video.Video`, or an iterable of images.
-        batch_size: frames predicted at once. Default: ``1``.
-        every, start, stop: of the frames, see :class:`~mlx_rcnn.inputs.video.Video`; an open video
-            has its own.
-        **options: of ``predict``, such as ``score_thresh``.
-
-    Yields:
-        One result a frame, as ``predict`` gives it; its ``frame`` has the ``image``, the
-        ``number``, the ``seconds``, and the ``latency``, seconds from decoded to this result.
-
-    Raises:
-        ImportError, VideoError, OSError: as :class:`~mlx_rcnn.inputs.video.Video`.
-        ValueError, TypeError: as ``predict``; a ``batch_size`` below 1.
-    """
+    """Predict the frames of a video, of a camera, or any images, as ``Detector.stream`` says."""
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: expected at least 1")
     if isinstance(source, Video):
@@ -68,6 +47,7 @@ def stream(
         frames = video = Video(source, start, stop, every)
     else:
         frames, video = _numbered(source, every), None
+    # Frames are decoded in a thread while others are predicted; nothing is kept.
     return _results(model, frames, video, batch_size, options)
 
 

@@ -24,14 +24,11 @@ PROBES = (256, 512)  # sides of the inputs by which strides are told
 
 
 class Strides(NamedTuple):
-    """Those of each image of a batch; one entry stands for all of them.
+    """Those of each image of a batch; one entry stands for all of them."""
 
-    ``anchors``: (down, right) of each level, in pixels of the network input. ``scales``: map pixels
-    per input pixel of each level that RoIs are pooled from.
-    """
-
+    # (down, right) of each level, in pixels of the network input
     anchors: list[tuple[tuple[float, float], ...]]
-    scales: Scales
+    scales: Scales  # map pixels per input pixel of each level that RoIs are pooled from
 
 
 class KnownSizes:
@@ -42,12 +39,7 @@ class KnownSizes:
 
 
 class MapSizes:
-    """The sizes of a backbone's maps by the size of its input, each looked up once.
-
-    Args:
-        shapes: from (H, W) of an input to (h, w) of each map; it need not compute anything.
-        known: those looked up before, to which new ones are added.
-    """
+    """A backbone's map sizes (h, w) by the size (H, W) of its input, each looked up once."""
 
     def __init__(self, shapes: Callable[[Size], Sequence[Size]], known: KnownSizes):
         self._shapes, self._known = shapes, known.maps
@@ -59,16 +51,11 @@ class MapSizes:
         return self._known[size]
 
     def strides(self) -> tuple[tuple[float, float], ...] | None:
-        """The backbone's own: how much an input must grow for its map to grow by one pixel.
-
-        Returns:
-            (down, right) of each map; ``None`` if its maps do not grow with its input, or it takes
-            inputs of one size only.
-        """
+        """By how much (down, right) an input must grow for each map to grow by a pixel, if any."""
         try:
             small, large = (self((side, side)) for side in PROBES)
         except Exception:  # whatever a user's own backbone says of a size it does not take
-            return None
+            return None  # ``None`` too if it takes inputs of one size only
         rise = [
             (high - low, right - left)
             for (low, left), (high, right) in zip(small, large, strict=True)
@@ -82,22 +69,8 @@ class MapSizes:
 def batch_strides(
     config: DetectorConfig, known: MapSizes, maps: Sequence[Size], padded: Size, height: int
 ) -> Strides:
-    """What prediction takes for a batch.
-
-    Args:
-        config: its ``anchor_stride``, ``stride_rule`` and ``roi_levels``.
-        known: of the backbone.
-        maps: (h, w) of each map of the batch, finest first.
-        padded: (H, W) of the batch.
-        height: the greatest unpadded height in it.
-
-    Returns:
-        One entry for all images.
-
-    Raises:
-        ValueError: ``anchor_stride`` of another number of levels.
-    """
-    fixed = _fixed(config, known, len(maps))
+    """What prediction takes for a batch, ``padded`` (H, W), of greatest unpadded ``height``."""
+    fixed = _fixed(config, known, len(maps))  # (h, w) of each map, finest first
     anchors = fixed or tuple((padded[0] // h, padded[1] // w) for h, w in maps)
     pooled = range(min(config.roi_levels, len(maps)))
     if fixed:
@@ -109,20 +82,7 @@ def batch_strides(
 def image_strides(
     config: DetectorConfig, known: MapSizes, sizes: np.ndarray, levels: int
 ) -> Strides:
-    """What prediction would take for each image of a batch alone, whatever the batch's padding.
-
-    Args:
-        config: as for :func:`batch_strides`, and ``size_divisible``.
-        known: of the backbone.
-        sizes: (N, 2) unpadded heights and widths.
-        levels: of the backbone.
-
-    Returns:
-        An entry for each image, or one if they are alike.
-
-    Raises:
-        ValueError: as :func:`batch_strides`.
-    """
+    """What prediction would take for each image of a batch alone, whatever the batch's padding."""
     if _fixed(config, known, levels):
         return batch_strides(config, known, [(1, 1)] * levels, (1, 1), 1)
     each = []
@@ -130,6 +90,7 @@ def image_strides(
         padded = (_padded(height, config), _padded(width, config))
         each.append(batch_strides(config, known, known(padded), padded, height))
     anchors, scales = [one.anchors[0] for one in each], [one.scales[0] for one in each]
+    # an entry for each image, or one if they are alike
     return Strides(_alike(anchors), _alike(scales))
 
 

@@ -235,19 +235,7 @@ def _cut(
 def merge_tiles(
     parts: Sequence[Part], nms_thresh: float, top_k: int | None = None
 ) -> dict[str, np.ndarray]:
-    """One result of several of the same image, each object once.
-
-    Within a class the best box goes first, whole ones before cut ones; it removes those of an IoU
-    above ``nms_thresh``, and of the cut ones those that it covers by half.
-
-    Args:
-        parts: results in pixels of the image, each with what of it was cut (D,).
-        nms_thresh: greatest IoU of two detections of a class.
-        top_k: most detections. Default: all.
-
-    Returns:
-        Arrays by name, best first.
-    """
+    """One result of several of the same image, each with what was cut (D,); each object once."""
     if len(parts) == 1:  # suppressed already
         return dict(parts[0][0])
     names = list(parts[0][0])
@@ -257,6 +245,8 @@ def merge_tiles(
     kept = []
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
+        # Within a class the best box goes first, whole ones before cut ones; it removes those of an
+        # IoU above ``nms_thresh``, and of the cut ones those that it covers by half.
         order = own[np.lexsort((-scores[own], cut[own]))]
         kept.append(_survivors(boxes, cut, order, nms_thresh))
     rows = np.concatenate(kept) if kept else np.zeros(0, np.int64)

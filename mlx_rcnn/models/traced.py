@@ -26,22 +26,7 @@ Function = Callable[[mx.array, mx.array], Outputs]
 
 
 def traceable(model: Detector, size: tuple[int, int], rule: DetectionRule | None) -> Function:
-    """What a model does with one image of one size, for :func:`mlx.core.exporter`.
-
-    Args:
-        model: with proposals of its own.
-        size: (height, width) of the image.
-        rule: which boxes become detections; ``None`` for a proposal network.
-
-    Returns:
-        From ``image`` (H, W, 3), uint8 or float in [0, 1], and ``content`` (2,), the (height,
-        width) of the photo at its top left corner, to ``boxes`` (D, 4), ``scores``, ``labels`` and
-        ``valid`` (D,), and what branches find. It has to run inside
-        :func:`~mlx_rcnn.kernels.plain_operations`.
-
-    Raises:
-        ValueError: a model that needs proposals, or an image that is too small for its backbone.
-    """
+    """What a model does with one image of (height, width), for :func:`mlx.core.exporter`."""
     if model.needs_proposals:
         raise ValueError(
             f"a {type(model).__name__} needs proposals, which an exported function is not given: "
@@ -56,6 +41,8 @@ def traceable(model: Detector, size: tuple[int, int], rule: DetectionRule | None
     anchors = view.anchors(maps, strides)
     mx.eval(anchors)  # constants of the file, once for all traces of this size
 
+    # From ``image`` (H, W, 3), uint8 or float in [0, 1], and ``content`` (2,), the (height, width)
+    # of the photo at its top left corner; to run inside ``plain_operations``.
     def detect(image: mx.array, content: mx.array) -> Outputs:
         sizes = content.astype(mx.float32)[None]
         features = view.features(_network_input(image, content, padded, model.config))
@@ -70,7 +57,7 @@ def traceable(model: Detector, size: tuple[int, int], rule: DetectionRule | None
         if view.config.clip_results:
             whole = mx.all(found.boxes[..., 2:] > found.boxes[..., :2], axis=-1)
             found = found._replace(valid=found.valid & whole)
-        named = _named(found)
+        named = _named(found)  # ``boxes`` (D, 4), ``scores``, ``labels`` and ``valid`` (D,)
         for branch in view.branches:
             named |= branch.traced(stage, named["boxes"], mx.maximum(named["labels"], 1), size)
         return named

@@ -19,31 +19,15 @@ def _has_compiler() -> bool:
 
 
 def fused(function: Callable[P, mx.array]) -> Callable[P, mx.array]:
-    """Compile an elementwise function on a GPU.
-
-    A chain of elementwise operations costs one pass over memory there instead of one each. On a CPU
-    the plain operations stay: they vectorise, and each writes over its input, where a compiled one
-    does neither if its arguments broadcast. The function is traced once for all shapes, so it may
-    not change their rank.
-
-    Args:
-        function: elementwise, arrays in, one array out.
-
-    Returns:
-        The same function.
-    """
+    """Compile an elementwise function on a GPU; it may not change its arguments' rank."""
+    # A chain of elementwise operations costs one pass over memory there instead of one each. On a
+    # CPU the plain operations stay: they vectorise, and each writes over its input, where a
+    # compiled one does neither if its arguments broadcast. It is traced once for all shapes.
     return _choose(function, lambda: False)
 
 
 def fused_alike(function: Callable[P, mx.array]) -> Callable[P, mx.array]:
-    """As :func:`fused`, and on a CPU with g++ too: for arguments all of one shape, or scalars.
-
-    Args:
-        function: elementwise, arrays of one shape in, one array out.
-
-    Returns:
-        The same function.
-    """
+    """As :func:`fused`, and on a CPU with g++ too: for arguments all of one shape, or scalars."""
     return _choose(function, lambda: _has_compiler())
 
 

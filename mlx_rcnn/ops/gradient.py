@@ -7,43 +7,32 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..kernels import in_fixed_order, plain
+from ..kernels import adding_in_order, in_fixed_order, plain
 
 
 def own_gradient(
     forward: Callable[..., mx.array], backward: Callable[..., Any]
 ) -> Callable[..., mx.array]:
-    """A function with a gradient of its own; the function alone in a graph to be exported.
-
-    Args:
-        forward: arrays in, one array out.
-        backward: from its arguments (a tuple, or one array), the cotangent and the output to the
-            cotangents of the arguments.
-
-    Returns:
-        From the same arguments to the same array.
-    """
+    """A function with a gradient of its own; the function alone in a graph to be exported."""
     if plain():
         return forward
+    # ``backward`` gets the arguments (a tuple, or one array), the cotangent and the output
     function: Any = mx.custom_function(forward)
     function.vjp(backward)
     result: Callable[..., mx.array] = function
     return result
 
 
+def add_at(total: mx.array, index: Any, values: mx.array) -> mx.array:
+    """``total.at[index].add(values)``, on a GPU too in a fixed order where one is asked for."""
+    with adding_in_order():
+        return total.at[index].add(values)
+
+
 def rows_of(table: mx.array, index: mx.array) -> mx.array:
-    """``table[index]``, several of which may be one row.
-
-    On a GPU the gradient that MLX derives adds to such a row by atomics, in no order. In a block of
-    :func:`~mlx_rcnn.kernels.fixed_order` it is a sum over ``index`` for each row instead.
-
-    Args:
-        table (C, ...): the rows.
-        index (R,): which, each in 0..C-1.
-
-    Returns:
-        (R, ...).
-    """
+    """``table[index]``, (C, ...) and (R,) to (R, ...), several of which may be one row."""
+    # On a GPU the gradient that MLX derives adds to such a row by atomics, in no order. In a block
+    # of ``fixed_order`` it is a sum over ``index`` for each row instead.
     if not in_fixed_order():
         return table[index]
 

@@ -10,15 +10,7 @@ SMOOTH_L1_BETA = 1.0 / 9  # torchvision's, for RPN and box head
 
 
 def smooth_l1(prediction: mx.array, target: mx.array, beta: float = SMOOTH_L1_BETA) -> mx.array:
-    """``0.5 d^2 / beta`` where ``|d| < beta``, else ``|d| - 0.5 beta`` (Fast R-CNN, equation 3).
-
-    Args:
-        prediction, target: same shape.
-        beta: where the parabola ends; with 0 it is the distance alone (L1). Default: ``1 / 9``.
-
-    Returns:
-        Same shape.
-    """
+    """``0.5 d^2 / beta`` where ``|d| < beta``, else ``|d| - 0.5 beta`` (Fast R-CNN, equation 3)."""
     distance = mx.abs(prediction - target)
     if beta == 0:
         return distance
@@ -26,17 +18,8 @@ def smooth_l1(prediction: mx.array, target: mx.array, beta: float = SMOOTH_L1_BE
 
 
 def giou_loss(prediction: mx.array, target: mx.array, eps: float = 1e-7) -> mx.array:
-    """``1 - GIoU`` of boxes, row by row (Rezatofighi et al., 2019).
-
-    As ``torchvision.ops.generalized_box_iou_loss``.
-
-    Args:
-        prediction, target (R, 4): xyxy.
-        eps: added to both denominators. Default: ``1e-7``.
-
-    Returns:
-        (R,): in [0, 2].
-    """
+    """``1 - GIoU`` of xyxy boxes (R, 4), row by row, in [0, 2] (Rezatofighi et al., 2019)."""
+    # as ``torchvision.ops.generalized_box_iou_loss``
     low = mx.maximum(prediction[:, :2], target[:, :2])
     high = mx.minimum(prediction[:, 2:], target[:, 2:])
     shared = mx.prod(mx.maximum(high - low, 0), axis=1)
@@ -47,29 +30,17 @@ def giou_loss(prediction: mx.array, target: mx.array, eps: float = 1e-7) -> mx.a
 
 
 def box_regression_error(
+    # (R, 4) as predicted, and targets as wanted, see :func:`~mlx_rcnn.ops.encode_boxes`
     deltas: mx.array,
     targets: mx.array,
-    boxes: mx.array,
+    boxes: mx.array,  # (R, 4) that they move, xyxy; for ``"giou"`` alone
+    # ``"smooth_l1"`` or ``"l1"``, of the deltas and summed over the four, or ``"giou"``, of the
+    # boxes
     kind: str = "smooth_l1",
     beta: float = SMOOTH_L1_BETA,
     weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0),
 ) -> mx.array:
-    """How far regressed boxes are from where they should be.
-
-    Args:
-        deltas, targets (R, 4): as predicted and as wanted, see :func:`~mlx_rcnn.ops.encode_boxes`.
-        boxes (R, 4): what they move, xyxy; for ``"giou"`` alone.
-        kind: ``"smooth_l1"`` or ``"l1"``, of the deltas and summed over the four, or ``"giou"``, of
-            the boxes. Default: ``"smooth_l1"``.
-        beta: of ``"smooth_l1"``. Default: ``1 / 9``.
-        weights: factors of the deltas. Default: 1.
-
-    Returns:
-        (R,).
-
-    Raises:
-        ValueError: another ``kind``.
-    """
+    """(R,): how far regressed boxes are from where they should be."""
     if kind not in ("smooth_l1", "l1", "giou"):
         raise ValueError(f"kind={kind!r}: expected 'smooth_l1', 'l1' or 'giou'")
     if kind == "giou":
@@ -80,46 +51,22 @@ def box_regression_error(
 
 
 def binary_cross_entropy(logits: mx.array, target: mx.array) -> mx.array:
-    """``-t log s(x) - (1 - t) log(1 - s(x))`` from logits, without overflow.
-
-    Args:
-        logits, target: same shape; targets in [0, 1].
-
-    Returns:
-        Same shape.
-    """
+    """``-t log s(x) - (1 - t) log(1 - s(x))`` from logits, without overflow; t in [0, 1]."""
     return mx.logaddexp(logits, 0.0) - logits * target
 
 
 def cross_entropy(logits: mx.array, labels: mx.array) -> mx.array:
-    """``-log softmax(logits)[label]``.
-
-    Args:
-        logits (R, C).
-        labels (R,): integers.
-
-    Returns:
-        (R,).
-    """
+    """``-log softmax(logits)[label]``, (R, C) and integers (R,) to (R,)."""
     chosen = mx.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
     return mx.logsumexp(logits, axis=1) - chosen
 
 
 def normaliser(count: mx.array, group: mx.distributed.Group | None = None) -> mx.array:
-    """What the sum of a loss is divided by: how many there are, at least 1.
-
-    With several machines it is the mean of that over them, so that the average of their gradients
-    is the gradient of one machine with all images.
-
-    Args:
-        count (): samples of this machine's batch.
-        group: of the machines; each of them must come here. Default: none but this one.
-
-    Returns:
-        A scalar.
-    """
+    """What the sum of a loss is divided by: how many there are, at least 1."""
     if group is None or group.size() == 1:
         return mx.maximum(count, 1)
+    # With several machines it is the mean of that over them, so that the average of their gradients
+    # is the gradient of one machine with all images. Each of them must come here.
     total = mx.distributed.all_sum(count.astype(mx.float32), group=group)
     mx.eval(total)  # here, so that the machines' messages go out in the same order
     return mx.maximum(total, 1) / group.size()

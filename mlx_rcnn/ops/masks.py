@@ -71,21 +71,8 @@ def paste_masks(
 def paste_mask(
     mask: Array, box: Array, image_size: tuple[int, int], *, rule: str = "torchvision"
 ) -> tuple[Array, tuple[int, int]]:
-    """One mask pasted, and no more of the image than it may cover.
-
-    Args:
-        mask (M, M): probabilities in [0, 1].
-        box (4,): xyxy, pixels of the image.
-        image_size: (H, W) of the image.
-        rule: as :func:`paste_masks`.
-
-    Returns:
-        (h, w) bool, and the row and the column of the image that its first pixel is; h or w may be
-        0. The rest of what :func:`paste_masks` gives is zero.
-
-    Raises:
-        ValueError: as :func:`paste_masks`.
-    """
+    """One mask (M, M) pasted into (h, w) bool, all that it may cover, and its row and column."""
+    # in [0, 1], and (4,) xyxy, pixels of the image
     probabilities, corners = _float32(mask)[None], _float32(box)[None]
     height, width = _check(probabilities, corners, image_size, 0.5)
     if not np.isfinite(corners).all():
@@ -96,6 +83,7 @@ def paste_mask(
     low = np.clip(np.floor(exact[:2] - margin), 0, [width, height]).astype(int)
     high = np.clip(np.ceil(exact[2:] + margin), low, [width, height]).astype(int)
     (left, top), (right, bottom) = low.tolist(), high.tolist()
+    # h or w may be 0; the rest of what :func:`paste_masks` gives is zero
     part = np.zeros((bottom - top, right - left), bool)
     paste = _paste_torchvision if rule == "torchvision" else _paste_detectron2
     paste(probabilities[0], corners[0], part, (top, left), np.float32(0.5))

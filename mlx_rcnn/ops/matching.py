@@ -18,27 +18,16 @@ TARGETS_AT_ONCE = 32  # rows of the overlap matrix held in memory
 
 
 def match(
-    targets: mx.array,
-    valid: mx.array,
-    boxes: mx.array,
-    fg_iou_thresh: float,
-    bg_iou_thresh: float,
+    targets: mx.array,  # (M, 4) xyxy
+    valid: mx.array,  # (M,) targets that exist
+    boxes: mx.array,  # (n, 4) anchors or proposals, same frame
+    fg_iou_thresh: float,  # an IoU of at least this is a match
+    bg_iou_thresh: float,  # an IoU below this is background
+    # boxes whose IoU with a target is the best that target has are matched too, each to the target
+    # it overlaps most itself (Faster R-CNN, section 3.1.2)
     allow_low_quality: bool,
 ) -> mx.array:
-    """The target each box overlaps most, as torchvision's ``Matcher``.
-
-    Args:
-        targets (M, 4): xyxy.
-        valid (M,): targets that exist.
-        boxes (n, 4): anchors or proposals, same frame.
-        fg_iou_thresh: an IoU of at least this is a match.
-        bg_iou_thresh: an IoU below this is background.
-        allow_low_quality: boxes whose IoU with a target is the best that target has are matched
-            too, each to the target it overlaps most itself (Faster R-CNN, section 3.1.2).
-
-    Returns:
-        (n,): int32, the target's row, or ``BELOW`` or ``BETWEEN``.
-    """
+    """(n,) int32: the row of the target each box overlaps most, as torchvision's ``Matcher``."""
     n = boxes.shape[0]
     best, index = mx.full((n,), -1.0), mx.zeros((n,), dtype=mx.int32)
     rescued = mx.zeros((n,), dtype=mx.bool_)
@@ -66,19 +55,10 @@ class Sample(NamedTuple):
 def sample(
     positive: mx.array, negative: mx.array, count: int, positive_fraction: float, key: mx.array
 ) -> Sample:
-    """A random, balanced selection, as torchvision's ``BalancedPositiveNegativeSampler``.
-
-    Args:
-        positive (n,), negative (n,): candidates of either kind.
-        count: rows wanted, K at most.
-        positive_fraction: at most this share of ``count`` is positive; negatives fill up.
-        key: of the random order.
-
-    Returns:
-        K = min(count, n) rows; those with ``valid=False`` were not to be had.
-    """
+    """A random, balanced selection, as torchvision's ``BalancedPositiveNegativeSampler``."""
     n = positive.shape[0]
     order = mx.random.uniform(shape=(n,), key=key)
+    # at most this share of ``count`` is positive; negatives fill up
     most = min(int(count * positive_fraction), n)
     chosen = top_scores(mx.where(positive, order, -1.0), most)
     is_positive = positive[chosen]
@@ -90,4 +70,5 @@ def sample(
     # Positives, then negatives, then what is not valid, each in its order.
     front = top_scores(valid.astype(mx.float32), min(count, n))
     positive = mx.concatenate([is_positive, mx.zeros_like(is_negative)])
+    # K = min(count, n) rows; those with ``valid=False`` were not to be had
     return Sample(index[front], positive[front], valid[front])

@@ -3,7 +3,8 @@
 The sequential definition is a fixed point: ``keep[j] = valid[j] and no kept i < j overlaps j``. One
 round of it on the whole overlap matrix settles at least one more box, in practice most, so a few
 rounds of a matrix-vector product replace the loop. Blocks of rows bound the memory and halve the
-work, as later boxes never suppress earlier ones. A GPU has kernels that take the boxes in order.
+work, as later boxes never suppress earlier ones. A GPU has kernels that take the boxes in order;
+:func:`nms` and :func:`batched_nms`, which may ask the host, take them in order on a CPU too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from ..kernels import backend, suppressible
 from .boxes import box_area
 from .nms_fused import fused_nms
+from .nms_greedy import greedy_nms
 from .overlaps import above_threshold, float32_threshold
 
 # Rows resolved at once, and the rounds tried first. A CPU is bound by the matrix: short blocks stay
@@ -49,15 +51,9 @@ def first_rounds() -> int:
 
 
 def settle(attempt: Callable[[int], E]) -> E:
-    """Repeat a suppression, and nothing else, with more rounds until it is exact.
-
-    Args:
-        attempt: from a number of rounds to a result with ``exact``; exact for some number.
-
-    Returns:
-        The first exact result. Costs one host synchronisation an attempt, almost always one.
-    """
+    """Repeat a suppression, and nothing else, with more rounds until it is exact."""
     rounds = first_rounds()
+    # one host synchronisation an attempt, almost always one attempt
     while not (found := attempt(rounds)).exact.item():
         rounds *= MORE_ROUNDS
     return found
@@ -143,16 +139,7 @@ def _in_rounds(
 
 
 def sort_scores(scores: mx.array) -> mx.array:
-    """Indices that sort the last axis by falling score; of equal scores the lower index is first.
-
-    NaN sorts last. The order is defined on every backend: value and index are one integer key.
-
-    Args:
-        scores (..., n): float32.
-
-    Returns:
-        (..., n): int32.
-    """
+    """Indices (..., n) int32 by falling score; of equal scores the lower index is first."""
     scores = scores.astype(mx.float32)
     if scores.shape[-1] == 0:  # MLX 0.32.2 divides by zero when it sorts nothing on a CPU
         return mx.zeros(scores.shape, dtype=mx.int32)
@@ -160,26 +147,18 @@ def sort_scores(scores: mx.array) -> mx.array:
     bits = mx.view(scores, mx.int32)
     rising = mx.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # integer order = float order
     index = mx.arange(scores.shape[-1], dtype=mx.int64)
+    # NaN sorts last. The order is defined on every backend: value and index are one key.
     key = ((-1 - rising.astype(mx.int64)) << 32) | index
     return (mx.sort(key, axis=-1) & 0xFFFFFFFF).astype(mx.int32)
 
 
 def top_scores(scores: mx.array, k: int) -> mx.array:
-    """Indices of the ``k`` greatest scores of the last axis, in the order of :func:`sort_scores`.
-
-    Which of several scores equal to the last one is taken is not defined.
-
-    Args:
-        scores (..., n): float32, n at least ``k``.
-        k: how many.
-
-    Returns:
-        (..., k): int32.
-    """
+    """Indices (..., k) int32 of the greatest of the last axis, in ``sort_scores``' order."""
     if k == 0:  # see sort_scores
         return mx.zeros((*scores.shape[:-1], 0), dtype=mx.int32)
     if k < scores.shape[-1]:  # partition first: a full sort of a fine level costs ten times more
         clean = mx.where(mx.isnan(scores), -mx.inf, scores)
+        # which of several scores equal to the last one is taken is not defined
         chosen = mx.sort(mx.argpartition(-clean, k - 1, axis=-1)[..., :k], axis=-1)
         order = sort_scores(mx.take_along_axis(clean, chosen, axis=-1))
         return mx.take_along_axis(chosen, order, axis=-1).astype(mx.int32)
@@ -264,6 +243,12 @@ class _Kept(NamedTuple):
 def _settled(
     boxes: mx.array, valid: mx.array, iou_threshold: float, labels: mx.array | None
 ) -> np.ndarray:
+    if not on_gpu():
+        limit = float32_threshold(iou_threshold)
+        kinds = [None] * len(valid) if labels is None else np.array(labels)
+        lists = zip(np.array(boxes), np.array(valid), kinds, strict=True)
+        return np.stack([greedy_nms(b, v, limit, k) for b, v, k in lists])
+
     def attempt(rounds: int) -> _Kept:
         return _Kept(*nms_mask(boxes, valid, iou_threshold, labels, rounds))
 

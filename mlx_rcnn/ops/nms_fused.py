@@ -16,26 +16,14 @@ _LISTS, _COUNT, _LIMIT = 2, 150, 0.4
 
 
 def fused_nms(
-    boxes: mx.array,
-    valid: mx.array,
-    limit: float,
-    labels: mx.array | None,
+    boxes: mx.array,  # (B, n, 4) float32 xyxy, each list sorted by falling score
+    valid: mx.array,  # (B, n)
+    limit: float,  # a box goes when its IoU with a better one that stays is greater
+    labels: mx.array | None,  # (B, n) integers; only boxes of equal label end each other
     dialect: Dialect,
-    twin: Twin,
+    twin: Twin,  # the same in plain MLX, exact
 ) -> mx.array | None:
-    """Which boxes stay, by kernels.
-
-    Args:
-        boxes (B, n, 4): float32 xyxy, each list sorted by falling score.
-        valid (B, n): which take part.
-        limit: a box goes when its IoU with a better one that stays is greater.
-        labels (B, n): integers; only boxes of equal label end each other. None: all do.
-        dialect: of the GPU.
-        twin: the same in plain MLX, exact.
-
-    Returns:
-        (B, n) bool, exact, without a gradient; None where the kernels are not right.
-    """
+    """(B, n) bool, exact: which boxes stay, by kernels; None where the kernels are not right."""
 
     def ours() -> Sequence[mx.array]:
         case = _case()

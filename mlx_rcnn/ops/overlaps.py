@@ -22,26 +22,17 @@ def _above(
 
 
 def float32_threshold(threshold: float) -> float:
-    """The greatest float32 not above a threshold.
-
-    torch compares a float32 IoU with a double: rounding the threshold down is the same.
-    """
+    """The greatest float32 not above a threshold."""
+    # torch compares a float32 IoU with a double: rounding the threshold down is the same.
     limit = np.float32(threshold)
     return float(np.nextafter(limit, np.float32(-1)) if float(limit) > threshold else limit)
 
 
 def above_threshold(a: mx.array, b: mx.array, threshold: mx.array) -> mx.array:
-    """Which pairs of boxes overlap by more than a threshold; suppression's matrix.
-
-    Args:
-        a (5, B, p, 1): x1, y1, x2, y2 and area of B lists of boxes, float32, areas not negative.
-        b (5, B, 1, m): likewise, same frame.
-        threshold (): float32.
-
-    Returns:
-        (B, p, m) bool: IoU above the threshold; never where both boxes are empty.
-    """
+    """(B, p, m) bool: boxes of IoU above a float32 threshold; suppression's matrix."""
     # Not fused: compiled CPU kernels do not vectorise over broadcast arguments.
+    # ``a`` (5, B, p, 1) and ``b`` (5, B, 1, m): x1, y1, x2, y2 and area, float32; never where both
+    # boxes are empty
     corners = (
         mx.maximum(a[0], b[0]),
         mx.maximum(a[1], b[1]),
@@ -49,3 +40,19 @@ def above_threshold(a: mx.array, b: mx.array, threshold: mx.array) -> mx.array:
         mx.minimum(a[3], b[3]),
     )
     return _above(*corners, a[4] + b[4], threshold)
+
+
+def above_threshold_on_host(a: np.ndarray, b: np.ndarray, threshold: float) -> np.ndarray:
+    """As :func:`above_threshold`, to the bit, of NumPy's (5, p, 1) and (5, 1, m): (p, m) bool."""
+    shared = np.minimum(a[2], b[2])
+    shared -= np.maximum(a[0], b[0])
+    np.maximum(shared, np.float32(0), out=shared)
+    height = np.minimum(a[3], b[3])
+    height -= np.maximum(a[1], b[1])
+    shared *= height
+    union = np.add(a[4], b[4], out=height)
+    union -= shared
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shared /= union
+        above: np.ndarray = shared > np.float32(threshold)
+    return above

@@ -13,20 +13,11 @@ CUBIC = -0.75  # Keys' parameter, torch's choice
 def heatmap_peaks(
     heatmaps: mx.array, boxes: mx.array, size: tuple[int, int]
 ) -> tuple[mx.array, mx.array]:
-    """Where each heatmap is greatest, once it is resized to the pixels of its box.
-
-    As :func:`~mlx_rcnn.ops.heatmaps_to_keypoints`. Each is resized onto a grid of the whole image,
-    of which the box's own pixels count: at 800 x 1088, 1.6 GFLOP a RoI of 17 keypoints.
-
-    Args:
-        heatmaps (R, h, w, K): float32 logits.
-        boxes (R, 4): xyxy, pixels, inside the image. Sides below 1 count as 1.
-        size: (height, width) of the image.
-
-    Returns:
-        keypoints (R, K, 3) of x, y and 1, and scores (R, K), the resized logits there.
-    """
+    """Peaks (R, K, 3) of heatmaps (R, h, w, K) resized to their boxes, and scores (R, K)."""
+    # As ``heatmaps_to_keypoints``. Each is resized onto a grid of the whole image, of which the
+    # box's own pixels count: at 800 x 1088, 1.6 GFLOP a RoI of 17 keypoints.
     count, height, width, points = heatmaps.shape
+    # of boxes (R, 4) xyxy, pixels, inside the image; those below 1 count as 1
     sides = mx.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)
     pixels = mx.ceil(sides)  # (R, 2): across, down
     across = _cubic(width, pixels[:, 0], size[1])

@@ -132,17 +132,7 @@ def resize_opencv(image: Array, size: tuple[int, int]) -> Array:
 def torch_axis(
     length: int, size: int, start: int = 0, stop: int | None = None
 ) -> tuple[Array, Array, Array, Array]:
-    """Where torch's bilinear rule samples one axis, and with which weights.
-
-    Args:
-        length: pixels of the source axis.
-        size: pixels of the resized axis.
-        start, stop: the part of the resized axis wanted. Default: all of it.
-
-    Returns:
-        low, high (stop - start,) int64: the two source pixels, at most ``length - 1``.
-        w_low, w_high (stop - start,) float32: their weights.
-    """
+    """Where torch's bilinear rule samples one axis: low and high pixels int64, weights float32."""
     index = np.arange(start, size if stop is None else stop)
     centres = index.astype(np.float32) + np.float32(0.5)
     scale = np.float32(length) / np.float32(size)

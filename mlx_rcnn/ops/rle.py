@@ -40,16 +40,8 @@ def encode_rle(mask: Array) -> dict[str, list[int] | str]:
 def encode_rle_part(
     part: Array, corner: tuple[int, int], image_size: tuple[int, int]
 ) -> dict[str, Any]:
-    """:func:`encode_rle` of a mask of which only a part is given, zero all around it.
-
-    Args:
-        part (h, w): bool.
-        corner: row and column of its first pixel in the image.
-        image_size: (H, W) of the image.
-
-    Returns:
-        As :func:`encode_rle`, of the image.
-    """
+    """:func:`encode_rle` of an image's mask, given a part (h, w) of it with zeros around."""
+    # the image's row and column of its first pixel
     (top, left), (height, width) = corner, image_size
     edges = np.diff(np.pad(np.asarray(part, bool), ((1, 1), (0, 0))).astype(np.int8), axis=0)
     column, start = np.nonzero(edges.T == 1)

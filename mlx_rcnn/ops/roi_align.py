@@ -14,7 +14,7 @@ import numpy as np
 
 from ..kernels import Plan, backend, fits, plain
 from . import roi_gather
-from .gradient import own_gradient
+from .gradient import add_at, own_gradient
 from .roi_bounded import bounded_average
 from .roi_fused import fused_roi_align
 from .roi_gather import (
@@ -143,7 +143,8 @@ def crop_masks(
         place, weight = _taps(boxes[:, axis], extent[:, axis], size, count, most, limit)
         row = mx.arange(boxes.shape[0])[:, None, None]
         line = mx.arange(size)[None, :, None]
-        matrices.append(mx.zeros((boxes.shape[0], size, length)).at[row, line, place].add(weight))
+        empty = mx.zeros((boxes.shape[0], size, length))
+        matrices.append(add_at(empty, (row, line, place), weight))
     down, across = matrices
     step = max(1, roi_gather.CPU_CHUNK // (4 * height * width))
     done: list[mx.array] = []
@@ -257,7 +258,8 @@ def _weighted(pixels: mx.array, index: mx.array, weight: mx.array) -> mx.array:
             # No edge orders these chunks: any other use of the sum would have it copied each time.
             wide = cotangent[rows].astype(mx.float32)
             share = weight[rows].swapaxes(2, 3) * wide  # (r, B, T, C)
-            total = total.at[index[rows].reshape(-1)].add(share.reshape(-1, pixels.shape[-1]))
+            share = share.reshape(-1, pixels.shape[-1])
+            total = add_at(total, index[rows].reshape(-1), share)
         return total.astype(pixels.dtype)
 
     return own_gradient(forward, backward)(pixels)
@@ -278,7 +280,8 @@ def _dense(
         matrices = []
         for (index, weight), length in ((rows, h), (columns, w)):
             line = mx.arange(index.shape[1])[:, None]
-            matrices.append(mx.zeros((index.shape[1], length)).at[line, index[i]].add(weight[i]))
+            empty = mx.zeros((index.shape[1], length))
+            matrices.append(add_at(empty, (line, index[i]), weight[i]))
         image = pixels[first : first + w * h].reshape(h, -1).astype(mx.float32)
         down = (matrices[0] @ image).reshape(-1, w, pixels.shape[-1])
         out = (matrices[1] @ down).astype(pixels.dtype)  # (ph, pw, C)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
+from .gradient import add_at
 from .roi_gather import gather_chunked
 
 # Of a level but the coarsest: 28 x 28, with torchvision's slack.
@@ -25,48 +26,29 @@ Taps = Callable[..., tuple[mx.array, mx.array]]
 
 
 def largest_window(sizes: Sequence[tuple[int, int]]) -> int:
-    """Pixels of the largest window that a RoI reads.
-
-    Args:
-        sizes: (w, h) of each map, finest first.
-
-    Returns:
-        Of a level but the coarsest at most (w + 3) (h + 3) with w h < 28^2, or the whole map.
-    """
+    """Pixels of the largest window that a RoI reads, of maps (w, h), finest first."""
     *finer, (width, height) = sizes
     most = width * height
     for w, h in finer:
         side = float(max(w, h))
+        # of a level but the coarsest at most (w + 3) (h + 3) with w h < 28^2
         most = max(most, min(w * h, math.ceil(AREA + 3 * (side + AREA / side) + 9)))
     return most
 
 
 def bounded_average(
-    pixels: mx.array,
-    base: mx.array,
-    limit: mx.array,
-    start: mx.array,
+    pixels: mx.array,  # (P, C) of all maps
+    base: mx.array,  # (R,) first pixel of the map of each RoI
+    limit: mx.array,  # (R, 2): (w, h) of the map of each RoI
+    start: mx.array,  # (R, 2) in map pixels, x then y, as the extent
     extent: mx.array,
-    grid: mx.array,
-    bins: tuple[int, int],
-    sizes: Sequence[tuple[int, int]],
-    taps: Taps,
-    least: int = 1,
+    grid: mx.array,  # (R, 2) samples a bin
+    bins: tuple[int, int],  # (ph, pw)
+    sizes: Sequence[tuple[int, int]],  # (w, h) of each map, finest first
+    taps: Taps,  # which pixels samples lie between, along an axis
+    least: int = 1,  # samples that a bin has, whatever the RoI
 ) -> mx.array:
-    """RoIAlign of R RoIs, whatever their sizes.
-
-    Args:
-        pixels (P, C): of all maps.
-        base (R,), limit (R, 2): first pixel and (w, h) of the map of each RoI.
-        start, extent, grid (R, 2): in map pixels, x then y; samples a bin.
-        bins: (ph, pw).
-        sizes: (w, h) of each map, finest first.
-        taps: which pixels samples lie between, along an axis.
-        least: samples that a bin has, whatever the RoI. Default: ``1``.
-
-    Returns:
-        (R, ph, pw, C) in the dtype of ``pixels``.
-    """
+    """(R, ph, pw, C) RoIAlign of R RoIs, whatever their sizes, in the dtype of ``pixels``."""
     firsts, lengths, matrices = [], [], []
     for axis, count in ((0, bins[1]), (1, bins[0])):
         longest = max(size[axis] for size in sizes)
@@ -74,7 +56,7 @@ def bounded_average(
         ends = limit[:, axis]
         place, weight = taps(start[:, axis], extent[:, axis], count, grid[:, axis], most, ends)
         roi, line = mx.arange(place.shape[0])[:, None, None], mx.arange(count)[None, :, None]
-        matrix = mx.zeros((place.shape[0], count, longest)).at[roi, line, place].add(weight)
+        matrix = add_at(mx.zeros((place.shape[0], count, longest)), (roi, line, place), weight)
         matrices.append(matrix)
         read = weight > 0
         first = mx.min(mx.where(read, place, longest), axis=(1, 2))

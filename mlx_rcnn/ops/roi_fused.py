@@ -25,31 +25,21 @@ _CASES = (
 
 
 def fused_roi_align(
+    # L maps (N, h, w, C) of one dtype, finest first
     maps: Sequence[mx.array],
-    boxes: mx.array,
+    boxes: mx.array,  # (R, 5) float32 (image, x1, y1, x2, y2), pixels of the network input
     plan: Plan,
     dialect: Dialect,
     twin: Twin,
+    # sum the gradient in a fixed order; the environment, or a block of ``fixed_order``, may ask for
+    # it too
     deterministic: bool,
 ) -> mx.array:
-    """RoIAlign with a gradient to the maps, by kernels or, where they are not right, by the twin.
-
-    Args:
-        maps: L maps (N, h, w, C) of one dtype, finest first.
-        boxes (R, 5): float32 (image, x1, y1, x2, y2), pixels of the network input.
-        plan: bins, scales and sampling.
-        dialect: of the GPU.
-        twin: the same in plain MLX, from maps, boxes and plan.
-        deterministic: sum the gradient in a fixed order; the environment, or a block of
-            :func:`~mlx_rcnn.kernels.fixed_order`, may ask for it too.
-
-    Returns:
-        (R, ph, pw, C) in the maps' dtype.
-    """
+    """RoIAlign with a gradient to the maps, by kernels or, if they are not right, by the twin."""
     dtype = maps[0].dtype
     fixed = deterministic or in_fixed_order()
     if not _pools(dtype, plan, dialect, twin):
-        return twin(maps, boxes, plan)
+        return twin(maps, boxes, plan)  # (R, ph, pw, C) in the maps' dtype
 
     def forward(*maps: mx.array) -> mx.array:
         return pool(maps, boxes, plan, dialect)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
-from ..kernels import plain
+from ..kernels import adding_in_order, plain
 from .roi_bounded import ROOM
 from .roi_gather import check_rois, flatten_levels, gather_chunked, group_by_grid, pixel_index
 
@@ -113,5 +113,6 @@ def _maximum(
         top = mx.max(mx.where(mask[piece], part, -mx.inf), axis=2)
         return mx.where(mx.any(mask[piece], axis=2), top, 0.0).astype(part.dtype)
 
-    out = gather_chunked(pixel_index(base, limit, index[1], index[0]), pixels, reduce)
+    with adding_in_order():
+        out = gather_chunked(pixel_index(base, limit, index[1], index[0]), pixels, reduce)
     return out.reshape(-1, *bins, pixels.shape[-1])

@@ -15,12 +15,11 @@ Call: TypeAlias = "Callable[[], object]"
 
 
 class Behind:
-    """Calls made one after the other in a thread; at the end of the ``with`` block all are done.
+    """Calls made one after the other in a thread; at the end of the ``with`` block all are done."""
 
-    One waits while one is made: a ``put`` more waits until there is room, so that what the calls
-    hold is bounded. After one that fails the rest is left out, and its error is raised by the next
-    ``put`` or the end of the block, unless that ends with an error of its own.
-    """
+    # One waits while one is made: a ``put`` more waits until there is room, so that what the calls
+    # hold is bounded. After one that fails the rest is left out, and its error is raised by the
+    # next ``put`` or the end of the block, unless that ends with an error of its own.
 
     def __init__(self) -> None:
         self._waiting: queue.Queue[Call | None] = queue.Queue(1)
@@ -28,14 +27,7 @@ class Behind:
         self._thread = threading.Thread(target=self._work, daemon=True, name="behind")
 
     def put(self, call: Call) -> None:
-        """Have a call made.
-
-        Args:
-            call: without arguments; what it gives is dropped.
-
-        Raises:
-            BaseException: that of an earlier call.
-        """
+        """Have a call made; raises the error of an earlier one."""
         self._raise()
         self._waiting.put(call)
         self._raise()  # it may have waited for one that failed

@@ -1,4 +1,4 @@
-"""Detections on disk: COCO results JSON and annotated pictures, written whole or not at all."""
+"""Detections as entries of COCO results, and their file, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,18 +20,11 @@ _COCO_STEM = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")
 
 
 def image_ids(paths: Sequence[Path]) -> list[int | str]:
-    """The ``image_id`` of each image in COCO results.
-
-    Args:
-        paths: image files.
-
-    Returns:
-        The number for a file named as COCO names them (twelve digits: ``000000000139.jpg`` is 139),
-        the path as a string for every other, and for COCO names that come up twice.
-    """
+    """The ``image_id`` of each file in COCO results: its number as COCO names it, else its path."""
     matches = [_COCO_STEM.fullmatch(path.stem) for path in paths]
     numbers = Counter(int(match[1]) for match in matches if match)
     return [
+        # ``000000000139.jpg`` is 139; names that come up twice are paths
         int(match[1]) if match and numbers[int(match[1])] == 1 else path.as_posix()
         for path, match in zip(paths, matches, strict=True)
     ]
@@ -40,31 +33,14 @@ def image_ids(paths: Sequence[Path]) -> list[int | str]:
 def coco_results(
     prediction: Mapping[str, np.ndarray],
     image_id: int | str,
+    # taken off x and y, in pixels (see :class:`~mlx_rcnn.KeypointRCNNConfig`)
     keypoint_offset: float = 0.0,
+    # (height, width), where masks are probabilities (D, M, M) of ``predict(masks="raw")``: they are
+    # pasted one at a time, so that (D, H, W) never exists
     image_size: tuple[int, int] | None = None,
     paste_rule: str = "torchvision",
 ) -> list[Entry]:
-    """Turn one prediction into entries of a COCO results file.
-
-    Args:
-        prediction: one dict of ``predict``: ``boxes`` (D, 4) xyxy pixels, ``scores`` (D,),
-            ``labels`` (D,), and if present ``masks`` (D, H, W) bool, ``keypoints`` (D, K, 3) and
-            ``keypoints_scores`` (D, K).
-        image_id: the id of the image the entries belong to.
-        keypoint_offset: what is taken off x and y of the keypoints, in pixels (see
-            :class:`~mlx_rcnn.KeypointRCNNConfig`). Default: ``0``.
-        image_size: (height, width) of the image, where ``masks`` are probabilities (D, M, M) as
-            ``predict(masks="raw")`` gives them: they are pasted one at a time, so that (D, H, W)
-            never exists. Default: they are pasted already.
-        paste_rule: of :func:`~mlx_rcnn.ops.paste_masks`. Default: ``"torchvision"``.
-
-    Returns:
-        D dicts with ``image_id``, ``category_id`` (the label, which torchvision's checkpoints count
-        as COCO does), ``bbox`` [x, y, width, height] in pixels, ``score``, for masks
-        ``segmentation``, compressed RLE, and for keypoints ``keypoints``, x, y and visibility of
-        each in one list of 3 * K numbers, and ``keypoints_scores``, which COCO's format lacks;
-        ``score`` is the box's there, too.
-    """
+    """One prediction, ``boxes`` (D, 4) xyxy pixels and so on, as D entries of COCO results."""
     boxes = np.asarray(prediction["boxes"], np.float64).reshape(-1, 4)
     boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
     entries: list[Entry] = []
@@ -73,8 +49,8 @@ def coco_results(
     ):
         entry: Entry = {
             "image_id": image_id,
-            "category_id": int(label),
-            "bbox": [round(float(v), 4) for v in boxes[i]],
+            "category_id": int(label),  # which torchvision's checkpoints count as COCO does
+            "bbox": [round(float(v), 4) for v in boxes[i]],  # x, y, width, height in pixels
             "score": round(float(score), 8),
         }
         if "masks" in prediction:
@@ -84,8 +60,10 @@ def coco_results(
             else:  # the part that its box covers: an image may be too large for one whole mask
                 part, corner = paste_mask(mask, prediction["boxes"][i], image_size, rule=paste_rule)
                 entry["segmentation"] = encode_rle_part(part, corner, image_size)
+        # x, y and visibility of each in one list of 3 * K numbers, and ``keypoints_scores``, which
+        # COCO's format lacks; ``score`` is the box's there, too
         for name, offset in (("keypoints", [keypoint_offset] * 2 + [0]), ("keypoints_scores", 0)):
-            if name in prediction:
+            if name in prediction:  # (D, K, 3) and (D, K)
                 values = prediction[name][i].astype(np.float64) - offset
                 entry[name] = np.round(values, 4).ravel().tolist()
         entries.append(entry)
@@ -95,18 +73,9 @@ def coco_results(
 def results_of(
     model: object, prediction: Mapping[str, np.ndarray], image_id: int | str, image: np.ndarray
 ) -> list[Entry]:
-    """:func:`coco_results` of a prediction, its masks pasted or, by :func:`mask_option`, not yet.
-
-    Args:
-        model: that made it; of its config the keypoints' offset and how masks are pasted.
-        prediction: see :func:`coco_results`.
-        image_id: see :func:`coco_results`.
-        image (H, W, ...): that was given.
-
-    Returns:
-        See :func:`coco_results`.
-    """
+    """:func:`coco_results` of a prediction, its masks pasted or, by ``mask_option``, not yet."""
     config = getattr(model, "config", None)
+    # of its config the keypoints' offset and how masks are pasted
     offset = getattr(config, "keypoint_offset", 0.0)
     masks = prediction.get("masks")
     if masks is None or masks.dtype == bool:
@@ -116,27 +85,17 @@ def results_of(
 
 
 def mask_option(model: object) -> dict[str, str]:
-    """Options of ``predict`` for results whose masks are kept as RLE alone.
-
-    Args:
-        model: whose ``needs_masks``, if it has that, says that its ``predict`` takes ``masks``.
-
-    Returns:
-        ``{"masks": "raw"}`` for a model of masks, else nothing.
-    """
+    """Options of ``predict`` for results whose masks are kept as RLE alone, if it has masks."""
     return {"masks": "raw"} if getattr(model, "needs_masks", False) else {}
 
 
 def write_results(path: Path, entries: Sequence[Entry]) -> None:
-    """Write COCO results as JSON, one entry a line.
+    """Write COCO results as JSON, one entry a line; the file is replaced whole or untouched."""
+    with replacing(path) as part:
+        part.write_text(results_text(entries), encoding="utf-8")
 
-    Args:
-        path: the file, replaced as a whole once the new one is complete.
-        entries: what :func:`coco_results` gives, for any number of images.
 
-    Raises:
-        OSError: the file cannot be written; what was there before is untouched.
-    """
-    with replacing(path) as part, open(part, "w", encoding="utf-8") as file:
-        lines = ",\n".join(json.dumps(entry) for entry in entries)
-        file.write(f"[\n{lines}\n]\n" if entries else "[]\n")
+def results_text(entries: Sequence[Entry]) -> str:
+    """What :func:`write_results` writes."""
+    lines = ",\n".join(json.dumps(entry) for entry in entries)
+    return f"[\n{lines}\n]\n" if entries else "[]\n"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 import numpy as np
 
@@ -142,11 +142,12 @@ class Detections(dict[str, np.ndarray]):
         return file.getvalue()
 
     @property
-    def image(self) -> Any:
+    def image(self) -> Given | None:
         """The image as it was given; ``None`` once an array is gone, or if it is not known."""
         if self.frame is not None:
             return self.frame.image
-        return self._image() if isinstance(self._image, weakref.ref) else self._image
+        kept = self._image() if isinstance(self._image, weakref.ref) else self._image
+        return cast("Given | None", kept)
 
     def draw(self, image: Given | None = None, **options: Unpack[DrawOptions]) -> Image.Image:
         """A picture with the detections on it.
@@ -192,10 +193,16 @@ class Detections(dict[str, np.ndarray]):
         return cut
 
     def to_coco(self, image_id: int | str = 0) -> list[Entry]:
-        """Entries of a COCO results file, see :func:`~mlx_rcnn.outputs.coco.coco_results`.
+        """Entries of a COCO results file.
 
         Args:
             image_id: of the image. Default: ``0``.
+
+        Returns:
+            D dicts with ``image_id``, ``category_id`` (the label), ``bbox`` [x, y, width, height]
+            in pixels, ``score``, for masks ``segmentation``, compressed RLE, and for keypoints
+            ``keypoints``, x, y and visibility of each in one list of 3 * K numbers, and
+            ``keypoints_scores``, which COCO's format lacks.
 
         Raises:
             ValueError: masks that were not pasted into the image (``masks="raw"``).
@@ -257,7 +264,7 @@ class Detections(dict[str, np.ndarray]):
             )
         return fiftyone.Detections(detections=entries)
 
-    def _given(self, image: Given | None) -> Any:
+    def _given(self, image: Given | None) -> Given:
         image = self.image if image is None else image
         if image is None:
             raise ValueError("the image is not known any more: give it, as in draw(image)")

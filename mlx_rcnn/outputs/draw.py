@@ -99,14 +99,7 @@ def draw_detections(
 
 
 def readable_scale(width: int, height: int) -> int:
-    """By how much to enlarge an image of this size, so that a class name fits into it.
-
-    Args:
-        width (int), height (int): pixels.
-
-    Returns:
-        A whole factor, 1 from 256 pixels on the longer side, at most 16.
-    """
+    """The whole factor, 1 to 16, by which to enlarge an image so that a class name fits into it."""
     return min(16, math.ceil(_READABLE_SIDE / max(width, height)))
 
 
@@ -134,11 +127,9 @@ def _draw_boxes(
 
 @lru_cache(maxsize=1024)
 def class_color(label: int) -> Color:
-    """The colour of a class, (red, green, blue) of 0 to 255, wherever it is drawn.
-
-    Steps of the golden ratio keep the hues of near labels far apart. Six tones in turn separate
-    labels whose hues come close, which lie 8, 13, 21, 34 or 55 apart.
-    """
+    """The colour of a class, (red, green, blue) of 0 to 255, wherever it is drawn."""
+    # Steps of the golden ratio keep the hues of near labels far apart. Six tones in turn separate
+    # labels whose hues come close, which lie 8, 13, 21, 34 or 55 apart.
     hue = (0.98 + (int(label) - 1) * _GOLDEN_RATIO) % 1.0
     saturation, value = _TONES[int(label) % len(_TONES)]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)

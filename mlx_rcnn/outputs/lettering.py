@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from PIL import ImageFont
 
@@ -49,48 +49,25 @@ _MISSING = "\uffff"  # no character, in no font
 
 
 def readable(text: str, label: int) -> str:
-    """A class's name as it can be written.
-
-    Args:
-        text: the name.
-        label: the class's number.
-
-    Returns:
-        The name, composed as fonts have it, where a font has all its letters; else the number and
-        the name without marks, its missing letters as code points: ``12 U+732B``.
-    """
+    """A class's name as it can be written: itself where a font has it, else with its number."""
     text = " ".join(unicodedata.normalize("NFC", text).split())
     if font_path(text + _SCORE) != _NONE:
         return text
     words = "".join(_spelled(letter) for letter in text)
+    # without marks, the missing letters as code points: ``12 U+732B``
     return f"{label} {' '.join(words.split())}"
 
 
 @lru_cache(maxsize=256)
-def font(text: str, size: int) -> Any:
-    """A font that has the letters of a text.
-
-    Args:
-        text: as :func:`readable` gives it.
-        size: pixels.
-
-    Returns:
-        A font of Pillow: its own, DejaVu Sans or one of the system.
-    """
+def font(text: str, size: int) -> ImageFont.FreeTypeFont:
+    """A font of Pillow (its own, DejaVu Sans or one of the system) that has a text's letters."""
     path = font_path(text)
     return _open(None if path == _NONE else path, size)
 
 
 @lru_cache(maxsize=4096)
 def font_path(text: str) -> str | None:
-    """The file of the first font that has all letters; ``None`` is Pillow's own font.
-
-    Args:
-        text: any.
-
-    Returns:
-        The path, ``None``, or ``"none"`` if there is no such font.
-    """
+    """The first font that has all letters; ``None`` is Pillow's own, ``"none"`` no font at all."""
     letters = frozenset(text)
     if letters <= frozenset(map(chr, range(32, 127))):
         return None
@@ -126,7 +103,7 @@ def _has(path: str, letter: str) -> bool:
         return False
 
 
-def _shape(found: Any, letter: str) -> tuple[Any, bytes] | None:
+def _shape(found: ImageFont.FreeTypeFont, letter: str) -> tuple[tuple[int, int], bytes] | None:
     """What a font draws; ``None`` for nothing, as some draw what they lack."""
     mask = found.getmask(letter)
     drawn = bytes(mask)
@@ -134,8 +111,11 @@ def _shape(found: Any, letter: str) -> tuple[Any, bytes] | None:
 
 
 @lru_cache(maxsize=256)
-def _open(path: str | None, size: int) -> Any:
-    return ImageFont.load_default(size=size) if path is None else ImageFont.truetype(path, size)
+def _open(path: str | None, size: int) -> ImageFont.FreeTypeFont:
+    if path is not None:
+        return ImageFont.truetype(path, size)
+    # of a size it is of FreeType, or an ImportError
+    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size=size))
 
 
 @lru_cache(maxsize=1)

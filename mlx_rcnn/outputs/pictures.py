@@ -29,23 +29,14 @@ _LOSSLESS_SUFFIXES = (
 
 
 def picture_paths(sources: Sequence[Path], folder: Path) -> list[Path]:
-    """Where the annotated picture of each source goes.
-
-    Args:
-        sources: image files.
-        folder: the folder for the pictures.
-
-    Returns:
-        One path a source: its stem with ``.png`` if it is stored without loss, else with a JPEG
-        suffix. A page of a TIFF has its number in the name. Where two would share a name, or one
-        would overwrite a source, ``_2``, ``_3`` ... is added. Names that differ in case alone count
-        as the same, as they are on macOS.
-    """
+    """Where the annotated picture of each source goes: its stem and a suffix, in ``folder``."""
     taken = {_identity(source) for source in sources}
     paths = []
     for source in sources:
         suffix, stem = picture_suffix(source), picture_stem(source)
         path, number = folder / f"{stem}{suffix}", 2
+        # Where two would share a name, or one would overwrite a source. Names that differ in case
+        # alone count as the same, as they are on macOS.
         while _identity(path) in taken:
             path, number = folder / f"{stem}_{number}{suffix}", number + 1
         taken.add(_identity(path))
@@ -54,11 +45,7 @@ def picture_paths(sources: Sequence[Path], folder: Path) -> list[Path]:
 
 
 def picture_suffix(source: Path) -> str:
-    """The suffix of a source's picture.
-
-    Args:
-        source: an image file.
-    """
+    """The suffix of a source's picture: ``.png`` if it is stored without loss, else JPEG's."""
     suffix = file_and_page(source)[0].suffix.lower()
     if suffix in _LOSSLESS_SUFFIXES:
         return ".png"
@@ -72,25 +59,12 @@ def picture_stem(source: Path) -> str:
 
 
 def write_picture(path: Path, picture: Image.Image) -> None:
-    """Write a picture, as PNG or as JPEG of quality 95 by its suffix.
-
-    Args:
-        path: the file, replaced as a whole once the new one is complete.
-        picture: an RGB image.
-
-    Raises:
-        OSError: the file cannot be written; what was there before is untouched.
-    """
+    """Write an RGB picture as PNG or JPEG of quality 95, the file replaced whole or untouched."""
     write_file(path, picture_file(picture, path.suffix))
 
 
 def picture_file(picture: Image.Image, suffix: str) -> bytes:
-    """What :func:`write_picture` writes.
-
-    Args:
-        picture: an RGB image.
-        suffix: ``.png``, or any other for JPEG.
-    """
+    """What :func:`write_picture` writes: PNG for ``.png``, JPEG for any other suffix."""
     file = io.BytesIO()
     if suffix == ".png":
         picture.save(file, "PNG", compress_level=3)
@@ -100,15 +74,7 @@ def picture_file(picture: Image.Image, suffix: str) -> bytes:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file.
-
-    Args:
-        path: of it, replaced as a whole once the new one is complete.
-        content: of it.
-
-    Raises:
-        OSError: it cannot be written; what was there before is untouched.
-    """
+    """Write a file, replaced as a whole once the new one is complete, or left untouched."""
     with replacing(path) as part:
         part.write_bytes(content)
 

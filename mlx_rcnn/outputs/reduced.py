@@ -12,15 +12,10 @@ from ..ops.masks import paste_masks
 
 
 class Pasted:
-    """Raw masks as the (D, H, W) bool that they are pasted, each made when it is asked for.
-
-    Args:
-        masks (D, M, M): probabilities.
-        boxes (D, 4): xyxy, pixels of the picture.
-        size: (height, width) of the picture.
-    """
+    """Raw masks (D, M, M) as the (D, H, W) bool that they are pasted, each made when asked for."""
 
     def __init__(self, masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> None:
+        # (D, 4) xyxy, pixels of the picture, whose size is (height, width)
         self._masks, self._boxes, self._size = masks, boxes, size
         self.shape = (len(masks), *size)
 
@@ -36,15 +31,7 @@ class Pasted:
 def reduced(
     image: AnyArray, prediction: Mapping[str, np.ndarray]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """A picture of an image read by windows, and what was found in its pixels.
-
-    Args:
-        image: see :func:`~mlx_rcnn.inputs.windows.in_windows`.
-        prediction: in pixels of its full resolution, masks raw (full ones are left out).
-
-    Returns:
-        (h, w, 3), and the prediction's arrays; raw masks as :class:`Pasted`.
-    """
+    """A picture (h, w, 3) of an image read by windows, and what was found, in its pixels."""
     picture, scale = overview(image)
     down, across = scale.tolist()
     found = {name: np.asarray(array) for name, array in prediction.items()}
@@ -52,7 +39,7 @@ def reduced(
     found["boxes"] = boxes
     if "keypoints" in found:
         found["keypoints"] = found["keypoints"] / [across, down, 1]
-    masks = found.pop("masks", None)
+    masks = found.pop("masks", None)  # raw masks become :class:`Pasted`; full ones are left out
     if masks is not None and masks.dtype != bool:
         found["masks"] = Pasted(masks, boxes, picture.shape[:2])  # type: ignore[assignment]
     elif masks is not None and masks.shape[1:] == picture.shape[:2]:

@@ -47,14 +47,7 @@ class Joints(NamedTuple):
 
 
 def skeleton_style(model: Any) -> SkeletonStyle:
-    """How to draw what a model finds: keywords of ``outputs.draw.draw_detections``.
-
-    Args:
-        model: of any kind.
-
-    Returns:
-        ``skeleton`` and ``keypoint_thresh`` for a Keypoint R-CNN, nothing for others.
-    """
+    """How to draw what a model finds, for ``draw_detections``; nothing but for a Keypoint R-CNN."""
     if not getattr(model, "needs_keypoints", False):
         return {}
     probability = model.config.keypoint_score == "probability"
@@ -63,26 +56,14 @@ def skeleton_style(model: Any) -> SkeletonStyle:
 
 
 def keypoint_arrays(prediction: Mapping[str, np.ndarray], count: int) -> Joints | None:
-    """The keypoints of a prediction, checked.
-
-    Args:
-        prediction: one dict of ``predict``.
-        count: its detections, D.
-
-    Returns:
-        Those of each detection, with infinite scores where the prediction has none; ``None``
-        without keypoints.
-
-    Raises:
-        ValueError: arrays that do not belong together.
-    """
+    """The keypoints of a prediction's ``count`` detections, checked; ``None`` without keypoints."""
     if "keypoints" not in prediction:
         return None
     points = np.asarray(prediction["keypoints"], np.float64)
     if points.ndim != 3 or len(points) != count or points.shape[2] != 3:
         raise ValueError(f"keypoints have shape {points.shape}: expected ({count}, K, 3)")
     known = points[..., 2] > 0
-    scores = np.where(known, np.inf, -np.inf)
+    scores = np.where(known, np.inf, -np.inf)  # infinite where the prediction has none
     if "keypoints_scores" in prediction:
         scores = np.asarray(prediction["keypoints_scores"], np.float64)
         if scores.shape != known.shape:
@@ -99,24 +80,14 @@ def draw_skeletons(
     skeleton: Skeleton | None,
     line: int,
 ) -> None:
-    """Draw the keypoints of detections; a limb needs both its ends.
-
-    Args:
-        picture: RGB, drawn on.
-        joints: in its pixels, and which of them are drawn.
-        boxes (D, 4): xyxy in its pixels; limbs are as wide as the box is large.
-        order: the detections that are drawn, the topmost first.
-        skeleton: pairs of keypoints to join, counted from 0. ``None``: dots alone.
-        line: width of the lines of boxes.
-
-    Raises:
-        ValueError: a skeleton of other keypoints.
-    """
+    """Draw the keypoints of detections in ``order``, topmost first; a limb needs both its ends."""
+    # pairs of keypoints, counted from 0
     edges, count = list(skeleton or ()), joints.points.shape[1]
     for edge in edges:
         if len(edge) != 2 or not all(0 <= end < count for end in edge):
             raise ValueError(f"skeleton holds {edge}: expected pairs of 0..{count - 1}")
     for i in reversed(order):
+        # limbs are as wide as the box is large
         points, shown, width = joints.points[i], joints.scores[i], _limb_width(boxes[i], line)
         for at, (a, b) in enumerate(edges):
             if shown[a] and shown[b]:
@@ -132,10 +103,8 @@ def _limb_width(box: Array, line: int) -> float:
 
 
 def limb_color(index: int, count: int) -> Color:
-    """The colour of a keypoint or limb, one of ``count``.
-
-    Red to violet: neighbours in a skeleton get colours that are neighbours, too.
-    """
+    """The colour of a keypoint or limb, one of ``count``."""
+    # red to violet: neighbours in a skeleton get colours that are neighbours, too
     red, green, blue = colorsys.hsv_to_rgb(0.83 * index / max(count - 1, 1), 0.85, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)
 

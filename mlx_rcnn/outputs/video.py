@@ -16,20 +16,7 @@ _CLOCK = Fraction(1, 90_000)  # seconds; every usual rate is a whole number of t
 
 
 class VideoWriter(Closing):
-    """Writes an MP4 frame by frame.
-
-    Frames keep the times they are given, so that a varying rate stays; sound is copied, not coded
-    anew, cut to the frames' span. However writing ends, a file that was closed is whole.
-
-    Args:
-        path: of the file; its suffix tells the container.
-        source: the video that frames come from, for its rate and sound.
-        sound: whether sound is copied. Default: ``True``.
-
-    Raises:
-        OSError: the file cannot be written.
-        ValueError: FFmpeg has no encoder here.
-    """
+    """Writes an MP4 frame by frame; however writing ends, a file that was closed is whole."""
 
     def __init__(self, path: Path, source: Video, sound: bool = True) -> None:
         self._av = load_av()
@@ -39,19 +26,16 @@ class VideoWriter(Closing):
         self._source, self._codec = source, codec
         self._container = self._av.open(str(path), "w")
         self._stream: Any = None
+        # copied, not coded anew, cut to the frames' span
         self._sound = sound and source.path is not None
         self._first: float | None = None
         self._last = -1
         self._end = 0.0
 
     def write(self, image: np.ndarray, seconds: float) -> None:
-        """Add a frame.
-
-        Args:
-            image (H, W, 3): uint8 RGB; all of one size, odd sides lose their last line.
-            seconds: when it is shown, later than the frame before.
-        """
+        """Add a frame (H, W, 3) uint8 RGB shown at ``seconds``; all of one size."""
         if self._stream is None:
+            # odd sides lose their last line
             self._begin(image.shape[0] // 2 * 2, image.shape[1] // 2 * 2)
             self._first = seconds
         height, width = self._stream.height, self._stream.width
@@ -59,6 +43,7 @@ class VideoWriter(Closing):
             np.ascontiguousarray(image[:height, :width]), format="rgb24"
         )
         place = round((seconds - (self._first or 0.0)) / _CLOCK)
+        # later than the frame before, which keeps the times given
         self._last = max(place, self._last + 1)
         frame.pts, frame.time_base = self._last, _CLOCK
         self._end = seconds + float(1 / self._source.rate) * self._source.every

@@ -14,27 +14,19 @@ FINEST_LEVEL_SIZE = 32  # FPN, section 4.1: 32 on P2, doubling
 
 
 class AnchorGenerator:
-    """Anchors of all levels, as ``torchvision.models.detection.anchor_utils.AnchorGenerator``.
-
-    Args:
-        sizes: square roots of the areas, in pixels of the network input: flat (every level has all
-            of them), one tuple a level, or ``None`` (see :class:`~mlx_rcnn.FasterRCNNConfig`).
-        aspect_ratios: height / width.
-        pyramid: whether ``sizes=None`` means one size a level. Default: ``False``.
-        stride: pixels between anchors, one or one a level; ``None`` takes input size // map size,
-            for each axis. Default: ``None``.
-        rounding: round the corners of the cell anchors, half to even. Default: ``True``.
-        offset: shift of the grid in strides. Default: ``0``.
-    """
+    """Anchors of all levels, as torchvision's ``detection.anchor_utils.AnchorGenerator``."""
 
     def __init__(
         self,
+        # square roots of areas, in pixels of the network input: flat (every level has all), one
+        # tuple a level, or ``None`` (see :class:`~mlx_rcnn.FasterRCNNConfig`)
         sizes: Sequence[float | Sequence[float]] | None,
-        aspect_ratios: Sequence[float],
-        pyramid: bool = False,
+        aspect_ratios: Sequence[float],  # height / width
+        pyramid: bool = False,  # whether ``sizes=None`` means one size a level
+        # pixels between anchors; ``None``: input size // map size, for each axis
         stride: int | Sequence[int] | None = None,
-        rounding: bool = True,
-        offset: float = 0.0,
+        rounding: bool = True,  # the corners of the cell anchors, half to even
+        offset: float = 0.0,  # shift of the grid in strides
     ):
         self.sizes, self.aspect_ratios, self.pyramid = sizes, aspect_ratios, pyramid
         self.stride, self.rounding, self.offset = stride, rounding, offset
@@ -66,19 +58,7 @@ class AnchorGenerator:
     def __call__(
         self, map_sizes: Sequence[tuple[int, int]], input_size: tuple[int, int]
     ) -> list[mx.array]:
-        """Anchors of each level.
-
-        Args:
-            map_sizes: (h, w) of each map, finest first.
-            input_size: (H, W) of the padded network input, for the inferred stride.
-
-        Returns:
-            One (h * w * A, 4) a level, xyxy pixels of the network input; the anchor varies fastest,
-            then x, then y.
-
-        Raises:
-            ValueError: sizes or strides for another number of levels.
-        """
+        """(h * w * A, 4) xyxy pixels of the network input for each map (h, w), finest first."""
         _check_levels("anchor_stride", self.stride, len(map_sizes))
         strides = []
         for level, (h, w) in enumerate(map_sizes):
@@ -87,23 +67,12 @@ class AnchorGenerator:
             else:
                 one = self.stride if isinstance(self.stride, int) else self.stride[level]
                 strides.append((one, one))
-        return self.grid(map_sizes, strides)
+        return self.grid(map_sizes, strides)  # the anchor varies fastest, then x, then y
 
     def grid(
         self, map_sizes: Sequence[tuple[int, int]], strides: Sequence[tuple[float, float]]
     ) -> list[mx.array]:
-        """Anchors of each level, at given strides.
-
-        Args:
-            map_sizes: (h, w) of each map, finest first.
-            strides: (down, right) of each, in pixels of the network input.
-
-        Returns:
-            As :meth:`__call__`.
-
-        Raises:
-            ValueError: sizes for another number of levels.
-        """
+        """Anchors of each map (h, w) at its stride (down, right), pixels of the network input."""
         _check_levels("anchor_sizes", self.sizes if self._nested() else None, len(map_sizes))
         anchors = []
         for level, ((h, w), (down, right)) in enumerate(zip(map_sizes, strides, strict=True)):

@@ -18,13 +18,7 @@ from .anchors import anchor_generator
 
 
 class RPNHead(nn.Module):
-    """A 3x3 convolution shared by all levels, then 1x1 objectness and box regression.
-
-    Args:
-        in_channels (int): channels of every map.
-        num_anchors (int): anchors a cell, A.
-        conv_depth (int): 3x3 convolutions. Default: ``1``.
-    """
+    """A 3x3 convolution shared by all levels, then 1x1 objectness and box regression."""
 
     def __init__(self, in_channels: int, num_anchors: int, conv_depth: int = 1):
         super().__init__()
@@ -41,15 +35,7 @@ class RPNHead(nn.Module):
         return count
 
     def __call__(self, features: list[mx.array]) -> tuple[list[mx.array], list[mx.array]]:
-        """Raw outputs of each level.
-
-        Args:
-            features: maps (N, h, w, C), finest first.
-
-        Returns:
-            Objectness logits (N, h*w*A) and deltas (N, h*w*A, 4) of each level, float32, in the
-            order of the anchors.
-        """
+        """Logits (N, h*w*A) and deltas (N, h*w*A, 4) of each map (N, h, w, C), as anchors lie."""
         logits, deltas = [], []
         for x in features:
             n = x.shape[0]
@@ -69,26 +55,16 @@ class RPNOutputs(NamedTuple):
 
 
 class ProposalRule(NamedTuple):
-    """Which anchors become proposals.
+    """Which anchors become proposals."""
 
-    Args:
-        pre_nms_top_n: best anchors kept of each level.
-        post_nms_top_n: proposals kept of each image, over all levels.
-        nms_thresh: IoU above which a proposal is suppressed.
-        score_thresh: least sigmoid of the objectness. Default: ``0``.
-        min_size: least width and height, which must be above 0 too. Default: ``1e-3``.
-        ranking: ``"torchvision"``, ``"detectron2"`` or ``"mmdetection"``, see
-            :class:`~mlx_rcnn.FasterRCNNConfig`. Default: ``"torchvision"``.
-        clamp_both: clamp log sizes from below too. Default: ``False``.
-    """
-
-    pre_nms_top_n: int
-    post_nms_top_n: int
+    pre_nms_top_n: int  # best anchors kept of each level
+    post_nms_top_n: int  # proposals kept of each image, over all levels
+    # IoU above which a proposal is suppressed
     nms_thresh: float
-    score_thresh: float = 0.0
-    min_size: float = 1e-3
-    ranking: str = "torchvision"
-    clamp_both: bool = False
+    score_thresh: float = 0.0  # least sigmoid of the objectness
+    min_size: float = 1e-3  # least width and height, which must be above 0 too
+    ranking: str = "torchvision"  # see :class:`~mlx_rcnn.FasterRCNNConfig`
+    clamp_both: bool = False  # clamp log sizes from below too
 
 
 def proposal_rule(config: ProposingConfig, training: bool = False) -> ProposalRule:
@@ -109,12 +85,7 @@ def proposal_rule(config: ProposingConfig, training: bool = False) -> ProposalRu
 
 
 class RegionProposalNetwork(nn.Module):
-    """The network's layers; anchors and rules are made from the config where they are used.
-
-    Args:
-        config (ProposingConfig): fields ``feat_channels``, ``anchor_sizes``, ``aspect_ratios`` and
-            ``rpn_conv_depth``.
-    """
+    """The network's layers; anchors and rules are made from the config where they are used."""
 
     def __init__(self, config: ProposingConfig):
         super().__init__()
@@ -122,33 +93,17 @@ class RegionProposalNetwork(nn.Module):
         self.head = RPNHead(config.feat_channels, per_cell, config.rpn_conv_depth)
 
     def __call__(self, features: list[mx.array], anchors: list[mx.array]) -> RPNOutputs:
-        """The head's raw outputs with the anchors they belong to.
-
-        Args:
-            features: maps (N, h, w, C), finest first.
-            anchors: of each, (n, 4) or (N, n, 4).
-        """
+        """Raw outputs of maps (N, h, w, C), finest first, with anchors (n, 4) or (N, n, 4) each."""
         return RPNOutputs(*self.head(features), anchors)
 
 
 def select_proposals(
     outputs: RPNOutputs, sizes: mx.array, rule: ProposalRule, rounds: int | None = None
 ) -> Proposals:
-    """The best anchors of each level, decoded, clipped, and suppressed within their level.
-
-    As ``filter_proposals`` of torchvision's ``RegionProposalNetwork``.
-
-    Args:
-        outputs: of the network; anchors are xyxy pixels of the network input.
-        sizes (N, 2): (height, width) of the unpadded images, to which boxes are clipped.
-        rule: which anchors count.
-        rounds: of :func:`~mlx_rcnn.ops.nms_mask`.
-
-    Returns:
-        P = ``rule.post_nms_top_n`` proposals an image (fewer if there are fewer anchors), by
-        falling score.
-    """
+    """The best anchors of each level, decoded, clipped, and suppressed within their level."""
+    # As ``filter_proposals`` of torchvision's ``RegionProposalNetwork``.
     most = min(rule.pre_nms_top_n, max(a.shape[-2] for a in outputs.anchors))
+    # boxes are clipped to ``sizes`` (N, 2), (height, width) of the unpadded images
     each = [_best_of_level(*level, sizes, rule, most) for level in zip(*outputs, strict=True)]
     images, levels = outputs.logits[0].shape[0], len(each)
     box, score, rank, ok = (  # (N, L, k, ...)
@@ -163,6 +118,7 @@ def select_proposals(
     keep = keep.reshape(images, levels * most)
     score, rank = (v.reshape(images, levels * most) for v in (score, rank))
     best = sort_scores(mx.where(keep, rank, -mx.inf))[:, : rule.post_nms_top_n]
+    # P = ``rule.post_nms_top_n`` an image (fewer of fewer anchors), by falling score
     return Proposals(
         mx.take_along_axis(box.reshape(images, -1, 4), best[..., None], axis=1),
         mx.take_along_axis(score, best, axis=1),
@@ -207,22 +163,7 @@ def rpn_losses(
     key: mx.array,
     group: mx.distributed.Group | None = None,
 ) -> tuple[mx.array, mx.array]:
-    """Objectness and box regression losses of a batch (Faster R-CNN, equation 1).
-
-    As torchvision's ``RegionProposalNetwork``: both are sums over the sampled anchors of the batch,
-    divided by their number.
-
-    Args:
-        outputs: of :class:`RegionProposalNetwork`.
-        targets: in pixels of the network input.
-        config: the fields ``rpn_*_iou_thresh``, ``rpn_batch_size_per_image``,
-            ``rpn_positive_fraction``, ``rpn_reg_loss`` and ``rpn_smooth_l1_beta``.
-        key: of the sampling.
-        group: of the machines that share a batch. Default: none.
-
-    Returns:
-        Two scalars: binary cross-entropy, and the regression's error over the positives.
-    """
+    """Objectness and box regression losses of a batch (Faster R-CNN, equation 1), two scalars."""
     logits, deltas = mx.concatenate(outputs.logits, axis=1), mx.concatenate(outputs.deltas, axis=1)
     every = mx.concatenate(outputs.anchors, axis=-2)
     classification = regression = count = mx.array(0.0)
@@ -244,6 +185,7 @@ def rpn_losses(
         )
         regression = regression + mx.sum(mx.where(chosen.positive, error, 0.0))
         count = count + mx.sum(chosen.valid)
+    # as torchvision: sums over the sampled anchors of the batch by their number
     count = normaliser(count, group)
     return classification / count, regression / count
 

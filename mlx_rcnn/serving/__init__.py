@@ -6,11 +6,7 @@ from importlib import import_module
 
 
 def check_installed() -> None:
-    """Refuse without the extra.
-
-    Raises:
-        ImportError: how to install it.
-    """
+    """Refuse without the extra, by an ImportError that says how to install it."""
     for name in ("starlette", "uvicorn", "python_multipart"):
         try:
             import_module(name)

@@ -35,47 +35,25 @@ class Row(_Every, total=False):
 
 
 def model_name(source: str) -> str:
-    """How a model is called in answers, which tell no more of this machine's folders than that.
-
-    Args:
-        source: of ``--model``.
-
-    Returns:
-        ``run/best`` of a folder ``.../run/best``, and of a file its name without the suffix.
-    """
+    """How a model is called in answers, which tell no more of this machine's folders than that."""
     path = Path(source)
+    # ``run/best`` of a folder ``.../run/best``
     return "/".join(path.parts[-2:]) if path.is_dir() or not path.suffix else path.stem
 
 
 def detections_json(found: Found, name: str, model: str) -> bytes:
-    """The answer of ``POST /predict``.
-
-    Args:
-        found: in one image.
-        name: of the image.
-        model: the model's name.
-
-    Returns:
-        JSON as ``GET /schema`` says it, boxes to 1e-4 of a pixel, scores to 1e-8.
-    """
+    """The answer of ``POST /predict``: JSON as ``GET /schema`` says it."""
     height, width = found.image.shape[:2]
     content = {
         "model": model,
         "image": {"name": name, "width": width, "height": height},
-        "detections": detection_list(found),
+        "detections": detection_list(found),  # boxes to 1e-4 of a pixel, scores to 1e-8
     }
     return json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
 
 
 def detection_list(found: Found) -> list[Row]:
-    """Each detection, best first: ``label``, ``name``, ``score``, ``box``, and what it has beside.
-
-    Args:
-        found: in one image.
-
-    Returns:
-        Ready for JSON; ``mask`` is COCO's RLE of the image given.
-    """
+    """Each detection, best first: ``label``, ``name``, ``score``, ``box`` and what it has else."""
     prediction = found.prediction
     entries = results_of(found.model, prediction, 0, found.image)
     rows = []
@@ -87,6 +65,7 @@ def detection_list(found: Found) -> list[Row]:
             "box": [round(v, BOX_DIGITS) for v in prediction["boxes"][i].tolist()],
         }
         if "segmentation" in entry:
+            # COCO's RLE of the image given
             row["mask"] = entry["segmentation"]
         if "keypoints" in prediction:
             points = prediction["keypoints"][i].tolist()
@@ -101,14 +80,7 @@ def detection_list(found: Found) -> list[Row]:
 def describe(
     model: Detector, name: str, limits: Limits, formats: tuple[str, ...], shown: float
 ) -> dict[str, Json]:
-    """The answer of ``GET /model``: classes and colours, what can be asked for, the limits.
-
-    Args:
-        model, name: that is served.
-        limits: of the server.
-        formats: values of ``format``.
-        shown: the threshold that pictures and files have by default.
-    """
+    """The answer of ``GET /model``: classes and colours, what can be asked for, the limits."""
     names = model.class_names or [f"class {i}" for i in range(model.num_classes)]
     style = skeleton_style(model)
     points = getattr(model, "keypoint_names", None) or ()
@@ -131,7 +103,7 @@ def describe(
             for i, ends in enumerate(skeleton)
         ],
         "keypoint_thresh": style.get("keypoint_thresh"),
-        "threshold": shown,
+        "threshold": shown,  # that pictures and files have by default
         "formats": list(formats),
         "limits": {
             "bytes": limits.max_bytes,

@@ -34,13 +34,7 @@ _GONE = 499  # nginx's: the client has left; nobody reads it
 
 
 class Server:
-    """The handlers, and what they share.
-
-    Args:
-        worker: that has loaded its model.
-        limits: see :class:`~mlx_rcnn.serving.limits.Limits`.
-        files: see :class:`Files`.
-    """
+    """The handlers, and what they share."""
 
     def __init__(self, worker: Worker, limits: Limits, files: Files) -> None:
         self.worker, self.limits, self.files = worker, limits, files
@@ -176,14 +170,7 @@ class Server:
 
 
 def build_app(worker: Worker, limits: Limits, files: Files, names: tuple[str, ...]) -> Starlette:
-    """The application.
-
-    Args:
-        worker: that has loaded its model.
-        limits: of requests.
-        files: who writes downloads.
-        names: hosts that are ours, see :class:`~mlx_rcnn.serving.guard.Guard`.
-    """
+    """The application over a worker that has loaded its model; ``names`` are our hosts."""
     server = Server(worker, limits, files)
     routes = [
         Route("/", server.index),

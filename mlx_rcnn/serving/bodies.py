@@ -28,17 +28,9 @@ def media_type(request: Request) -> str:
 
 
 async def read_body(request: Request, ticket: Ticket) -> bytes:
-    """A body of bounded size, in bounded time.
-
-    Args:
-        request: whose body nobody has read.
-        ticket: that holds its bytes.
-
-    Raises:
-        RequestError: too large, by what it announces or what comes, too slow, or empty.
-        ClientDisconnect: the client has left.
-    """
+    """A body of bounded size, in bounded time; RequestError if too large, too slow or empty."""
     limits = ticket.admission.limits
+    # by what it announces, and below by what comes
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limits.max_bytes:
         raise too_large(limits)
@@ -54,15 +46,7 @@ async def read_body(request: Request, ticket: Ticket) -> bytes:
 
 
 async def image_of(request: Request, body: bytes) -> Upload:
-    """The image of a body: the body itself, or the one file of a form.
-
-    Args:
-        request: its headers.
-        body: of :func:`read_body`.
-
-    Raises:
-        RequestError: a type that is no image's, or a form that does not hold one file.
-    """
+    """The image of a body: the body itself, or the one file of a form; RequestError for others."""
     kind = media_type(request)
     if kind == "multipart/form-data":
         return await _form_file(request, body)
@@ -88,18 +72,7 @@ async def _form_file(request: Request, body: bytes) -> Upload:
 
 
 def check_image(upload: Upload, limits: Limits) -> str:
-    """Refuse what is no image, or too large a one, by its header alone.
-
-    Args:
-        upload: what was sent.
-        limits: its ``max_pixels``.
-
-    Returns:
-        Pillow's name of the format.
-
-    Raises:
-        RequestError: so it is.
-    """
+    """Pillow's format of an image, by its header alone; RequestError if none, or too large."""
     try:
         with opened_bytes(upload.data, formats=FORMATS) as image:
             (width, height), kind = image.size, str(image.format)

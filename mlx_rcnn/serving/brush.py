@@ -15,14 +15,7 @@ _OPAQUE = 255
 
 
 def encode_brush(mask: np.ndarray) -> list[int]:
-    """Encode a mask.
-
-    Args:
-        mask (H, W): bool.
-
-    Returns:
-        The bytes, as Label Studio's JSON has them.
-    """
+    """The bytes of a mask (H, W) bool, as Label Studio's JSON has them."""
     values = mask.ravel()
     ends = np.append(np.flatnonzero(values[1:] != values[:-1]) + 1, len(values))
     starts = np.append(0, ends[:-1])

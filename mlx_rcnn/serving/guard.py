@@ -28,12 +28,7 @@ _HEADERS = {
 
 
 class Guard:
-    """ASGI middleware that refuses strangers.
-
-    Args:
-        app: behind it.
-        names: hosts that are ours, beside ``localhost`` and every address.
-    """
+    """ASGI middleware that refuses strangers; ``names``, ``localhost`` and addresses are ours."""
 
     def __init__(self, app: ASGIApp, names: Iterable[str] = ()) -> None:
         self.app = app
@@ -63,12 +58,7 @@ class Guard:
         await send({"type": "http.response.body", "body": body})
 
     def refusal(self, headers: Headers, method: str) -> str | None:
-        """Why a request is refused; ``None`` if it is not.
-
-        Args:
-            headers: of the request.
-            method: GET, POST, ...
-        """
+        """Why a request is refused; ``None`` if it is not."""
         host = headers.get("host", "")
         if not self.is_ours(host):
             return (
@@ -85,28 +75,20 @@ class Guard:
         return None
 
     def is_ours(self, host: str) -> bool:
-        """Whether a ``Host`` header names this server.
-
-        An address does: an attacker's page has a name, or it would not need this server's.
-        """
+        """Whether a ``Host`` header names this server."""
         name = _name_of(host)
         try:
             ipaddress.ip_address(name)
         except ValueError:
             return name in self.names
-        return True
+        return True  # an attacker's page has a name, or it would not need this server's
 
 
 def own_names(host: str, allowed: Iterable[str]) -> list[str]:
-    """Names by which a server is reached.
-
-    Args:
-        host: that it listens on; beyond loopback, the machine's own names count, too.
-        allowed: given by the user.
-    """
+    """Names by which a server that listens on ``host`` is reached, and the user's ``allowed``."""
     names = [host, *allowed]
     if not is_loopback(host):
-        own = socket.gethostname()
+        own = socket.gethostname()  # beyond loopback, the machine's own names count, too
         names += [own, socket.getfqdn(), f"{own.split('.')[0]}.local"]
     return names
 

@@ -40,18 +40,15 @@ _POINT_WIDTH = 0.5  # percent of the image, how large a keypoint is shown
 
 @dataclass(frozen=True)
 class Control:
-    """A control tag: ``kind`` as in the config, ``from_name`` and ``to_name`` of its regions.
-
-    ``value`` is the key of the task's data, ``labels`` the config's own spelling by a model's name
-    in lower case (``None``: every name goes), ``thresh`` the least score.
-    """
+    """A control tag: ``kind`` as in the config, ``from_name`` and ``to_name`` of its regions."""
 
     kind: str
     from_name: str
     to_name: str
-    value: str
+    value: str  # the key of the task's data
+    # the config's own spelling by a model's name in lower case; ``None``: every name goes
     labels: Mapping[str, str] | None
-    thresh: float
+    thresh: float  # the least score
 
     def label(self, name: str) -> str | None:
         """What the config calls a class; ``None`` if it has none such."""
@@ -85,11 +82,7 @@ class Prediction(TypedDict):
 
 
 def read_request(body: bytes) -> dict[str, object]:
-    """The JSON object of a body.
-
-    Raises:
-        RequestError: it is none.
-    """
+    """The JSON object of a body; a RequestError if it is none."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -100,19 +93,13 @@ def read_request(body: bytes) -> dict[str, object]:
 
 
 def read_controls(config: object, shown: float) -> list[Control]:
-    """The control tags of a labelling config that a detector can fill.
-
-    Args:
-        config: XML; nothing, for rectangles on ``image``.
-        shown: threshold of those that have no ``model_score_threshold``.
-
-    Raises:
-        RequestError: no XML, or no such tag on an image.
-    """
+    """The control tags of a labelling config that a detector can fill; RequestError without any."""
     try:
+        # nothing, for rectangles on ``image``
         root = parse_xml(str(config or DEFAULT_CONFIG).encode())
         images = {tag.get("name", ""): tag.get("value", "") for tag in root.iter("Image")}
         controls = [
+            # ``shown`` is the threshold of those that have no ``model_score_threshold``
             _control(tag, images, shown)
             for kind in _CONTROLS
             for tag in root.iter(kind)
@@ -140,15 +127,7 @@ def _control(tag: Element, images: Mapping[str, str], shown: float) -> Control:
 
 
 def task_image(task: object, key: str) -> bytes:
-    """The image of a task, out of a ``data:`` URI.
-
-    Args:
-        task: of the request.
-        key: of its data.
-
-    Raises:
-        RequestError: it has none, or it is a path or a URL, which this server never opens.
-    """
+    """The image of a task, out of a ``data:`` URI; no path and no URL is ever opened."""
     data = task.get("data") if isinstance(task, Mapping) else None
     value = data.get(key) if isinstance(data, Mapping) else None
     if not isinstance(value, str):
@@ -167,16 +146,7 @@ def task_image(task: object, key: str) -> bytes:
 
 
 def prediction(found: Found, controls: list[Control], version: str) -> Prediction:
-    """One task's prediction.
-
-    Args:
-        found: in its image.
-        controls: of one image of the task.
-        version: of the model.
-
-    Returns:
-        ``result`` (regions), ``score`` (their mean) and ``model_version``.
-    """
+    """One task's prediction: its regions, their mean score, and the model's version."""
     rows = detection_list(found)
     size = found.image.shape[0], found.image.shape[1]
     points = getattr(found.model, "keypoint_names", None) or ()

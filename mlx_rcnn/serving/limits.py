@@ -10,13 +10,7 @@ MIB = 1 << 20
 
 
 class RequestError(Exception):
-    """A request that is answered with an error, in one line.
-
-    Args:
-        status (int): of HTTP.
-        message (str): what was got, what was expected, what cures it.
-        headers: of the answer. Default: none.
-    """
+    """A request answered with an error, in one line: what was got, was expected, and cures it."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -25,23 +19,14 @@ class RequestError(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of a server.
+    """Bounds of a server."""
 
-    Args:
-        max_bytes: of a request's body.
-        max_pixels: of an image, known before it is decoded.
-        queue: requests that are read, wait or are computed; one more is refused.
-        batch_size: images predicted at once, of those that wait.
-        seconds: until a request is answered, once its body is there.
-        body_seconds: until its body is there.
-    """
-
-    max_bytes: int = 64 * MIB
-    max_pixels: int = 50_000_000
-    queue: int = 64
-    batch_size: int = 4
-    seconds: float = 60.0
-    body_seconds: float = 30.0
+    max_bytes: int = 64 * MIB  # of a request's body
+    max_pixels: int = 50_000_000  # of an image, known before it is decoded
+    queue: int = 64  # requests that are read, wait or are computed; one more is refused
+    batch_size: int = 4  # images predicted at once, of those that wait
+    seconds: float = 60.0  # until a request is answered, once its body is there
+    body_seconds: float = 30.0  # until its body is there
 
     @property
     def held_bytes(self) -> int:
@@ -50,11 +35,7 @@ class Limits:
 
 
 class Admission:
-    """Counts requests and the bytes they hold; used by the event loop's thread alone.
-
-    Args:
-        limits: see :class:`Limits`.
-    """
+    """Counts requests and the bytes they hold; used by the event loop's thread alone."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -62,15 +43,9 @@ class Admission:
 
     @contextmanager
     def request(self, retry_after: int) -> Iterator[Ticket]:
-        """A place in the queue, for as long as the request is worked on.
-
-        Args:
-            retry_after: seconds, told to whom is refused.
-
-        Raises:
-            RequestError: the queue is full.
-        """
+        """A place in the queue while the request is worked on; RequestError if it is full."""
         if self.requests >= self.limits.queue:
+            # ``retry_after`` is in seconds
             raise busy(f"{self.requests} requests are waiting, the most there may be", retry_after)
         self.requests += 1
         ticket = Ticket(self, retry_after)
@@ -82,22 +57,13 @@ class Admission:
 
 
 class Ticket:
-    """What one request holds.
-
-    Args:
-        admission: that gave it.
-        retry_after: see :meth:`Admission.request`.
-    """
+    """What one request holds."""
 
     def __init__(self, admission: Admission, retry_after: int) -> None:
         self.admission, self.retry_after, self.held = admission, retry_after, 0
 
     def hold(self, count: int) -> None:
-        """Hold so many bytes more.
-
-        Raises:
-            RequestError: this request, or all together, would hold too many.
-        """
+        """Hold so many bytes more; RequestError if this request, or all, would hold too many."""
         limits, held = self.admission.limits, self.admission.held
         if self.held + count > limits.max_bytes:
             raise too_large(limits)

@@ -49,29 +49,15 @@ class Wish(NamedTuple):
 
 
 class Files(NamedTuple):
-    """Who writes what is downloaded.
+    """Who writes what is downloaded."""
 
-    Args:
-        kinds: values of ``format`` beside ``json``.
-        make: gives the file; runs in the worker's thread.
-        shown: the threshold where none is given.
-    """
-
-    kinds: tuple[str, ...]
-    make: Callable[[Found, Wish], File]
-    shown: float
+    kinds: tuple[str, ...]  # values of ``format`` beside ``json``
+    make: Callable[[Found, Wish], File]  # gives the file; runs in the worker's thread
+    shown: float  # the threshold where none is given
 
 
 def read_query(given: Mapping[str, str], formats: tuple[str, ...]) -> Query:
-    """The query of ``POST /predict``.
-
-    Args:
-        given: names and values.
-        formats: that ``format`` may be.
-
-    Raises:
-        RequestError: an unknown name, or a value that cannot be.
-    """
+    """The query of ``POST /predict``; a RequestError for a name or a value that cannot be."""
     for name in given:
         if name not in NAMES:
             expected = f"expected some of {', '.join(NAMES)}{nearest(name, NAMES)}"

@@ -14,12 +14,7 @@ Schema: TypeAlias = "Mapping[str, Json]"
 
 
 def openapi(limits: Limits, formats: tuple[str, ...]) -> Schema:
-    """The document.
-
-    Args:
-        limits: of requests, which descriptions name.
-        formats: values of ``format``.
-    """
+    """The document; descriptions name the limits of requests."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "mlx_rcnn serve", "version": "1"},

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,8 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ..progress import say
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
@@ -27,15 +28,7 @@ _IDLE_SECONDS = 15  # between requests of a connection
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; clients wait in its backlog until :func:`serve` answers.
-
-    Args:
-        host: a name or an address.
-        port: 0 for any that is free.
-
-    Raises:
-        OSError: the name is unknown, or the port cannot be had.
-    """
+    """A socket that listens, at port 0 at any free one; clients wait until :func:`serve` runs."""
     family, kind, proto, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
@@ -54,28 +47,15 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(
     app: ASGIApp, listening: socket.socket, patience: float, stopping: Callable[[], str]
 ) -> bool:
-    """Answer requests until Ctrl-C or SIGTERM; those that are under way are answered first.
-
-    Args:
-        app: an ASGI application.
-        listening: of :func:`listen`; it is closed.
-        patience: seconds to wait for those at the end.
-        stopping: a line to print when the end is asked for.
-
-    Returns:
-        Whether all went in order: ``False`` if a second signal cut it short.
-    """
+    """Answer requests until Ctrl-C or SIGTERM, those under way first; whether all went in order."""
+    # ``patience`` is in seconds; ``stopping`` gives a line to print when the end is asked for
     server = make_server(app, patience, stopping)
     asyncio.run(server.serve(sockets=[listening]))
-    return not server.force_exit
+    return not server.force_exit  # a second signal cut it short
 
 
 def make_server(app: ASGIApp, patience: float, stopping: Callable[[], str]) -> uvicorn.Server:
-    """What :func:`serve` runs: uvicorn, one way whatever is installed beside it.
-
-    Args:
-        app, patience, stopping: of :func:`serve`.
-    """
+    """What :func:`serve` runs: uvicorn, one way whatever is installed beside it."""
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a broken form is answered
     config = uvicorn.Config(
         app,
@@ -122,7 +102,7 @@ class _Server(uvicorn.Server):
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             return
         self.should_exit = True
-        print(f"mlx_rcnn: {self.stopping()}", file=sys.stderr, flush=True)
+        say(f"mlx_rcnn: {self.stopping()}")
 
 
 class _Protocol(H11Protocol):

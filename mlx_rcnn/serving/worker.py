@@ -52,36 +52,25 @@ class Found(NamedTuple):
 
 @dataclass
 class Job(Generic[Answer]):
-    """One image to predict.
-
-    Args:
-        data: of the image file.
-        options: of ``predict``.
-        finish: makes of what is found what the request wants; runs in the worker's thread.
-        answer: of ``finish``; cancelled, the job is passed over.
-    """
+    """One image file to predict."""
 
     data: bytes
     options: Options
+    # makes of what is found what the request wants; runs in the worker's thread
     finish: Callable[[Found], Answer]
-    answer: Future[Answer] = field(default_factory=Future)
+    answer: Future[Answer] = field(default_factory=Future)  # cancelled, the job is passed over
 
 
 AnyJob: TypeAlias = Job[Any]
 
 
 class Worker:
-    """Predicts jobs in the order they come, several at once.
-
-    Args:
-        load: gives the model, and fails as it likes; runs in the worker's thread.
-        limits: its ``batch_size``.
-        name: of the model, in answers.
-    """
+    """Predicts jobs in the order they come, several at once."""
 
     model: Detector  # once it is loaded
 
     def __init__(self, load: Callable[[], Detector], limits: Limits, name: str) -> None:
+        # ``load`` runs in the worker's thread, and fails as it likes
         self.load, self.limits, self.name = load, limits, name
         self.answered = 0
         self._jobs: deque[AnyJob] = deque()
@@ -93,26 +82,12 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="mlx_rcnn worker", daemon=True)
 
     def start(self) -> Detector:
-        """Load the model, and wait for that.
-
-        Returns:
-            The model, to ask for names and settings; never to compute with in another thread.
-
-        Raises:
-            Exception: whatever ``load`` raises.
-        """
+        """Load the model, wait for that and give it, for settings alone, not to compute with."""
         self._thread.start()
-        return self._loaded.result()
+        return self._loaded.result()  # raises whatever ``load`` does
 
     def submit(self, job: Job[Answer]) -> Future[Answer]:
-        """Queue a job.
-
-        Returns:
-            Its answer, which may be cancelled.
-
-        Raises:
-            RequestError: the server is stopping.
-        """
+        """Queue a job; its answer may be cancelled. A RequestError if the server is stopping."""
         with self._changed:
             if self._stopping:
                 raise RequestError(503, "the server is stopping")
@@ -135,14 +110,10 @@ class Worker:
         return min(max(ceil(self._seconds * (len(self._jobs) + 1)), 1), _MOST_PATIENCE)
 
     def stop(self, drop: bool = False) -> None:
-        """Answer what is queued, take no more, and end.
-
-        Args:
-            drop: what nobody has begun stays without an answer. Default: ``False``.
-        """
+        """Answer what is queued, take no more, and end."""
         with self._changed:
             self._stopping = True
-            if drop:
+            if drop:  # what nobody has begun stays without an answer
                 self._jobs.clear()
             self._changed.notify()
         self._thread.join()

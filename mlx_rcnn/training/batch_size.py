@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
-from tqdm import tqdm
 
 from ..checkpoints.weights import flatten, unflatten
 from ..data import TrainBatch
@@ -21,6 +19,7 @@ from ..inputs.images import ImageError
 from ..inputs.transform import resized_size
 from ..memory import machine_memory
 from ..models import Detector
+from ..progress import say
 from .config import TrainConfig
 from .machines import least
 from .optimizer import make_optimizer
@@ -30,18 +29,12 @@ SHARE = 0.7  # of the machine's memory; the rest is for loaders, evaluation, and
 
 
 class Fitting(NamedTuple):
-    """A batch size, and how it was found.
+    """A batch size, and how it was found."""
 
-    Args:
-        images: of a step, on each machine.
-        takes: bytes that a step on them takes, of which ``each`` is an image's.
-        limit: bytes that a step may take.
-    """
-
-    images: int
-    takes: int
-    each: int
-    limit: int
+    images: int  # of a step, on each machine
+    takes: int  # bytes that a step on them takes
+    each: int  # of these an image's
+    limit: int  # bytes that a step may take
 
     def __str__(self) -> str:
         takes, each, limit = (v / 1e9 for v in (self.takes, self.each, self.limit))
@@ -55,23 +48,9 @@ class Fitting(NamedTuple):
 def fitting_batch(
     model: Detector, train_set: SizedDataset, config: TrainConfig, group: mx.distributed.Group
 ) -> Fitting:
-    """The most images that fit into :data:`SHARE` of the memory.
-
-    Takes a step on one image and a step on two, the largest there are, and reads MLX's peak. The
-    model is left as it was, bit for bit.
-
-    Args:
-        model: of this package, made ready for the data.
-        train_set: its images.
-        config: ``batch_size`` and ``checkpoint_steps`` do not matter.
-        group: of the machines; the least of them counts.
-
-    Returns:
-        At most as many as make a step an epoch; 1 if even one does not fit.
-
-    Raises:
-        ImageError: no image can be read.
-    """
+    """The most images that fit into :data:`SHARE` of the memory; 1 if even one does not."""
+    # Takes a step on one image and a step on two, the largest there are, and reads MLX's peak. The
+    # model is left as it was, bit for bit.
     first, second = _largest(model, train_set, config.rotate90 > 0)
     settings, sides = model.config, model.config.min_size
     if not isinstance(sides, int):
@@ -84,7 +63,7 @@ def fitting_batch(
     # Memory grows with the pixels of the padded batch: those of two are ``ratio`` times one's.
     each = (two - one) / max(ratio - 1, 1e-6) * ratio / 2
     limit = SHARE * machine_memory()
-    most = len(train_set) // (config.accumulate * group.size())
+    most = len(train_set) // (config.accumulate * group.size())  # a step an epoch
     count = 2 + math.floor((limit - two) / max(each, 1))
     images = least(group, max(min(count, most), 1))
     takes = one if images == 1 else round(two + (images - 2) * each)
@@ -94,20 +73,12 @@ def fitting_batch(
 def measured(
     model: Detector, train_set: SizedDataset, config: TrainConfig, group: mx.distributed.Group
 ) -> TrainConfig:
-    """A config whose ``batch_size`` is a number, which is said where it had to be measured.
-
-    Args:
-        model, train_set, config, group: of :func:`fitting_batch`.
-
-    Returns:
-        The config; the learning rate stays.
-    """
+    """A config whose ``batch_size`` is a number, which is said where it had to be measured."""
     if config.batch_size != "auto":
         return config
     found = fitting_batch(model, train_set, config, group)
     if group.rank() == 0:
-        text = f"batch size: {found}; the learning rate stays {config.lr:g}"
-        tqdm.write(text, file=sys.stderr)
+        say(f"batch size: {found}; the learning rate stays {config.lr:g}")
     return replace(config, batch_size=found.images)
 
 

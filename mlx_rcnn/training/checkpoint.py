@@ -42,19 +42,14 @@ DataFacts = dict[str, int | list[str]]
 
 
 class Progress(NamedTuple):
-    """Where a run stands, and what it is.
+    """Where a run stands, and what it is."""
 
-    ``step`` counts optimizer steps, ``epoch`` whole passes; ``metric`` is the best so far, ``None``
-    before the first evaluation. ``config`` (of ``TrainConfig``), ``class_names`` and ``data`` (what
-    else must not change, such as the number of images and machines) say whose run it is.
-    """
-
-    step: int
-    epoch: int
-    metric: float | None
-    config: dict[str, object]
+    step: int  # optimizer steps
+    epoch: int  # whole passes
+    metric: float | None  # the best so far, ``None`` before the first evaluation
+    config: dict[str, object]  # of ``TrainConfig``
     class_names: list[str]
-    data: DataFacts
+    data: DataFacts  # what else must not change, such as the number of images and machines
 
 
 @contextmanager
@@ -73,33 +68,20 @@ def averaged(trainer: TrainStep) -> Iterator[Detector]:
 
 
 def save_checkpoint(folder: Path, trainer: TrainStep, progress: Progress, name: str = LAST) -> Path:
-    """Write a checkpoint and point ``folder/name`` to it.
-
-    Args:
-        folder: of the run, made if missing.
-        trainer: its model, optimizer and average. The model is saved with its averaged weights
-            where there are any; the others go with the optimizer's state.
-        progress: saved with it.
-        name: ``"last"``, ``"best"`` (the model alone), or another for a copy of its own. Default:
-            ``"last"``.
-
-    Returns:
-        The directory written.
-
-    Raises:
-        OSError: it cannot be written, as on a full disk; what ``folder/name`` was, it still is.
-    """
+    """Write a checkpoint and point ``folder/name`` to it, which an OSError leaves as it was."""
     place = folder / FOLDER
     place.mkdir(parents=True, exist_ok=True)
     label = "step" if name == LAST else name
     target = place / f"{label}-{progress.step:08d}"
     part = place / f".part-{os.getpid()}-{target.name}"
     try:
+        # The model is saved with its averaged weights where there are any; the others go with the
+        # optimizer's state.
         with averaged(trainer) as model:
             save(model, part)
         text = json.dumps({"format_version": FORMAT_VERSION, **progress._asdict()}, indent=2)
         (part / PROGRESS_FILE).write_text(text + "\n", encoding="utf-8")
-        if name != BEST:
+        if name != BEST:  # which is the model alone
             _write_arrays(part / STATE_FILE, _state(trainer))
         for path in (*part.iterdir(), part):
             _flush(path)
@@ -167,19 +149,7 @@ def _remove_unlinked(folder: Path) -> None:
 
 
 def read_progress(folder: Path, name: str = LAST) -> Progress:
-    """What a checkpoint says about its run.
-
-    Args:
-        folder: of the run.
-        name: of the checkpoint. Default: ``"last"``.
-
-    Returns:
-        Where it stands.
-
-    Raises:
-        FileNotFoundError: there is no checkpoint.
-        ValueError: it is not one of this trainer.
-    """
+    """What a checkpoint says about its run; FileNotFoundError without one."""
     path = folder / name / PROGRESS_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no checkpoint to resume from")
@@ -203,19 +173,7 @@ def best_metric(folder: Path) -> float | None:
 
 
 def load_checkpoint(folder: Path, trainer: TrainStep) -> Progress:
-    """Put the state of ``folder/last`` into a trainer of the same model and config.
-
-    Args:
-        folder: of the run.
-        trainer: changed in place.
-
-    Returns:
-        Where the run stands.
-
-    Raises:
-        FileNotFoundError: there is no checkpoint.
-        ValueError: it does not fit the model or the optimizer.
-    """
+    """Put the state of ``folder/last`` into a trainer of the same model and config."""
     progress = read_progress(folder)
     source = folder / LAST
     weights = _read(source / WEIGHTS_FILE)

@@ -232,18 +232,7 @@ def _kind(item: Field[object]) -> str:
 
 
 def from_json(content: Mapping[str, Any]) -> TrainConfig:
-    """A config from what :func:`dataclasses.asdict` gave.
-
-    Args:
-        content: values by field name; lists for tuples.
-
-    Returns:
-        The config.
-
-    Raises:
-        TypeError: an unknown field, with the nearest name.
-        ValueError: a value against its rule.
-    """
+    """A config from what :func:`dataclasses.asdict` gave, lists for tuples."""
     known = [item.name for item in fields(TrainConfig)]
     for name in content:
         if name not in known:
@@ -252,15 +241,7 @@ def from_json(content: Mapping[str, Any]) -> TrainConfig:
 
 
 def changes(old: TrainConfig, new: TrainConfig) -> list[str]:
-    """The fields in which two configs differ, as ``name: old, now new``, for a resumed run.
-
-    Args:
-        old: of the run so far.
-        new: asked for now.
-
-    Returns:
-        One text a field; empty if the run can go on.
-    """
+    """The fields in which two configs differ, as ``name: old, now new``, for a resumed run."""
     before, after = asdict(old), asdict(new)
     return [
         f"{name}: {before[name]}, now {after[name]}"

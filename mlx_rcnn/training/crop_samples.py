@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.sample import Sample
 from ..inputs.images import load_image
 from ..inputs.proposals import check_proposals
 from ..models import RCNN
 from ..models.boxing import lacking_proposals
+from ..progress import bar
 from ..structures import ArrayLike, ImageLike
 
 
@@ -25,18 +25,14 @@ class Examples(Protocol):
 
 
 class CropSample(NamedTuple):
-    """A sample: its ``number``, its ``picture``, and what is in it.
-
-    Targets have ``boxes`` (G, 4) and ``labels`` (G,), and some are ``examples`` (G,), no crowds;
-    ``proposals`` (P, 4) are as ``boxes``.
-    """
+    """A sample, checked, with its picture loaded."""
 
     number: int
     picture: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    examples: np.ndarray
-    proposals: np.ndarray
+    boxes: np.ndarray  # (G, 4)
+    labels: np.ndarray  # (G,)
+    examples: np.ndarray  # (G,), no crowds
+    proposals: np.ndarray  # (P, 4) as boxes
 
 
 def crop_samples(
@@ -46,25 +42,12 @@ def crop_samples(
     progress: bool = False,
     chosen: Sequence[int] | None = None,
 ) -> Iterator[CropSample]:
-    """The samples, checked, one after the other.
-
-    Args:
-        model: whose classes they have.
-        samples: images and targets, as :func:`~mlx_rcnn.training.fit_svms` takes them.
-        proposals: (P, 4) of each. Default: each target's own.
-        progress: show a bar over the images. Default: ``False``.
-        chosen: numbers of those wanted. Default: all.
-
-    Yields:
-        Each, its picture loaded.
-
-    Raises:
-        ValueError: no proposals, a label out of range, or boxes that cannot be used.
-    """
+    """The samples, all or the ``chosen`` numbers, checked, one after the other."""
     classes = model.num_classes - 1
     steps = range(len(samples)) if chosen is None else chosen
-    for i in tqdm(steps, unit="image", disable=not progress):
+    for i in bar(steps, unit="image", disable=not progress):
         picture, target = samples[i][:2]
+        # by default each target's own
         given = target.get("proposals") if proposals is None else proposals[i]
         if given is None:
             raise ValueError(lacking_proposals(model))

@@ -44,19 +44,9 @@ def set_trainable(model: Detector, trainable_backbone_layers: int = 3) -> None:
 
 
 def stages(model: Detector) -> list[list[nn.Module]]:
-    """The modules of each stage of the backbone, the stem first.
-
-    Args:
-        model: with a ResNet, MobileNetV3, VGG or AlexNet backbone.
-
-    Returns:
-        5 lists for a ResNet, a VGG (its blocks) and an AlexNet (its convolutions), 6 for a
-        MobileNetV3.
-
-    Raises:
-        TypeError: the backbone is none of this package.
-    """
+    """The modules of each stage of the backbone, the stem first; TypeError if it is not ours."""
     net = getattr(model.backbone, "net", None)
+    # 5 stages of a ResNet, a VGG (its blocks) and an AlexNet (its convolutions), 6 of a MobileNetV3
     if isinstance(net, ResNet):
         names = (f"layer{i}" for i in range(1, 5))  # C4's last one stands over RoIs
         return [[net.conv1, net.bn1], *(net.get(name, []) for name in names)]

@@ -23,37 +23,19 @@ class Hyperplane(NamedTuple):
 
 
 def fit_hinge(
-    rows: np.ndarray,
-    positive: np.ndarray,
-    c: float,
+    rows: np.ndarray,  # (n, D) float32
+    positive: np.ndarray,  # (n,): y is 1 of these, else -1
+    c: float,  # weight of the loss
     *,
-    positive_weight: float = 1.0,
-    duals: np.ndarray | None = None,
-    tolerance: float = 1e-3,
+    positive_weight: float = 1.0,  # factor of c of the positives
+    duals: np.ndarray | None = None,  # (n,) to start from, else zeros
+    tolerance: float = 1e-3,  # of the dual's projected gradient
     max_rounds: int = 1000,
-    seed: int = 0,
+    seed: int = 0,  # of the order in each round
 ) -> Hyperplane:
-    """Minimise ``|v|^2 / 2 + sum of c_i max(0, 1 - y_i v . (x_i, 10))`` over v = (w, b / 10).
-
-    As liblinear's solver of the L1 loss (Hsieh et al., 2008): it ends where no dual variable could
-    move by more than the tolerance allows, or after ``max_rounds`` over all rows.
-
-    Args:
-        rows (n, D): float32.
-        positive (n,): y is 1 of these, else -1.
-        c: weight of the loss.
-        positive_weight: factor of c of the positives. Default: ``1``.
-        duals (n,): to start from. Default: zeros.
-        tolerance: of the dual's projected gradient. Default: ``1e-3``.
-        max_rounds: Default: ``1000``.
-        seed: of the order in each round. Default: ``0``.
-
-    Returns:
-        The hyperplane, the same each time.
-
-    Raises:
-        ValueError: no rows.
-    """
+    """Minimise ``|v|^2 / 2 + sum of c_i max(0, 1 - y_i v . (x_i, 10))`` over v = (w, b / 10)."""
+    # As liblinear's solver of the L1 loss (Hsieh et al., 2008): it ends where no dual variable
+    # could move by more than the tolerance allows, or after ``max_rounds`` over all rows.
     if len(rows) == 0:
         raise ValueError("an SVM of no rows: expected at least one")
     sign = np.where(positive, 1.0, -1.0)

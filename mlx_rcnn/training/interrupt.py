@@ -23,11 +23,9 @@ class Stop:
 
 @contextmanager
 def interruptions() -> Iterator[Stop]:
-    """Within it SIGINT (Ctrl-C) and SIGTERM set a flag, for the step under way to be finished.
-
-    Outside the main thread, where Python delivers no signals, nothing changes.
-    """
+    """Within it SIGINT (Ctrl-C) and SIGTERM set a flag, for the step under way to be finished."""
     stop = Stop()
+    # outside the main thread Python delivers no signals
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

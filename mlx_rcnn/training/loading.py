@@ -34,11 +34,7 @@ MOSAIC_LAST = (
 def divided(
     train_set: SizedDataset, val_set: SizedDataset | None, config: TrainConfig
 ) -> tuple[SizedDataset, SizedDataset | None]:
-    """The training and validation sets after ``val_fraction``.
-
-    Raises:
-        ValueError: ``val_fraction`` beside a validation set.
-    """
+    """The training and validation sets after ``val_fraction``, which excludes a validation set."""
     if not config.val_fraction:
         return train_set, val_set
     if val_set is not None:
@@ -47,11 +43,7 @@ def divided(
 
 
 def check_objects(train_set: Dataset) -> None:
-    """Refuse data without an object to learn from; looks at annotations, loads no image.
-
-    Raises:
-        ValueError: no object, or crowds alone.
-    """
+    """Refuse data without an object to learn from; looks at annotations, loads no image."""
     target_of = getattr(train_set, "target", None)
     if target_of is None or not len(train_set):
         return
@@ -63,11 +55,7 @@ def check_objects(train_set: Dataset) -> None:
 
 
 def check_overlap(train_set: Dataset, val_set: Dataset) -> None:
-    """Refuse images that are in both sets.
-
-    Raises:
-        ValueError: naming one.
-    """
+    """Refuse images that are in both sets, by a ValueError that names one."""
     found = shared_images(train_set, val_set)
     if found:
         raise ValueError(
@@ -77,17 +65,9 @@ def check_overlap(train_set: Dataset, val_set: Dataset) -> None:
 
 
 def check_needs(model: Detector, train_set: Dataset, val_set: Dataset | None = None) -> None:
-    """Refuse data that lack what a model learns from or needs to predict.
-
-    Args:
-        model: its ``needs_masks`` and ``needs_proposals`` say so.
-        train_set, val_set: datasets of :func:`~mlx_rcnn.data.open_dataset`; of others the first
-            step will tell.
-
-    Raises:
-        ValueError: they have no masks, or no proposals.
-    """
+    """Refuse data that lack the masks or proposals that a model learns from or needs to predict."""
     kind = type(model).__name__
+    # of other data sets than ``open_dataset``'s the first step will tell
     if model.needs_masks and getattr(train_set, "masks", True) is False:
         raise ValueError(
             f"a {kind} learns masks, and the data was opened without: expected "
@@ -105,19 +85,7 @@ def check_needs(model: Detector, train_set: Dataset, val_set: Dataset | None = N
 
 
 def augmentation(config: TrainConfig, train_set: SizedDataset) -> Compose | None:
-    """What happens to each image before it is trained on.
-
-    Args:
-        config: the fields ``mosaic``, ``hflip``, ``vflip``, ``rotate90``, ``scale_jitter``,
-            ``colour_jitter`` and ``keypoint_pairs``.
-        train_set: its ``keypoint_names`` say what swaps in a mirror; a mosaic draws from it.
-
-    Returns:
-        The steps; ``None`` for none.
-
-    Raises:
-        ValueError: keypoints that name a side and have no partner.
-    """
+    """What happens to each image before it is trained on; ``None`` for nothing."""
     steps: list[Augmentation] = []
     if config.mosaic:
         steps.append(Mosaic(train_set, config.mosaic))
@@ -139,17 +107,7 @@ def augmentation(config: TrainConfig, train_set: SizedDataset) -> Compose | None
 def make_loader(
     train_set: SizedDataset, config: TrainConfig, group: mx.distributed.Group
 ) -> Loader:
-    """A loader of this machine's share of the data.
-
-    Args:
-        train_set: see :mod:`mlx_rcnn.data`.
-        config: the fields ``batch_size``, ``seed``, ``workers``, ``max_unreadable``,
-            ``repeat_thresh`` and those of :func:`augmentation`.
-        group: of the machines.
-
-    Returns:
-        The loader.
-    """
+    """A loader of this machine's share of the data."""
     thresh = config.repeat_thresh
     last = None
     if config.mosaic and (without := config.epochs // MOSAIC_LAST):
@@ -169,14 +127,5 @@ def make_loader(
 
 
 def batches_of(loader: Loader, epoch: int, start: int) -> Generator[TrainBatch, None, None]:
-    """One epoch's batches as a generator, so that leaving it early ends the loader's threads.
-
-    Args:
-        loader: of :func:`make_loader`.
-        epoch: 0, 1, ...
-        start: the first batch wanted.
-
-    Yields:
-        The batches.
-    """
+    """One epoch's batches as a generator, so that leaving it early ends the loader's threads."""
     yield from loader.epoch(epoch, start=start)

@@ -11,14 +11,7 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder; the system lets go of it when the process ends, however it ends.
-
-    Args:
-        folder: exists.
-
-    Raises:
-        FileExistsError: another process holds it.
-    """
+    """Hold a run's folder; the system lets go of it when the process ends, however it ends."""
     try:
         import fcntl
     except ImportError:  # a system without such locks

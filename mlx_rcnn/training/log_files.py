@@ -14,13 +14,11 @@ CSV_FILE, TENSORBOARD_FOLDER = "metrics.csv", "tensorboard"
 
 
 class CsvLog(Logger):
-    """``metrics.csv``: a row a step and an epoch, a column a number, empty where there is none.
-
-    A resumed run begins it anew from its record, so that no step comes twice.
-    """
+    """``metrics.csv``: a row a step and an epoch, a column a number, empty where there is none."""
 
     def start(self, run: RunStart) -> None:
         """Write the rows so far."""
+        # A resumed run begins it anew from its record, so that no step comes twice.
         self.path, self.lines = run.folder / CSV_FILE, list(run.lines)
         self._write()
 
@@ -52,14 +50,9 @@ class CsvLog(Logger):
 
 
 class TensorBoardLog(Logger):
-    """Event files in ``tensorboard``; ``tensorboard --logdir RUN`` shows them.
+    """Event files in ``tensorboard``; ``tensorboard --logdir RUN`` shows them."""
 
-    A resumed run adds a file that takes back the steps that come again.
-
-    Raises:
-        ImportError: tensorboardX is not installed.
-    """
-
+    # A resumed run adds a file that takes back the steps that come again.
     def __init__(self) -> None:
         if find_spec("tensorboardX") is None:
             raise ImportError(
@@ -97,10 +90,6 @@ class TensorBoardLog(Logger):
 
 
 def file_loggers(names: Iterable[str]) -> list[Logger]:
-    """The loggers that ``TrainConfig.log`` names.
-
-    Raises:
-        ImportError: one whose extra is not installed.
-    """
+    """The loggers that ``TrainConfig.log`` names; an ImportError if an extra is not installed."""
     kinds: dict[str, type[Logger]] = {"csv": CsvLog, "tensorboard": TensorBoardLog}
     return [kinds[name]() for name in dict.fromkeys(names) if name in kinds]

@@ -21,17 +21,11 @@ An epoch's ``metrics`` are a dict of their own, and what is not finite is ``None
 
 
 class RunStart(NamedTuple):
-    """A run that begins, or goes on.
-
-    Args:
-        folder: of it.
-        settings: fields of its ``TrainConfig`` by name.
-        lines: of its record so far; none of a new run.
-    """
+    """A run that begins, or goes on."""
 
     folder: Path
-    settings: Mapping[str, Json]
-    lines: Sequence[Line]
+    settings: Mapping[str, Json]  # fields of its ``TrainConfig`` by name
+    lines: Sequence[Line]  # of its record so far; none of a new run
 
 
 class Logger:
@@ -112,14 +106,7 @@ class _Function(Logger):
 
 
 class Loggers:
-    """Several loggers as one that never fails.
-
-    Args:
-        loggers: each a :class:`Logger` or a function of a :data:`Line`.
-
-    Raises:
-        TypeError: something else.
-    """
+    """Several loggers, or functions of a :data:`Line`, as one that never fails."""
 
     def __init__(self, loggers: Iterable[Logger | Callable[[Line], object]] = ()) -> None:
         self._named: list[tuple[str, Logger]] = []
@@ -162,34 +149,19 @@ class Loggers:
 
 
 def flat(line: Line) -> dict[str, float | str]:
-    """A line without dicts in it: ``{"per_class": {"cat": {"AP": 1}}}`` is ``per_class/cat/AP``.
-
-    Args:
-        line: lists in it, and what is ``None``, are left out, and ``metrics`` are its own entries.
-
-    Returns:
-        Numbers and text by name.
-    """
+    """A line without dicts in it: ``{"per_class": {"cat": {"AP": 1}}}`` is ``per_class/cat/AP``."""
     found: dict[str, float | str] = {}
     for name, value in line.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping):  # ``metrics`` are its own entries
             start = "" if name == "metrics" else f"{name}/"
             found |= {f"{start}{inner}": v for inner, v in flat(value).items()}
-        elif isinstance(value, int | float | str):
+        elif isinstance(value, int | float | str):  # lists, and what is ``None``, are left out
             found[name] = value
     return found
 
 
 def scalars(line: Line) -> dict[str, float]:
-    """The numbers of a line, named for a chart.
-
-    Args:
-        line: see :data:`Line`.
-
-    Returns:
-        ``train/total_loss``, ``train/lr``, ... of a step; ``val/AP``, ... and
-        ``epoch/images_per_s``, ... of an epoch.
-    """
+    """The numbers of a line, named for a chart, such as ``train/lr`` or ``val/AP``."""
     found = {} if line["kind"] == "step" else _prefixed("val/", flat(line.get("metrics") or {}))
     rest = {k: v for k, v in line.items() if k not in ("metrics", "step", "epoch")}
     return found | _prefixed("train/" if line["kind"] == "step" else "epoch/", flat(rest))

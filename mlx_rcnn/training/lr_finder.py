@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
-from tqdm import tqdm
 
 from ..checkpoints.weights import flatten, unflatten
 from ..data import TrainBatch
@@ -22,6 +21,7 @@ from ..data.protocols import SizedDataset
 from ..files import replacing
 from ..memory import bounded_cache
 from ..models import Detector
+from ..progress import bar
 from .batch_size import measured
 from .config import TrainConfig
 from .loading import batches_of, check_objects, make_loader
@@ -38,20 +38,15 @@ _BETA = 0.9  # of the average of the losses: about ten steps
 
 
 class LRFinding(NamedTuple):
-    """What a range test has found.
+    """What a range test has found."""
 
-    Args:
-        rates, losses, smoothed: of each step taken.
-        suggestion: a tenth of the rate at which the smoothed loss is least; ``None`` if it is so
-            within the first tenth of the steps, before anything was learned.
-        end: why it ended: ``"diverged"``, ``"not finite"`` or ``"highest rate"``.
-    """
-
-    rates: list[float]
+    rates: list[float]  # of each step taken, as the losses
     losses: list[float]
     smoothed: list[float]
+    # a tenth of the rate at which the smoothed loss is least; ``None`` if it is so within the first
+    # tenth of the steps, before anything was learned
     suggestion: float | None
-    end: str
+    end: str  # why it ended: ``"diverged"``, ``"not finite"`` or ``"highest rate"``
 
     def __str__(self) -> str:
         last = f" up to lr {self.rates[-1]:.3g}" if self.rates else ""
@@ -71,20 +66,8 @@ def sweep(
     lowest: float = LOWEST,
     highest: float = HIGHEST,
 ) -> LRFinding:
-    """Take steps at rates that rise exponentially until the loss diverges (Smith, 2017).
-
-    Args:
-        step: ``(number, rate) -> loss`` before the step.
-        steps: at most. Default: ``100``.
-        lowest, highest: rates of the first and the last. Defaults: ``1e-6`` and ``10``.
-
-    Returns:
-        What was found.
-
-    Raises:
-        ValueError: fewer than 10 steps, or rates out of order.
-    """
-    _check_steps(steps)
+    """Take steps at rates that rise exponentially until the loss diverges (Smith, 2017)."""
+    _check_steps(steps)  # at least 10
     if not 0 < lowest < highest:
         raise ValueError(f"lowest={lowest}, highest={highest}: expected 0 < lowest < highest")
     rates: list[float] = []
@@ -93,7 +76,7 @@ def sweep(
     mean, end = 0.0, "highest rate"
     for number in range(steps):
         rate = lowest * (highest / lowest) ** (number / (steps - 1))
-        loss = step(number, rate)
+        loss = step(number, rate)  # of before the step
         if not math.isfinite(loss):
             end = "not finite"
             break
@@ -156,13 +139,13 @@ def find_lr(
         batches = _endless(train_set, config, group)
         with (
             bounded_cache(int(config.cache_limit * 1e9)),
-            tqdm(total=steps, unit="step", desc="finding lr", disable=group.rank() > 0) as bar,
+            bar(total=steps, unit="step", desc="finding lr", disable=group.rank() > 0) as shown,
         ):
 
             def step(number: int, rate: float) -> float:
                 result = take(list(islice(batches, config.accumulate)), number, rate)
-                bar.set_postfix(lr=f"{rate:.2g}", loss=f"{result.losses['total_loss']:.3f}")
-                bar.update()
+                shown.set_postfix(lr=f"{rate:.2g}", loss=f"{result.losses['total_loss']:.3f}")
+                shown.update()
                 return result.losses["total_loss"] if result.finite else math.nan
 
             return sweep(step, steps)
@@ -181,19 +164,7 @@ def _endless(
 
 
 def write_finding(found: LRFinding, config: TrainConfig, folder: Path) -> bool:
-    """Write ``lr_finder.json``, and ``lr_finder.png`` if matplotlib is there (extra ``plots``).
-
-    Args:
-        found: of :func:`find_lr`.
-        config: of the run to come.
-        folder: made if missing.
-
-    Returns:
-        Whether there is a picture.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write ``lr_finder.json``, and ``lr_finder.png`` if matplotlib (extra ``plots``) is there."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {**found._asdict(), "settings": asdict(config)}
     with replacing(folder / FINDER_FILE) as part:

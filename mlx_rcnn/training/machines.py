@@ -9,15 +9,7 @@ from .step import TrainStep
 
 
 def number_of_first(group: mx.distributed.Group, value: int) -> int:
-    """The whole number that the first machine has, on all machines.
-
-    Args:
-        group: of the machines, all of which ask.
-        value: of this machine.
-
-    Returns:
-        The first machine's.
-    """
+    """The whole number that the first machine has, on all machines, all of which ask."""
     if group.size() == 1:
         return value
     own = value if group.rank() == 0 else 0
@@ -25,30 +17,14 @@ def number_of_first(group: mx.distributed.Group, value: int) -> int:
 
 
 def least(group: mx.distributed.Group, value: int) -> int:
-    """The least of the machines' whole numbers, on all of them.
-
-    Args:
-        group: of the machines, all of which ask.
-        value: of this machine.
-
-    Returns:
-        The least.
-    """
+    """The least of the machines' whole numbers, on all of them, all of which ask."""
     if group.size() == 1:
         return value
     return int(mx.distributed.all_min(mx.array(value, mx.int32), group=group).item())  # type: ignore[arg-type]
 
 
 def share_from_first(trainer: TrainStep, step: int) -> int:
-    """Give all machines the state that the first one has.
-
-    Args:
-        trainer: of this machine, changed in place; its shapes are the same everywhere.
-        step: of this machine.
-
-    Returns:
-        The first machine's step.
-    """
+    """Give all machines the state that the first one has, and its step."""
     group = trainer.group
     if group.size() == 1:
         return step

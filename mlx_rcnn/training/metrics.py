@@ -25,34 +25,23 @@ Evaluate = Callable[[Detector, Dataset], Scores]
 
 
 class Summary(NamedTuple):
-    """What became of a run.
+    """What became of a run."""
 
-    ``step`` and ``epoch`` reached, the ``best`` metric or ``None``, ``metrics`` of the last
-    evaluation, ``interrupted``, and ``peak_memory`` in bytes.
-    """
-
-    step: int
+    step: int  # optimizer steps taken
     epoch: int
     best: float | None
-    metrics: Scores
+    metrics: Scores  # of the last evaluation
     interrupted: bool
-    peak_memory: int
+    peak_memory: int  # in bytes
 
 
 def coco_evaluation(batch_size: Callable[[], int], max_unreadable: float = 0.1) -> Evaluate | None:
-    """COCO metrics of a model on a data set.
-
-    Args:
-        batch_size: says how many images are predicted at once, when that is known.
-        max_unreadable: share of the images that may be left out. Default: ``0.1``.
-
-    Returns:
-        ``(model, dataset) -> metrics``, or ``None`` without faster-coco-eval (the extra ``eval``).
-    """
+    """COCO metrics of a model on a data set; ``None`` without faster-coco-eval (extra ``eval``)."""
     if find_spec("faster_coco_eval") is None:
         return None
     from ..evaluation import evaluate_coco
 
+    # ``batch_size`` says how many images are predicted at once, when that is known
     return lambda model, dataset: evaluate_coco(
         model, dataset, batch_size=batch_size(), progress=False, max_unreadable=max_unreadable
     )
@@ -66,11 +55,7 @@ def metric_of(model: Detector) -> str:
 
 
 def check_metric(name: str | None, known: Iterable[str]) -> None:
-    """Refuse a metric that an evaluation does not give.
-
-    Raises:
-        ValueError: with the nearest name.
-    """
+    """Refuse a metric that an evaluation does not give, by a ValueError with the nearest name."""
     names = sorted(known)
     if name is not None and name not in names:
         raise ValueError(
@@ -79,35 +64,17 @@ def check_metric(name: str | None, known: Iterable[str]) -> None:
 
 
 def deciding_score(scores: Scores, metric: str | None, usual: str) -> tuple[str, float | None]:
-    """The metric that says which epoch is the best, and its value.
-
-    Args:
-        scores: of one evaluation, perhaps empty.
-        metric: the one asked for; ``None`` takes the usual one.
-        usual: of the model's kind; where an evaluation does not give it, AP is taken.
-
-    Returns:
-        Name and value, ``None`` for what is not finite.
-
-    Raises:
-        ValueError: ``scores`` without ``metric``.
-    """
+    """The metric that says which epoch is the best, and its value, ``None`` if not finite."""
     if scores:
         check_metric(metric, scores)
+    # where an evaluation does not give the usual one, AP is taken
     name = metric or (usual if usual in scores else "AP")
     value = scores.get(name)
     return name, None if value is None or not math.isfinite(value) else float(value)
 
 
 def epochs_without_better(scores: Iterable[float | None]) -> int:
-    """How many epochs have passed since the best one.
-
-    Args:
-        scores: of each epoch so far, ``None`` for none.
-
-    Returns:
-        0 if the last one is better than all before it.
-    """
+    """How many epochs have passed since the best one; 0 if the last is better than all before."""
     best, passed = -math.inf, 0
     for score in scores:
         if score is not None and score > best:
@@ -129,14 +96,10 @@ def coco_names(model: Detector) -> list[str]:
 
 
 class Metrics:
-    """The lines of ``metrics.jsonl``: one object a step, and one an epoch (``"kind"``).
+    """The lines of ``metrics.jsonl``: one object a step, and one an epoch (``"kind"``)."""
 
-    Args:
-        folder: of the run.
-        step: where it stands; lines of later steps, of work that was lost, are removed, and so is a
-            line that was cut short.
-    """
-
+    # Lines of later steps than ``step``, of work that was lost, are removed, and so is a line that
+    # was cut short.
     def __init__(self, folder: Path, step: int = 0):
         self.path = folder / METRICS_FILE
         kept = [line for line in self.lines() if line["step"] <= step]
@@ -149,10 +112,8 @@ class Metrics:
         return read_lines(self.path) if self.path.is_file() else []
 
     def add(self, line: Mapping[str, object]) -> Line:
-        """Append a line, and return it as it is there.
-
-        What is not finite becomes ``null``, as JSON has no word for it.
-        """
+        """Append a line, and return it as it is there."""
+        # what is not finite becomes ``null``, as JSON has no word for it
         plain = {k: _plain(v) for k, v in line.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain) + "\n")
@@ -168,11 +129,7 @@ class Metrics:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The whole lines of a ``metrics.jsonl``; one that was cut short is passed over.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
+    """The whole lines of a ``metrics.jsonl``; one that was cut short is passed over."""
     found: list[Line] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
@@ -195,14 +152,7 @@ def _plain(value: object) -> object:
 
 
 def draw_curves(metrics: Metrics) -> bool:
-    """Draw ``curves.png``: losses and learning rate by step, metrics by epoch.
-
-    Args:
-        metrics: of the run.
-
-    Returns:
-        Whether it could: ``False`` without matplotlib (the extra ``plots``).
-    """
+    """Draw ``curves.png``: losses and learning rate by step, metrics by epoch; whether it could."""
     if find_spec("matplotlib") is None:
         return False
     lines = metrics.lines()

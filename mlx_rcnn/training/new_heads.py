@@ -22,29 +22,17 @@ PREDICTORS = ("box_predictor", "mask_predictor", "keypoint_predictor")
 
 
 class DataKeypoints(NamedTuple):
-    """The keypoints of a data set's objects.
+    """The keypoints of a data set's objects."""
 
-    Args:
-        number: K.
-        names (K,): ``None`` if the data set does not say.
-        skeleton: pairs to join when drawn, counted from 0; ``None`` if it does not say.
-    """
-
+    # K
     number: int
-    names: tuple[str, ...] | None
+    names: tuple[str, ...] | None  # (K,): ``None`` if the data set does not say
+    # pairs to join when drawn, counted from 0; ``None`` if it does not say
     skeleton: tuple[tuple[int, int], ...] | None
 
 
 def keypoints_of(dataset: Dataset) -> DataKeypoints | None:
-    """What keypoints a data set's objects have.
-
-    Args:
-        dataset: its ``keypoint_names`` and ``keypoint_skeleton`` tell; without names, its first
-            sample's target does.
-
-    Returns:
-        ``None`` if they have none.
-    """
+    """What keypoints a data set's objects have, ``None`` if none."""
     names = getattr(dataset, "keypoint_names", None)
     skeleton = getattr(dataset, "keypoint_skeleton", None)
     if names:
@@ -59,18 +47,7 @@ def keypoints_of(dataset: Dataset) -> DataKeypoints | None:
 def check_keypoints(
     model: Detector, found: DataKeypoints | None, val_set: Dataset | None, mirrored: bool
 ) -> None:
-    """Check that a model can learn the keypoints of its data, and change nothing.
-
-    Args:
-        model: of any kind.
-        found: the keypoints of what it learns from.
-        val_set: to evaluate on, or ``None``.
-        mirrored: whether images are flipped left to right.
-
-    Raises:
-        ValueError: a model of keypoints and data without, data of two kinds, or keypoints without
-            names that are to be mirrored.
-    """
+    """Check that a model can learn the keypoints of its data, and change nothing."""
     if not model.needs_keypoints:
         return
     if found is None:
@@ -92,15 +69,7 @@ def check_keypoints(
 
 
 def set_keypoints(model: Detector, keypoints: DataKeypoints | None) -> bool:
-    """Give a model the keypoints of a data set, with a new predictor unless it has them already.
-
-    Args:
-        model: changed in place, if it is a Keypoint R-CNN.
-        keypoints: of :func:`keypoints_of`.
-
-    Returns:
-        Whether the predictor is new.
-    """
+    """Give a model the keypoints of a data set; whether its predictor is new, as others need."""
     if not isinstance(model, KeypointRCNN) or keypoints is None:
         return False
     count, names, skeleton = keypoints
@@ -132,15 +101,7 @@ def predictors(model: Detector) -> Predictors:
 
 
 def what_is_new(model: Detector, before: Predictors) -> str:
-    """A line on what a model has kept, and what the data had made new.
-
-    Args:
-        model: with weights that were loaded.
-        before: its :func:`predictors` as loaded.
-
-    Returns:
-        The line.
-    """
+    """A line on what a model has kept, and what the data had made new."""
     now = predictors(model)
     new = [name for name, layer in now.items() if layer is not before.get(name)]
     of = f"of {model.source}" if model.source else "of the model"
@@ -154,15 +115,7 @@ def _listed(keypoints: DataKeypoints) -> str:
 
 
 def set_classes(model: Detector, class_names: Sequence[str]) -> bool:
-    """Give a model the classes of a data set, with new predictors unless it has them already.
-
-    Args:
-        model: changed in place.
-        class_names: one name a class, the background's first.
-
-    Returns:
-        Whether the predictors are new.
-    """
+    """Give a model the classes of a data set; whether its predictors are new, as others need."""
     names = tuple(class_names)
     config, count = model.config, len(names)
     if model.class_names == names or not isinstance(config, BoxConfig):

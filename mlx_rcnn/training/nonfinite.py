@@ -15,24 +15,13 @@ NONFINITE = "nonfinite"
 def not_finite(
     step: int, batches: Sequence[TrainBatch], result: StepResult, folder: Path, saved: Path | None
 ) -> FloatingPointError:
-    """The error that stops the run.
-
-    Args:
-        step: steps taken before.
-        batches: of the step that failed.
-        result: of it.
-        folder: of the run.
-        saved: the checkpoint before the step, which gets ``batch.json``; ``None`` on a machine
-            that writes none.
-
-    Returns:
-        The error, naming the images.
-    """
+    """The error that stops the run, naming the images of the step that failed."""
     suspects = [batches[i] for i in result.suspects] or batches
     names = [name for batch in suspects for name in batch.names]
     values = {**result.losses, "norm of the gradient": result.norm}
     odd = ", ".join(f"{k} {v}" for k, v in values.items() if not abs(v) < float("inf"))
     where = ""
+    # The checkpoint before the step gets ``batch.json``; ``None`` on a machine that writes none.
     if saved is not None:
         ids = [str(v) for batch in suspects for v in batch.image_ids]
         report = {"step": step, "images": names, "image_ids": ids, "values": repr(values)}

@@ -12,31 +12,12 @@ from .config import TrainConfig
 
 
 def decays(name: str, parameter: mx.array) -> bool:
-    """Whether weight decay applies: to kernels and matrices, not to norms and biases.
-
-    Args:
-        name: of the parameter; unused, as the shape tells them apart.
-        parameter: scales, shifts and biases are vectors.
-
-    Returns:
-        ``True`` for two axes and more.
-    """
+    """Whether weight decay applies: to kernels and matrices, not to norms and biases."""
     return parameter.ndim > 1
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> optim.MultiOptimizer:
-    """SGD with momentum or AdamW, with no decay on norms and biases, its state ready.
-
-    Args:
-        model: its trainable parameters are the optimizer's.
-        config: the fields ``optimizer``, ``lr``, ``momentum`` and ``weight_decay``.
-
-    Returns:
-        The optimizer; set ``learning_rate`` before each step.
-
-    Raises:
-        ValueError: nothing in the model learns.
-    """
+    """SGD with momentum or AdamW, with no decay on norms and biases, its state ready."""
     parts: list[optim.Optimizer] = []
     for decay in (config.weight_decay, 0.0):
         if config.optimizer == "sgd":
@@ -49,7 +30,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> optim.MultiOptimize
     if not flatten(parameters):
         raise ValueError("the model has no trainable parameters: expected some to learn")
     optimizer.init(parameters)
-    return optimizer
+    return optimizer  # set ``learning_rate`` before each step
 
 
 def optimizer_arrays(optimizer: optim.MultiOptimizer) -> Arrays:
@@ -58,15 +39,7 @@ def optimizer_arrays(optimizer: optim.MultiOptimizer) -> Arrays:
 
 
 def set_optimizer_arrays(optimizer: optim.MultiOptimizer, arrays: Arrays) -> None:
-    """Restore what :func:`optimizer_arrays` gave.
-
-    Args:
-        optimizer: of the same model and settings.
-        arrays: by name.
-
-    Raises:
-        ValueError: arrays of another optimizer or model.
-    """
+    """Restore what :func:`optimizer_arrays` gave; ValueError for those of another optimizer."""
     expected = optimizer_arrays(optimizer)
     odd = sorted(expected.keys() ^ arrays.keys())
     odd += [k for k in expected if k in arrays and expected[k].shape != arrays[k].shape]
@@ -76,15 +49,7 @@ def set_optimizer_arrays(optimizer: optim.MultiOptimizer, arrays: Arrays) -> Non
 
 
 def clip(gradients: Tree, limit: float) -> tuple[Tree, mx.array]:
-    """Scale the gradients so that their global norm is at most ``limit`` (Pascanu et al., 2013).
-
-    Args:
-        gradients: a tree.
-        limit: 0 for none.
-
-    Returns:
-        The gradients, and the norm they had.
-    """
+    """Scale the gradients to a norm of at most ``limit`` (Pascanu et al., 2013); and their norm."""
     # Row by row: on a CPU MLX adds up a whole array one after the other, and of the 12.8 million
     # squares of a box head's first layer float32 then loses a hundredth.
     squares = [
@@ -100,19 +65,10 @@ def clip(gradients: Tree, limit: float) -> tuple[Tree, mx.array]:
 
 
 def moving_average(average: Arrays, model: nn.Module, decay: float) -> Arrays:
-    """Exponential moving average of the weights (Polyak averaging), one step further.
-
-    Args:
-        average: so far, by parameter name.
-        model: its trainable parameters move the average; the others, such as running statistics,
-            replace theirs.
-        decay: share of the old average.
-
-    Returns:
-        The new average.
-    """
+    """Exponential moving average of the weights (Polyak averaging), one step further."""
     learning = flatten(model.trainable_parameters())
     return {
+        # the others, such as running statistics, replace theirs
         name: decay * average[name] + (1 - decay) * value if name in learning else value
         for name, value in flatten(model.parameters()).items()
     }

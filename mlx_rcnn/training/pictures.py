@@ -25,18 +25,7 @@ def contact_sheet(
     path: Path,
     count: int = TILES,
 ) -> None:
-    """Draw predictions on evenly chosen images of a data set, side by side in one picture.
-
-    Args:
-        model: predicts; ``None`` draws the targets, what should be found.
-        dataset: gives images.
-        class_names: one name a class.
-        path: of the picture, replaced if it exists.
-        count: most images. Default: ``9``.
-
-    Raises:
-        OSError: it cannot be written. Images that cannot be read leave their place empty.
-    """
+    """Draw predictions, or without a model targets, on evenly chosen images in one picture."""
     from ..outputs.draw import draw_detections, readable_scale
     from ..outputs.skeletons import SkeletonStyle, skeleton_style
 

@@ -1,4 +1,4 @@
-"""A model made ready for a data set, and a folder for a run."""
+"""A model made ready for a data set."""
 
 from __future__ import annotations
 
@@ -23,21 +23,7 @@ def prepare_model(
     config: TrainConfig,
     keypoints: DataKeypoints | None = None,
 ) -> TrainConfig:
-    """Set classes, keypoints, input size and what learns; weights become float32.
-
-    Args:
-        model: changed in place, left in training mode.
-        class_names: of the data.
-        config: the fields ``freeze``, ``min_size`` and ``seed``.
-        keypoints: of the data, for a model that learns them. Default: none.
-
-    Returns:
-        The config with ``freeze`` resolved.
-
-    Raises:
-        TypeError: ``freeze`` for a backbone that is none of this package.
-        ValueError: ``freeze`` of more stages than there are; a quantised model.
-    """
+    """Set classes, keypoints, input size and what learns, in place; weights become float32."""
     check_trainable(model)
     mx.random.seed(config.seed)
     set_classes(model, class_names)

@@ -87,19 +87,11 @@ def fit_boxes(
 def solve_ridge(
     rows: np.ndarray, wanted: np.ndarray, strength: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (K, D) and a free bias (K,) that minimise |rows w + b - wanted|^2 + strength |w|^2.
-
-    Args:
-        rows (N, D), wanted (N, K): N at least 1.
-        strength: 0 takes the smallest weights of all that are best.
-
-    Returns:
-        Weights and bias, float64.
-    """
+    """Float64 (K, D) and (K,) that minimise |rows w + b - wanted|^2 + strength |w|^2, b free."""
     mean, level = rows.mean(axis=0, dtype=np.float64), wanted.mean(axis=0, dtype=np.float64)
-    x, y = rows - mean, wanted - level
+    x, y = rows - mean, wanted - level  # (N, D) and (N, K), N at least 1
     if strength == 0:
-        weight = np.linalg.lstsq(x, y, rcond=None)[0]
+        weight = np.linalg.lstsq(x, y, rcond=None)[0]  # the smallest weights of all that are best
     elif len(x) < x.shape[1]:  # the smaller system of the two, whose solutions are the same
         gram = x @ x.T
         gram[np.diag_indices_from(gram)] += strength

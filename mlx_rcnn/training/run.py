@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import NoReturn, TypeAlias
 
 import mlx.core as mx
-from tqdm import tqdm
 
 from ..data import TrainBatch
 from ..data.protocols import SizedDataset
 from ..evaluation.table import Scores
 from ..memory import bounded_cache
 from ..models import Detector
+from ..progress import Bar, bar, say
 from .batch_size import measured
 from .checkpoint import (
     BEST,
@@ -58,7 +56,6 @@ from .schedule import rate_of
 from .step import StepResult, TrainStep
 from .summary import SummaryPage
 
-Bar: TypeAlias = "tqdm[NoReturn]"
 Speed = dict[str, float]
 """Of an epoch: seconds, images a second, share of the time waited for images; or nothing."""
 
@@ -161,16 +158,16 @@ class Trainer:
 
     def _epochs(self, stop: Stop) -> None:
         total = self.steps * self.config.epochs
-        with tqdm(
+        with bar(
             total=total, initial=self.step, unit="step", disable=not self.first, smoothing=0.05
-        ) as bar:
+        ) as shown:
             # An epoch whose steps are done may still lack its evaluation.
             for epoch in range(max(self.step - 1, 0) // self.steps, self.config.epochs):
-                record = self._train(epoch, stop, bar)
+                record = self._train(epoch, stop, shown)
                 if self.interrupted:
                     if self.first:
                         self._save(LAST)
-                        tqdm.write(f"stopped at step {self.step}, saved", file=sys.stderr)
+                        say(f"stopped at step {self.step}, saved")
                     return
                 if self.first and not self.metrics.evaluated(epoch + 1):
                     if record:
@@ -294,4 +291,4 @@ class Trainer:
 
     def _say(self, text: str) -> None:
         if self.first:
-            tqdm.write(text, file=sys.stderr)
+            say(text)

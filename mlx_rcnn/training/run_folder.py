@@ -26,18 +26,7 @@ BESIDE = {FINDER_FILE, FINDER_CHART}  # made before the run; they stay when it i
 
 
 def check_folder(folder: Path, resume: bool = False, overwrite: bool = False) -> None:
-    """Check that a run may write to a folder, and change nothing.
-
-    Args:
-        folder: need not exist.
-        resume: the run in it goes on. Default: ``False``.
-        overwrite: the run in it may be removed. Default: ``False``.
-
-    Raises:
-        FileExistsError: it holds another run, or other things.
-        FileNotFoundError: ``resume``, and it holds no checkpoint.
-        NotADirectoryError: it is a file.
-    """
+    """Check that a run may write to a folder, which need not exist, and change nothing."""
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file: expected a folder")
     if resume:
@@ -58,11 +47,7 @@ def check_folder(folder: Path, resume: bool = False, overwrite: bool = False) ->
 
 
 def clear_folder(folder: Path) -> None:
-    """Remove a run and nothing else.
-
-    Args:
-        folder: that :func:`check_folder` let pass; need not exist.
-    """
+    """Remove a run that :func:`check_folder` let pass, and nothing else."""
     for path in sorted(folder.iterdir()) if folder.exists() else ():
         if path.name in OURS and (path.is_symlink() or path.is_file()):
             path.unlink()  # the links first: never one to what is already gone
@@ -84,27 +69,14 @@ def describe_data(
 def check_resume(
     progress: Progress, class_names: Sequence[str], config: TrainConfig, data: DataFacts
 ) -> TrainConfig:
-    """Check that a run goes on as it began.
-
-    Args:
-        progress: of its checkpoint.
-        class_names: of the data now.
-        config: asked for now; what is open in it, as ``freeze``, is what it was.
-        data: of :func:`describe_data`.
-
-    Returns:
-        The config.
-
-    Raises:
-        ValueError: other classes, settings or data, or fewer epochs than are done.
-    """
+    """The config of a run that goes on as it began; ValueError for other settings or data."""
     if progress.class_names != list(class_names):
         raise ValueError(
             f"cannot resume: the run was trained for classes {', '.join(progress.class_names[1:])};"
             f" the data has {', '.join(class_names[1:])}"
         )
     old = from_json(progress.config)
-    if config.freeze is None:
+    if config.freeze is None:  # what is open in it, as ``freeze``, is what it was
         config = replace(config, freeze=old.freeze)
     if config.batch_size == "auto":
         config = replace(config, batch_size=old.batch_size)

@@ -11,46 +11,19 @@ WARMUP_START = 1e-3  # share of the rate at step 0, as in torchvision's training
 
 
 def warmup_factor(step: int, warmup: int) -> float:
-    """Linear warm-up from 1/1000 to 1, as torchvision's reference (``LinearLR``).
-
-    Args:
-        step: optimizer steps taken so far.
-        warmup: steps until the factor is 1; 0 for none.
-
-    Returns:
-        The factor, in (0, 1].
-    """
+    """Linear warm-up from 1/1000 to 1, as torchvision's reference (``LinearLR``)."""
     if step >= warmup:
         return 1.0
     return WARMUP_START + (1.0 - WARMUP_START) * step / warmup
 
 
 def step_factor(step: int, total: int, drops: Sequence[float], drop_factor: float) -> float:
-    """``drop_factor`` once for every drop that lies behind (``MultiStepLR``).
-
-    Args:
-        step: optimizer steps taken so far.
-        total: steps of the whole training.
-        drops: where the rate drops, as shares of ``total``.
-        drop_factor: what it is multiplied with there.
-
-    Returns:
-        The factor.
-    """
+    """``drop_factor`` once for every drop, a share of ``total``, behind (``MultiStepLR``)."""
     return drop_factor ** sum(step >= round(share * total) for share in drops)
 
 
 def cosine_factor(step: int, total: int, warmup: int) -> float:
-    """Half a cosine from 1 at the end of the warm-up to 0 at ``total`` (Loshchilov and Hutter).
-
-    Args:
-        step: optimizer steps taken so far.
-        total: steps of the whole training.
-        warmup: steps before the curve begins.
-
-    Returns:
-        The factor, in [0, 1].
-    """
+    """Half a cosine from 1 at the end of the warm-up to 0 at ``total`` (Loshchilov and Hutter)."""
     done = (step - warmup) / max(total - warmup, 1)
     return 0.5 * (1.0 + math.cos(math.pi * min(max(done, 0.0), 1.0)))
 
@@ -64,22 +37,7 @@ def learning_rate(
     drops: Sequence[float],
     drop_factor: float,
 ) -> float:
-    """The learning rate of one step.
-
-    Args:
-        step: optimizer steps taken so far, 0 for the first.
-        total: steps of the whole training.
-        base: the rate after the warm-up.
-        schedule: ``"step"`` or ``"cosine"``.
-        warmup: steps of linear warm-up, which multiplies the schedule.
-        drops, drop_factor: of ``"step"``; see :func:`step_factor`.
-
-    Returns:
-        The rate.
-
-    Raises:
-        ValueError: another schedule.
-    """
+    """The learning rate of the step after ``step`` steps taken, its warm-up included."""
     if schedule == "cosine":
         factor = cosine_factor(step, total, warmup)
     elif schedule == "step":
@@ -90,15 +48,6 @@ def learning_rate(
 
 
 def rate_of(config: TrainConfig, step: int, total: int) -> float:
-    """:func:`learning_rate` with a run's settings.
-
-    Args:
-        config: the fields ``lr``, ``schedule``, ``warmup``, ``drops`` and ``drop_factor``.
-        step: optimizer steps taken so far.
-        total: steps of the whole training.
-
-    Returns:
-        The rate.
-    """
+    """:func:`learning_rate` with a run's settings."""
     c = config
     return learning_rate(step, total, c.lr, c.schedule, c.warmup, c.drops, c.drop_factor)

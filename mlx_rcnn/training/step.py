@@ -25,31 +25,17 @@ NORMS = (BatchNorm, GroupNorm, nn.BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 class StepResult(NamedTuple):
-    """``losses`` by name, over all machines; the gradient's ``norm`` before clipping.
+    """What became of a step."""
 
-    ``finite``: all of these are, and the step was taken. ``suspects``: which of the batches given
-    have a loss that is not finite, here. ``stop``: some machine asked to stop.
-    """
-
-    losses: dict[str, float]
-    norm: float
-    finite: bool
-    suspects: list[int]
-    stop: bool
+    losses: dict[str, float]  # by name, over all machines
+    norm: float  # of the gradient before clipping
+    finite: bool  # all of these are, and the step was taken
+    suspects: list[int]  # which of the batches given have a loss that is not finite, here
+    stop: bool  # some machine asked to stop
 
 
 def step_key(seed: int, step: int, rank: int = 0, part: int = 0) -> mx.array:
-    """The key of everything random in a step, a function of its arguments alone.
-
-    Args:
-        seed: of the run.
-        step: optimizer steps taken so far.
-        rank: of the machine. Default: ``0``.
-        part: which of the accumulated batches. Default: ``0``.
-
-    Returns:
-        A key of ``mlx.core.random``.
-    """
+    """The key of everything random in a step, a function of its arguments alone."""
     return mx.array(np.random.SeedSequence((seed, step, rank, part)).generate_state(2))
 
 
@@ -76,19 +62,10 @@ class StepBatch(Protocol):
 
 
 class TrainStep:
-    """Takes optimizer steps on a model.
+    """Takes optimizer steps on a model, whose float32 parameters are updated in place."""
 
-    With a ``dtype`` of 16 bits the network runs on cast copies of its weights; the weights, their
-    gradients and the update stay float32 (Micikevicius et al., 2018).
-
-    Args:
-        model: its parameters, float32, are updated in place.
-        optimizer: of its trainable parameters.
-        config: the fields ``seed``, ``clip``, ``ema``, ``dtype``, ``deterministic`` and
-            ``size_divisible``.
-        group: of the machines that train together. Default: all that were launched.
-    """
-
+    # With a ``dtype`` of 16 bits the network runs on cast copies of its weights; the weights, their
+    # gradients and the update stay float32 (Micikevicius et al., 2018).
     def __init__(
         self,
         model: Detector,
@@ -105,23 +82,14 @@ class TrainStep:
     def __call__(
         self, batches: Sequence[StepBatch], step: int, rate: float, stop: bool = False
     ) -> StepResult:
-        """Take one step. If it fails in any way, the model and optimizer stay as they were.
-
-        Args:
-            batches: what is accumulated; each has ``images`` and ``targets`` for ``get_loss``.
-            step: optimizer steps taken so far.
-            rate: the learning rate.
-            stop: a wish to stop, told to the other machines.
-
-        Returns:
-            What happened. The one synchronisation that evaluates the step serves the check too.
-        """
+        """Take one step. If it fails in any way, the model and optimizer stay as they were."""
         # Arrays never change: holding on to the old ones is all it takes to go back. The copies
         # matter, as update() writes into the trees.
         before = flatten(self.model.parameters())
         state = tree_map(lambda v: v, self.optimizer.state)
         average = self.average
         try:
+            # the one synchronisation that evaluates the step serves the check too
             result = self._take(batches, step, rate, stop)
         except BaseException:
             self._restore(before, state, average)

@@ -25,13 +25,10 @@ SUMMARY_FILE, ABOUT_FILE, TARGETS_FILE = "summary.html", "run.json", "targets.pn
 
 
 class SummaryPage(Logger):
-    """Writes ``summary.html`` when the run begins, after each epoch, and when it ends.
+    """Writes ``summary.html`` when the run begins, after each epoch, and when it ends."""
 
-    Args:
-        model, train_set, val_set: of the run; ``run.json`` keeps what is said of them, and
-            ``samples/targets.png`` shows what is to be found in validation images.
-    """
-
+    # ``run.json`` keeps what is said of the model and its data, ``samples/targets.png`` shows what
+    # is to be found in validation images.
     def __init__(
         self, model: Detector, train_set: SizedDataset, val_set: SizedDataset | None
     ) -> None:
@@ -64,15 +61,7 @@ class SummaryPage(Logger):
 def about_run(
     model: Detector, train_set: SizedDataset, val_set: SizedDataset | None
 ) -> dict[str, Json]:
-    """What a page says of a run beside its record.
-
-    Args:
-        model: its kind, weights and size.
-        train_set, val_set: images, and objects by class where they are known without loading.
-
-    Returns:
-        JSON values.
-    """
+    """What a page says of a run beside its record: JSON values; no image is loaded."""
     versions = {"Python": platform.python_version()}
     for name in ("mlx-rcnn", "mlx", "numpy", "pillow"):
         try:

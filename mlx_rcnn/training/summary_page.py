@@ -32,17 +32,7 @@ b.set{color:#b5530d}.columns{display:flex;flex-wrap:wrap;gap:0 4em}
 
 
 def page(title: str, lines: Sequence[Line], about: Line, pictures: Mapping[str, bytes]) -> str:
-    """The page as text.
-
-    Args:
-        title: of the run.
-        lines: its record.
-        about: of :func:`~mlx_rcnn.training.summary.about_run`, and ``settings``; may be empty.
-        pictures: JPEGs by what they are.
-
-    Returns:
-        HTML.
-    """
+    """The page as HTML; the pictures are JPEGs by what they are."""
     steps = [line for line in lines if line.get("kind") == "step"]
     epochs = [line for line in lines if line.get("kind") == "epoch"]
     best, name = _best(epochs, about)

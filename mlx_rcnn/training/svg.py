@@ -16,17 +16,8 @@ Points = Sequence[tuple[float, float]]
 
 
 def chart(title: str, lines: Mapping[str, Points], label: str, dots: bool = False) -> str:
-    """A chart of lines over one axis.
-
-    Args:
-        title: above it.
-        lines: (x, y) by name, x rising; long ones are drawn by the means of their parts.
-        label: of the x axis.
-        dots: whether each point is marked, with its value as a tooltip. Default: ``False``.
-
-    Returns:
-        An ``<svg>`` element; empty text without a point.
-    """
+    """An ``<svg>`` of lines, (x, y) by name, x rising, over one axis; empty without a point."""
+    # long ones are drawn by the means of their parts
     drawn = {name: _thinned(points) for name, points in lines.items() if len(points)}
     if not drawn:
         return ""

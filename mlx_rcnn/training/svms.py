@@ -25,17 +25,12 @@ UNSEEN = -100.0  # bias of a class without examples: it is never found
 
 
 class SVMCounts(NamedTuple):
-    """What :func:`fit_svms` learned from.
+    """What :func:`fit_svms` learned from."""
 
-    ``positives`` and ``negatives``, a number for each class 1..C-1; ``added``, how many negatives
-    each pass over the images has added; ``scale``, the factor of the features, which the weights
-    that the model now has contain.
-    """
-
-    positives: list[int]
+    positives: list[int]  # a number for each class 1..C-1, as the negatives
     negatives: list[int]
-    added: list[int]
-    scale: float
+    added: list[int]  # how many negatives each pass over the images has added
+    scale: float  # the factor of the features, which the weights that the model now has contain
 
 
 class _Settings(NamedTuple):

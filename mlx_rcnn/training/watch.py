@@ -32,20 +32,9 @@ _open = threading.Lock()
 
 @contextmanager
 def watched(group: mx.distributed.Group) -> Iterator[None]:
-    """End this process when another machine fails inside the block; tell the others if this does.
-
-    Blocks inside another, and groups of one machine, do nothing. A machine that cannot reach the
-    first one, as in a ring of cables, goes on unwatched, and a warning says so.
-
-    Args:
-        group: of the machines; all of them enter the block.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        ConnectionError: another machine has failed, and a collective noticed.
-    """
+    """End this process when another machine fails inside the block; tell the others of ours."""
+    # Blocks inside another, and groups of one machine, do nothing. A machine that cannot reach the
+    # first one, as in a ring of cables, goes on unwatched, and a warning says so.
     if group.size() == 1 or not _open.acquire(blocking=False):
         yield
         return

@@ -57,7 +57,7 @@ def test_others(script: Path, request) -> None:
 
 def test_without_shtab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "shtab", None)
-    assert main(["completion", "zsh"]) == 1
+    assert main(["completion", "zsh"]) == 2
     assert "pip install 'mlx-rcnn[completion]'" in capsys.readouterr().err
 
 

@@ -242,7 +242,8 @@ def test_a_full_disk_leaves_what_was(here: Path, small_state, capsys, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("mlx_rcnn.cli.convert.command.model_card", full)
-    assert "No space left" in refused(capsys, "s.pth", "model", "--overwrite", "--dtype", "float16")
+    words = ["s.pth", "model", "--overwrite", "--dtype", "float16"]
+    assert "No space left" in refused(capsys, *words, code=1)
     assert Path("model/config.json").read_bytes() == before
     assert sorted(os.listdir()) == ["model", "s.pth"]
 

@@ -10,7 +10,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_rcnn.cli import doctor, doctor_checks
+from mlx_rcnn.cli.doctor import checks as doctor_checks
+from mlx_rcnn.cli.doctor import command as doctor
 from mlx_rcnn.cli.main import main
 
 
@@ -60,8 +61,15 @@ def test_each_check_can_fail(check: doctor_checks.Check) -> None:
 
 def test_a_file_that_cannot_be_written(tmp_path: Path, capsys: Any, monkeypatch) -> None:
     monkeypatch.setattr(doctor, "CHECKS", doctor_checks.CHECKS[:1])
-    assert main(["doctor", "--json", str(tmp_path / "none/found.json")]) == 1
-    assert capsys.readouterr().err.startswith("mlx_rcnn: error: --json ")
+    (tmp_path / "file").touch()
+    for place, code, words in (
+        (tmp_path / "file/found.json", 2, "file is not a folder"),
+        (tmp_path, 2, "is a folder: expected a file"),
+        ("/dev/full", 1, "cannot write /dev/full: No space left on device"),
+    ):
+        assert main(["doctor", "--json", str(place)]) == code
+        out, err = capsys.readouterr()
+        assert words in err and err.count("\n") == 1 and bool(out) == (code == 1)
 
 
 def test_a_gpu_is_held_against_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,16 @@ def test_launched_they_write_what_one_writes(here: Path) -> None:
     assert_same(here / "one", here / "launched")
 
 
+def test_the_first_prints_json_alone(here: Path) -> None:
+    codes, errors = run(here, predict("printed", "--json", "-"))
+    assert codes == [1, 0] and BROKEN in errors[0] and "images per second" in errors[0]
+    assert (here / "shown.txt").read_bytes() == (here / "one/detections.json").read_bytes()
+    codes, errors = run(here, evaluate("-", "--quiet"))
+    assert codes == [0, 0] and errors == ["", ""]
+    assert (here / "shown.txt").read_bytes() == (here / "one.json").read_bytes()
+    assert not list(here.glob("*.partial.jsonl"))
+
+
 def test_a_machine_that_dies_leaves_the_others_results(here: Path) -> None:
     codes, errors = run(here, predict("other"), dies=(1, 2))
     assert codes == [1, -signal.SIGKILL]

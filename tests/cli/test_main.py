@@ -418,13 +418,6 @@ def test_help_is_complete_and_lists_only_what_exists(capsys):
                 assert "(default: " in action.help, action.dest
 
 
-def test_module_is_the_command():
-    run = [sys.executable, "-m", "mlx_rcnn", "info"]
-    done = subprocess.run(run, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("mlx_rcnn: error: the following arguments are required: --model")
-
-
 def test_a_real_model_through_the_command_line(work, small_model, monkeypatch):
     real = small_model("mask_rcnn")
     monkeypatch.setattr(mlx_rcnn.checkpoints.load, "load", lambda source, dtype=None: real)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +99,29 @@ def test_what_cannot_work_is_one_line(here: Path, tmp_path: Path, capsys: Any) -
     assert run(here, "--out", tmp_path / "o2", "--save", "csv", model="nameless") == 0
     rows = list(csv.DictReader((tmp_path / "o2/detections.csv").open(encoding="utf-8")))
     assert rows == [] or rows[0]["name"].startswith("class ")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file names are Unicode")
+def test_a_file_name_that_is_no_unicode(here: Path, tmp_path: Path, capsys: Any) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    name = os.fsdecode(b"a\xff.png")
+    for target in (name, "a_.png"):
+        Image.fromarray(photo("deck.jpg")[:90, :130]).save(photos / target)
+    kinds = "coco,voc,yolo,labelme,cvat,csv,crops"
+    words = ["predict", photos, "--model", here / "model", "--out", out, "--save", kinds]
+    assert main([*map(str, words), "--confidence", "0.3"]) == 0
+    shown = capsys.readouterr().out
+    why = "  1 images renamed, as names repeat, or hold control characters or no Unicode"
+    assert shown.count(why) == 5 and "a\\udcff.png" in shown
+    for kind in ("coco", "voc", "yolo", "labelme", "cvat"):
+        path = next((out / kind).glob("**/*.json")) if kind == "coco" else out / kind
+        data = open_dataset(path, masks=False)
+        assert data.defects == () and len(data) == 2
+        assert sorted(item.path.name for item in data.items) == ["a_.png", "a__2.png"]
+    with (out / "detections.csv").open(encoding="utf-8") as file:
+        images = {Path(row["image"]).name for row in csv.DictReader(file)}
+    assert images == {"a\\udcff.png", "a_.png"}
+    entries = json.loads((out / "detections.json").read_text())
+    assert {Path(entry["image_id"]).name for entry in entries} == {name, "a_.png"}
+    assert (out / name).exists() and list((out / "crops").glob(f"*/{name[:2]}_1.png"))

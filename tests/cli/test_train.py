@@ -13,10 +13,10 @@ import pytest
 
 import mlx_rcnn
 import tiny
-from mlx_rcnn.cli import train as commands
 from mlx_rcnn.cli.arguments import build_parser
 from mlx_rcnn.cli.flags.train import given_settings
 from mlx_rcnn.cli.main import main
+from mlx_rcnn.cli.train import command as commands
 from mlx_rcnn.data import write_coco
 from mlx_rcnn.models.builders import divided
 from mlx_rcnn.training import TrainConfig

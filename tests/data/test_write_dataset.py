@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -181,7 +182,21 @@ def test_names_that_repeat_are_changed_and_said(tmp_path):
     (tmp_path / "annotations.json").write_text(json.dumps(content))
     written = write_dataset(open_dataset(tmp_path / "annotations.json"), tmp_path / "x", "yolo")
     assert sorted(os.listdir(tmp_path / "x" / "labels")) == ["a.txt", "a_2.txt"]
-    assert written.lost == ("1 images renamed, as names repeat or hold control characters",)
+    assert written.lost == (
+        "1 images renamed, as names repeat, or hold control characters or no Unicode",
+    )
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file names are Unicode")
+@pytest.mark.parametrize("format", ["coco", "labelme"])
+def test_paths_that_are_no_unicode_are_referred_to(tmp_path, format):
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    data = open_dataset(make_coco(folder))
+    written = write_dataset(data, tmp_path / "x", format, images="refer")
+    back = open_dataset(written.path)
+    assert len(back) == len(data) > 0 and back.defects == ()
+    assert os.path.samefile(back.items[0].path, data.items[0].path)
 
 
 def test_an_image_annotated_as_stored_is_written_turned_for_yolo(tmp_path):

@@ -153,3 +153,42 @@ def test_data_draw_takes_them(here: Path) -> None:
         assert main([str(word) for word in given]) == 0
         sheets.append(np.array(Image.open(sheet)).mean())
     assert sheets[1] > sheets[0] + 20  # all is white
+
+
+@pytest.fixture
+def below_zero(here: Path) -> Path:
+    """Data of which one of two images has floats below 0, as Hounsfield units."""
+    file = here / "data/train.json"
+    content = json.loads(file.read_text())
+    [image], [first, *_] = content["images"], content["annotations"]
+    tifffile.imwrite(here / "data/ct.tif", (GREY - 500).astype(np.float32))
+    content["images"].append({**image, "id": 2, "file_name": "ct.tif"})
+    content["annotations"].append({**first, "id": 99, "image_id": 2})
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_data_below_zero_needs_levels(below_zero: Path, capsys: Any) -> None:
+    plain = open_dataset(below_zero)
+    [defect] = plain.defects
+    assert len(plain) == 1 and "floats from -400" in str(defect)
+    assert str(defect).endswith("say by levels which are black and white (image dropped)")
+    dataset = open_dataset(below_zero, levels="-400:3000", strict=True)
+    np.testing.assert_array_equal(dataset[1].image, by_hand(GREY - 500, -400, 3000))
+    assert len(dataset.with_levels(None)) == 1 and len(dataset.with_levels("auto")) == 2
+    for words, code in ([], 1), (["--levels", "-400:3000"], 0):
+        assert main(["data", "check", str(below_zero), *words]) == code
+        assert f"{2 - code} image" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["levels"], ["plain", "--levels", "-400:3000"], ["plain"]])
+def test_evaluate_reads_by_the_models_levels(
+    here: Path, below_zero: Path, capsys: Any, words: list[str]
+) -> None:
+    model, *flags = words
+    command = ["evaluate", "--data", str(below_zero), "--model", str(here / model), *flags]
+    by_levels = words != ["plain"]
+    assert main(command) == 0
+    out, err = capsys.readouterr()
+    assert f"{1 + by_levels} image" in out and ("floats from -400" in err) != by_levels
+    assert main([*command, "--strict"]) == (0 if by_levels else 2)

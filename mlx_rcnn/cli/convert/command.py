@@ -51,17 +51,7 @@ AUTHOR = "mlx_rcnn"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert ``args.source`` to ``args.dest``.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code: 0, or 1 if ``--verify`` found a difference.
-
-    Raises:
-        CommandError: an argument that cannot work (code 2), or an upload that failed (code 1).
-    """
+    """Convert ``args.source`` to ``args.dest``; 1 if ``--verify`` found a difference."""
     dest = Path(args.dest)
     given = model_settings(args)
     _check(args, dest)
@@ -72,15 +62,13 @@ def run(args: argparse.Namespace) -> int:
             f"--num-classes {args.num_classes}: {args.source} has {model.config.num_classes} "
             "classes, the background included"
         )
-    if args.dtype:
-        cast_weights(model, args.dtype)
-    if args.quantize:
-        with _in_flags():
-            quantize(model, bits=args.q_bits or 8, group_size=args.q_group_size or 64)
+    _store_in(args, model)
     model.eval()
     try:
         _write(args, model, dest)
-    except (OSError, ValueError, TypeError) as error:
+    except OSError as error:  # a full disk
+        raise CommandError(one_line(error), 1) from error
+    except (ValueError, TypeError) as error:
         raise CommandError(one_line(error)) from error
     print(f"wrote {dest}")
     for line in settings(model, args.to):
@@ -95,6 +83,15 @@ def run(args: argparse.Namespace) -> int:
         except (OSError, ValueError, ImportError) as error:
             raise CommandError(one_line(error), 1) from error
     return 0
+
+
+def _store_in(args: argparse.Namespace, model: Detector) -> None:
+    """Cast and quantise the weights as the flags say."""
+    if args.dtype:
+        cast_weights(model, args.dtype)
+    if args.quantize:
+        with _in_flags():
+            quantize(model, bits=args.q_bits or 8, group_size=args.q_group_size or 64)
 
 
 def _check(args: argparse.Namespace, dest: Path) -> None:
@@ -182,19 +179,12 @@ def _model(
 
 
 def as_architecture(checkpoint: Checkpoint, name: str) -> Checkpoint:
-    """The checkpoint as one of a builder's models, which keys and shapes cannot always tell.
-
-    Args:
-        checkpoint: as it was recognised; its classes and the norms of its backbone are kept.
-        name: a key of ``BUILDERS``.
-
-    Returns:
-        The same, recognised as that.
-    """
+    """The checkpoint as a model of builder ``name``, which keys and shapes cannot always tell."""
     found = checkpoint.found
     with weights_to_come():
         built = BUILDERS[name](num_classes=found.detector["num_classes"])
     kind = next(kind for kind, cls in MODELS.items() if type(built) is cls)
+    # its classes and the norms of its backbone are kept
     norms = {k: v for k, v in found.backbone.items() if k.startswith("norm")}
     body = {"type": backbone_type(built.backbone), **asdict(built.backbone.config), **norms}
     own = to_json(built.config) | {"class_names": found.detector.get("class_names")}

@@ -23,19 +23,10 @@ _BITS = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32, 8: mx.uint64}
 
 
 def verify(dest: Path, model: Detector, source: Checkpoint | None, to: str) -> bool:
-    """Read what was written, compare it with the source, and print what was found.
-
-    Args:
-        dest: what was written.
-        model: what it was written from.
-        source: the checkpoint the model came from; ``None`` if it was a model directory.
-        to: the library it was written for, or ``"mlx"``.
-
-    Returns:
-        Whether every tensor is the source's, bit for bit or as the model's dtype rounds it, and
-        an image gives the same detections.
-    """
+    """Read what was written, compare it with the source and print; whether all is well."""
     try:
+        # Every tensor is the source's, bit for bit or as the model's dtype rounds it, and an image
+        # gives the same detections.
         return _verify(dest, model, source, to)
     except Exception as error:  # whatever it is, the user asked whether all is well
         print(f"verify: what was written cannot be compared: {one_line(error)}")

@@ -6,10 +6,9 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from ...data.sample import Defect
 from ...inputs.images import ImageError
+from ...progress import bar
 from .command import open_splits
 
 if TYPE_CHECKING:
@@ -18,17 +17,9 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace) -> int:
-    """List every defect.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        0; 1 if there are defects.
-
-    Raises:
-        CommandError: the data cannot be opened at all.
-    """
+    """List every defect; 1 if there are any."""
+    if args.json is not None:
+        args.json.check()
     masks: Masks = True if args.masks else "kept"
     keypoints = None
     parts = open_splits(args, False, masks=masks, keypoints=keypoints)
@@ -45,13 +36,17 @@ def run(args: argparse.Namespace) -> int:
     objects = sum(len(item.target["boxes"]) for part in shown.values() for item in part.items)
     told = f"{len(defects)} defect{'s' * (len(defects) != 1)}" if defects else "no defects"
     print(f"{args.path}: {whole.format}, {images} images, {objects} objects, {told}")
+    if args.json is not None:
+        counts = {"format": whole.format, "images": images, "objects": objects}
+        listed = [defect._asdict() for defect in defects]
+        args.json.write_content({"data": args.path, **counts, "defects": listed})
     return 1 if defects else 0
 
 
 def _decoded(dataset: DetectionDataset) -> list[Defect]:
     """Images whose pixels cannot be read."""
     defects = []
-    for i in tqdm(range(len(dataset)), unit="image", desc="check", disable=not sys.stderr.isatty()):
+    for i in bar(range(len(dataset)), unit="image", desc="check", disable=not sys.stderr.isatty()):
         try:
             dataset[i]
         except (OSError, ImageError, ValueError) as error:

@@ -13,25 +13,18 @@ from ...data.items import Masks
 from ...data.open import open_dataset, splits_of
 from ...messages import one_line
 from ..errors import CommandError
+from ..flags.common import given_levels
 
 _WHOLE = ("trainval", "train_val")  # what others are parts of
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run ``args.action`` on ``args.path``.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        CommandError: an argument or data that cannot work.
-    """
+    """Run ``args.action`` on ``args.path`` and give its exit code."""
     action = import_module(f".{args.action}", __package__)
     try:
         code: int = action.run(args)
+    except BrokenPipeError:  # nobody reads what is printed
+        raise
     except OSError as error:
         raise CommandError(one_line(error), 1) from error
     return code
@@ -44,19 +37,7 @@ def open_path(
     masks: Masks | None = False,
     keypoints: bool | None = False,
 ) -> DetectionDataset:
-    """Open the data of a command.
-
-    Args:
-        args: with ``path``, ``format`` and ``images``.
-        split: that is wanted; ``None`` for all.
-        class_names, masks, keypoints: of :func:`open_dataset`.
-
-    Returns:
-        The dataset.
-
-    Raises:
-        CommandError: it cannot be opened.
-    """
+    """The data of a command, by its ``path``, ``format`` and ``images``, or a CommandError."""
     try:
         return open_dataset(
             args.path,
@@ -66,17 +47,14 @@ def open_path(
             masks,
             keypoints=keypoints,
             images=args.images,
+            levels=given_levels(args),
         )
     except (OSError, ValueError) as error:
         raise CommandError(one_line(error)) from error
 
 
 def format_of(args: argparse.Namespace) -> str:
-    """The format of the data, told or given.
-
-    Raises:
-        CommandError: it cannot be told.
-    """
+    """The format of the data, told or given; CommandError if it cannot be told."""
     try:
         if not Path(args.path).exists():
             raise FileNotFoundError(f"no such file or folder: {args.path}")
@@ -88,20 +66,7 @@ def format_of(args: argparse.Namespace) -> str:
 def open_splits(
     args: argparse.Namespace, apart: bool, masks: Masks | None, keypoints: bool | None
 ) -> dict[str | None, DetectionDataset]:
-    """Open what a command is to work on, split by split.
-
-    Args:
-        args: with ``path``, ``format``, ``images`` and ``split``.
-        apart: whether splits are wanted one by one where the data can be opened as a whole.
-        masks, keypoints: of :func:`open_dataset`.
-
-    Returns:
-        By split; under ``None`` data as a whole. ``trainval`` is left out beside its parts, and all
-        have the first one's classes.
-
-    Raises:
-        CommandError: it cannot be opened.
-    """
+    """What a command is to work on, split by split; under ``None`` data as a whole."""
     if args.split is not None:
         return {args.split: open_path(args, args.split, None, masks, keypoints)}
     format = format_of(args)
@@ -110,12 +75,14 @@ def open_splits(
     except (OSError, ValueError) as error:
         raise CommandError(one_line(error)) from error
     names = tuple(dict.fromkeys(_short(name, names) for name in names))
+    # ``trainval`` is left out beside its parts
     if len(set(names) - set(_WHOLE)) > 1:
         names = tuple(name for name in names if name not in _WHOLE)
     if not names or not (apart or format == "coco"):
         return {None: open_path(args, None, None, masks, keypoints)}
     found: dict[str | None, DetectionDataset] = {}
     for name in names:
+        # The first one's, for all.
         classes = next(iter(found.values())).class_names if found else None
         found[name] = open_path(args, name, classes, masks, keypoints)
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from ...data.dataset import DetectionDataset
@@ -11,30 +10,21 @@ from ...data.writers.write import write_dataset
 from ...messages import one_line
 from ..errors import CommandError
 from ..preflight import check_writable
+from ..said import say_problem
 from .command import open_path, open_splits
 
 _SHOWN = 10
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write a data set in another format.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code, 0.
-
-    Raises:
-        CommandError: an argument or data that cannot work, or a folder that cannot be written.
-    """
+    """Write a data set in another format."""
     check_writable(Path(args.out).parent)
     parts = open_splits(args, True, masks="kept", keypoints=None)
     defects = dict.fromkeys(defect for part in parts.values() for defect in part.defects)
     for defect in list(defects)[:_SHOWN]:
-        print(f"mlx_rcnn: {defect}", file=sys.stderr)
+        say_problem(defect)
     if len(defects) > _SHOWN:
-        print(f"mlx_rcnn: ... and {len(defects) - _SHOWN} more defects", file=sys.stderr)
+        say_problem(f"... and {len(defects) - _SHOWN} more defects")
     left = _in_no_split(args, parts)
     try:
         written = write_dataset(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +19,7 @@ from ...training.loading import augmentation
 from ..errors import CommandError
 from ..flags.train import given_settings
 from ..preflight import check_writable, make_folders
+from ..said import say_problem
 from .command import open_splits
 
 if TYPE_CHECKING:
@@ -30,22 +29,10 @@ TILE = 320  # pixels of a picture's longer side on the sheet
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw a contact sheet.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code: 0, 1 if no image could be drawn.
-
-    Raises:
-        CommandError: an argument or data that cannot work.
-    """
+    """Draw a contact sheet; 1 if no image could be drawn."""
     path = Path(args.out)
     check_writable(path.parent)
     parts = open_splits(args, False, masks=None, keypoints=None)
-    levels = None if args.levels == "none" else args.levels
-    parts = {name: replace(part, levels=levels) for name, part in parts.items()}
     samples = [(part, i) for part in parts.values() for i in range(len(part))]
     count = min(args.count, len(samples))
     columns = math.ceil(math.sqrt(count))
@@ -81,7 +68,7 @@ def _picture(
     try:
         sample = dataset[index]
     except (OSError, ImageError) as error:
-        print(f"mlx_rcnn: {one_line(error)}", file=sys.stderr)
+        say_problem(one_line(error))
         return None
     image, target = sample.image, sample.target
     if augment is not None:

@@ -17,17 +17,7 @@ from .command import format_of, open_path
 
 
 def run(args: argparse.Namespace) -> int:
-    """Divide a data set and write the splits down.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code, 0.
-
-    Raises:
-        CommandError: an argument or data that cannot work, or splits that are there.
-    """
+    """Divide a data set and write the splits down; CommandError for splits that are there."""
     given = (("val", args.val_fraction), ("test", args.test_fraction))
     fractions = {name: share for name, share in given if share}
     format = format_of(args)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,29 +44,20 @@ class _Objects:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print and draw the numbers.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code, 0.
-
-    Raises:
-        CommandError: an argument or data that cannot work.
-    """
+    """Print and draw the numbers."""
     check_writable(Path(args.out).parent)
+    if args.json is not None:
+        args.json.check()
     parts = open_splits(args, False, masks="kept", keypoints=None)
     config = _config(args)
     for split, part in parts.items():
         print(f"{split or args.path}: {part.format}")
         print(report(part))
-    found = _objects(parts, config)
+    found, now, fitted = _objects(parts, config), None, None
     if not len(found.image):
         print("no objects: nothing to fit anchors to")
-        return 0
+        return _written(args, parts, found, now, fitted)
     print("\n".join(_sizes(found)))
-    now, fitted = None, None
     if isinstance(config, ProposingConfig):
         levels = _levels(config)
         sizes = tuple(sorted({size for level in levels for size in level}))
@@ -75,6 +66,31 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(_advice(config, levels, now, fitted)))
     if not _draw(Path(args.out), found, now, fitted):
         print('for a picture of this: pip install "mlx-rcnn[plots]"')
+    return _written(args, parts, found, now, fitted)
+
+
+def _written(
+    args: argparse.Namespace,
+    parts: dict[str | None, DetectionDataset],
+    found: _Objects,
+    now: AnchorFit | None,
+    fitted: AnchorFit | None,
+) -> int:
+    """Write ``--json``, if it was asked for; the exit code, 0."""
+    if args.json is not None:
+        splits = [
+            {"split": split, "format": part.format, **asdict(report(part))}
+            | {"defects": [defect._asdict() for defect in part.defects]}
+            for split, part in parts.items()
+        ]
+        boxes = {
+            name: dict(zip(map(str, _SHARES), np.percentile(values, _SHARES).tolist(), strict=True))
+            for name, values in _measures(found)
+            if len(values)
+        }
+        fits = {"now": now and asdict(now), "fitted": fitted and asdict(fitted)}
+        content = {"data": args.path, "splits": splits, "percentiles": boxes, "anchors": fits}
+        args.json.write_content(content)
     return 0
 
 
@@ -104,21 +120,25 @@ def _objects(parts: dict[str | None, DetectionDataset], config: DetectorConfig) 
     return _Objects(counts, np.concatenate(image), np.concatenate(network))
 
 
-def _sizes(found: _Objects) -> list[str]:
-    """Percentiles of sizes and shapes."""
+def _measures(found: _Objects) -> tuple[tuple[str, np.ndarray], ...]:
+    """Of each object, by name."""
     wide, high = found.network.T
-    rows = (
+    return (
         ("side, image", np.sqrt(found.image.prod(axis=1))),
         ("side, input", np.sqrt(found.network.prod(axis=1))),
         ("width, input", wide),
         ("height, input", high),
         ("height / width", high / wide),
     )
+
+
+def _sizes(found: _Objects) -> list[str]:
+    """Percentiles of sizes and shapes."""
     lines = [
         "boxes: sides (square roots of areas) in pixels of the image and of the network input",
         f"  {'percentile':<15}" + "".join(f"{share:>8}" for share in _SHARES),
     ]
-    for name, values in rows:
+    for name, values in _measures(found):
         cells = "".join(f"{value:>8.4g}" for value in np.percentile(values, _SHARES))
         lines.append(f"  {name:<15}{cells}")
     return lines

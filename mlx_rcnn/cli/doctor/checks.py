@@ -21,19 +21,15 @@ Arrays = list[np.ndarray]
 
 
 class Check(NamedTuple):
-    """One thing to prove.
-
-    ``compute`` gives arrays, on the default device; ``oracle`` the same from NumPy, ``None`` where
-    that is a whole network: there the CPU is the oracle of a GPU, and a second run that of a CPU.
-    ``bound`` of the greatest difference, as a share of the greatest value; on a GPU, whose products
-    may be rounded to TF32, ``gpu_bound``.
-    """
+    """One thing to prove."""
 
     name: str
-    compute: Callable[[], Arrays]
+    compute: Callable[[], Arrays]  # on the default device
+    # The same from NumPy, ``None`` where that is a whole network: there the CPU is the oracle of a
+    # GPU, and a second run that of a CPU.
     oracle: Callable[[], Arrays] | None
-    bound: float
-    gpu_bound: float
+    bound: float  # of the greatest difference, as a share of the greatest value
+    gpu_bound: float  # on a GPU, whose products may be rounded to TF32
 
 
 def _random(*shape: int, seed: int = 0) -> np.ndarray:

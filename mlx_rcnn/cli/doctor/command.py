@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 import time
@@ -15,8 +14,9 @@ import numpy as np
 
 from ...memory import machine_memory
 from ...messages import one_line
-from ..errors import CommandError
+from ..colour import coloured
 from ..info import runs_on
+from ..said import say_problem
 from .checks import CHECKS, Arrays, Check
 
 REPORT = "please report this table, from --json, as an issue"
@@ -24,17 +24,15 @@ REPORT = "please report this table, from --json, as an issue"
 
 @dataclass
 class Found:
-    """What became of one check.
-
-    ``error``, the greatest difference as a share of the greatest value, and its ``bound``;
-    ``against`` whom; ``failed``, why nothing was computed.
-    """
+    """What became of one check."""
 
     name: str
     against: str
+    # the greatest difference as a share of the greatest value
     error: float | None
     bound: float
     seconds: float
+    # why nothing was computed
     failed: str | None = None
 
     @property
@@ -44,17 +42,9 @@ class Found:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check every operation, a prediction and two training steps.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code: 0, or 1 if a bound does not hold.
-
-    Raises:
-        CommandError: ``--json`` cannot be written.
-    """
+    """Check every operation, a prediction and two training steps; 1 if a bound does not hold."""
+    if args.json is not None:
+        args.json.check()
     machine = describe_machine()
     for name, value in machine.items():
         print(f"{name:<9} {value}")
@@ -64,25 +54,22 @@ def run(args: argparse.Namespace) -> int:
         found = examine(check)
         results.append(found)
         error = "-" if found.error is None else f"{found.error:.2g}"
-        verdict = "" if found.passed else f"  FAILED {found.failed or ''}".rstrip()
+        failed = coloured("FAILED", "red", sys.stdout)
+        verdict = "" if found.passed else f"  {failed} {found.failed or ''}".rstrip()
         print(
             f"{found.name:<34} {found.against:<8} {error:>14} {found.bound:>9.2g} "
             f"{found.seconds:>6.1f}{verdict}",
             flush=True,
         )
-    if args.json:
+    if args.json is not None:
         content = {
             "machine": machine,
             "checks": [asdict(f) | {"passed": f.passed} for f in results],
         }
-        try:
-            with open(args.json, "w", encoding="utf-8") as file:
-                json.dump(content, file, indent=2)
-        except OSError as error:
-            raise CommandError(f"--json {args.json}: {error.strerror}", 1) from error
+        args.json.write_content(content)
     wrong = [found.name for found in results if not found.passed]
     if wrong:
-        print(f"mlx_rcnn: {len(wrong)} of {len(results)} failed: {REPORT}", file=sys.stderr)
+        say_problem(f"{len(wrong)} of {len(results)} failed: {REPORT}")
         return 1
     print(f"\nall {len(results)} checks hold")
     return 0
@@ -106,14 +93,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def examine(check: Check) -> Found:
-    """Run one check and compare.
-
-    Args:
-        check: what is computed, and what it should be.
-
-    Returns:
-        The difference; an error of the computation is kept, so that the other checks run.
-    """
+    """Run one check and compare; an error of it is kept, so that the other checks run."""
     began = time.perf_counter()
     on_gpu = mx.default_device().type == mx.gpu
     bound = check.gpu_bound if on_gpu else check.bound
@@ -138,14 +118,7 @@ def _on_cpu(check: Check) -> Arrays:
 
 
 def difference(got: Arrays, wanted: Arrays) -> float:
-    """The greatest difference of two lists of arrays, as a share of the greatest value of each.
-
-    Args:
-        got, wanted: of the same shapes.
-
-    Returns:
-        Infinite for other shapes or where a number is not finite.
-    """
+    """The greatest difference of two lists of arrays, as a share of the greatest value of each."""
     worst = 0.0
     for ours, theirs in zip(got, wanted, strict=True):
         if ours.shape != theirs.shape or not np.isfinite(ours.astype(np.float64)).all():

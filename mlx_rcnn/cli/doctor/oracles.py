@@ -79,17 +79,9 @@ def _edges(index: int) -> tuple[tuple[Callable[[float], int], int], ...]:
 
 
 def pasted(masks: np.ndarray, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Masks (D, 28, 28) pasted into an image as detectron2 does, pixel by pixel.
-
-    Args:
-        masks: probabilities.
-        boxes (D, 4): xyxy pixels of the image.
-        height, width: of the image.
-
-    Returns:
-        (D, height, width) bool.
-    """
+    """Masks (D, 28, 28) pasted as detectron2 does, pixel by pixel: (D, height, width) bool."""
     out = np.zeros((len(masks), height, width), bool)
+    # xyxy pixels of the image
     for mask, (x1, y1, x2, y2), target in zip(masks, boxes, out, strict=True):
         padded = np.pad(mask.astype(np.float64), 1)
         for row in range(height):

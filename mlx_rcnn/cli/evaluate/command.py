@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -22,8 +20,9 @@ from ...outputs.coco import write_results
 from ..errors import CommandError, load_model
 from ..flags.common import model_settings
 from ..flags.view import augmentation, check_augmentation
-from ..preflight import check_writable, make_folders, set_device
+from ..preflight import make_folders, set_device
 from ..proposals import attach, data_folder, print_recall
+from ..said import say_problem
 from ..sharing.first_machine import First
 from ..sharing.machines import machines
 from ..sharing.other_machine import Other
@@ -43,22 +42,10 @@ Against: TypeAlias = "Collected | tuple[Detector, DetectionDataset] | None"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure ``args.model`` on ``args.data`` and print the metrics.
-
-    All that can be wrong with the arguments and the data is checked before the model is loaded,
-    and its classes before it predicts. Under ``mlx.launch`` machines share the images, and the
-    first one measures.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code, 0.
-
-    Raises:
-        CommandError: an argument or data that cannot work, results that cannot be written, or a
-            machine that was lost, with what is missing (what was done is kept).
-    """
+    """Measure ``args.model`` on ``args.data`` and print the metrics."""
+    # All that can be wrong with the arguments and the data is checked before the model is loaded,
+    # and its classes before it predicts. Under ``mlx.launch`` machines share the images, and the
+    # first one measures.
     with machines() as team:
         return _run(args, team)
 
@@ -96,6 +83,8 @@ def _run(args: argparse.Namespace, team: First | Other) -> int:
         found = _score(args, collected, kept)
         print("\n".join([*metrics_table(found, args.metric), *lines]))
         _report(args, (collected, dataset, found), other, kept)
+        if args.json is not None and results is None:
+            args.json.write(kept.read_text(encoding="utf-8"))
     if results is not None:
         print(f"results: {results}")
     return 0
@@ -115,13 +104,16 @@ def _recall(
 
 def _prepare(args: argparse.Namespace) -> Path | None:
     """What needs neither data nor model; the results file asked for, if one was."""
-    results = Path(args.json) if args.json else None
-    if results is not None:
+    results: Path | None = None
+    if args.json is not None:
         if args.predictions:
             raise CommandError("--json goes with --model: --predictions is such a file already")
-        if results.is_dir():
-            raise CommandError(f"--json {results} is a folder: expected a file")
-        check_writable(results.parent)
+        args.json.check()
+        results = args.json.file
+    if args.metrics_json is not None:
+        args.metrics_json.check("--metrics-json")
+        if results is not None and args.metrics_json.path == results:
+            raise CommandError(f"--json and --metrics-json {results}: expected two files")
     if args.resume and results is None:
         raise CommandError("--resume goes with --json FILE, beside which what is done is kept")
     if args.predictions and (args.tta_sizes or args.tta_flip):
@@ -146,27 +138,30 @@ def _opened(args: argparse.Namespace, results: Path | None) -> tuple[Detector, D
             raise
         _dataset(args, masks=False)  # its own defects are an error for every model
         problem = error  # of masks or keypoints, of which a model of boxes makes nothing
-    if results is not None and dataset is not None:
+    if dataset is not None:
         _check_not_data(args, results, dataset)
     model = load_model(args.model, args.dtype, model_settings(args))
     if not getattr(model, "needs_masks", True) and (dataset is None or dataset.masks):
         dataset = _dataset(args, masks=False)
     if dataset is None:
         raise problem or CommandError(f"{args.data} cannot be opened")
-    return model, replace(dataset, levels=model.config.image_levels)
+    return model, _readable(args, dataset.with_levels(model.config.image_levels))
+
+
+def _readable(args: argparse.Namespace, dataset: DetectionDataset) -> DetectionDataset:
+    """A dataset that has images; CommandError if none is left, or on defects with ``--strict``."""
+    try:
+        dataset = dataset.strict() if args.strict else dataset
+    except ValueError as error:
+        raise CommandError(one_line(error)) from error
+    if not len(dataset):
+        raise CommandError(f"{args.data}: no image can be used; {dataset.defects[0]}")
+    return dataset
 
 
 @contextmanager
 def kept_until_scored(results: Path | None) -> Iterator[Path]:
-    """Where detections are written before they are scored.
-
-    Args:
-        results: the file asked for, if one was.
-
-    Yields:
-        That file; else one in the system's temporary folder, which is removed once all is well, or
-        nothing is in it.
-    """
+    """Where detections are written before they are scored: the file asked for, or a temporary."""
     if results is not None:
         yield results
         return
@@ -176,6 +171,7 @@ def kept_until_scored(results: Path | None) -> Iterator[Path]:
         yield kept
         done = True
     finally:
+        # removed once all is well, or nothing is in it
         if done or not (kept.exists() or unfinished_paths(kept)[0].exists()):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -197,6 +193,7 @@ def _score_again(args: argparse.Namespace) -> int:
     """Metrics of detections from a file, of which no model is needed."""
     path = Path(args.predictions)
     dataset = _dataset(args)
+    _check_not_data(args, None, dataset)
     if args.class_names is not None:
         try:
             names = class_names_of(args.class_names, len(dataset.class_names))
@@ -236,10 +233,12 @@ def _other(args: argparse.Namespace, dataset: DetectionDataset) -> Against:
 
 
 def _report(args: argparse.Namespace, measured: Measured, other: Against, kept: Path) -> None:
-    """Write ``--report``, if it was asked for; if that fails, the detections are kept."""
-    if args.report is None:
-        return
+    """Write ``--metrics-json`` and ``--report``; if that fails, the detections are kept."""
     try:
+        if args.metrics_json is not None:
+            args.metrics_json.write_content(measured[2])
+        if args.report is None:
+            return
         if isinstance(other, tuple):
             model, own = other
             other = collect_alone(args, model, own, augmentation(args))
@@ -262,20 +261,27 @@ def _dataset(args: argparse.Namespace, masks: bool | None = None) -> DetectionDa
             keypoints=wanted,
             images=args.images,
             strict=args.strict,
+            levels="auto",  # until the model says which: none is left out for its values
         )
     except (OSError, ValueError) as error:
         raise CommandError(one_line(error)) from error
 
 
-def _check_not_data(args: argparse.Namespace, results: Path, dataset: DetectionDataset) -> None:
+def _check_not_data(
+    args: argparse.Namespace, results: Path | None, dataset: DetectionDataset
+) -> None:
+    """Refuse to write over what is read."""
     taken = {Path(args.data).resolve(), *(item.path.resolve() for item in dataset.items)}
-    if results.resolve() in taken:
-        raise CommandError(f"--json {results} is part of the data: expected another file")
+    taken |= {Path(args.predictions).resolve()} if args.predictions else set()
+    metrics = None if args.metrics_json is None else args.metrics_json.path
+    for flag, path in (("--json", results), ("--metrics-json", metrics)):
+        if path is not None and path.resolve() in taken:
+            raise CommandError(f"{flag} {path} is part of the data: expected another file")
 
 
 def _complain(dataset: DetectionDataset) -> None:
     for defect in dataset.defects[:_DEFECTS_SHOWN]:
-        print(f"mlx_rcnn: {defect}", file=sys.stderr)
+        say_problem(defect)
     more = len(dataset.defects) - _DEFECTS_SHOWN
     if more > 0:
-        print(f"mlx_rcnn: ... and {more} more defects in the data", file=sys.stderr)
+        say_problem(f"... and {more} more defects in the data")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from ...evaluation.collect import assemble
 from ...messages import one_line
 from ..errors import CommandError
 from ..proposals import check_no_search
+from ..said import say_problem
 from ..sharing.first_machine import First, Rest
 from ..sharing.other_machine import Other
 from ..sharing.share_images import Work
@@ -27,18 +27,7 @@ _SCORE_THRESH = 0.05
 
 
 class Images:
-    """The images of a data set, predicted by a model.
-
-    Args:
-        args: the parsed command line.
-        team: the machines.
-        model: loaded.
-        dataset: with the classes of the model.
-        augment: of :func:`~mlx_rcnn.evaluation.collect`.
-
-    Raises:
-        CommandError: there are no images.
-    """
+    """The images of a data set, predicted by a model, with its classes."""
 
     def __init__(
         self,
@@ -55,14 +44,7 @@ class Images:
         self._work: Work | None = None
 
     def help_first(self) -> int:
-        """Predict what the first machine asks for.
-
-        Returns:
-            The exit code, 0.
-
-        Raises:
-            CommandError: an image or the model cannot be used, or the first machine is gone.
-        """
+        """Predict what the first machine asks for."""
         try:
             self._begin(None).run(self._batch, lambda *_: None)
         except (OSError, ValueError) as error:
@@ -70,19 +52,10 @@ class Images:
         return 0
 
     def collect(self, kept: Path) -> Collected:
-        """Predict all images.
-
-        Args:
-            kept: the file that the results will have.
-
-        Returns:
-            Detections and ground truth.
-
-        Raises:
-            CommandError: too many images cannot be read, or some are missing as a machine was lost.
-        """
-        work = self._begin(kept if self._args.json or self._team.size > 1 else None)
-        if not self._args.json:
+        """Predict all images; ``kept`` is the file that the results will have."""
+        named = self._args.json is not None and self._args.json.file is not None
+        work = self._begin(kept if named or self._team.size > 1 else None)
+        if not named:
             work.hint = f"--json {kept} --resume"
         left_out = LeftOut(len(self._dataset), self._args.max_unreadable)
         try:
@@ -98,7 +71,7 @@ class Images:
             if work.lost:
                 raise CommandError(lacking, 1) from error
             if work.file is not None:
-                print(f"mlx_rcnn: {lacking}", file=sys.stderr)
+                say_problem(lacking)
             raise
         except (OSError, ValueError) as error:  # an image that is damaged further down
             raise CommandError(one_line(error), 1) from error
@@ -128,17 +101,7 @@ def collect_alone(
     dataset: DetectionDataset,
     augment: TestTimeAugment | None,
 ) -> Collected:
-    """Predict all images on this machine, keeping nothing of a run that ends early.
-
-    Args:
-        args, model, dataset, augment: as of :class:`Images`.
-
-    Returns:
-        Detections and ground truth.
-
-    Raises:
-        CommandError: too many images cannot be read.
-    """
+    """Predict all images on this machine, keeping nothing of a run that ends early."""
     try:
         return collect(
             model,
@@ -164,11 +127,7 @@ def least_score(args: argparse.Namespace, model: Detector) -> float | Sequence[f
 
 
 def check_several(args: argparse.Namespace) -> None:
-    """Refuse what one machine does alone.
-
-    Raises:
-        CommandError: of it.
-    """
+    """Refuse what one machine does alone."""
     if args.predictions:
         raise CommandError("--predictions are scored by one machine: leave mlx.launch out")
     check_no_search(args)

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from ...config.categories import NEVER_ANNOTATED
 from ...data import DetectionDataset
 from ...messages import listing
 from ..errors import CommandError
+from ..said import say_warning
 
 if TYPE_CHECKING:
     from ...models import Detector
 
 
 def with_classes_of(model: Detector, dataset: DetectionDataset) -> DetectionDataset:
-    """The data with the labels of a model.
-
-    Args:
-        model: that is measured; one without names is said to have the data's, in their order.
-        dataset: that it is measured on.
-
-    Returns:
-        The data, its labels the model's.
-
-    Raises:
-        CommandError: objects of a class that the model lacks, or no names and another number.
-    """
+    """The data with the labels of a model; one without names has, with a warning, the data's."""
     if model.class_names is None:
         have, want = model.config.num_classes - 1, len(dataset.class_names) - 1
         if have != want:
@@ -34,10 +23,9 @@ def with_classes_of(model: Detector, dataset: DetectionDataset) -> DetectionData
                 f"the model has {have} classes without names, but the data has {want}: "
                 f"{', '.join(dataset.class_names[1:])}; give the model's names with --classes"
             )
-        print(
-            "mlx_rcnn: warning: the model has no class names: its labels are taken in the order of "
-            f"the data, {', '.join(dataset.class_names[1:])}; --classes gives the model's names",
-            file=sys.stderr,
+        say_warning(
+            "the model has no class names: its labels are taken in the order of the data, "
+            f"{', '.join(dataset.class_names[1:])}; --classes gives the model's names"
         )
         return dataset
     try:
@@ -47,15 +35,7 @@ def with_classes_of(model: Detector, dataset: DetectionDataset) -> DetectionData
 
 
 def difference(own: tuple[str, ...] | None, data: tuple[str, ...]) -> list[str]:
-    """What to say of names that are not the same in the same order.
-
-    Args:
-        own: the model's, by label, the background first; ``None`` if it has none.
-        data: the data's, likewise.
-
-    Returns:
-        One line, or none.
-    """
+    """One line, or none, of names by label that are not the same in the same order."""
     if own is None or own == data:
         return []
     names = [name for name in own[1:] if name != NEVER_ANNOTATED]
@@ -73,19 +53,12 @@ def difference(own: tuple[str, ...] | None, data: tuple[str, ...]) -> list[str]:
 
 
 def check_keypoints(model: Detector, dataset: DetectionDataset) -> None:
-    """Refuse keypoints of another number, and say if those that are compared have other names.
-
-    Args:
-        model: that finds keypoints.
-        dataset: that it is measured on.
-
-    Raises:
-        CommandError: the data has another number of them.
-    """
+    """Refuse keypoints of another number, and say if those that are compared have other names."""
     names, own = dataset.keypoint_names, model.keypoint_names
     if names is None:
-        text = "the data has no keypoints that all its classes share: boxes alone are measured"
-        print(f"mlx_rcnn: warning: {text}", file=sys.stderr)
+        say_warning(
+            "the data has no keypoints that all its classes share: boxes alone are measured"
+        )
         return
     count = model.roi_heads.keypoint_predictor.num_keypoints
     if len(names) != count:
@@ -94,8 +67,7 @@ def check_keypoints(model: Detector, dataset: DetectionDataset) -> None:
         )
     if own is not None and own != names:
         at = next(i for i, pair in enumerate(zip(own, names, strict=True)) if len(set(pair)) > 1)
-        print(
-            f"mlx_rcnn: warning: keypoint {at + 1} is {own[at]} to the model and {names[at]} in "
-            "the data: they are compared by their place",
-            file=sys.stderr,
+        say_warning(
+            f"keypoint {at + 1} is {own[at]} to the model and {names[at]} in the data: they are "
+            "compared by their place"
         )

@@ -18,14 +18,7 @@ Metrics: TypeAlias = dict[str, Any]
 
 
 def check_report(args: argparse.Namespace) -> None:
-    """Refuse a report that cannot be written, or not of what is measured.
-
-    Args:
-        args: the parsed command line.
-
-    Raises:
-        CommandError: it cannot be.
-    """
+    """Refuse a report that cannot be written, or not of what is measured."""
     if args.report is None:
         if args.against is not None:
             raise CommandError("--against goes with --report DIR, where the comparison is written")
@@ -47,31 +40,13 @@ def check_report(args: argparse.Namespace) -> None:
 
 
 def is_results(source: str) -> bool:
-    """Whether ``--against`` names a results file; a model is a directory, a checkpoint or a name.
-
-    Args:
-        source: as given.
-
-    Returns:
-        Whether it is a JSON file.
-    """
+    """Whether ``--against`` names a results file; a model is a folder, a checkpoint or a name."""
     path = Path(source)
     return path.suffix.lower() == ".json" and not path.is_dir()
 
 
 def results_against(source: str, dataset: DetectionDataset) -> Collected:
-    """The detections to compare with, from a file.
-
-    Args:
-        source: of ``--against``.
-        dataset: that they are of, with the labels of the model.
-
-    Returns:
-        Detections and ground truth.
-
-    Raises:
-        CommandError: it cannot be read, or is of other data.
-    """
+    """The detections to compare with, from a file; CommandError if they are of other data."""
     try:
         return read_results(Path(source), dataset)
     except OSError as error:
@@ -87,18 +62,7 @@ def save_report(
     metrics: Metrics,
     against: Collected | None,
 ) -> None:
-    """Write the report, and say where.
-
-    Args:
-        args: the parsed command line.
-        collected: what was measured.
-        dataset: on which.
-        metrics: of it.
-        against: what it is compared with, if anything.
-
-    Raises:
-        CommandError: it cannot be written, or ``against`` lacks images.
-    """
+    """Write the report, and say where."""
     data = args.data if args.split is None else f"{args.data}, {args.split}"
     names = args.model or args.predictions, args.against or "other"
     try:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from ...benchmark.cases import CASES
-from .common import Commands, count
+from .common import Commands, add_json, count
 
 
 def add_benchmark(commands: Commands) -> None:
-    """Add the subcommand.
-
-    Args:
-        commands: argparse's subparsers.
-    """
+    """Add the subcommand."""
     parser = commands.add_parser(
         "benchmark",
         help="measure time and memory on this machine, beside torchvision where it is installed",
@@ -32,7 +28,7 @@ def add_benchmark(commands: Commands) -> None:
         choices=("torchvision", "nothing"),
         help="compare with (default: torchvision if it is installed)",
     )
-    parser.add_argument("--json", metavar="FILE", help="write all figures as JSON (default: none)")
+    add_json(parser, "file for all figures as JSON")
     parser.add_argument(
         "--growth",
         metavar="FILE",

@@ -10,6 +10,7 @@ from typing import TypeAlias, TypeVar
 from ...config.levels import read_levels
 from ...config.settings import read_setting
 from ..errors import CommandError
+from ..json_file import JsonFile
 
 MODEL_HELP = (
     "checkpoint file (.pth, .pkl), directory written by mlx_rcnn.save, name of published weights, "
@@ -29,13 +30,7 @@ Number = TypeVar("Number", int, float)
 
 
 def add_model(parser: Flags, choice: Flags | None = None) -> None:
-    """Add ``--model``, and what :func:`add_settings` adds.
-
-    Args:
-        parser: of a subcommand.
-        choice: a group of flags of which one must be given, ``--model`` among them. Default: none,
-            ``--model`` is required.
-    """
+    """Add ``--model``, required or one of the group ``choice``, and what ``add_settings`` adds."""
     where = parser if choice is None else choice
     other = "" if choice is None else " (default: none)"
     where.add_argument(
@@ -45,11 +40,7 @@ def add_model(parser: Flags, choice: Flags | None = None) -> None:
 
 
 def add_data(parser: Flags) -> None:
-    """Add ``--data``, ``--format``, ``--images`` and ``--strict``.
-
-    Args:
-        parser: of a subcommand.
-    """
+    """Add ``--data``, ``--format``, ``--images`` and ``--strict``."""
     parser.add_argument("--data", required=True, metavar="PATH", help=DATA_HELP)
     parser.add_argument("--format", choices=DATA_FORMATS, help="of the data (default: recognised)")
     parser.add_argument(
@@ -63,11 +54,7 @@ def add_data(parser: Flags) -> None:
 
 
 def add_settings(parser: Flags) -> None:
-    """Add the flags that say how a model is read: ``--set``, ``--state`` and ``--style``.
-
-    Args:
-        parser: of a subcommand.
-    """
+    """Add the flags that say how a model is read: ``--set``, ``--state`` and ``--style``."""
     group = parser.add_argument_group("how to read the model")
     group.add_argument(
         "--set",
@@ -94,17 +81,7 @@ def add_settings(parser: Flags) -> None:
 
 
 def model_settings(args: argparse.Namespace) -> dict[str, object]:
-    """What :func:`add_settings` read, as keywords of :func:`mlx_rcnn.load`.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        Those that were given; of a field given twice the last value.
-
-    Raises:
-        CommandError: class names by two flags.
-    """
+    """What :func:`add_settings` read, as keywords of ``load``: of a field twice the last value."""
     given = dict(args.settings or ())
     names = getattr(args, "class_names", None)  # --classes, where it names a model's classes
     if names is not None and "class_names" in given:
@@ -116,11 +93,7 @@ def model_settings(args: argparse.Namespace) -> dict[str, object]:
 
 
 def add_class_names(parser: Flags) -> None:
-    """Add ``--classes``, the names of the model's classes.
-
-    Args:
-        parser: of a subcommand, or a group.
-    """
+    """Add ``--classes``, the names of the model's classes."""
     parser.add_argument(
         "--classes",
         dest="class_names",
@@ -132,12 +105,7 @@ def add_class_names(parser: Flags) -> None:
 
 
 def add_levels(parser: Flags, kept: str = "the model's own, usually none") -> None:
-    """Add ``--levels``.
-
-    Args:
-        parser: of a subcommand, or a group.
-        kept: says what holds by default.
-    """
+    """Add ``--levels``; ``kept`` says what holds by default."""
     parser.add_argument(
         "--levels",
         type=_levels,
@@ -146,6 +114,11 @@ def add_levels(parser: Flags, kept: str = "the model's own, usually none") -> No
         "as 200:3000; percentiles of each image, such as 1%%:99%%; auto, which is 0.1%%:99.9%%; or "
         f"none, by each image's largest value (default: {kept})",
     )
+
+
+def given_levels(args: argparse.Namespace) -> str | None:
+    """What ``--levels`` says, ``None`` for none."""
+    return None if args.levels == "none" else args.levels
 
 
 def _levels(text: str) -> str:
@@ -158,12 +131,7 @@ def _levels(text: str) -> str:
 
 
 def add_dtype(parser: Flags, stored: str = "the checkpoint's own") -> None:
-    """Add ``--dtype``.
-
-    Args:
-        parser: of a subcommand, or a group.
-        stored: says what is taken by default.
-    """
+    """Add ``--dtype``; ``stored`` says what is taken by default."""
     parser.add_argument(
         "--dtype",
         choices=("float32", "float16", "bfloat16"),
@@ -172,11 +140,7 @@ def add_dtype(parser: Flags, stored: str = "the checkpoint's own") -> None:
 
 
 def add_execution(group: Flags) -> None:
-    """Add ``--batch-size``, ``--dtype`` and ``--device``.
-
-    Args:
-        group: of a subcommand that predicts.
-    """
+    """Add ``--batch-size``, ``--dtype`` and ``--device``."""
     group.add_argument(
         "--batch-size",
         type=count,
@@ -189,11 +153,7 @@ def add_execution(group: Flags) -> None:
 
 
 def add_device(group: Flags) -> None:
-    """Add ``--device``.
-
-    Args:
-        group: of a subcommand that predicts.
-    """
+    """Add ``--device``."""
     group.add_argument(
         "--device",
         choices=("cpu", "gpu"),
@@ -202,16 +162,31 @@ def add_device(group: Flags) -> None:
 
 
 def add_resume(group: Flags, how: str) -> None:
-    """Add ``--resume``.
-
-    Args:
-        group: of a subcommand.
-        how: it goes on.
-    """
+    """Add ``--resume``; ``how`` says how it goes on."""
     group.add_argument(
         "--resume",
         action="store_true",
         help=f"go on with a run that ended early, {how} (default: begin anew)",
+    )
+
+
+def add_json(group: Flags, what: str, default: str = "none", name: str = "json") -> None:
+    """Add ``--json``, or another flag of its kind, which says ``what`` is written."""
+    group.add_argument(
+        f"--{name}",
+        type=JsonFile,
+        metavar="FILE",
+        help=f"{what}; - for standard output, with nothing else on it (default: {default})",
+    )
+
+
+def add_quiet(parser: Flags) -> None:
+    """Add ``--quiet``."""
+    parser.add_argument(
+        "--quiet",
+        action="store_true",
+        help="say nothing but warnings and errors, on standard error; files, and JSON that is "
+        "asked for, are written all the same (default: tables, notes and bars of progress)",
     )
 
 

@@ -14,11 +14,7 @@ SUFFIXES = {
 
 
 def add_convert(commands: Commands) -> None:
-    """Add the ``convert`` subcommand.
-
-    Args:
-        commands: the subparsers of the command line.
-    """
+    """Add the ``convert`` subcommand."""
     parser = commands.add_parser(
         "convert",
         help="convert weights from and to torchvision, detectron2 and mmdetection",
@@ -27,8 +23,8 @@ def add_convert(commands: Commands) -> None:
         "them is needed. Converting there and back gives the same tensors, bit for bit.",
         epilog="A file for torchvision is read by torch.load(weights_only=True) and "
         "load_state_dict(strict=True), one for detectron2 by DetectionCheckpointer. What has to be "
-        "set there is printed. The exit code is 1 if --verify finds a difference or an upload "
-        "fails.",
+        "set there is printed. The exit code is 1 if --verify finds a difference, or if writing "
+        "or an upload fails.",
         allow_abbrev=False,
     )
     parser.add_argument("source", metavar="SOURCE", help=MODEL_HELP)

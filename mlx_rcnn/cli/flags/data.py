@@ -11,6 +11,7 @@ from .common import (
     MODEL_HELP,
     Commands,
     Flags,
+    add_json,
     add_levels,
     add_settings,
     count,
@@ -30,11 +31,7 @@ _AUGMENTED = (
 
 
 def add_data_commands(commands: Commands) -> None:
-    """Add the ``data`` subcommand with its own ones.
-
-    Args:
-        commands: the subparsers of the command line.
-    """
+    """Add the ``data`` subcommand with its own ones."""
     parser = commands.add_parser(
         "data",
         help="check, count, draw, split or convert a data set",
@@ -42,7 +39,7 @@ def add_data_commands(commands: Commands) -> None:
         allow_abbrev=False,
     )
     actions = parser.add_subparsers(
-        dest="action", metavar="ACTION", required=True, help="what to do"
+        dest="action", metavar="ACTION", required=True, help="what to do", prog=parser.prog
     )
     _add_check(actions)
     _add_stats(actions)
@@ -63,6 +60,7 @@ def _add(actions: Commands, name: str, text: str, more: str, split: str = "every
         help="folder that the names in a COCO or CVAT file count from (default: looked for)",
     )
     parser.add_argument("--split", metavar="NAME", help=f"this split alone (default: {split})")
+    add_levels(parser, "none")
     return parser
 
 
@@ -82,6 +80,7 @@ def _add_check(actions: Commands) -> None:
         help="decode every image, which finds damage in its midst (default: its ends are looked "
         "at)",
     )
+    add_json(parser, "file for the defects as JSON")
 
 
 def _add_stats(actions: Commands) -> None:
@@ -102,6 +101,7 @@ def _add_stats(actions: Commands) -> None:
         metavar="FILE",
         help="the picture, a PNG (default: data_stats.png)",
     )
+    add_json(parser, "file for the numbers as JSON")
 
 
 def _add_draw(actions: Commands) -> None:
@@ -123,7 +123,6 @@ def _add_draw(actions: Commands) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of what is random (default: 0)"
     )
-    add_levels(parser, "none")
     group = parser.add_argument_group("how images are changed, as in train")
     for item in fields(TrainConfig):
         if item.name in _AUGMENTED:

@@ -8,6 +8,7 @@ from .common import (
     add_class_names,
     add_data,
     add_execution,
+    add_json,
     add_levels,
     add_model,
     add_resume,
@@ -18,11 +19,7 @@ from .view import add_augment
 
 
 def add_evaluate(commands: Commands) -> None:
-    """Add the ``evaluate`` subcommand.
-
-    Args:
-        commands: the subparsers of the command line.
-    """
+    """Add the ``evaluate`` subcommand."""
     parser = commands.add_parser(
         "evaluate",
         help="measure a model on a data set",
@@ -86,7 +83,8 @@ def _add_metric(group: Flags) -> None:
         help="detections that score less are left out, 0 to 1 (default: what --set "
         "box_score_thresh says, else 0.05)",
     )
-    group.add_argument("--json", metavar="FILE", help="COCO results file to write (default: none)")
+    add_json(group, "COCO results file to write")
+    add_json(group, "file for the metrics as JSON", name="metrics-json")
     add_resume(group, "with the same arguments and --json: predict the images that it lacks")
 
 

@@ -9,11 +9,7 @@ from .common import MODEL_HELP, Commands, add_class_names, add_dtype, add_settin
 
 
 def add_export(commands: Commands) -> None:
-    """Add the ``export`` subcommand.
-
-    Args:
-        commands: the subparsers of the command line.
-    """
+    """Add the ``export`` subcommand."""
     parser = commands.add_parser(
         "export",
         help="write a model as a function file of MLX, for an app in C++ or Swift",

@@ -9,11 +9,7 @@ SEARCHES = {"selective-search": "fast", "selective-search-quality": "quality"}
 
 
 def add_proposals(parser: Flags) -> None:
-    """Add ``--proposals``.
-
-    Args:
-        parser: of a subcommand, or a group.
-    """
+    """Add ``--proposals``."""
     parser.add_argument(
         "--proposals",
         metavar="FILE",

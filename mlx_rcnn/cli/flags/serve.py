@@ -8,11 +8,7 @@ from .common import Commands, Flags, add_device, add_dtype, add_model, count
 
 
 def add_serve(commands: Commands) -> None:
-    """Add the ``serve`` subcommand.
-
-    Args:
-        commands: the subparsers of the command line.
-    """
+    """Add the ``serve`` subcommand."""
     parser = commands.add_parser(
         "serve",
         help="a page and an HTTP server on this machine: drop a photo, get its detections",

@@ -13,11 +13,7 @@ from .proposals import add_proposals
 
 
 def add_train(commands: Commands) -> None:
-    """Add the ``train`` subcommand.
-
-    Args:
-        commands: the subparsers of the command line.
-    """
+    """Add the ``train`` subcommand."""
     parser = commands.add_parser(
         "train",
         help="train or fine-tune a model on a data set",
@@ -93,12 +89,7 @@ def _add_start(parser: Flags) -> None:
 
 
 def add_field(group: Flags, item: Field[object]) -> None:
-    """Add the flag of one field; what it reads is ``None`` when it is not given.
-
-    Args:
-        group: of a subcommand.
-        item: a field of :class:`TrainConfig`.
-    """
+    """Add the flag of one field; what it reads is ``None`` when it is not given."""
     assert item.default is not MISSING
     default = item.default
     text = item.metadata["help"].replace("%", "%%")
@@ -139,13 +130,6 @@ def _reader(kind: str, word: str | None = None) -> Callable[[str], object]:
 
 
 def given_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The fields of :class:`TrainConfig` that the command line sets.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        Values by field name.
-    """
+    """The fields of :class:`TrainConfig` that the command line sets, by name."""
     values = {item.name: getattr(args, f"train_{item.name}", None) for item in fields(TrainConfig)}
     return {name: value for name, value in values.items() if value is not None}

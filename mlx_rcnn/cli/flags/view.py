@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_augment(group: Flags) -> None:
-    """Add ``--tta-sizes`` and ``--tta-flip``.
-
-    Args:
-        group: of a subcommand that predicts.
-    """
+    """Add ``--tta-sizes`` and ``--tta-flip``."""
     group.add_argument(
         "--tta-sizes",
         type=_sizes,
@@ -34,11 +30,7 @@ def add_augment(group: Flags) -> None:
 
 
 def add_tiles(group: Flags) -> None:
-    """Add ``--tile``, ``--overlap``, ``--page`` and ``--level``.
-
-    Args:
-        group: of a subcommand that predicts.
-    """
+    """Add ``--tile``, ``--overlap``, ``--page`` and ``--level``."""
     group.add_argument(
         "--tile",
         type=count,
@@ -69,17 +61,7 @@ def add_tiles(group: Flags) -> None:
 
 
 def tiles_of(args: argparse.Namespace) -> Tiles | None:
-    """What :func:`add_tiles` read.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        :class:`~mlx_rcnn.Tiles`, or ``None`` for whole images.
-
-    Raises:
-        CommandError: an overlap without tiles, or tiles that cannot be.
-    """
+    """What :func:`add_tiles` read, ``None`` for whole images; CommandError for impossible tiles."""
     if args.tile is None:
         for flag in ("overlap", "level"):
             if getattr(args, flag) is not None:
@@ -95,17 +77,7 @@ def tiles_of(args: argparse.Namespace) -> Tiles | None:
 
 
 def augmentation(args: argparse.Namespace) -> TestTimeAugment | None:
-    """What :func:`add_augment` read.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        A :class:`~mlx_rcnn.TestTimeAugment`; ``None`` if neither flag was given.
-
-    Raises:
-        CommandError: a single view.
-    """
+    """What :func:`add_augment` read, ``None`` if neither flag; CommandError for a single view."""
     if args.tta_sizes is None and not args.tta_flip:
         if args.tta_flip is False:
             raise CommandError("--no-tta-flip goes with --tta-sizes")
@@ -116,15 +88,7 @@ def augmentation(args: argparse.Namespace) -> TestTimeAugment | None:
 
 
 def check_augmentation(model: Detector, augment: TestTimeAugment | None) -> None:
-    """Refuse a model that cannot predict so.
-
-    Args:
-        model: that was loaded.
-        augment: of :func:`augmentation`.
-
-    Raises:
-        CommandError: it cannot.
-    """
+    """Refuse a model that cannot predict so."""
     from ...models.augmented import check_augment
 
     try:

@@ -19,13 +19,7 @@ SHOWN_SCORE = 0.5
 
 
 def select(prediction: Found, classes: list[int] | None, top_k: int | None) -> Found:
-    """The rows of the classes asked for, the best ``top_k`` of them.
-
-    Args:
-        prediction: one of ``predict``.
-        classes: labels. ``None``: all, and what the model has cut already.
-        top_k: most of them. ``None``: all.
-    """
+    """The best ``top_k`` rows of the classes asked for; all rows if all classes are."""
     if classes is None:
         return prediction
     rows = np.flatnonzero(np.isin(prediction["labels"], classes))[:top_k]
@@ -35,15 +29,7 @@ def select(prediction: Found, classes: list[int] | None, top_k: int | None) -> F
 
 
 def class_labels(text: str, model: Detector) -> list[int]:
-    """The labels that ``--classes`` names, by name (in any case) or by number.
-
-    Args:
-        text: between commas.
-        model: that knows the names.
-
-    Raises:
-        CommandError: one that the model does not have; the nearest are named.
-    """
+    """The labels that ``--classes`` names, by name (in any case) or by number; or CommandError."""
     count = model.config.num_classes
     names = model.class_names or ()
     known = {name.lower(): label for label, name in enumerate(names) if label > 0 and name != "N/A"}

@@ -12,15 +12,17 @@ from ...models import TestTimeAugment, Tiles
 from ..errors import CommandError, load_model
 from ..flags.common import model_settings
 from ..flags.view import augmentation, check_augmentation, tiles_of
+from ..json_file import JsonFile
 from ..pages import page_paths
 from ..preflight import check_writable, make_folders, set_device
 from ..proposals import check_no_search, of_images
+from ..said import say_problem
 from ..sharing.first_machine import First
 from ..sharing.machines import machines
 from ..sharing.other_machine import Other
 from ..sharing.share_images import Work
 from .choice import class_labels
-from .received import Received, complain
+from .received import Received
 from .report import report
 from .save import Saver, check_room, chosen_kinds
 from .steps import Steps, View
@@ -28,21 +30,10 @@ from .video import check_video, run_video, video_sources
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict on ``args.source`` and write what is found.
-
-    All that can be wrong with the arguments is checked before the model is loaded. Under
-    ``mlx.launch`` machines share the images, and the first one writes.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code: 0, 1 if an image was left out, 130 if interrupted (what was done is kept).
-
-    Raises:
-        CommandError: an argument that cannot work, results that cannot be written, or a machine
-            that was lost, with what is missing (what was done is kept).
-    """
+    """Predict on ``args.source`` and write what is found; 1 if an image was left out."""
+    # All that can be wrong with the arguments is checked before the model is loaded. Under
+    # ``mlx.launch`` machines share the images, and the first one writes. What was done is kept if
+    # this is interrupted (130) or a machine is lost.
     with machines() as team:
         return _run(args, team)
 
@@ -57,11 +48,8 @@ def _run(args: argparse.Namespace, team: First | Other) -> int:
     if videos is not None:
         return _on_videos(args, videos, view, kinds)
     paths = page_paths(args, _sources(args.source), kinds)
-    results = _results_file(args, paths)
-    folders = [results.parent] if args.no_images and not kinds else [results.parent, Path(args.out)]
-    folders = folders if team.first else []
-    for folder in folders:
-        check_writable(folder)
+    results = _results_file(args, paths, team)
+    folders = _folders(args, results, kinds) if team.first else []
     set_device(args.device)
     model = load_model(args.model, args.dtype, model_settings(args))
     if isinstance(view, TestTimeAugment):
@@ -71,18 +59,24 @@ def _run(args: argparse.Namespace, team: First | Other) -> int:
     given = of_images(args, model, paths)
     saver = Saver(args, kinds, model)
     size = 1 if isinstance(view, Tiles) else args.batch_size  # tiles are batches of their own
-    work = Work(args, team, paths, model, results, size)
+    work = Work(args, team, paths, model, results.file, size)
     received = Received(args, paths, saver, model, results)
     steps = Steps(args, model, view, classes, paths, given, saver)
     if not team.first:
         work.run(steps, received.batch)
         return 0
+    _go_on(args, work, kinds)
+    with received.printed():
+        return _whole(args, work, steps, received)
+
+
+def _go_on(args: argparse.Namespace, work: Work, kinds: tuple[str, ...]) -> None:
+    """With ``--resume``: check what is there, and say again what was wrong."""
     if work.file is not None and args.resume:
         check_room(args, kinds, work.file)
         for found in work.found():
             for problem in found["problems"]:
-                complain(problem)
-    return _whole(args, work, steps, received)
+                say_problem(problem)
 
 
 def _whole(args: argparse.Namespace, work: Work, steps: Steps, received: Received) -> int:
@@ -95,7 +89,7 @@ def _whole(args: argparse.Namespace, work: Work, steps: Steps, received: Receive
     except KeyboardInterrupt:
         interrupted = not work.lost
         if interrupted:
-            print("mlx_rcnn: interrupted", file=sys.stderr)
+            say_problem("interrupted")
     finally:
         done = received.write(work)
     saved = received.saver.write()
@@ -105,7 +99,7 @@ def _whole(args: argparse.Namespace, work: Work, steps: Steps, received: Receive
     if lacking and work.lost:
         raise CommandError(lacking, 1)
     if lacking and work.fresh:
-        print(f"mlx_rcnn: {lacking}", file=sys.stderr)
+        say_problem(lacking)
     return 130 if interrupted else 1 if done.failed else 0
 
 
@@ -126,12 +120,24 @@ def _view(args: argparse.Namespace) -> View:
     return augment or tiles
 
 
-def _results_file(args: argparse.Namespace, paths: list[Path]) -> Path:
+def _folders(args: argparse.Namespace, results: JsonFile, kinds: tuple[str, ...]) -> list[Path]:
+    """Those that files go to; all can be written to."""
+    found = [] if results.file is None else [results.file.parent]
+    found += [] if args.no_images and not kinds else [Path(args.out)]
+    for folder in found:
+        check_writable(folder)
+    return found
+
+
+def _results_file(args: argparse.Namespace, paths: list[Path], team: First | Other) -> JsonFile:
     """Where the results of images go; no folder, and no image."""
-    results = Path(args.json) if args.json else Path(args.out) / "detections.json"
-    if results.is_dir():
-        raise CommandError(f"--json {results} is a folder: expected a file")
-    if results.resolve() in [path.resolve() for path in paths]:
+    results: JsonFile = args.json or JsonFile(str(Path(args.out) / "detections.json"))
+    if team.first:
+        results.check()
+    if results.file is None:
+        if args.resume:
+            raise CommandError("--resume goes with --json FILE, beside which what is done is kept")
+    elif results.file.resolve() in [path.resolve() for path in paths]:
         raise CommandError(f"--json {results} is one of the images: expected another file")
     return results
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
-from tqdm import tqdm
 
-from ...outputs.coco import image_ids, write_results
+from ...outputs.coco import image_ids, results_text
 from ...outputs.pictures import picture_paths, write_file
+from ...structures import Entry
 from ..errors import CommandError
+from ..json_file import JsonFile
 from ..proposals import write
+from ..said import say_problem
 from ..sharing.first_machine import Found
 from ..sharing.share_images import Work
 from .report import Done
@@ -22,7 +24,7 @@ from .save import Saver
 
 if TYPE_CHECKING:
     from ...models import Detector
-    from ...structures import Entry, Json
+    from ...structures import Json
 
 
 class ImageFound(TypedDict, total=False):
@@ -37,15 +39,7 @@ class ImageFound(TypedDict, total=False):
 
 
 class Received:
-    """Writes on the first machine what all of them give.
-
-    Args:
-        args: the parsed command line.
-        paths: of all images.
-        saver: of ``--save``.
-        model: whose source a file of proposals names.
-        results: the file.
-    """
+    """Writes on the first machine what all of them give."""
 
     def __init__(
         self,
@@ -53,21 +47,16 @@ class Received:
         paths: Sequence[Path],
         saver: Saver,
         model: Detector,
-        results: Path,
+        results: JsonFile,
     ) -> None:
         self._paths, self.saver, self._model, self.results = paths, saver, model, results
+        self._out, self._entries = Path(args.out), list[Entry]()
         self._pictures = None if args.no_images else picture_paths(paths, Path(args.out))
 
     def batch(self, found: Found, files: list[bytes]) -> None:
-        """Write the pictures and crops of a batch.
-
-        Args:
-            found: its ``images``, each with its ``place`` and ``entries``, and ``problems``, to
-                which is added what cannot be written.
-            files: of each image its picture, if they are wanted, and its crops.
-        """
+        """Write a batch's pictures and crops; what cannot be written joins its ``problems``."""
         for problem in found["problems"]:
-            complain(problem)
+            say_problem(problem)
         left = iter(files)
         for image in found["images"]:
             path = self._paths[image["place"]]
@@ -77,28 +66,18 @@ class Received:
                     write_file(target, next(left))
                 except OSError as error:
                     problem = f"cannot write {target}: {error.strerror or error}"
-                    complain(problem)
+                    say_problem(problem)
                     found["problems"].append(problem)
             crops = [next(left) for _ in range(image.pop("crops"))]
             try:
                 self.saver.write_crops(path, image["entries"], crops)
             except OSError as error:  # what else there is goes on
                 problem = f"cannot write the crops of {path}: {error.strerror or error}"
-                complain(problem)
+                say_problem(problem)
                 found["problems"].append(problem)
 
     def write(self, work: Work) -> Done:
-        """Write the results of all images that are done, in their order.
-
-        Args:
-            work: that is done, or as far as it came.
-
-        Returns:
-            What there is to report.
-
-        Raises:
-            CommandError: it cannot be written.
-        """
+        """Write the results of all images that are done, in their order."""
         ids = image_ids(self._paths)
         done = Done(model_seconds=work.seconds(), fresh=work.fresh, idle=work.idle())
         for found in work.found():
@@ -112,14 +91,28 @@ class Received:
                     boxes, scores = (np.array(image["proposed"][k], np.float32) for k in _PROPOSED)
                     prediction = {"boxes": boxes.reshape(-1, 4), "scores": scores}
                     done.proposed.append((self._paths[i], prediction))
-        try:
-            write_results(self.results, done.entries)
-            if done.proposed:
-                path = self.results.with_name("proposals.npz")
+        self._entries = done.entries
+        if self.results.file is not None:
+            self.results.write(results_text(done.entries))
+        if done.proposed:
+            folder = self._out if self.results.file is None else self.results.file.parent
+            path = folder / "proposals.npz"
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
                 write(path, done.proposed, str(self._model.source))
-        except OSError as error:
-            raise CommandError(f"cannot write {self.results}: {error.strerror}", 1) from error
+            except OSError as error:
+                raise CommandError(f"cannot write {path}: {error.strerror}", 1) from error
+            done.proposals = path
         return done
+
+    @contextmanager
+    def printed(self) -> Iterator[None]:
+        """Print the results at the end of the block, however it ends, if that is where they go."""
+        try:
+            yield
+        finally:
+            if self.results.file is None:
+                self.results.write(results_text(self._entries))
 
 
 _PROPOSED = ("boxes", "scores")
@@ -128,8 +121,3 @@ _PROPOSED = ("boxes", "scores")
 def proposed(prediction: Mapping[str, np.ndarray]) -> dict[str, list[Json]]:
     """What of a proposal network's prediction its file takes, as JSON holds it."""
     return {name: prediction[name].tolist() for name in _PROPOSED}
-
-
-def complain(message: str) -> None:
-    """Say what is wrong with an image, above the bar of progress."""
-    tqdm.write(f"mlx_rcnn: {message}", file=sys.stderr)

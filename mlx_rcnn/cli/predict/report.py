@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...tables import display_width, pad
+from ..json_file import JsonFile
+from ..said import say_problem
 from .choice import SHOWN_SCORE
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Done:
     entries: list[Entry] = field(default_factory=list)
     rows: list[tuple[str, ...]] = field(default_factory=list)
     proposed: list[tuple[Path, dict[str, np.ndarray]]] = field(default_factory=list)
+    proposals: Path | None = None  # where they are written
     failed: int = 0
     model_seconds: float = 0.0
     fresh: int = 0  # images that this process has seen done
@@ -48,14 +50,7 @@ def table_row(
     prediction: Mapping[str, np.ndarray],
     names: tuple[str, ...] | None,
 ) -> tuple[str, ...]:
-    """The line of an image in the table.
-
-    Args:
-        args: the parsed command line.
-        path, image: of it.
-        prediction: what was found.
-        names: of the classes, by label.
-    """
+    """The line of an image in the table."""
     shown = prediction["labels"][prediction["scores"] >= shown_score(args)].tolist()
     counts = Counter(shown).most_common()
     text = ", ".join(
@@ -74,15 +69,8 @@ def _waited(done: Done) -> str:
     return f"; the network waited {100 * done.idle:.1f} % of the time"
 
 
-def report(args: argparse.Namespace, done: Done, results: Path, seconds: float) -> None:
-    """Print the table, and where the results are.
-
-    Args:
-        args: the parsed command line.
-        done: by the run.
-        results: the file of them.
-        seconds: that it took.
-    """
+def report(args: argparse.Namespace, done: Done, results: JsonFile, seconds: float) -> None:
+    """Print the table, and where the results are."""
     score = f"score >= {shown_score(args):g}"
     table = [("image", "size", "detections", score, "classes"), *done.rows[:_ROWS_SHOWN]]
     if args.score_thresh is not None:  # then the two counts are the same
@@ -106,7 +94,7 @@ def report(args: argparse.Namespace, done: Done, results: Path, seconds: float) 
         if not args.no_images:
             print(f"pictures: {args.out} ({score})")
     print(f"results: {results}")
-    if done.proposed:
-        print(f"proposals: {results.with_name('proposals.npz')}")
+    if done.proposals is not None:
+        print(f"proposals: {done.proposals}")
     if done.failed:
-        print(f"mlx_rcnn: {done.failed} failed, named above", file=sys.stderr)
+        say_problem(f"{done.failed} failed, named above")

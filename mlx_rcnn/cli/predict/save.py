@@ -35,11 +35,7 @@ _UNSAFE = re.compile(r'[\x00-\x1f<>:"/\\|?*]')
 
 
 def chosen_kinds(args: argparse.Namespace) -> tuple[str, ...]:
-    """What ``--save`` names.
-
-    Raises:
-        CommandError: an unknown kind.
-    """
+    """What ``--save`` names; a CommandError for an unknown kind."""
     kinds = tuple(part.strip() for part in (args.save or "").split(",") if part.strip())
     for kind in kinds:
         if kind not in KINDS:
@@ -54,16 +50,7 @@ def chosen_kinds(args: argparse.Namespace) -> tuple[str, ...]:
 def check_room(
     args: argparse.Namespace, kinds: Sequence[str], unfinished: Unfinished | None = None
 ) -> None:
-    """Check that the folders of ``--save`` are empty, or empty those of an unfinished run.
-
-    Args:
-        args: the parsed command line.
-        kinds: of :func:`chosen_kinds`.
-        unfinished: the run that goes on. Default: none does.
-
-    Raises:
-        CommandError: a folder holds something else, or was changed since the run ended.
-    """
+    """Check that the folders of ``--save`` are empty, or empty those of an unfinished run."""
     written = set() if unfinished is None else unfinished.written
     for kind in kinds:
         folder = Path(args.out) / kind
@@ -82,16 +69,7 @@ def check_room(
 
 
 class Saver:
-    """Collects what is found, image after image, and writes it at the end.
-
-    Args:
-        args: the parsed command line, its ``out`` and ``confidence``.
-        kinds: of :func:`chosen_kinds`.
-        model: its names.
-
-    Raises:
-        CommandError: annotations of a model without class names.
-    """
+    """Collects what is found, image after image, and writes it at the end."""
 
     def __init__(self, args: argparse.Namespace, kinds: Sequence[str], model: Detector) -> None:
         self.kinds, self.out = tuple(kinds), Path(args.out)
@@ -116,13 +94,7 @@ class Saver:
         size: tuple[int, int],
         entries: Sequence[Entry],
     ) -> None:
-        """Keep what was found in an image.
-
-        Args:
-            path, image_id: of the image.
-            size: its (height, width).
-            entries: of :func:`~mlx_rcnn.outputs.coco.coco_results`.
-        """
+        """Keep the ``coco_results`` of an image of ``size`` (height, width)."""
         if not self.kinds:
             return
         kept, boxes = self._kept(entries)
@@ -144,12 +116,7 @@ class Saver:
         return self.names[label] if self.names else f"class {label}"
 
     def crops(self, image: Source, entries: Sequence[Entry]) -> list[bytes]:
-        """The part of an image in each box, as files, if they are asked for.
-
-        Args:
-            image (H, W, 3): its pixels.
-            entries: see :meth:`add`.
-        """
+        """The part of an image (H, W, 3) in each box, as files, if they are asked for."""
         if CROPS not in self.kinds:
             return []
         height, width = image.shape[:2]
@@ -164,15 +131,7 @@ class Saver:
         return files
 
     def write_crops(self, path: Path, entries: Sequence[Entry], files: Sequence[bytes]) -> None:
-        """Write what :meth:`crops` gave.
-
-        Args:
-            path: of the image.
-            entries, files: of it.
-
-        Raises:
-            OSError: they cannot be written.
-        """
+        """Write what :meth:`crops` gave."""
         for n, (entry, file) in enumerate(zip(self._kept(entries)[0], files, strict=False), 1):
             name = _UNSAFE.sub("_", self._name(entry["category_id"]))
             target = self.out / CROPS / name / f"{picture_stem(path)}_{n}.png"
@@ -180,14 +139,7 @@ class Saver:
             write_file(target, file)
 
     def write(self) -> list[str]:
-        """Write all of it.
-
-        Returns:
-            A line of what was written each, and of what a format could not hold.
-
-        Raises:
-            CommandError: it cannot be written.
-        """
+        """Write all, and give a line of each, and of what a format could not hold."""
         lines = []
         try:
             for kind in self.kinds:
@@ -204,7 +156,10 @@ class Saver:
 
     def _table(self) -> Path:
         path = self.out / "detections.csv"
-        with replacing(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
+        with (
+            replacing(path) as part,
+            part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             writer.writerows(self._rows)

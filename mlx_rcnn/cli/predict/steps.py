@@ -48,17 +48,9 @@ class _Batch(NamedTuple):
 
 
 class Steps:
-    """Called with the places of a batch's images, has them predicted and gives the rest to do.
+    """Called with the places of a batch's images, has them predicted and gives the rest to do."""
 
-    Args:
-        args: the parsed command line.
-        model: loaded.
-        view: how images are seen.
-        classes: labels that are kept. ``None``: all.
-        paths: of all images.
-        given: proposals by place, of a model that needs some.
-        saver: of ``--save``.
-    """
+    # ``given`` holds proposals by place, of a model that needs some; ``classes`` the labels kept.
 
     def __init__(
         self,
@@ -81,14 +73,7 @@ class Steps:
 
     @contextmanager
     def ahead(self, order: Sequence[range]) -> Iterator[None]:
-        """Inside the block batches are read by a thread while others are predicted.
-
-        Args:
-            order: in which they will be asked for; empty if nobody knows.
-
-        Yields:
-            Nothing.
-        """
+        """Inside the block batches are read by a thread, in this order; by none if it is empty."""
         if not order:
             yield
             return
@@ -96,14 +81,7 @@ class Steps:
             yield
 
     def __call__(self, chosen: range) -> Rest:
-        """Have a batch predicted.
-
-        Args:
-            chosen: places of its images.
-
-        Returns:
-            What is to be done with the results, by any thread.
-        """
+        """Have the images at these places predicted; what is left to do, any thread may."""
         batch = self._read(chosen) if self._waiting is None else next(self._waiting)
         images, ready, problems = batch
         del batch

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 import numpy as np
-from tqdm import tqdm
 
 from ...files import replacing
 from ...inputs.video import VIDEO_SUFFIXES, Video, load_av
@@ -27,7 +25,9 @@ from ...outputs.detections import Detections
 from ...outputs.pictures import picture_paths
 from ...outputs.skeletons import skeleton_style
 from ...outputs.video import VideoWriter
+from ...progress import bar
 from ..errors import CommandError
+from ..said import say_problem
 from .choice import SHOWN_SCORE, select
 
 if TYPE_CHECKING:
@@ -63,17 +63,7 @@ class _Written:
 
 
 def video_sources(sources: list[str]) -> list[Path | int] | None:
-    """The videos and cameras that the sources of ``predict`` stand for.
-
-    Args:
-        sources: as given: files, folders, numbers of cameras.
-
-    Returns:
-        ``None`` where they are images.
-
-    Raises:
-        CommandError: images and videos at once.
-    """
+    """The videos and cameras that the sources of ``predict`` stand for; ``None`` for images."""
     found: list[Path | int] = []
     others: list[str] = []
     for source in sources:
@@ -96,11 +86,7 @@ def _is_video(path: Path) -> bool:
 
 
 def check_video(args: argparse.Namespace, sources: list[Path | int]) -> None:
-    """Refuse what cannot work with videos, before a model is loaded.
-
-    Raises:
-        CommandError: a flag of images alone, PyAV is missing, or a file that is no video.
-    """
+    """Refuse what cannot work with videos, before a model is loaded."""
     if args.json:
         raise CommandError("--json goes with images: videos get a .jsonl each in the --out folder")
     if args.resume:
@@ -119,21 +105,7 @@ def check_video(args: argparse.Namespace, sources: list[Path | int]) -> None:
 def run_video(
     args: argparse.Namespace, model: Detector, classes: list[int] | None, sources: list[Path | int]
 ) -> int:
-    """Predict each frame of each video.
-
-    Args:
-        args: the parsed command line.
-        model: loaded.
-        classes: labels that are kept. ``None``: all.
-        sources: of :func:`video_sources`.
-
-    Returns:
-        The exit code: 0, 1 if a video was cut short by damage, 130 if interrupted; what was done is
-        whole files.
-
-    Raises:
-        CommandError: results that cannot be written, or a camera that cannot be opened.
-    """
+    """Predict each frame of each video; 1 if damage cut one short, 130 if interrupted."""
     named = [s if isinstance(s, Path) else Path(f"camera{s}.mp4") for s in sources]
     targets = picture_paths(named, Path(args.out))
     code = 0
@@ -145,10 +117,10 @@ def run_video(
         name = f"camera {source}" if isinstance(source, int) else str(source)
         print(f"{name}: {done}")
         if done.truncated:
-            print(f"mlx_rcnn: {name} ends early: {done.truncated}", file=sys.stderr)
+            say_problem(f"{name} ends early: {done.truncated}")
             code = 1
         if done.stopped:
-            print("mlx_rcnn: interrupted", file=sys.stderr)
+            say_problem("interrupted")
             return 130
     print(f"results: {args.out}")
     return code
@@ -175,7 +147,7 @@ def _one(
             writer = stack.enter_context(VideoWriter(part, video))
         rows = stack.enter_context(_table(target.with_suffix(".csv")))
         lines = stack.enter_context(_text(target.with_suffix(".jsonl")))
-        bar = stack.enter_context(tqdm(total=video.frames, unit="frame", desc=target.stem))
+        shown = stack.enter_context(bar(total=video.frames, unit="frame", desc=target.stem))
         stack.enter_context(bounded_cache())
         results = stream(model, video, batch_size=args.batch_size, top_k=args.top_k, **options)
 
@@ -185,7 +157,7 @@ def _one(
             _write(kept, rows, lines, done)
             if writer is not None:
                 writer.write(_drawn(args, model, kept), kept.frame.seconds)
-            bar.update()
+            shown.update()
 
         try:
             with Behind() as behind, closing(results):  # type: ignore[type-var]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import socket
-import sys
 from typing import TYPE_CHECKING
 
 from ...serving import check_installed
@@ -15,6 +14,7 @@ from ...serving.worker import Worker
 from ..errors import CommandError, load_model
 from ..flags.common import model_settings
 from ..preflight import set_device
+from ..said import say_warning
 from .files import files_of
 
 if TYPE_CHECKING:
@@ -24,20 +24,7 @@ _GRACE = 5.0  # seconds beyond the limits of requests, at the end
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve ``args.model`` until Ctrl-C or SIGTERM.
-
-    The port is taken before the model is loaded, so that a mistake shows at once.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code: 0, or 130 if a second signal cut the end short.
-
-    Raises:
-        CommandError: a library that is missing, a port that cannot be had (exit code 1), or a model
-            that cannot be loaded or needs proposals.
-    """
+    """Serve ``args.model`` until Ctrl-C or SIGTERM; 130 if a second signal cut the end short."""
     try:
         check_installed()
     except ImportError as error:
@@ -46,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from ...serving.guard import is_loopback, own_names
     from ...serving.server import serve
 
+    # The port is taken before the model is loaded, so that a mistake shows at once.
     with _listen(args.host, args.port) as listening:
         limits = Limits(
             max_bytes=args.max_size * MIB,
@@ -61,10 +49,9 @@ def run(args: argparse.Namespace) -> int:
         )
         host, port = listening.getsockname()[:2]
         if not is_loopback(host):
-            print(
-                f"mlx_rcnn: warning: --host {args.host}: other machines reach this server, and it "
-                "has no password: expected a network you trust",
-                file=sys.stderr,
+            say_warning(
+                f"--host {args.host}: other machines reach this server, and it has no password: "
+                "expected a network you trust"
             )
         print(f"serving {args.model} at {_url(host, port)} (Ctrl-C ends)", flush=True)
 

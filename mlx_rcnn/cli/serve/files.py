@@ -31,31 +31,13 @@ _LONGEST = 80  # characters of a name
 
 
 def files_of(model: Detector) -> Files:
-    """What can be downloaded of what a model finds.
-
-    Args:
-        model: without class names it has no annotations, as ``predict --save``.
-
-    Returns:
-        The kinds, and who writes them.
-    """
+    """What can be downloaded of what a model finds: no annotations without class names."""
     named = KINDS if model.class_names is not None else (CSV, CROPS)
     return Files((PICTURE, *named), make_file, SHOWN_SCORE)
 
 
 def make_file(found: Found, wish: Wish) -> File:
-    """Write one kind of file.
-
-    Args:
-        found: in the image.
-        wish: the kind, and the image as it was sent.
-
-    Returns:
-        A picture or a table, or a zip of a folder.
-
-    Raises:
-        RequestError: it cannot be written.
-    """
+    """Write one kind of file: a picture or a table, or a zip of a folder."""
     name = file_name(wish.upload.name, wish.format)
     # On the disk, as the writers' folders are; it is gone when the file is in memory.
     with tempfile.TemporaryDirectory(prefix="mlx_rcnn-") as scratch:
@@ -64,12 +46,7 @@ def make_file(found: Found, wish: Wish) -> File:
 
 
 def file_name(given: str, format: str) -> str:
-    """A harmless name for an image.
-
-    Args:
-        given: by whoever sent it; folders in it do not count.
-        format: Pillow's name of what it is, from which the suffix follows.
-    """
+    """A harmless name for an image; folders in ``given`` do not count, ``format`` is Pillow's."""
     last = given.replace("\\", "/").rsplit("/", 1)[-1]
     stem = _UNSAFE.sub("_", Path(last).stem).strip(". ")[:_LONGEST]
     return f"{stem or 'image'}{_SUFFIXES.get(format, f'.{format.lower()}')}"

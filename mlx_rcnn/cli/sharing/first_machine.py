@@ -34,12 +34,7 @@ _AHEAD = 2  # batches that another machine has at once, so that it never waits f
 
 
 class First:
-    """The first machine, and what it knows of the others.
-
-    Args:
-        peers: the others, by rank.
-        size: machines in all.
-    """
+    """The first machine, and what it knows of the others, its peers by rank."""
 
     first = True
 
@@ -57,14 +52,7 @@ class First:
             self._thread.start()
 
     def begin(self, common: Common) -> None:
-        """Wait until all machines are ready.
-
-        Args:
-            common: of this one.
-
-        Raises:
-            CommandError: one has failed, or differs.
-        """
+        """Wait until all machines are ready; CommandError if one has failed, or differs."""
         with self._news:
             ready, ranks = self._common.keys(), self._peers.keys()
             self._news.wait_for(lambda: self._error or self.lost or ready == ranks)
@@ -76,14 +64,9 @@ class First:
         predict: Callable[[int], Result | Rest],
         keep: Callable[[int, int, Result | Rest], None],
     ) -> None:
-        """Have all batches predicted, here and there; lost machines are in ``lost`` then.
-
-        Args:
-            batches: by number.
-            predict: one batch.
-            keep: its number, machine and result; called for one at a time.
-        """
+        """Have all batches predicted, here and there; lost machines are in ``lost`` then."""
         with self._news:
+            # ``keep`` is called for one batch at a time
             self._keep, self._todo = keep, deque(batches)
             own = deque[int]()
             for turn in range(_AHEAD):  # one for each before anyone has two

@@ -18,14 +18,7 @@ from .other_machine import Other
 
 @contextmanager
 def machines() -> Iterator[First | Other]:
-    """The machines that ``mlx.launch`` has started, connected; to be entered before all else.
-
-    Yields:
-        This machine's part.
-
-    Raises:
-        CommandError: they cannot connect, or another one failed before there was work.
-    """
+    """The machines that ``mlx.launch`` has started, connected; to be entered before all else."""
     group = mx.distributed.init()
     if group.size() == 1:
         yield First({}, 1)

@@ -13,12 +13,7 @@ from .first_machine import BYE, FAILED, GRACE, READY, Common, Result
 
 
 class Other:
-    """Any other machine.
-
-    Args:
-        peer: the first.
-        rank, size: of this machine; of all.
-    """
+    """Any other machine."""
 
     first = False
 
@@ -27,15 +22,7 @@ class Other:
         self._end = ""
 
     def work(self, common: Common, predict: Callable[[int], Result]) -> None:
-        """Predict what the first machine asks for, until it says goodbye.
-
-        Args:
-            common: see :meth:`~mlx_rcnn.cli.first_machine.First.begin`.
-            predict: one batch.
-
-        Raises:
-            CommandError: the first machine failed, or is gone.
-        """
+        """Predict what the first machine asks for, until it says goodbye."""
         self._peer.send({"kind": READY, "common": common})
         todo = deque[int]()
         while True:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from ...memory import bounded_cache
 from ...outputs.behind import Behind
+from ...progress import bar
+from ..said import say_warning
 from .first_machine import Common, First, Found, Rest, Result
 from .other_machine import Other
 from .unfinished import About, Unfinished, described, unfinished_paths
@@ -24,20 +23,7 @@ if TYPE_CHECKING:
 
 
 class Work:
-    """Images, some of which may be done already.
-
-    Args:
-        args: the parsed command line.
-        team: the machines.
-        images: their paths, in order.
-        model: loaded.
-        results: the file of results, beside which those of an unfinished run are kept. ``None``:
-            they are not.
-        size: images a batch.
-
-    Raises:
-        CommandError: ``resume``, and there is nothing to go on from, or it is of another run.
-    """
+    """Images, some of which may be done already; with no file of ``results`` none are kept."""
 
     def __init__(
         self,
@@ -59,8 +45,7 @@ class Work:
             self.file = Unfinished(results, about, args.resume)
             if not args.resume and unfinished_paths(results)[0].exists():
                 path = unfinished_paths(results)[0]
-                text = f"an unfinished run is in {path}, and is begun again: --resume goes on"
-                print(f"mlx_rcnn: warning: {text}", file=sys.stderr)
+                say_warning(f"an unfinished run is in {path}, and is begun again: --resume goes on")
         self._found: dict[int, Found] = dict(self.file.found) if self.file else {}
         self.hint = "--resume"  # what has the rest predicted
         self.fresh = 0  # images that are done now and were not before
@@ -72,18 +57,9 @@ class Work:
         receive: Callable[[Found, list[bytes]], None],
         name: str | None = None,
     ) -> None:
-        """Predict what is to do; on the first machine keep what it and the others give.
-
-        Args:
-            predict: images by their place; gives what is left to do without the network, which
-                gives ``images``, a list of JSON, and files. On the first machine a thread does that
-                while the next batch is predicted, and all that follows.
-            receive: is given these on the first machine, before they are kept.
-            name: before the bar of progress. Default: none.
-
-        Raises:
-            CommandError: see :class:`~mlx_rcnn.cli.first_machine.First`.
-        """
+        """Predict what is to do; on the first machine ``receive`` what it and the others give."""
+        # What ``predict`` gives is left to do without the network: on the first machine a thread
+        # does it, and all that follows, while the next batch is predicted.
         with bounded_cache():
             if isinstance(self.team, Other):
                 self.team.work(self._common, lambda batch: predict(self._chosen(batch))())
@@ -93,9 +69,9 @@ class Work:
             done = self.count - self._images_in(todo)
             began = time.perf_counter()
             with (
-                tqdm(
+                bar(
                     total=self.count, initial=done, unit="image", desc=name, disable=self.count < 2
-                ) as bar,
+                ) as shown,
                 Behind() as behind,
             ):
 
@@ -108,7 +84,7 @@ class Work:
                     self._found[batch] = found
                     self.fresh += len(found["images"])
                     self._busy += found["seconds"]
-                    bar.update(len(self._chosen(batch)))
+                    shown.update(len(self._chosen(batch)))
 
                 try:
                     self.team.share(
@@ -126,11 +102,8 @@ class Work:
         return [] if self.team.size > 1 else [self._chosen(batch) for batch in self._todo()]
 
     def idle(self) -> float | None:
-        """The share of the time of :meth:`run` in which the network of this machine waited.
-
-        Returns:
-            ``None`` where machines share the images, or :meth:`run` did not come to its end.
-        """
+        """The share of the time of :meth:`run` in which the network waited, if that was alone."""
+        # ``None`` where machines share the images, or ``run`` did not come to its end.
         if self.team.size > 1 or not self._took:
             return None
         return max(1 - self._busy / self._took, 0.0)
@@ -158,14 +131,7 @@ class Work:
         return [i for k in self._batches if k not in self._found for i in self._chosen(k)]
 
     def end(self, written: Sequence[str] = ()) -> str:
-        """Remove the file of the unfinished run if nothing is missing, else list what is.
-
-        Args:
-            written: folders of ``--save`` that are written whatever is missing. Default: none.
-
-        Returns:
-            A line of what is missing and why; empty if nothing is.
-        """
+        """Remove the file of the unfinished run if nothing is missing, else say what is and why."""
         missing = self.missing()
         if not missing:
             if self.file is not None:
@@ -176,6 +142,7 @@ class Work:
         text = f"{len(missing)} of {self.count} {are} missing"
         if self.file is not None and self._found:
             self.file.list_missing([self.images[i] for i in missing])
+            # folders of ``--save`` that are written whatever is missing
             if written:
                 self.file.note(written)
             text += f", listed in {self.file.missing}: {self.hint} predicts them"

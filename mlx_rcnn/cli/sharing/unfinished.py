@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 # Of the command line: what does not change results, or is compared by what it stands for.
-_PASSED_OVER = {"command", "resume", "json", "model", "source", "data", "max_unreadable"}
+_PASSED_OVER = {
+    *("command", "resume", "json", "metrics_json", "quiet"),
+    *("model", "source", "data", "max_unreadable"),
+}
 
 _FLAGS = {"settings": "set", "class_names": "classes"}
 
@@ -41,16 +44,7 @@ class About(NamedTuple):
 
 
 class Unfinished:
-    """The file of a run that is not finished.
-
-    Args:
-        results: the file of results, beside which it lies.
-        about: of :func:`described`.
-        resume: go on with what is there.
-
-    Raises:
-        CommandError: ``resume``, and there is nothing, or it is of another run.
-    """
+    """The file of a run that is not finished, beside that of its results."""
 
     def __init__(self, results: Path, about: About, resume: bool) -> None:
         self.path, self.missing = unfinished_paths(results)
@@ -66,11 +60,7 @@ class Unfinished:
             self._read()
 
     def add(self, batch: int, found: Found) -> None:
-        """Keep a batch.
-
-        Raises:
-            CommandError: the disk is full, or fails.
-        """
+        """Keep a batch; a CommandError if the disk is full, or fails."""
         self.found[batch] = found
         self._append({"batch": batch, "turn": self.turn, **found})
 
@@ -84,11 +74,7 @@ class Unfinished:
         return any(path.stat().st_mtime_ns > own for path in folder.rglob("*"))
 
     def list_missing(self, names: Sequence[str]) -> None:
-        """Write the images that are missing, one a line.
-
-        Raises:
-            CommandError: it cannot be written.
-        """
+        """Write the images that are missing, one a line."""
         try:
             with replacing(self.missing) as part:
                 text = "".join(f"{name}\n" for name in names)
@@ -155,22 +141,12 @@ class Unfinished:
 
 
 def unfinished_paths(results: Path) -> tuple[Path, Path]:
-    """Where the lines are kept, and the list of what is missing.
-
-    Args:
-        results: the file of results.
-    """
+    """Where the lines are kept beside the file of results, and the list of what is missing."""
     return results.with_suffix(".partial.jsonl"), results.with_suffix(".missing.txt")
 
 
 def described(args: argparse.Namespace, images: Sequence[str], model: Detector) -> About:
-    """What must be equal for a run to go on, or to be shared.
-
-    Args:
-        args: the parsed command line.
-        images: their names, in order.
-        model: loaded.
-    """
+    """What must be equal for a run to go on, or to be shared."""
     settings = {k: v for k, v in vars(args).items() if k not in _PASSED_OVER and v is not None}
     return About(settings, list(images), [_digest(model)])
 

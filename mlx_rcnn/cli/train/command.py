@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from ...checkpoints.backbone_weights import load_backbone
 from ...checkpoints.start import start_from
 from ...config.categories import class_names_of
 from ...data.open import splits_of
+from ...inputs.images import ImageError
 from ...messages import one_line
 from ...training.checkpoint import BEST, LAST, read_progress
 from ...training.config import TrainConfig, flag, from_json
@@ -26,6 +26,7 @@ from ..errors import CommandError, load_model
 from ..flags.common import model_settings
 from ..flags.train import given_settings
 from ..proposals import attach, data_folder
+from ..said import say_problem
 from .find_lr import look_for_rate
 
 if TYPE_CHECKING:
@@ -56,20 +57,7 @@ BUILDERS: dict[str, Callable[..., Detector]] = {
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train ``args.model`` on ``args.data``.
-
-    All that can be wrong with the arguments is checked before training starts.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The exit code: 0, or 130 if interrupted and saved.
-
-    Raises:
-        CommandError: an argument or data that cannot work (code 2), or a training that failed
-            (code 1).
-    """
+    """Train ``args.model`` on ``args.data``, all arguments checked before; 130 if interrupted."""
     try:
         with watched(mx.distributed.init()):  # before anything that may fail on one machine alone
             return _run(args)
@@ -99,7 +87,7 @@ def _run(args: argparse.Namespace) -> int:
             overwrite=args.overwrite,
             allow_overlap=args.allow_overlap,
         )
-    except (FloatingPointError, OSError) as error:
+    except (FloatingPointError, ImageError, OSError) as error:
         raise CommandError(one_line(error), 1) from error
     except (ValueError, TypeError, ImportError) as error:
         raise CommandError(one_line(error)) from error
@@ -271,7 +259,7 @@ def _train_split(args: argparse.Namespace) -> str | None:
     if not splits or TRAIN in splits:
         return TRAIN if splits else None
     if TRAINVAL in splits:
-        print(f"mlx_rcnn: {root} has no split {TRAIN}: trained on {TRAINVAL}", file=sys.stderr)
+        say_problem(f"{root} has no split {TRAIN}: trained on {TRAINVAL}")
         return TRAINVAL
     raise CommandError(
         f"{root} has no split {TRAIN}: it has {', '.join(splits)}; give --split to train on one"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
+from ...inputs.images import ImageError
 from ...messages import one_line
 from ...training.config import TrainConfig
 from ...training.loading import divided
@@ -26,18 +27,7 @@ def look_for_rate(
     val_set: DetectionDataset | None,
     config: TrainConfig,
 ) -> int:
-    """Look for a learning rate, print and write it, and train nothing.
-
-    Args:
-        args: the parsed command line.
-        model, train_set, val_set, config: of the run to come.
-
-    Returns:
-        The exit code: 0, or 1 if the loss fell nowhere.
-
-    Raises:
-        CommandError: an argument or data that cannot work, or an image that cannot be read.
-    """
+    """Look for a learning rate, print and write it, train nothing; 1 if the loss fell nowhere."""
     if args.resume:
         raise CommandError("--find-lr looks before a run begins: expected no --resume")
     try:
@@ -46,7 +36,7 @@ def look_for_rate(
         if mx.distributed.init().rank() == 0:
             write_finding(found, config, Path(args.output))
             print(found)
-    except OSError as error:
+    except (ImageError, OSError) as error:
         raise CommandError(one_line(error), 1) from error
     except (ValueError, TypeError) as error:
         raise CommandError(one_line(error).replace("steps=", "--find-lr ")) from error

@@ -58,27 +58,12 @@ def open_cvat(
     masks: Masks | None = False,
     keypoints: bool | None = False,
 ) -> DetectionDataset:
-    """Read CVAT annotations.
-
-    Args:
-        path: the XML file, or a folder with one.
-        split: a ``subset`` of the file, or a list ``<split>.txt`` beside it. Default: all.
-        images: the folder that names count from. Default: looked for beside the file.
-        masks: whether objects need an outline; ``None``: if one has one.
-        keypoints: whether samples carry keypoints; ``None``: if points belong to objects.
-
-    Returns:
-        The dataset; classes are in the file's order, and so are the keypoints of its skeletons.
-
-    Raises:
-        ValueError: XML that is damaged or of another kind, no image found, no such split, or with
-            ``keypoints`` data that has none.
-        FileNotFoundError: ``images`` does not exist.
-    """
+    """Read CVAT annotations; classes and keypoints of skeletons are in the file's order."""
     if images is not None and not images.is_dir():
         raise FileNotFoundError(f"no such folder of images: {images}")
     file = _read(find_xml(path))
-    files = list_files(images or file.path.parent)
+    files = list_files(images or file.path.parent)  # the folder that names count from
+    # a ``subset`` of the file, or a list ``<split>.txt`` beside it
     entries, known = _chosen(file, split)
     shapes = [shape for entry in file.entries for shape in entry.shapes]
     used = {shape.label for shape in shapes}
@@ -87,8 +72,9 @@ def open_cvat(
     points = _keypoint_names(file, shapes)
     if keypoints and not points:
         raise ValueError(f"{file.path} has no keypoints: expected skeletons, or points in groups")
+    # with ``None`` if points belong to objects
     wanted = points if points and keypoints is not False else None
-    if masks is None:
+    if masks is None:  # whether one has an outline
         masks = any(shape.polygons or shape.rle is not None for shape in shapes)
     labels = {name: label for label, name in enumerate(names, 1)}
     by_name = by_file_name(files)
@@ -116,17 +102,7 @@ def open_cvat(
 
 
 def find_xml(path: Path) -> Path:
-    """The XML file of a CVAT folder.
-
-    Args:
-        path: the folder, or the file itself.
-
-    Returns:
-        The file.
-
-    Raises:
-        ValueError: none, or several.
-    """
+    """The XML file of a CVAT folder, or the file itself; ValueError for none or several."""
     if path.is_file():
         return path
     files = list_files(path)
@@ -138,32 +114,12 @@ def find_xml(path: Path) -> Path:
 
 
 def splits(path: Path) -> tuple[str, ...]:
-    """The splits of a CVAT file.
-
-    Args:
-        path: as :func:`open_cvat`.
-
-    Returns:
-        Their names.
-
-    Raises:
-        ValueError: as :func:`open_cvat`.
-    """
+    """The names of the splits of a CVAT file; ValueError as :func:`open_cvat`."""
     return _chosen(_read(find_xml(path)), None)[1]
 
 
 def subsets(path: Path) -> tuple[str, ...]:
-    """The subsets that a CVAT file has of its own, which are its splits.
-
-    Args:
-        path: as :func:`open_cvat`.
-
-    Returns:
-        Their names, ``default`` not among them.
-
-    Raises:
-        ValueError: as :func:`open_cvat`.
-    """
+    """The subsets that a CVAT file has of its own, which are its splits; ``default`` is none."""
     return _subsets(_read(find_xml(path)))
 
 

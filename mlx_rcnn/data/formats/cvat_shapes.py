@@ -15,16 +15,7 @@ _Size = tuple[int, int] | None
 
 
 def read_shape(element: Element, where: str, size: _Size) -> Shape | str:
-    """Read one shape.
-
-    Args:
-        element: a child of ``<image>``.
-        where: what to call it in a defect.
-        size: (height, width) of the image as annotated.
-
-    Returns:
-        The shape in pixels; or what is wrong with it.
-    """
+    """A child of ``<image>`` of annotated ``size`` (height, width), in pixels; or what is wrong."""
     label = (element.get("label") or "").strip()
     if not label:
         return "no label"

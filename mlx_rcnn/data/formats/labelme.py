@@ -49,37 +49,27 @@ def open_labelme(
     masks: Masks | None = False,
     keypoints: bool | None = False,
 ) -> DetectionDataset:
-    """Read LabelMe annotations.
-
-    Args:
-        path: a folder of JSON files, at any depth, or one file.
-        split: of a list ``<split>.txt`` at the top, or a folder of that name. Default: all.
-        masks: whether objects need an outline; ``None``: if one has one.
-        keypoints: whether samples carry keypoints; ``None``: if points belong to objects.
-
-    Returns:
-        The dataset; classes and keypoints are those of the whole folder, in alphabetical order.
-
-    Raises:
-        ValueError: no annotations, no such split, or with ``keypoints`` data that has none.
-    """
+    """Read LabelMe's JSON files, at any depth; ValueError for no annotations or no such split."""
     root = path if path.is_dir() else path.parent
     files = list_files(root)
     known = files.json if path.is_dir() else [PurePosixPath(path.name)]
     defects: list[Defect] = []
+    # of a list ``<split>.txt`` at the top, or a folder of that name
     chosen, splits = choose(files, known, split, defects)
     parsed = {json_file: _parse(root / json_file) for json_file in known}
     usable = [found for found in parsed.values() if isinstance(found, _Parsed)]
     if not usable:
         first = next((str(found) for found in parsed.values()), "expected JSON files of LabelMe")
         raise ValueError(f"no LabelMe annotation in {path}; {first}")
+    # classes and keypoints are those of the whole folder, in alphabetical order
     shapes = [shape for found in usable for shape in found.shapes]
     names = sorted({shape.label for shape in shapes})
     points = sorted({name for shape in shapes for name in shape.points})
     if keypoints and not points:
         raise ValueError(f"{path} has no keypoints: expected points with a group_id")
+    # with ``None`` if points belong to objects
     wanted = points if points and keypoints is not False else None
-    if masks is None:
+    if masks is None:  # whether one has an outline
         masks = any(shape.polygons or shape.rle is not None for shape in shapes)
     labels = {name: label for label, name in enumerate(names, 1)}
     items: list[Item | None] = []
@@ -105,14 +95,7 @@ def open_labelme(
 
 
 def splits(path: Path) -> tuple[str, ...]:
-    """The splits of a LabelMe folder.
-
-    Args:
-        path: the folder, or a file, which has none.
-
-    Returns:
-        Their names.
-    """
+    """The names of a LabelMe folder's splits; a file has none."""
     files = list_files(path) if path.is_dir() else Files(path.parent)
     return tuple(found_splits(files, files.json))
 

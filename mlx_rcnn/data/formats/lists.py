@@ -13,15 +13,8 @@ from ..splits import SplitError, find_splits, folder_splits, list_keys
 def found_splits(
     files: Files, known: Sequence[PurePosixPath]
 ) -> dict[str, list[tuple[PurePosixPath, list[str]]]]:
-    """The lists or folders that say what belongs to which split.
-
-    Args:
-        files: of the folder.
-        known: annotations or images, relative, that may be listed.
-
-    Returns:
-        By split, pairs of the list (or the folder itself) and what it names.
-    """
+    """By split, pairs of the list ``<split>.txt`` (or the folder itself) and the names in it."""
+    # annotations or images, relative, that may be listed
     stems = {key for path in known for key in (path.stem, path.name, path.as_posix())}
     lists = find_splits(files.root, files.text, stems)
     if lists:
@@ -36,20 +29,7 @@ def found_splits(
 def choose(
     files: Files, known: Sequence[PurePosixPath], split: str | None, defects: list[Defect]
 ) -> tuple[list[PurePosixPath], tuple[str, ...]]:
-    """What belongs to a split.
-
-    Args:
-        files: of the folder.
-        known: annotations or images, relative.
-        split: its name; ``None`` for all.
-        defects: lines of a list that name nothing are added here.
-
-    Returns:
-        The chosen ones of ``known``, in the list's order; and the names of all splits.
-
-    Raises:
-        ValueError: no such split, or one that names nothing known.
-    """
+    """What of ``known`` belongs to a split, in its list's order, and the names of all splits."""
     splits = found_splits(files, known)
     if split is None:
         return list(known), tuple(splits)
@@ -70,6 +50,7 @@ def choose(
             problem = f"{name}: {len(found) or 'no'} such annotation{'s' * (len(found) > 1)}"
             if len(found) == 1:
                 problem = f"{name} comes up twice"
+            # lines of a list that name nothing
             defects.append(Defect(str(files.root / where), problem, "image dropped"))
     if not chosen:
         where, names = splits[split][0]

@@ -29,17 +29,7 @@ _COCO_LISTS = re.compile(rb'"(images|annotations|categories|info|licenses)"\s*:\
 
 
 def guess_format(path: Path) -> str:
-    """Tell the format of annotations.
-
-    Args:
-        path: a file or a folder.
-
-    Returns:
-        One of ``FORMATS``.
-
-    Raises:
-        ValueError: none of them, or several; those are named.
-    """
+    """The one of ``FORMATS`` that a file or folder holds; ValueError for none, or several."""
     if path.is_file():
         return _of_file(path)
     files = list_files(path)

@@ -19,25 +19,17 @@ Box = tuple[float, float, float, float]
 
 @dataclass(slots=True)
 class Shape:
-    """One shape as a tool has it, in pixels of the image.
+    """One shape as a tool has it, in pixels of the image."""
 
-    Args:
-        where: what to call it in a defect, after the image.
-        label: the name of its class; of a point, of its keypoint.
-        box: xyxy, of a rectangle; ``None`` for others.
-        polygons: each (2 * K,) x, y, ...
-        rle: COCO's, of a mask.
-        points: places and visibilities by the names of keypoints.
-        group: shapes of one group belong together; ``None`` for one that stands alone.
-        crowd, difficult: marks.
-    """
-
-    where: str
-    label: str
-    box: Box | None = None
-    polygons: list[np.ndarray] = field(default_factory=list)
+    where: str  # what to call it in a defect, after the image
+    label: str  # the name of its class; of a point, of its keypoint
+    box: Box | None = None  # xyxy, of a rectangle; ``None`` for others
+    polygons: list[np.ndarray] = field(default_factory=list)  # each (2 * K,) x, y, ...
+    # COCO's, of a mask
     rle: Mapping[str, object] | None = None
+    # places and visibilities by the names of keypoints
     points: dict[str, tuple[float, float, int]] = field(default_factory=dict)
+    # shapes of one group belong together; ``None`` for one that stands alone
     group: str | None = None
     crowd: bool = False
     difficult: bool = False
@@ -49,30 +41,18 @@ class Shape:
 
 
 def raw_object(
-    where: str,
+    where: str,  # what to call it in a defect, after the image
     box: Sequence[float],
-    label: int,
+    label: int,  # 1..C-1
+    # COCO's polygons or RLE
     segmentation: object = None,
-    keypoints: np.ndarray | None = None,
+    keypoints: np.ndarray | None = None,  # (K, 3): x, y, visibility
     *,
     crowd: bool = False,
     difficult: bool = False,
-    problem: str | None = None,
+    problem: str | None = None,  # what is wrong with the keypoints
 ) -> RawObject:
-    """An object with what an evaluator needs of it.
-
-    Args:
-        where: what to call it in a defect, after the image.
-        box: xyxy in pixels.
-        label: 1..C-1.
-        segmentation: COCO's polygons or RLE. Default: none.
-        keypoints (K, 3): x, y, visibility. Default: none.
-        crowd, difficult: marks. Defaults: ``False``.
-        problem: what is wrong with the keypoints. Default: nothing.
-
-    Returns:
-        The object, unchecked.
-    """
+    """An object with what an evaluator needs of it, unchecked; ``box`` is xyxy in pixels."""
     x1, y1, x2, y2 = (float(v) for v in box)
     found = RawObject(where, (x1, y1, x2, y2), label, crowd, difficult, segmentation)
     area = (x2 - x1) * (y2 - y1)
@@ -94,17 +74,9 @@ def raw_object(
 
 
 def merged_shapes(shapes: Sequence[Shape]) -> tuple[list[Shape], list[tuple[str, str, str]]]:
-    """The shapes of one image, one for each object.
-
-    Polygons and masks of one label in one group are the parts of one object; a rectangle of that
-    label and group is its box. Points of the group are its keypoints, if it is the only object.
-
-    Args:
-        shapes: of one image, in the file's order.
-
-    Returns:
-        The objects; and (where, problem, rule) of each shape that became none.
-    """
+    """One image's shapes, one an object; and (where, problem, rule) of each that became none."""
+    # Polygons and masks of one label in one group are the parts of one object; a rectangle of that
+    # label and group is its box. Points of the group are its keypoints, if it is the only object.
     parts: dict[tuple[int | str | None, ...], list[Shape]] = {}
     points: dict[int | str | None, list[Shape]] = {}
     for number, shape in enumerate(shapes):
@@ -124,16 +96,7 @@ def merged_shapes(shapes: Sequence[Shape]) -> tuple[list[Shape], list[tuple[str,
 def raw_objects(
     shapes: Sequence[Shape], labels: Mapping[str, int], keypoint_names: Sequence[str] | None
 ) -> list[RawObject]:
-    """Objects of merged shapes.
-
-    Args:
-        shapes: of :func:`merged_shapes`.
-        labels: by class name.
-        keypoint_names: of all objects; ``None`` if keypoints are not wanted.
-
-    Returns:
-        One an object, unchecked.
-    """
+    """The unchecked objects of :func:`merged_shapes`; without names no keypoints are wanted."""
     return [_object(shape, labels, keypoint_names) for shape in shapes]
 
 
@@ -225,31 +188,18 @@ def _object(
 
 
 def bounds(segmentation: Segmentation | None) -> Box:
-    """The box around polygons or a mask.
-
-    Args:
-        segmentation: polygons (2 * K,), or COCO's RLE.
-
-    Returns:
-        xyxy in pixels; without area where there is nothing.
-    """
+    """The box around polygons or a mask, xyxy in pixels; without area where there is nothing."""
     if isinstance(segmentation, Mapping):
         x1, y1, x2, y2 = mask_boxes(decode_rle(segmentation)[None])[0]
     else:
+        # polygons (2 * K,)
         points = np.concatenate([np.asarray(p).reshape(-1, 2) for p in segmentation or [[0, 0]]])
         (x1, y1), (x2, y2) = points.min(axis=0), points.max(axis=0)
     return float(x1), float(y1), float(x2), float(y2)
 
 
 def polygon_area(polygon: Sequence[float] | np.ndarray) -> float:
-    """The area of a polygon by the shoelace formula.
-
-    Args:
-        polygon (2 * K,): x, y, ... in pixels.
-
-    Returns:
-        Pixels squared, from 0.
-    """
+    """The area of a polygon (2 * K,) by the shoelace formula, in pixels squared, from 0."""
     x, y = np.asarray(polygon, np.float64).reshape(-1, 2).T
     return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
 
@@ -257,34 +207,18 @@ def polygon_area(polygon: Sequence[float] | np.ndarray) -> float:
 def ellipse_polygon(
     centre: tuple[float, float], radii: tuple[float, float], degrees: float = 0.0
 ) -> np.ndarray:
-    """A polygon for an ellipse, nowhere further from it than a tenth of a pixel.
-
-    Args:
-        centre: x, y in pixels.
-        radii: along x and y, in pixels.
-        degrees: turned clockwise, as seen with y down. Default: ``0``.
-
-    Returns:
-        (2 * K,) float64.
-    """
+    """A polygon (2 * K,) in pixels, nowhere further from the ellipse than a tenth of a pixel."""
     longest = max(*radii, 1.0)
     count = max(12, math.ceil(math.pi / math.acos(1 - min(_ROUND / longest, 1))))
     turn = np.linspace(0, 2 * math.pi, 4 * math.ceil(count / 4), endpoint=False)
     points = np.stack([radii[0] * np.cos(turn), radii[1] * np.sin(turn)], axis=1)
+    # clockwise, as seen with y down
     polygon: np.ndarray = turned(points, degrees) + np.array(centre)
     return polygon.reshape(-1)
 
 
 def turned(points: np.ndarray, degrees: float) -> np.ndarray:
-    """Points turned about the origin, clockwise as seen with y down.
-
-    Args:
-        points (K, 2): x, y.
-        degrees: how far.
-
-    Returns:
-        (K, 2) float64.
-    """
+    """(K, 2) points x, y turned about the origin, clockwise as seen with y down."""
     angle = math.radians(degrees)
     cos, sin = math.cos(angle), math.sin(angle)
     x, y = points.T

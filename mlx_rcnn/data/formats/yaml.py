@@ -20,18 +20,7 @@ _DEEPEST = 20
 
 
 def read_yaml(text: str, name: str) -> dict[str, object]:
-    """Read a YAML mapping.
-
-    Args:
-        text: of the file.
-        name: of the file, for messages.
-
-    Returns:
-        Keys, as text, and values: text, lists, dicts, and ``None`` where there is no value.
-
-    Raises:
-        ValueError: YAML of a kind that is not read here, or none; says the line.
-    """
+    """A YAML mapping; keys are text, values text, lists, dicts or ``None``; errors say the line."""
     reader = _Reader(text.lstrip("\ufeff"), name)
     first = reader.peek()
     if first is None:

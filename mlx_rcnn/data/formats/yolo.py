@@ -42,25 +42,9 @@ def open_yolo(
     masks: Masks | None = False,
     keypoints: bool | None = False,
 ) -> DetectionDataset:
-    """Read YOLO labels.
-
-    Args:
-        path: a ``data.yaml``, a Darknet ``.data`` file, or a folder (see
-            :func:`~mlx_rcnn.data.formats.yolo_layout.read_layout`).
-        split: ``"train"``, ``"val"`` or ``"test"``. Default: all of them, or without splits all
-            images of the folder.
-        masks: whether objects need an outline; ``None``: if an object has one.
-        keypoints: whether samples carry keypoints; ``None``: if the ``data.yaml`` has a
-            ``kpt_shape``.
-
-    Returns:
-        The dataset; labels are the file's classes and one, in its order.
-
-    Raises:
-        ValueError: no images, no such split, a ``data.yaml`` that cannot be read, two classes of
-            one name, or with ``keypoints`` data that has none.
-    """
+    """Read YOLO labels by a ``data.yaml``, a Darknet ``.data`` file or a folder; labels from 1."""
     layout = read_layout(path)
+    # all splits by default, or without splits all images of the folder
     images = _chosen(layout, split)
     if not images:
         raise ValueError(f"no images in {layout.root}: expected some with YOLO labels")
@@ -73,8 +57,9 @@ def open_yolo(
             f"{layout.root}: none of {len(read)} images has YOLO labels: expected {first}, ..."
         )
     names = layout.names if layout.names is not None else _unnamed(layout, read)
-    if masks is None:
+    if masks is None:  # whether an object has an outline
         masks = any(isinstance(row, Row) and row.outline for rows in read.values() for row in rows)
+    # with ``None`` if the ``data.yaml`` has a ``kpt_shape``
     with_keypoints = layout.pose is not None and keypoints is not False
     notes = Notes(layout.config or layout.root)
     source = _Source(layout, image_ids(list(read)), masks, with_keypoints, notes, layout.defects)
@@ -83,7 +68,7 @@ def open_yolo(
     layout.defects.extend(similar_names(names, layout.root))
     return DetectionDataset(
         [item for item in items if item is not None],
-        check_class_names(names),
+        check_class_names(names),  # in the file's order
         tuple(range(len(names))),
         (*notes.defects(), *layout.defects),
         "yolo",
@@ -188,14 +173,7 @@ def _orphans(layout: YoloLayout, read: dict[Path, Rows | str]) -> None:
 
 
 def image_ids(images: Sequence[Path]) -> dict[Path, str]:
-    """The stem of each image, or its path for stems that come up twice.
-
-    Args:
-        images: paths.
-
-    Returns:
-        An id an image, each once.
-    """
+    """An id an image, each once: its stem, or its path for stems that come up twice."""
     stems: dict[str, int] = {}
     for image in images:
         stems[image.stem] = stems.get(image.stem, 0) + 1
@@ -203,15 +181,5 @@ def image_ids(images: Sequence[Path]) -> dict[Path, str]:
 
 
 def splits(path: Path) -> tuple[str, ...]:
-    """The splits that a YOLO data set names.
-
-    Args:
-        path: as :func:`open_yolo`.
-
-    Returns:
-        Their names.
-
-    Raises:
-        ValueError: a ``data.yaml`` that cannot be read.
-    """
+    """The names of a YOLO data set's splits; ValueError for a ``data.yaml`` that cannot be read."""
     return tuple(read_layout(path).splits)

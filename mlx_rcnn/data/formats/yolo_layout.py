@@ -25,44 +25,24 @@ NO_LABELS = ("classes", "labels", "notes", "readme", "license", "predefined_clas
 
 @dataclass
 class YoloLayout:
-    """What the files around the labels say.
+    """What the files around the labels say."""
 
-    Args:
-        root: the folder.
-        config: the ``data.yaml`` or ``.data`` file, if there is one.
-        names: of the classes, in their order; ``None`` if nowhere.
-        splits: what each split is made of: folders, lists and images, as written.
-        pose: keypoints of each object; ``None`` for none.
-        files: all below the folder.
-        defects: what was found wrong.
-    """
-
-    root: Path
-    files: Files
-    config: Path | None = None
-    names: list[str] | None = None
+    root: Path  # the folder
+    files: Files  # all below the folder
+    config: Path | None = None  # the ``data.yaml`` or ``.data`` file, if there is one
+    names: list[str] | None = None  # of the classes, in their order; ``None`` if nowhere
+    # what each split is made of: folders, lists and images, as written
     splits: dict[str, list[str]] = field(default_factory=dict)
-    pose: PoseKind | None = None
+    pose: PoseKind | None = None  # keypoints of each object; ``None`` for none
     defects: list[Defect] = field(default_factory=list)
 
 
 def read_layout(path: Path) -> YoloLayout:
-    """Find names and splits.
-
-    A ``data.yaml`` has the say, then a Darknet ``.data`` file, then ``classes.txt`` or another list
-    of names, lists ``train.txt``, ... at the top, and folders named after splits.
-
-    Args:
-        path: a ``data.yaml``, a ``.data`` file, or a folder.
-
-    Returns:
-        The layout.
-
-    Raises:
-        ValueError: several files that could be meant, or one that cannot be read.
-    """
+    """Find names and splits; ValueError for several files that could be meant, or a bad one."""
     root = path.parent if path.is_file() else path
     files = list_files(root)
+    # A ``data.yaml`` has the say, then a Darknet ``.data`` file, then ``classes.txt`` or another
+    # list of names, lists ``train.txt``, ... at the top, and folders named after splits.
     config = path if path.is_file() else find_config(files)
     layout = YoloLayout(root, files, config)
     if config is not None and config.suffix.lower() == ".data":
@@ -77,17 +57,7 @@ def read_layout(path: Path) -> YoloLayout:
 
 
 def find_config(files: Files) -> Path | None:
-    """The file that names classes and splits.
-
-    Args:
-        files: of a folder.
-
-    Returns:
-        Its path, or ``None``.
-
-    Raises:
-        ValueError: there are several.
-    """
+    """The file that names classes and splits, or ``None``; ValueError if there are several."""
     for candidates in (
         [path for path in files.yaml if _names_classes(files.root / path)],
         [path for path in files.darknet if path.suffix.lower() == ".data"],
@@ -218,15 +188,7 @@ def _found_splits(files: Files) -> dict[str, list[str]]:
 
 
 def split_images(layout: YoloLayout, split: str) -> list[Path]:
-    """The images of a split, in their order; entries that lead nowhere become defects.
-
-    Args:
-        layout: of :func:`read_layout`; its ``defects`` are extended.
-        split: one of its splits.
-
-    Returns:
-        Paths, each once; some need not exist.
-    """
+    """A split's images in order, of which some may not exist; entries to nowhere become defects."""
     base = layout.root if layout.config is None else layout.config.parent
     found: dict[Path, None] = {}
     for entry in layout.splits[split]:

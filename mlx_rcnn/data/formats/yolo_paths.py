@@ -9,25 +9,15 @@ _IMAGE_FOLDERS = ("images", "jpegimages")
 
 
 def resolve(root: Path, base: Path, entry: str) -> Path | None:
-    """What a path in a list or a ``data.yaml`` means, on this machine.
-
-    Tools write paths from where they ran: what is not found as written, from the file or from the
-    root, is looked for below the root without its first folders.
-
-    Args:
-        root: the folder of the data.
-        base: the folder of the file that says it.
-        entry: as written, with slashes.
-
-    Returns:
-        The path; ``None`` if there is none.
-    """
+    """What a path in a list or a ``data.yaml`` means on this machine; ``None`` if nothing."""
     given = PurePosixPath(entry)
     # Not Path.exists, which raises on a name that is too long, or below a folder that is closed to
     # us: a path of another machine may be either.
     for folder in (base, root):
         if os.path.exists(folder / given):
             return _plain(folder / given)
+    # Tools write paths from where they ran: what is not found as written, from the file or from the
+    # root, is looked for below the root without its first folders.
     parts = [part for part in given.parts if part not in ("..", ".", "/")]
     for start in range(len(parts)):
         path = root.joinpath(*parts[start:])
@@ -42,14 +32,7 @@ def _plain(path: Path) -> Path:
 
 
 def label_file(image: Path) -> Path:
-    """Where an image has its labels: in ``labels/`` beside ``images/``, or next to it.
-
-    Args:
-        image: its path.
-
-    Returns:
-        The file; where there is none, the one that is expected.
-    """
+    """Where an image has its labels, or should: ``labels/`` beside ``images/``, or next to it."""
     candidates = []
     for i in range(len(image.parts) - 2, -1, -1):
         if image.parts[i].lower() in _IMAGE_FOLDERS:

@@ -17,45 +17,24 @@ _DECIMALS = 6  # of a pixel: what a fraction of twelve digits gives back
 
 
 class PoseKind(NamedTuple):
-    """The keypoints of every object, as ``kpt_shape`` gives them.
+    """The keypoints of every object, as ``kpt_shape`` gives them."""
 
-    Args:
-        names (K,): one a keypoint.
-        dims: numbers of each in a line: 2, or 3 with a visibility.
-    """
-
-    names: tuple[str, ...]
-    dims: int
+    names: tuple[str, ...]  # (K,): one a keypoint
+    dims: int  # numbers of each in a line: 2, or 3 with a visibility
 
 
 class Row(NamedTuple):
-    """One object in fractions of its image.
+    """One object in fractions of its image."""
 
-    Args:
-        where: what to call it in a defect.
-        label: 1..C-1.
-        values: x, y, width, height of a box and perhaps keypoints; or an outline, x, y, ...
-        outline: whether ``values`` are one.
-    """
-
-    where: str
-    label: int
+    where: str  # what to call it in a defect
+    label: int  # 1..C-1
+    # x, y, width, height of a box and perhaps keypoints; or an outline, x, y, ...
     values: np.ndarray
-    outline: bool
+    outline: bool  # whether ``values`` are one
 
 
 def read_row(line: str, where: str, classes: int, pose: PoseKind | None) -> Row | str:
-    """Read a line.
-
-    Args:
-        line: that is not empty.
-        where: what to call it in a defect.
-        classes: how many there are.
-        pose: the keypoints of each object; ``None`` for none.
-
-    Returns:
-        The object; or what is wrong with it.
-    """
+    """The object of a line that is not empty; or what is wrong with it."""
     head, *words = line.split()
     label = whole(head)
     if label is None:
@@ -100,17 +79,7 @@ def _range_problem(values: np.ndarray, pose: PoseKind | None) -> str | None:
 
 
 def row_object(row: Row, size: tuple[int, int], pose: PoseKind | None, wanted: bool) -> RawObject:
-    """An object in pixels.
-
-    Args:
-        row: of :func:`read_row`.
-        size: (height, width) of the image.
-        pose: the keypoints of each object.
-        wanted: whether keypoints are.
-
-    Returns:
-        The object, unchecked.
-    """
+    """An unchecked object in pixels of an image of ``size`` (height, width)."""
     scale = np.array([size[1], size[0]], np.float64)
     if row.outline:
         polygon = np.round(row.values.reshape(-1, 2) * scale, _DECIMALS).reshape(-1)

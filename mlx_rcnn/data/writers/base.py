@@ -24,48 +24,35 @@ ImageFiles = Literal["copy", "link", "refer"]
 Shapes = Literal["auto", "boxes", "polygons"]
 IMAGE_FILES: tuple[ImageFiles, ...] = ("copy", "link", "refer")
 SHAPES: tuple[Shapes, ...] = ("auto", "boxes", "polygons")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+NO_UNICODE = "backslashreplace"
+"""How a path that is no Unicode gets into JSON, whose own escape that is."""
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and no Unicode
 
 
 @dataclass(slots=True)
 class Object:
-    """One object to write.
+    """One object to write."""
 
-    Args:
-        box: xyxy in pixels, as float64 of the fewest digits that are the same float32.
-        label: 1..C-1.
-        crowd, difficult: marks.
-        segmentation: COCO's polygons or RLE, or ``None``.
-        keypoints (K, 3): or ``None``.
-        area: in pixels squared; ``None`` where the data does not say.
-    """
-
+    # xyxy in pixels, as float64 of the fewest digits that are the same float32
     box: tuple[float, float, float, float]
-    label: int
+    label: int  # 1..C-1
     crowd: bool = False
     difficult: bool = False
+    # COCO's polygons or RLE
     segmentation: Segmentation | None = None
-    keypoints: np.ndarray | None = None
-    area: float | None = None
+    keypoints: np.ndarray | None = None  # (K, 3)
+    area: float | None = None  # in pixels squared; ``None`` where the data does not say
 
 
 @dataclass(slots=True)
 class Picture:
-    """One image to write.
+    """One image to write."""
 
-    Args:
-        name: of its file, unique in the folder; so is its stem.
-        size: (height, width).
-        source: its file; ``None`` if its pixels are to be written.
-        objects: in it.
-        upright: whether its size is that of the file turned by its EXIF orientation.
-    """
-
-    name: str
-    size: tuple[int, int]
-    source: Path | None
+    name: str  # of its file, unique in the folder; so is its stem
+    size: tuple[int, int]  # (height, width)
+    source: Path | None  # its file; ``None`` if its pixels are to be written
     objects: list[Object]
-    upright: bool = True
+    upright: bool = True  # whether its size is that of the file turned by its EXIF orientation
 
     @property
     def stem(self) -> str:
@@ -75,34 +62,21 @@ class Picture:
 
 @dataclass
 class Plan:
-    """What is written, and how.
+    """What is written, and how."""
 
-    Args:
-        root: the folder.
-        class_names: the background first.
-        category_ids: the data's own ids of labels 1..C-1, or ``None``.
-        keypoint_names, skeleton: of each object, or ``None``.
-        images: how image files get there.
-        shapes: how objects with an outline are written.
-        lost: what the format cannot hold, and how often.
-    """
-
-    root: Path
-    class_names: Sequence[str]
-    category_ids: Sequence[int] | None = None
-    keypoint_names: Sequence[str] | None = None
+    root: Path  # the folder
+    class_names: Sequence[str]  # the background first
+    category_ids: Sequence[int] | None = None  # the data's own ids of labels 1..C-1
+    keypoint_names: Sequence[str] | None = None  # of each object
     skeleton: Sequence[tuple[int, int]] | None = None
-    images: ImageFiles = "copy"
-    shapes: Shapes = "auto"
+    images: ImageFiles = "copy"  # how image files get there
+    shapes: Shapes = "auto"  # how objects with an outline are written
+    # what the format cannot hold, and how often
     lost: Counter[str] = field(default_factory=Counter)
 
 
 class Writer:
-    """Writes one format; a subclass a format.
-
-    Args:
-        plan: what and how.
-    """
+    """Writes one format as its plan says; a subclass a format."""
 
     REFERS = False  # whether annotations hold paths, so that no link is needed
     TURNS = True  # whether annotations hold sizes, by which a reader tells which way up they are
@@ -155,16 +129,7 @@ class Writer:
 
 
 def objects_of(target: Target, segmentations: Sequence[Segmentation | None] | None) -> list[Object]:
-    """The objects of a target.
-
-    Args:
-        target: ``boxes``, ``labels`` and perhaps ``iscrowd``, ``difficult``, ``masks`` and
-            ``keypoints``.
-        segmentations: one an object, in place of ``masks``.
-
-    Returns:
-        One an object.
-    """
+    """The objects of a target, with ``segmentations``, one an object, in place of its masks."""
     count = len(target["boxes"])
     none = np.zeros(count, np.uint8)
     crowd, difficult = target.get("iscrowd", none), target.get("difficult", none)
@@ -192,10 +157,7 @@ def digits(value: float) -> str:
 
 
 class Names:
-    """File names that differ in their stems, whatever their case.
-
-    One image gets one name, also where it comes up in two splits.
-    """
+    """File names that differ in their stems, whatever their case; one an image in all splits."""
 
     def __init__(self) -> None:
         self.given: dict[Hashable, str] = {}
@@ -203,18 +165,10 @@ class Names:
         self.renamed = 0
 
     def of(self, key: Hashable, wanted: str) -> str:
-        """The name of an image.
-
-        Args:
-            key: what the image is known by.
-            wanted: its own name.
-
-        Returns:
-            The same, or with ``_2``, ``_3``, ... behind the stem.
-        """
+        """The ``wanted`` name of image ``key``, or with ``_2``, ``_3``, ... behind the stem."""
         if key in self.given:
             return self.given[key]
-        clean = Path(_CONTROL.sub("_", wanted).strip() or "image")
+        clean = Path(_UNUSABLE.sub("_", wanted).strip() or "image")
         name, number = clean.name, 2
         while Path(name).stem.casefold() in self.taken:
             name, number = f"{clean.stem}_{number}{clean.suffix}", number + 1
@@ -225,16 +179,7 @@ class Names:
 
 
 def place_image(source: Path | np.ndarray, path: Path, how: ImageFiles) -> None:
-    """Put an image where it belongs, unless it is there.
-
-    Args:
-        source: its file, or pixels (H, W, 3), which are written as PNG.
-        path: where to.
-        how: ``"copy"``, ``"link"`` (hard) or ``"refer"`` (a symbolic link).
-
-    Raises:
-        OSError: it cannot be written, or linked, as to another disk.
-    """
+    """Put a file, or (H, W, 3) pixels as PNG, where it belongs unless it is there."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -242,11 +187,11 @@ def place_image(source: Path | np.ndarray, path: Path, how: ImageFiles) -> None:
         Image.fromarray(source).save(path, format="PNG")
     elif how == "copy":
         shutil.copyfile(source, path)
-    elif how == "refer":
+    elif how == "refer":  # a symbolic link
         os.symlink(source.resolve(), path)
     else:
         try:
-            os.link(source.resolve(), path)
+            os.link(source.resolve(), path)  # a hard link, which another disk does not take
         except OSError as error:
             other = ", which is on another disk" if error.errno == errno.EXDEV else ""
             raise OSError(

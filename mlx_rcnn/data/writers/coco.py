@@ -9,7 +9,7 @@ import numpy as np
 
 from ...structures import Entry
 from ..formats.shapes import polygon_area
-from .base import Object, Picture, Plan, Writer, short
+from .base import NO_UNICODE, Object, Picture, Plan, Writer, short
 
 
 class CocoWriter(Writer):
@@ -83,5 +83,6 @@ class CocoWriter(Writer):
                 path = self.plan.root / "annotations" / f"instances_{split}.json"
                 path.parent.mkdir(exist_ok=True)
             content = {"images": images, "annotations": entries, "categories": categories}
-            path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+            text = json.dumps(content, ensure_ascii=False)
+            path.write_text(text, encoding="utf-8", errors=NO_UNICODE)
         return "annotations.json" if None in self.parts else ""

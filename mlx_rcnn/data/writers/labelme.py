@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...structures import Json
 from ..formats.shapes import bounds
-from .base import Object, Picture, Plan, Writer, short
+from .base import NO_UNICODE, Object, Picture, Plan, Writer, short
 
 
 class LabelmeWriter(Writer):
@@ -49,7 +49,7 @@ class LabelmeWriter(Writer):
             "imageWidth": picture.size[1],
         }
         text = json.dumps(content, ensure_ascii=False, indent=1)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors=NO_UNICODE)
 
     def _shapes(self, found: Object, group: int, size: tuple[int, int]) -> list[dict[str, Json]]:
         polygons = self.outlines(found, size)

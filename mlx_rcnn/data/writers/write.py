@@ -152,7 +152,9 @@ def _write(parts: Mapping[str | None, Dataset], writer: Writer) -> Counter[str]:
             counts["images"] += picture.name not in seen
             counts["objects"] += len(picture.objects) * (picture.name not in seen)
             seen.add(picture.name)
-    writer.lose("images renamed, as names repeat or hold control characters", names.renamed)
+    writer.lose(
+        "images renamed, as names repeat, or hold control characters or no Unicode", names.renamed
+    )
     return counts
 
 

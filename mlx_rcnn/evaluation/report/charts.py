@@ -11,15 +11,7 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 260, 205, 30, 30, 16
 
 
 def curve_chart(title: str, curves: Sequence[tuple[str, Sequence[float] | None]]) -> str:
-    """Precision over recall.
-
-    Args:
-        title: what is shown, for those who do not see it.
-        curves: names and 101 precisions at recall 0:0.01:1, at most four; ``None`` is left out.
-
-    Returns:
-        A ``figure`` with its legend.
-    """
+    """A ``figure`` of at most four curves, 101 precisions at recall 0:0.01:1, with its legend."""
     right, foot = _WIDTH - 6, _HEIGHT - _BOTTOM
     parts = []
     for share in (0, 0.25, 0.5, 0.75, 1):
@@ -32,7 +24,7 @@ def curve_chart(title: str, curves: Sequence[tuple[str, Sequence[float] | None]]
     parts.append('<text x="2" y="10">precision</text>')
     legend = []
     for i, (name, values) in enumerate(curves):
-        if values is None:
+        if values is None:  # left out
             continue
         line = _path(values, right - _LEFT, foot - _TOP, _LEFT, _TOP)
         parts.append(f'<path class="c{i}" d="{line}"/>')
@@ -48,14 +40,7 @@ def curve_chart(title: str, curves: Sequence[tuple[str, Sequence[float] | None]]
 
 
 def spark(values: Sequence[float] | None) -> str:
-    """A curve as high as a line of text.
-
-    Args:
-        values: 101 precisions; ``None`` is nothing.
-
-    Returns:
-        An ``svg``.
-    """
+    """An ``svg`` of a curve of 101 precisions as high as a line of text; ``None`` is nothing."""
     if values is None:
         return ""
     line = _path(values, 56, 16, 1, 2)
@@ -63,16 +48,7 @@ def spark(values: Sequence[float] | None) -> str:
 
 
 def bar(value: float, largest: float, other: bool = False) -> str:
-    """A bar of a value.
-
-    Args:
-        value: at least 0; NaN is nothing.
-        largest: the value of the longest bar.
-        other: of the other model. Default: ``False``.
-
-    Returns:
-        An ``svg``.
-    """
+    """An ``svg`` of a bar, the longest for ``largest``; NaN is nothing."""
     width = 180 * value / largest if largest > 0 and math.isfinite(value) else 0
     name = "other" if other else "bar"
     return (

@@ -18,16 +18,7 @@ _CHANGED = 15
 
 
 def html_page(report: Analysis, worst: Sequence[str], changed: Mapping[str, Sequence[str]]) -> str:
-    """The whole page.
-
-    Args:
-        report: what goes into ``report.json``.
-        worst: figures of the worst images.
-        changed: by title, figures of images that differ from the other model's.
-
-    Returns:
-        HTML that needs no other file.
-    """
+    """The whole page, in need of no other file, of the numbers and the images' figures."""
     name = escape(report["model"])
     against = report.get("against")
     title = f"{name} against {escape(against['model'])}" if against else name
@@ -36,6 +27,7 @@ def html_page(report: Analysis, worst: Sequence[str], changed: Mapping[str, Sequ
         sections.append(_kind(report, kind))
     sections.append(_pictures(report, worst))
     if against:
+        # by title, figures of images that differ from the other model's
         sections.append(_compared(report, changed))
     links = [f'<a href="#{kind}">{KIND_NAMES[kind]}</a>' for kind in report["analyses"]]
     links.append('<a href="#worst">Worst images</a>')

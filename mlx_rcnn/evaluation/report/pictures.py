@@ -41,18 +41,7 @@ class Shown(NamedTuple):
 
 
 def figures(shown: Shown, image_ids: Sequence[int | str]) -> list[str]:
-    """Two pictures an image, with a line of what is wrong.
-
-    Left are the detections that score enough, right the objects. What is right is outlined in
-    green; what is wrong, or not found, is named.
-
-    Args:
-        shown: detections and images.
-        image_ids: the data's own, of the images to draw.
-
-    Returns:
-        ``figure`` elements; of an image that cannot be read its line alone.
-    """
+    """Two pictures an image, detections left and objects right, with a line of what is wrong."""
     numbers = {own: number for number, own in enumerate(shown.collected.ids, 1)}
     chosen = [numbers[own] for own in image_ids]
     part = _part(shown.collected, set(chosen))
@@ -77,9 +66,10 @@ def figures(shown: Shown, image_ids: Sequence[int | str]) -> list[str]:
             index = places[str(own)]
             name = _name(dataset, index, own)
             pixels = load_image(dataset[index].image)
+            # what is right is outlined in green; what is wrong, or not found, is named
             picture = draw_both(pixels, part, matches, number, thresh)
             drawn = f'<img alt="{escape(name)}: {escape(words)}" src="{_data_uri(picture)}">'
-        except (OSError, ImageError) as error:
+        except (OSError, ImageError) as error:  # of an image that cannot be read its line alone
             words += f"; {one_line(error)}"
         caption = f"<figcaption><b><bdi>{escape(name)}</bdi></b> {escape(words)}</figcaption>"
         parts.append(f"<figure>{caption}{drawn}</figure>")
@@ -89,18 +79,7 @@ def figures(shown: Shown, image_ids: Sequence[int | str]) -> list[str]:
 def draw_both(
     pixels: np.ndarray, collected: Collected, matches: Matches, number: int, thresh: float
 ) -> Image.Image:
-    """Detections and objects of one image, side by side.
-
-    Args:
-        pixels (H, W, 3): the image.
-        collected: that was matched.
-        matches: of it.
-        number: of the image.
-        thresh: least score of the detections that are shown.
-
-    Returns:
-        RGB, two pictures of at most 560 pixels.
-    """
+    """Detections and objects of one image (H, W, 3), two RGB pictures of at most 560 pixels."""
     height, width = pixels.shape[:2]
     scale = SIDE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

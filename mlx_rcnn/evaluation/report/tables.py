@@ -17,20 +17,12 @@ _PAIRS = 20
 def table(
     heads: Sequence[str], rows: Iterable[Sequence[str]], name: str = "", long: bool = False
 ) -> str:
-    """A table of cells that are HTML already.
-
-    Args:
-        heads: of the columns.
-        rows: of cells.
-        name: its id, if it sorts; the classes' tables begin with ``classes``. Default: none.
-        long: it scrolls, and has a field to search it by. Default: ``False``.
-
-    Returns:
-        HTML.
-    """
+    """A table of cells that are HTML already; with a name it sorts, a long one scrolls."""
     head = "".join(f"<th>{h}</th>" for h in heads)
     body = "\n".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in rows)
+    # the classes' tables begin with ``classes``
     marks = f' id="{name}" class="sorts {name.split("-")[0]}"' if name else ""
+    # what a long one is searched by
     search = f'<input type="search" hidden data-table="{name}" placeholder="find a class">'
     return (
         f'{search if long else ""}<div class="wide{" tall" if long else ""}"><table{marks}>'

@@ -95,14 +95,7 @@ def _save(folder: Path, page: str, numbers: str) -> None:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Refuse to write over what is not a report.
-
-    Args:
-        folder: need not exist.
-
-    Raises:
-        FileExistsError: it holds files of the report's names that are not of a report.
-    """
+    """Refuse, by FileExistsError, to write over what is not a report; the folder need not exist."""
     page = folder / PAGE
     if page.is_file():
         with open(page, encoding="utf-8", errors="replace") as file:
