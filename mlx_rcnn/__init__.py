@@ -59,6 +59,7 @@ from .models import (
     maskrcnn_resnet50_fpn,
     maskrcnn_resnet50_fpn_v2,
     predict_tiled,
+    quantize,
     rcnn_alexnet,
     rcnn_vgg_16,
 )
@@ -122,6 +123,7 @@ __all__ = [
     "maskrcnn_resnet50_fpn_v2",
     "ops",
     "predict_tiled",
+    "quantize",
     "rcnn_alexnet",
     "rcnn_vgg_16",
     "reuse_large_blocks",

@@ -15,7 +15,8 @@ top left pixel. Rows with ``valid=False`` hold anything and mean nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import mlx.core as mx
@@ -31,8 +32,8 @@ BUCKET = 8  # targets are padded to a multiple, so that shapes repeat
 
 ArrayLike: TypeAlias = "npt.ArrayLike | mx.array"
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image | np.ndarray | mx.array"
-Images: TypeAlias = "ImageLike | Sequence[ImageLike]"
-"""What ``predict`` takes: one, several, or a batch in one array."""
+Images: TypeAlias = "ImageLike | Sequence[ImageLike] | Prepared"
+"""What ``predict`` takes: one, several, a batch in one array, or what ``prepare`` made of them."""
 GivenProposals: TypeAlias = "ArrayLike | Sequence[ArrayLike]"
 """(P, 4) of each image; of one image the array alone will do."""
 GivenTargets: TypeAlias = Sequence[Mapping[str, ArrayLike]]
@@ -50,6 +51,28 @@ class Batch(NamedTuple):
     pixels: mx.array  # (N, H, W, 3), normalised and padded with zeros right and below
     sizes: np.ndarray  # (N, 2): (height, width) of the resized, unpadded images
     original_sizes: np.ndarray  # (N, 2): (height, width) of the images given
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Images that the host has made ready for a model, whose ``predict`` takes them."""
+
+    given: ImageLike | Sequence[ImageLike]  # as ``prepare`` got them
+    pictures: list[np.ndarray]  # each as (H, W, 3)
+    pixels: np.ndarray  # this and the following are those of a batch, all of NumPy
+    sizes: np.ndarray
+    original_sizes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The pictures: whoever wraps ``predict`` may look at them as at a list of images."""
+        return iter(self.pictures)
+
+    def batch(self) -> Batch:
+        """The same on MLX's side."""
+        return Batch(mx.array(self.pixels), self.sizes, self.original_sizes)
 
 
 class Targets(NamedTuple):

@@ -16,7 +16,7 @@ from .. import models
 from ..config.detector import to_json
 from ..layers import BatchNorm, weights_to_come
 from ..models import Detector
-from .weights import flat_parameters
+from ..models.quantized import restored
 
 _VARIANCE, _COUNTER = "running_var", "num_batches_tracked"
 _CLASSIFIER = re.compile(r"backbone\.net\.(fc|classifier)\.")  # no part of a detector
@@ -81,8 +81,8 @@ def settings(model: Detector, library: str) -> list[str]:
 
 
 def _weights(model: Detector) -> dict[str, mx.array]:
-    """The detector's arrays by name, without the backbone's classifier."""
-    found = flat_parameters(model)
+    """The detector's arrays by name, none in a few bits, without the backbone's classifier."""
+    found = restored(model)
     return {k: v for k, v in found.items() if not _CLASSIFIER.match(k)}
 
 

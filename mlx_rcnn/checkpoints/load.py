@@ -18,6 +18,7 @@ import mlx.core as mx
 from ..backbones import BACKBONES
 from ..config.categories import COCO_KEYPOINTS, COCO_PERSON, COCO_SKELETON, class_names_of
 from ..config.detector import make_config
+from ..config.quantization import read_quantization
 from ..config.settings import cure, fields_named
 from ..layers import weights_to_come
 from ..messages import nearest
@@ -31,6 +32,7 @@ from ..models import (
     MaskRCNN,
     ProposalNetwork,
 )
+from ..models.quantized import quantize_as
 from ..processes import check_process
 from .directory import ID, NEEDED, WEIGHTS_FILE, read_model
 from .find import find
@@ -148,12 +150,15 @@ def _load_directory(
         )
     with _helpful(str(file), overrides):
         origin = from_json(content.pop("origin", None))
+        quantization = read_quantization(content)
         content.setdefault("stride_rule", "torchvision")  # the only one there was
         if content.get("keypoint_score") == "probability":  # of detectron2, before it had a field
             content.setdefault("keypoint_offset", 0.5)
         _check_counts({**content, **overrides}, len(weights))
         model = build_model(kind, backbone, content, overrides)
         _check_levels(model)
+        if quantization is not None:
+            quantize_as(model, quantization)
     with _helpful("", overrides):
         assign(model, weights, str(directory / WEIGHTS_FILE))
     model.source, model.origin = note, origin

@@ -14,6 +14,7 @@ from ..config.detector import to_json
 from ..heads.box import predictors_of
 from ..messages import listing
 from ..models import Detector
+from ..models.quantized import quantization_of, quantize_as
 from .directory import write_model
 from .load import FORMAT_VERSION, MODELS, build_model
 from .weights import flat_parameters
@@ -55,6 +56,9 @@ def description(model: Detector, kind: str) -> dict[str, Any]:
         raise TypeError(f"cannot save a head that is not of this package: {error}") from error
     high, low = cast(Any, mx.random.state)[0].tolist()
     loaded = build_model(kind, backbone, config, {} if own else {"backbone": model.backbone})
+    quantization = quantization_of(model)
+    if quantization is not None:
+        quantize_as(loaded, quantization)
     mx.random.seed(high << 32 | low)  # saving must not change what is drawn next
     expected = flat_parameters(loaded)
     wrong = [
@@ -69,8 +73,9 @@ def description(model: Detector, kind: str) -> dict[str, Any]:
         )
     version = {"model_type": kind, "format_version": FORMAT_VERSION, "source": model.source}
     origin = {} if model.origin is None else {"origin": model.origin.to_json()}
+    bits = {} if quantization is None else quantization.to_json()
     # the backbone is ``None`` for the user's own
-    return {**version, **config, "backbone": backbone, **origin}
+    return {**version, **config, "backbone": backbone, **origin, **bits}
 
 
 def _config_now(model: Detector, kind: str) -> dict[str, object]:

@@ -11,6 +11,7 @@ import mlx.core as mx
 
 from ..layers import weights_to_come
 from ..models import Detector
+from ..models.quantized import restored
 from .load import load
 from .weights import flat_parameters
 
@@ -108,7 +109,7 @@ def _default(field: Field[object]) -> object:
 
 def _take(model: Detector, found: Detector, source: str) -> Taken:
     """Put in what fits; the backbone fits whole or not at all."""
-    ours, theirs = flat_parameters(model), flat_parameters(found)
+    ours, theirs = flat_parameters(model), restored(found)
     fit = [k for k, v in theirs.items() if k in ours and ours[k].shape == v.shape]
     odd = sorted(k for k in {*ours, *theirs} - {*fit} if k.startswith("backbone."))
     if odd:

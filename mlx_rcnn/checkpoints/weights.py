@@ -73,9 +73,12 @@ def assign(model: nn.Module, weights: Mapping[str, mx.array], name: str) -> None
     if misshaped:
         shapes = [f"{k} {weights[k].shape} (expected {expected[k].shape})" for k in misshaped]
         problems.append(f"misshaped {listing(shapes)}")
-    dtypes = [f"{k} {weights[k].dtype}" for k in shared if weights[k].dtype not in DTYPES.values()]
-    if dtypes:
-        problems.append(f"not float32, float16 or bfloat16: {listing(dtypes)}")
+    packed = (mx.uint32,)  # several weights of a few bits in a number
+    for allowed, what in ((tuple(DTYPES.values()), ", ".join(DTYPES)), (packed, "packed bits")):
+        mine = [k for k in shared if (expected[k].dtype in packed) == (allowed is packed)]
+        odd = [f"{k} {weights[k].dtype}" for k in mine if weights[k].dtype not in allowed]
+        if odd:
+            problems.append(f"not {what}: {listing(odd)}")
     if problems:
         text = f"{name} does not fit the model: {'; '.join(problems)}"
         raise MisfitError(text, [*missing, *extra, *misshaped])

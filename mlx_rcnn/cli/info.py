@@ -16,6 +16,7 @@ from ..config.boxes import BoxConfig, FastRCNNConfig, RCNNConfig
 from ..config.detector import KeypointRCNNConfig, MaskRCNNConfig, to_json
 from ..config.network import DetectorConfig
 from ..config.proposals import ProposingConfig
+from ..models.quantized import quantization_of, restored
 from .errors import load_model
 from .flags.common import model_settings
 
@@ -66,6 +67,7 @@ def describe(model: Detector) -> list[str]:
     rows = [
         ("architecture", f"{type(model).__name__}, {_backbone(model.backbone)}"),
         ("heads", _heads(config)),
+        *_quantized(model),
         ("source", model.source or "built, not loaded"),
         ("classes", _classes(config.num_classes, model.class_names)),
         ("dtype", f"{' and '.join(dtypes)}, {size / 1e6:.1f} MB"),
@@ -80,6 +82,17 @@ def describe(model: Detector) -> list[str]:
     for name, (parameters, statistics) in [*parts.items(), ("total", tuple(total))]:
         lines.append(f"{name:<{width}} {parameters:>12,} {statistics:>19,}")
     return lines
+
+
+def _quantized(model: Detector) -> list[tuple[str, str]]:
+    """In how many bits the box head is, if it is."""
+    how = quantization_of(model)
+    if how is None:
+        return []
+    text = (
+        f"the box head's linear layers in {how.bits} bits, {how.mode}, groups of {how.group_size}"
+    )
+    return [("quantised", text)]
 
 
 def _least(config: BoxConfig) -> str:
@@ -196,7 +209,7 @@ def _backbone(module: nn.Module) -> str:
 def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
     """How many parameters, and running means and variances, each part has, as ``backbone.fpn``."""
     parts: dict[str, tuple[int, int]] = {}
-    for name, array in flat_parameters(model).items():
+    for name, array in restored(model).items():
         part = ".".join(step for step in name.split(".")[:-1][:2] if not step.isdigit())
         parameters, statistics = parts.get(part, (0, 0))
         if name.rsplit(".", 1)[-1] in ("running_mean", "running_var"):
@@ -209,9 +222,8 @@ def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
 
 def _storage(model: Detector) -> tuple[list[str], int]:
     """The dtypes of a model's arrays and their bytes."""
-    arrays = flat_parameters(model).values()
-    dtypes = sorted({str(array.dtype).rsplit(".", 1)[-1] for array in arrays})
-    return dtypes, sum(array.nbytes for array in arrays)
+    dtypes = {str(array.dtype).rsplit(".", 1)[-1] for array in restored(model).values()}
+    return sorted(dtypes), sum(array.nbytes for array in flat_parameters(model).values())
 
 
 def _classes(count: int, names: tuple[str, ...] | None) -> str:

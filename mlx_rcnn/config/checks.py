@@ -72,6 +72,24 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class OneOf:
+    """One of a few whole numbers; the nearest is named."""
+
+    allowed: tuple[int, ...]
+
+    def check(self, config: object, name: str) -> None:
+        """See :class:`Rule`."""
+        check_integer(config, name, -_LARGEST)
+        value = getattr(config, name)
+        if value not in self.allowed:
+            near = min(self.allowed, key=lambda item: abs(item - value))
+            *most, last = map(str, self.allowed)
+            raise ValueError(
+                f"{name}={value!r}: expected {', '.join(most)} or {last}; the nearest is {near}"
+            )
+
+
+@dataclass(frozen=True)
 class Row:
     """A tuple of finite numbers, ``length`` of them; ``nested`` allows tuples among them."""
 

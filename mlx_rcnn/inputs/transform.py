@@ -7,7 +7,7 @@ bytes: a grey level of difference in the input is enough to move detections.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from ..config.network import DetectorConfig
 from ..ops import resize_opencv, resize_pillow, resize_torch
-from ..structures import Batch
+from ..structures import Batch, Prepared
 from .images import load_image
 
 
@@ -75,6 +75,27 @@ def preprocess(
     mirror: bool = False,
 ) -> Batch:
     """Resize, normalise and pad (H, W, 3) images as torchvision's ``GeneralizedRCNNTransform``."""
+    pixels, resized, originals = _preprocessed(images, config, sizes, mirror)
+    return Batch(mx.array(pixels), resized, originals)
+
+
+def prepared(
+    given: Any,
+    config: DetectorConfig,
+    sizes: Callable[[Sequence[np.ndarray]], Sequence[tuple[int, int]] | None],
+) -> Prepared:
+    """What :func:`preprocess` does, on the host alone, so that any thread may do it."""
+    pictures = load_images(given, config.image_levels)
+    return Prepared(given, pictures, *_preprocessed(pictures, config, sizes(pictures)))
+
+
+def _preprocessed(
+    images: Sequence[np.ndarray],
+    config: DetectorConfig,
+    sizes: Sequence[tuple[int, int]] | None = None,
+    mirror: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The fields of a batch, all of NumPy."""
     originals = np.array([image.shape[:2] for image in images])
     if sizes is None:
         sizes = [resized_size(int(h), int(w), config) for h, w in originals]
@@ -94,7 +115,7 @@ def preprocess(
         out -= (mean / std).astype(np.float32)
     if config.channel_order == "bgr":
         pixels = np.ascontiguousarray(pixels[..., ::-1])
-    return Batch(mx.array(pixels), resized, originals)
+    return pixels, resized, originals
 
 
 def _resize(image: np.ndarray, size: tuple[int, int], rule: str) -> np.ndarray:

@@ -46,6 +46,7 @@ class Frame(NamedTuple):
     image: np.ndarray  # (H, W, 3) uint8 RGB, upright
     number: int  # counted from 0 in the order shown
     seconds: float  # since the video's start, as its own clock says, also where the rate varies
+    latency: float | None = None  # seconds from decoded to predicted, once it is
 
 
 def load_av() -> ModuleType:

@@ -13,6 +13,7 @@ from .dropout import dropped, run_layers
 from .evaluated import EvaluatedModule, inference, weights_to_come
 from .norm import BatchNorm, FrozenBatchNorm, GroupNorm, Norm, conv_norm, fold, make_norm
 from .pool import adaptive_average_pool, max_pool
+from .quantized import QuantizedLinear
 
 __all__ = [
     "BatchNorm",
@@ -23,6 +24,7 @@ __all__ = [
     "GroupNorm",
     "Linear",
     "Norm",
+    "QuantizedLinear",
     "adaptive_average_pool",
     "conv_norm",
     "conv_relu",

@@ -28,6 +28,7 @@ from .keypoint_rcnn import KeypointRCNN
 from .mask_rcnn import MaskRCNN
 from .plain_builders import fast_rcnn_vgg_16, faster_rcnn_vgg_16, rcnn_alexnet, rcnn_vgg_16
 from .proposal_network import ProposalNetwork
+from .quantized import quantize
 from .rcnn import RCNN
 from .tiled import Tiles, predict_tiled
 
@@ -65,6 +66,7 @@ __all__ = [
     "maskrcnn_resnet50_fpn_v2",
     "predict_augmented",
     "predict_tiled",
+    "quantize",
     "rcnn_alexnet",
     "rcnn_vgg_16",
 ]

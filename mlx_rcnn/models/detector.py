@@ -14,12 +14,13 @@ from ..backbones import make_backbone
 from ..config.detector import make_config
 from ..config.network import DetectorConfig
 from ..inputs.targets import prepare_targets
-from ..inputs.transform import draw_sizes, load_images, preprocess
+from ..inputs.transform import draw_sizes, load_images, prepared, preprocess
 from ..layers import inference
 from ..outputs.detections import Detections
 from ..processes import about_to_compute
-from ..structures import Batch, GivenTargets, ImageLike, Images, Targets
+from ..structures import Batch, GivenTargets, ImageLike, Images, Prepared, Targets
 from .maps import Maps, MapSteps
+from .quantized import check_trainable
 from .stream import stream
 from .strides import Strides, image_strides
 
@@ -99,13 +100,31 @@ class Detector(MapSteps):
         """
         return None if key is None else draw_sizes(images, self.config, key)
 
+    def prepare(self, images: Images) -> Prepared:
+        """Load and resize images on the host; a thread may, while others are predicted.
+
+        No MLX is used. What comes out is a batch of this model's, as long as ``config`` stays.
+
+        Args:
+            images: as ``predict``.
+
+        Returns:
+            What ``predict`` takes in their place.
+
+        Raises:
+            ValueError, TypeError, OSError: images that cannot be used.
+        """
+        if isinstance(images, Prepared):
+            return images
+        return prepared(images, self.config, self.input_sizes)
+
     def stream(
         self, source: str | os.PathLike[str] | int | Video | Iterable[ImageLike], **options: Any
     ) -> Iterator[Detections]:
         """Predict the frames of a video or camera, or images, one after the other.
 
-        Frames are decoded in a thread while others are predicted; nothing is kept, so that memory
-        stays flat however long the source is.
+        Frames are decoded and resized in a thread while others are predicted; nothing is kept, so
+        that memory stays flat however long the source is.
 
         Args:
             source: path of a video, number of a camera (0 is the first), an open
@@ -116,7 +135,7 @@ class Detector(MapSteps):
 
         Returns:
             Results as ``predict`` gives them, each with its ``frame``, which has the ``image``, the
-            ``number`` and the ``seconds``.
+            ``number``, the ``seconds``, and the ``latency``, seconds from decoded to predicted.
 
         Raises:
             ImportError: PyAV is not installed; how to is said.
@@ -142,6 +161,7 @@ class Detector(MapSteps):
             key: of the sizes that are drawn.
         """
         about_to_compute()
+        check_trainable(self)
         config = self.config
         padding = config
         if size_divisible is not None:

@@ -11,7 +11,7 @@ from ..config.detector import FasterRCNNConfig
 from ..heads.detections import DetectionRule, detection_rule
 from ..outputs.detections import Detections
 from ..rpn.network import RegionProposalNetwork
-from ..structures import GivenTargets, Images, Proposals
+from ..structures import GivenTargets, Images, Prepared, Proposals
 from .augmented import TestTimeAugment, find_augmented
 from .detector import Begun
 from .flow import Losses, TwoStageDetector
@@ -79,7 +79,8 @@ class FasterRCNN(ProposalSteps, TwoStageDetector):
 
         Args:
             images: one or a list of paths, PIL images or (H, W, 3) arrays, uint8 or float in
-                [0, 1]; or one (N, H, W, 3) float batch in [0, 1].
+                [0, 1]; or one (N, H, W, 3) float batch in [0, 1]; or what :meth:`prepare` made of
+                any of these.
             score_thresh: least score, exclusive; one number, or one a class without the background.
                 Default: ``config.box_score_thresh``.
             nms_thresh: IoU above which the worse box of a class goes. Default:
@@ -118,7 +119,8 @@ class FasterRCNN(ProposalSteps, TwoStageDetector):
         """
         if augment is None:
             return self.find(images, rule, **options)
-        return find_augmented(self, images, rule, augment, **options)
+        given = images.given if isinstance(images, Prepared) else images
+        return find_augmented(self, given, rule, augment, **options)
 
     def get_loss(
         self,

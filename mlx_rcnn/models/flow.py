@@ -22,7 +22,6 @@ from ..heads.box import predictors_of
 from ..heads.detections import check_thresholds
 from ..heads.rois import batch_rows
 from ..inputs.proposals import prepare_proposals
-from ..inputs.transform import load_images, preprocess
 from ..memory import bounded_cache
 from ..outputs.detections import Detections
 from ..structures import Batch, GivenProposals, GivenTargets, Images, Proposals
@@ -94,11 +93,11 @@ class BoxDetector(Detector, BoxSteps):
             ValueError, TypeError, FileNotFoundError: as ``predict``.
         """
         check_thresholds(rule, self.num_classes)
-        pictures = load_images(images, self.config.image_levels)
-        batch = preprocess(pictures, self.config, self.input_sizes(pictures))
+        ready = self.prepare(images)
+        batch = ready.batch()
         given = None if proposals is None else prepare_proposals(proposals, batch)
         found = self.find_in(batch, rule, given, **options)
-        return named_results(self, found, images, pictures)
+        return named_results(self, found, ready.given, ready.pictures)
 
     def find_in(
         self, batch: Batch, rule: DetectionRule, given: Proposals | None = None, **options: Any

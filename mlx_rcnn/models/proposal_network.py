@@ -10,7 +10,6 @@ import mlx.nn as nn
 import numpy as np
 
 from ..config.proposals import ProposalNetworkConfig
-from ..inputs.transform import load_images, preprocess
 from ..memory import bounded_cache
 from ..outputs.detections import Detections
 from ..rpn.network import RegionProposalNetwork
@@ -77,11 +76,11 @@ class ProposalNetwork(ProposalSteps, Detector):
         }
         changes = {k: v for k, v in given.items() if v is not None}
         renewed: Callable[..., ProposalNetworkConfig] = replace
-        pictures = load_images(images, self.config.image_levels)
+        ready = self.prepare(images)
         model = self.to_predict()
         model.config = renewed(self.config, **changes)
-        found = model.find_in(preprocess(pictures, self.config))
-        return named_results(self, found, images, pictures)
+        found = model.find_in(ready.batch())
+        return named_results(self, found, ready.given, ready.pictures)
 
     def find_in(self, batch: Batch, *_: object, **__: object) -> list[dict[str, np.ndarray]]:
         """What :meth:`predict` does, in a batch that is network input already.

@@ -1,11 +1,12 @@
-"""Predictions of one image after the other, decoded ahead: videos, cameras, folders."""
+"""Predictions of one image after the other, decoded and resized ahead: videos, cameras, folders."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from itertools import islice
+from typing import Any, NamedTuple
 
 import mlx.nn as nn
 
@@ -15,7 +16,15 @@ from ..inputs.video import Frame, Video
 from ..outputs.detections import Detections
 from ..structures import ImageLike
 
-AHEAD = 2  # batches decoded while one is predicted
+AHEAD = 2  # batches that wait while one is predicted
+
+
+class _Ready(NamedTuple):
+    """Some frames, when each was decoded, and what ``predict`` takes of them."""
+
+    frames: list[Frame]
+    decoded: list[float]
+    images: Any
 
 
 def stream(
@@ -49,16 +58,34 @@ def _results(
     size: int,
     options: dict[str, object],
 ) -> Iterator[Detections]:
+    plain = "augment" in options or not hasattr(model, "prepare")  # several sizes, or a stand-in
+    batches = _batches(frames, size, list if plain else model.prepare)
     try:
-        with closing(ahead(frames, AHEAD * size)) as waiting:  # type: ignore[type-var]
-            while batch := list(islice(waiting, size)):
-                found = model.predict([frame.image for frame in batch], **options)
-                for result, frame in zip(found, batch, strict=True):
-                    result.frame = frame
+        with closing(ahead(batches, AHEAD)) as waiting:  # type: ignore[type-var]
+            for batch in waiting:
+                found = model.predict(batch.images, **options)
+                done = time.perf_counter()
+                for result, frame, at in zip(found, batch.frames, batch.decoded, strict=True):
+                    result.frame = frame._replace(latency=done - at)
                     yield result
     finally:
         if video is not None:
             video.close()
+
+
+def _batches(
+    frames: Iterable[Frame], size: int, prepare: Callable[[list[Any]], Any]
+) -> Iterator[_Ready]:
+    """Frames, so many at once, made ready."""
+    batch, decoded = list[Frame](), list[float]()
+    for frame in frames:
+        batch.append(frame)
+        decoded.append(time.perf_counter())
+        if len(batch) == size:
+            yield _Ready(batch, decoded, prepare([frame.image for frame in batch]))
+            batch, decoded = [], []
+    if batch:
+        yield _Ready(batch, decoded, prepare([frame.image for frame in batch]))
 
 
 def _numbered(images: Iterable[ImageLike], every: int) -> Iterator[Frame]:

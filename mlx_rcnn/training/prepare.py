@@ -9,6 +9,7 @@ import mlx.core as mx
 
 from .. import moved
 from ..models import Detector
+from ..models.quantized import check_trainable
 from .config import TrainConfig
 from .freeze import set_trainable, stages
 from .new_heads import DataKeypoints, set_classes, set_keypoints
@@ -23,6 +24,7 @@ def prepare_model(
     keypoints: DataKeypoints | None = None,
 ) -> TrainConfig:
     """Set classes, keypoints, input size and what learns, in place; weights become float32."""
+    check_trainable(model)
     mx.random.seed(config.seed)
     set_classes(model, class_names)
     set_keypoints(model, keypoints)

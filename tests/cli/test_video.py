@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from clips import clip
 from mlx_rcnn.cli.main import main
-from mlx_rcnn.cli.predict import command
+from mlx_rcnn.cli.predict import command, video
 from mlx_rcnn.inputs.video import Video
 from mlx_rcnn.models.stream import stream
 from mlx_rcnn.outputs.detections import Detections
@@ -69,7 +70,8 @@ def test_video_csv_and_lines(told: Told, tmp_path: Path, capsys: Any) -> None:
     source = clip(tmp_path / "a clip é.mp4", 12, rate=10, sound=1.2)
     assert run(source, "--out", tmp_path / "out", "--batch-size", 5) == 0
     assert told.calls == [5, 5, 2]
-    assert "12 frames, 24 detections" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "12 frames, 24 detections; from decoded to predicted a frame took " in said
     out = tmp_path / "out"
     assert sorted(p.name for p in out.iterdir()) == [
         f"a clip é{s}" for s in (".csv", ".jsonl", ".mp4")
@@ -92,6 +94,33 @@ def test_video_csv_and_lines(told: Told, tmp_path: Path, capsys: Any) -> None:
     assert [e["frame"] for e in lines] == np.repeat(np.arange(12), 2).tolist()
     widths = [e["bbox"][2] for e in lines[::2]]
     assert widths == sorted(widths) and lines[0]["category_id"] == 1
+
+
+def test_how_long_a_frame_took() -> None:
+    done = video._Written(3, latencies=[i / 1000 for i in range(1, 102)])
+    assert str(done) == (
+        "101 frames, 3 detections; from decoded to predicted a frame took 51 ms (p50), 91 ms "
+        "(p90), 100 ms (p99)"
+    )
+    assert str(video._Written()) == "0 frames, 0 detections"
+
+
+def test_a_frame_s_latency_counts_from_its_decoding(tmp_path: Path) -> None:
+    """Of two frames that are predicted together the first has waited for the second."""
+
+    class Slow(Told):
+        def predict(self, images: Any, **options: Any) -> list[Detections]:
+            time.sleep(0.02)
+            return super().predict(images, **options)
+
+    def frames() -> Any:
+        for i in range(4):
+            time.sleep(0.03 * (i % 2))
+            yield np.full((8, 8, 3), i, np.uint8)
+
+    found = [r.frame.latency for r in stream(Slow(), frames(), batch_size=2) if r.frame]
+    assert len(found) == 4 and min(found) >= 0.02
+    assert all(found[i] - found[i + 1] >= 0.029 for i in (0, 2))
 
 
 def test_parts_classes_and_folders(told: Told, tmp_path: Path, capsys: Any) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,10 +28,12 @@ from ...checkpoints.model_card import model_card
 from ...checkpoints.save import description, save
 from ...checkpoints.weights import cast_weights
 from ...config.detector import to_json
+from ...config.quantization import COPY, FIELD, Quantization
 from ...files import flush, replacing
 from ...layers import weights_to_come
 from ...messages import nearest, one_line
-from ...models import Detector
+from ...models import Detector, quantize
+from ...models.quantized import quantization_of
 from ..errors import CommandError
 from ..flags.common import model_settings
 from ..flags.convert import SUFFIXES
@@ -59,8 +62,7 @@ def run(args: argparse.Namespace) -> int:
             f"--num-classes {args.num_classes}: {args.source} has {model.config.num_classes} "
             "classes, the background included"
         )
-    if args.dtype:
-        cast_weights(model, args.dtype)
+    _store_in(args, model)
     model.eval()
     try:
         _write(args, model, dest)
@@ -71,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"wrote {dest}")
     for line in settings(model, args.to):
         print(line)
+    if args.to != "mlx" and (how := quantization_of(model)):
+        print(f"its box head was restored from {how.bits} bits: {args.to} has no such layers")
     if args.verify and not verify(dest, model, checkpoint, args.to):
         return 1
     if args.upload_repo:
@@ -81,8 +85,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _store_in(args: argparse.Namespace, model: Detector) -> None:
+    """Cast and quantise the weights as the flags say."""
+    if args.dtype:
+        cast_weights(model, args.dtype)
+    if args.quantize:
+        with _in_flags():
+            quantize(model, bits=args.q_bits or 8, group_size=args.q_group_size or 64)
+
+
 def _check(args: argparse.Namespace, dest: Path) -> None:
     """Refuse what cannot work before anything is read or downloaded."""
+    _check_bits(args)
     if args.to == "mlx":
         ours = dest.is_dir() and (
             any((dest / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE))
@@ -115,6 +129,27 @@ def _check(args: argparse.Namespace, dest: Path) -> None:
             f"{nearest(args.arch, BUILDERS)}"
         )
     check_writable(dest.absolute().parent)
+
+
+def _check_bits(args: argparse.Namespace) -> None:
+    given = {name: getattr(args, name) for name in ("q_bits", "q_group_size")}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given if not args.quantize else ():
+        raise CommandError(f"--{name.replace('_', '-')} goes with --quantize")
+    if args.quantize and args.to != "mlx":
+        raise CommandError(f"--quantize goes with --to mlx: {args.to} has no layers of a few bits")
+    with _in_flags():
+        Quantization(**{name.removeprefix("q_"): value for name, value in given.items()})
+
+
+@contextmanager
+def _in_flags() -> Iterator[None]:
+    """Errors of a quantisation name the flags."""
+    try:
+        yield
+    except ValueError as error:
+        text = one_line(error).replace("group_size=", "--q-group-size ")
+        raise CommandError(text.replace("bits=", "--q-bits ")) from error
 
 
 def _model(
@@ -203,7 +238,7 @@ def _settings(model: Detector, tensors: dict[str, mx.array]) -> str:
     kind = next(kind for kind, cls in MODELS.items() if type(model) is cls)
     own = description(model, kind)
     backbone = own.pop("backbone") or {}
-    for name in ("model_type", "format_version", "source", "origin"):
+    for name in ("model_type", "format_version", "source", "origin", FIELD, COPY):
         own.pop(name, None)
     return settings_text(kind, backbone | {"num_classes": 0}, own, tensors)
 
@@ -212,12 +247,15 @@ def _command(args: argparse.Namespace) -> str:
     """The command that makes the result again."""
     source = Path(args.source).name if Path(args.source).exists() else args.source
     words = ["mlx_rcnn convert", source, Path(args.dest).name]
+    words += ["--quantize"] if args.quantize else []
     for flag, value in (
         ("--from", None if args.library == "auto" else args.library),
         ("--arch", args.arch),
         ("--num-classes", args.num_classes),
         ("--classes", args.class_names and Path(args.class_names).name),
         ("--dtype", args.dtype),
+        ("--q-bits", args.q_bits),
+        ("--q-group-size", args.q_group_size),
         ("--style", args.style),
         ("--state", args.state),
         *(("--set", f"{name}={value}") for name, value in args.settings or ()),

@@ -16,6 +16,7 @@ from ...checkpoints.load import from_checkpoint, load
 from ...checkpoints.weights import flat_parameters
 from ...messages import listing, one_line
 from ...models import Detector
+from ...models.quantized import quantization_of
 
 _SHORT_SIDE, _LONG_SIDE = 320, 480  # of the test image as the network sees it, to be quick
 _BITS = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32, 8: mx.uint64}
@@ -35,18 +36,19 @@ def verify(dest: Path, model: Detector, source: Checkpoint | None, to: str) -> b
 def _verify(dest: Path, model: Detector, source: Checkpoint | None, to: str) -> bool:
     if to == "mlx":
         again = load(dest)
-        library = source.found.library if source else None
+        library = source.found.library if source and not quantization_of(model) else None
         got = export_state(again, library) if library else flat_parameters(again)
     else:
         written = read_checkpoint(dest, to)
         again, got = from_checkpoint(written), dict(written.state)  # its settings are in the file
         again.eval()
         library = to
-    own = source is not None and source.found.library == library
+    own = source is not None and library is not None and source.found.library == library
     wanted = source.state if source and own else None
     if wanted is None:
         wanted = export_state(model, to) if to != "mlx" else flat_parameters(model)
-    same = _compare(wanted, got, "the source's" if own or to == "mlx" else "the model's")
+    source_s = own or (to == "mlx" and not quantization_of(model))
+    same = _compare(wanted, got, "the source's" if source_s else "the model's")
     return _predict(model, again, to) and same
 
 

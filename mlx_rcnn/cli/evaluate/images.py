@@ -16,7 +16,7 @@ from ...messages import one_line
 from ..errors import CommandError
 from ..proposals import check_no_search
 from ..said import say_problem
-from ..sharing.first_machine import First, Result
+from ..sharing.first_machine import First, Rest
 from ..sharing.other_machine import Other
 from ..sharing.share_images import Work
 
@@ -90,8 +90,9 @@ class Images:
         )
         return self._work
 
-    def _batch(self, chosen: range) -> Result:
-        return self._predict(chosen), []
+    def _batch(self, chosen: range) -> Rest:
+        found = self._predict(chosen)
+        return lambda: (found, [])
 
 
 def collect_alone(

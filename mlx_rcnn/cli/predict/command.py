@@ -5,43 +5,28 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
-from ...inputs.images import ImageError, find_images
-from ...models import ProposalNetwork, TestTimeAugment, Tiles, predict_tiled
-from ...outputs.coco import image_ids, mask_option, results_of
-from ...outputs.detections import Detections
-from ...outputs.draw import draw_detections, readable_scale
-from ...outputs.pictures import picture_file, picture_suffix
-from ...outputs.skeletons import skeleton_style
+from ...inputs.images import find_images
+from ...models import TestTimeAugment, Tiles
 from ..errors import CommandError, load_model
 from ..flags.common import model_settings
 from ..flags.view import augmentation, check_augmentation, tiles_of
 from ..json_file import JsonFile
-from ..pages import Source, load_source, page_paths
+from ..pages import page_paths
 from ..preflight import check_writable, make_folders, set_device
 from ..proposals import check_no_search, of_images
 from ..said import say_problem
-from ..sharing.first_machine import First, Found, Result
+from ..sharing.first_machine import First
 from ..sharing.machines import machines
 from ..sharing.other_machine import Other
 from ..sharing.share_images import Work
-from .choice import class_labels, select
-from .received import ImageFound, Received, proposed
-from .report import report, shown_score, table_row
+from .choice import class_labels
+from .received import Received
+from .report import report
 from .save import Saver, check_room, chosen_kinds
+from .steps import Steps, View
 from .video import check_video, run_video, video_sources
-
-if TYPE_CHECKING:
-    from ...models import Detector
-
-View: TypeAlias = TestTimeAugment | Tiles | None
-"""Several views of an image, or its tiles; ``None`` for the image as it is."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,14 +60,14 @@ def _run(args: argparse.Namespace, team: First | Other) -> int:
     saver = Saver(args, kinds, model)
     size = 1 if isinstance(view, Tiles) else args.batch_size  # tiles are batches of their own
     work = Work(args, team, paths, model, results.file, size)
-    predict = _predictor(args, model, view, classes, paths, given, saver)
     received = Received(args, paths, saver, model, results)
+    steps = Steps(args, model, view, classes, paths, given, saver)
     if not team.first:
-        work.run(predict, received.batch)
+        work.run(steps, received.batch)
         return 0
     _go_on(args, work, kinds)
     with received.printed():
-        return _whole(args, work, predict, received)
+        return _whole(args, work, steps, received)
 
 
 def _go_on(args: argparse.Namespace, work: Work, kinds: tuple[str, ...]) -> None:
@@ -94,14 +79,13 @@ def _go_on(args: argparse.Namespace, work: Work, kinds: tuple[str, ...]) -> None
                 say_problem(problem)
 
 
-def _whole(
-    args: argparse.Namespace, work: Work, predict: Callable[[range], Result], received: Received
-) -> int:
+def _whole(args: argparse.Namespace, work: Work, steps: Steps, received: Received) -> int:
     """Predict, and write all that is found, or what there is if it ends early."""
     interrupted = False
     began = time.perf_counter()
     try:
-        work.run(predict, received.batch)
+        with steps.ahead(work.order()):
+            work.run(steps, received.batch)
     except KeyboardInterrupt:
         interrupted = not work.lost
         if interrupted:
@@ -173,100 +157,6 @@ def _on_videos(
     classes = class_labels(args.classes, model) if args.classes is not None else None
     make_folders([Path(args.out)])
     return run_video(args, model, classes, videos)
-
-
-def _runner(
-    args: argparse.Namespace, model: Detector, view: View, classes: list[int] | None
-) -> Callable[..., list[Detections]]:
-    """The model's prediction, with what the command line says of it."""
-    top_k = args.top_k
-    if classes is not None and top_k is not None:
-        # The cut comes after the choice of classes: other classes must not use it up.
-        top_k = max(top_k, getattr(model.config, "box_detections_per_img", 0))
-    # Without pictures masks become RLE one at a time: all of an image can be more than memory has.
-    options: dict[str, object] = {**mask_option(model)} if args.no_images else {}
-    if isinstance(view, TestTimeAugment):
-        options["augment"] = view
-    run_model = model.predict
-    if isinstance(view, Tiles):
-        run_model = partial(predict_tiled, model, tiles=view)
-    thresholds = {"score_thresh": args.score_thresh, "nms_thresh": args.nms_thresh}
-    return partial(run_model, top_k=top_k, **thresholds, **options)
-
-
-def _predictor(
-    args: argparse.Namespace,
-    model: Detector,
-    view: View,
-    classes: list[int] | None,
-    paths: list[Path],
-    given: dict[int, np.ndarray] | None,
-    saver: Saver,
-) -> Callable[[range], Result]:
-    """Predicts a batch: images by their place in ``paths``."""
-    ids, run_model = image_ids(paths), _runner(args, model, view, classes)
-    how = isinstance(view, Tiles), model.config.image_levels
-
-    def predict(chosen: range) -> Result:
-        found: Found = {"images": [], "problems": [], "seconds": 0.0}
-        files: list[bytes] = []
-        batch = list(_readable(paths, chosen, how, found["problems"]))
-        if batch:
-            began = time.perf_counter()
-            boxes = () if given is None else ([given[i] for i, _ in batch],)
-            try:
-                predictions = run_model([image for _, image in batch], *boxes)
-            except (ImageError, OSError) as error:  # damage that only a window comes upon
-                found["problems"].append(str(error))
-                return found, files
-            found["seconds"] = time.perf_counter() - began
-            for (i, image), prediction in zip(batch, predictions, strict=True):
-                own: ImageFound = {}
-                if isinstance(model, ProposalNetwork):
-                    own["proposed"] = proposed(prediction)
-                prediction = select(prediction, classes, args.top_k)
-                entries = results_of(model, prediction, ids[i], image)
-                row = table_row(args, paths[i], image, prediction, model.class_names)
-                if not args.no_images:
-                    files.append(_picture(args, paths[i], image, prediction, model))
-                crops = saver.crops(image, entries)
-                files += crops
-                size = image.shape[:2]
-                own |= {"place": i, "size": size, "entries": entries, "row": row}
-                own["crops"] = len(crops)
-                found["images"].append(own)
-        return found, files
-
-    return predict
-
-
-def _readable(
-    paths: list[Path], chosen: Sequence[int], how: tuple[bool, str | None], problems: list[str]
-) -> Iterator[tuple[int, Any]]:  # a Source: results_of says array, and takes windows too
-    for i in chosen:
-        try:
-            yield i, load_source(paths[i], *how)
-        except (OSError, ValueError, ImportError) as error:
-            problems.append(str(error))
-
-
-def _picture(
-    args: argparse.Namespace,
-    path: Path,
-    image: Source,
-    prediction: Detections,
-    model: Detector,
-) -> bytes:
-    """The file of an annotated picture."""
-    picture = draw_detections(
-        image,
-        prediction,
-        model.class_names,
-        score_thresh=shown_score(args),
-        scale=readable_scale(image.shape[1], image.shape[0]),
-        **skeleton_style(model),
-    )
-    return picture_file(picture, picture_suffix(path))
 
 
 def _sources(given: list[str]) -> list[Path]:

@@ -78,7 +78,8 @@ class Received:
 
     def write(self, work: Work) -> Done:
         """Write the results of all images that are done, in their order."""
-        done, ids = Done(model_seconds=work.seconds(), fresh=work.fresh), image_ids(self._paths)
+        ids = image_ids(self._paths)
+        done = Done(model_seconds=work.seconds(), fresh=work.fresh, idle=work.idle())
         for found in work.found():
             done.failed += len(found["problems"])
             for image in found["images"]:

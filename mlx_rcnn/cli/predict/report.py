@@ -35,6 +35,7 @@ class Done:
     failed: int = 0
     model_seconds: float = 0.0
     fresh: int = 0  # images that this process has seen done
+    idle: float | None = None  # share of the time in which the network waited
 
 
 def shown_score(args: argparse.Namespace) -> float:
@@ -61,6 +62,13 @@ def table_row(
     return str(path), size, str(len(prediction["labels"])), str(len(shown)), text + more
 
 
+def _waited(done: Done) -> str:
+    """How long the network waited for images and for what is made of its results."""
+    if done.idle is None or done.fresh < 2:  # of one image nothing is done at the same time
+        return ""
+    return f"; the network waited {100 * done.idle:.1f} % of the time"
+
+
 def report(args: argparse.Namespace, done: Done, results: JsonFile, seconds: float) -> None:
     """Print the table, and where the results are."""
     score = f"score >= {shown_score(args):g}"
@@ -81,6 +89,7 @@ def report(args: argparse.Namespace, done: Done, results: JsonFile, seconds: flo
         print(
             f"\n{count} image{'s' * (count > 1)}, {len(done.entries)} detections; images per "
             f"second: {count / done.model_seconds:.2f} model, {done.fresh / seconds:.2f} in all"
+            + _waited(done)
         )
         if not args.no_images:
             print(f"pictures: {args.out} ({score})")

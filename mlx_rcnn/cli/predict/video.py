@@ -6,8 +6,9 @@ import argparse
 import csv
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -18,6 +19,7 @@ from ...inputs.video import VIDEO_SUFFIXES, Video, load_av
 from ...memory import bounded_cache
 from ...messages import one_line
 from ...models.stream import stream
+from ...outputs.behind import Behind
 from ...outputs.coco import coco_results
 from ...outputs.detections import Detections
 from ...outputs.pictures import picture_paths
@@ -42,12 +44,22 @@ class _Rows(Protocol):
 
 @dataclass
 class _Written:
-    """Of one video: how many frames and detections, and where."""
+    """Of one video: how many frames and detections, and how long a frame took."""
 
-    frames: int = 0
     detections: int = 0
     stopped: bool = False
     truncated: str | None = None
+    latencies: list[float] = field(default_factory=list)  # of each frame, seconds
+
+    def __str__(self) -> str:
+        text = f"{len(self.latencies)} frames, {self.detections} detections"
+        if not self.latencies:
+            return text
+        half, most, nearly = np.percentile(self.latencies, [50, 90, 99]) * 1000
+        return (
+            f"{text}; from decoded to predicted a frame took {half:.0f} ms (p50), {most:.0f} ms "
+            f"(p90), {nearly:.0f} ms (p99)"
+        )
 
 
 def video_sources(sources: list[str]) -> list[Path | int] | None:
@@ -103,7 +115,7 @@ def run_video(
         except (OSError, ValueError) as error:
             raise CommandError(one_line(error), 1) from error
         name = f"camera {source}" if isinstance(source, int) else str(source)
-        print(f"{name}: {done.frames} frames, {done.detections} detections")
+        print(f"{name}: {done}")
         if done.truncated:
             say_problem(f"{name} ends early: {done.truncated}")
             code = 1
@@ -138,14 +150,19 @@ def _one(
         shown = stack.enter_context(bar(total=video.frames, unit="frame", desc=target.stem))
         stack.enter_context(bounded_cache())
         results = stream(model, video, batch_size=args.batch_size, top_k=args.top_k, **options)
+
+        def keep(found: Detections) -> None:
+            kept = select(found, classes, args.top_k)
+            assert kept.frame is not None  # it is a video's
+            _write(kept, rows, lines, done)
+            if writer is not None:
+                writer.write(_drawn(args, model, kept), kept.frame.seconds)
+            shown.update()
+
         try:
-            for found in results:
-                kept = select(found, classes, args.top_k)
-                assert kept.frame is not None  # it is a video's
-                _write(kept, rows, lines, done)
-                if writer is not None:
-                    writer.write(_drawn(args, model, kept), kept.frame.seconds)
-                shown.update()
+            with Behind() as behind, closing(results):  # type: ignore[type-var]
+                for found in results:
+                    behind.put(partial(keep, found))
         except KeyboardInterrupt:  # what is done is worth a whole file
             done.stopped = True
         done.truncated = video.truncated
@@ -177,7 +194,8 @@ def _write(found: Detections, rows: _Rows, lines: TextIO, done: _Written) -> Non
         entry = {"frame": frame.number, "seconds": seconds, "name": name, **entry}
         del entry["image_id"]
         lines.write(json.dumps(entry) + "\n")
-    done.frames += 1
+    assert frame.latency is not None  # it is predicted
+    done.latencies.append(frame.latency)
     done.detections += len(found)
 
 

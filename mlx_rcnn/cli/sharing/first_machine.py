@@ -24,6 +24,8 @@ Found: TypeAlias = dict[str, Any]
 """Of a batch, as JSON: ``images``, ``problems``, ``seconds``; when kept, ``machine``, ``turn``."""
 Result = tuple[Found, list[bytes]]
 """Of a batch: what JSON holds, and files."""
+Rest: TypeAlias = Callable[[], Result]
+"""What is left to do of a batch without the network."""
 READY, DO, FAILED, BYE = "ready", "do", "failed", "bye"
 """Kinds of messages; any other is a batch that is done."""
 GRACE = 2.0
@@ -42,7 +44,7 @@ class First:
         self._peers, self._todo = peers, deque[int]()
         self._held: dict[int, set[int]] = {rank: set() for rank in peers}
         self._common: dict[int, Common] = {}
-        self._keep: Callable[[int, int, Result], None] = _no_work
+        self._keep: Callable[[int, int, Result | Rest], None] = _no_work
         self._error: BaseException | None = None
         self._news, self._leaving = threading.Condition(), threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True, name="machines")
@@ -59,8 +61,8 @@ class First:
     def share(
         self,
         batches: Sequence[int],
-        predict: Callable[[int], Result],
-        keep: Callable[[int, int, Result], None],
+        predict: Callable[[int], Result | Rest],
+        keep: Callable[[int, int, Result | Rest], None],
     ) -> None:
         """Have all batches predicted, here and there; lost machines are in ``lost`` then."""
         with self._news:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...memory import bounded_cache
+from ...outputs.behind import Behind
 from ...progress import bar
 from ..said import say_warning
-from .first_machine import Common, First, Found, Result
+from .first_machine import Common, First, Found, Rest, Result
 from .other_machine import Other
 from .unfinished import About, Unfinished, described, unfinished_paths
 
@@ -46,44 +49,64 @@ class Work:
         self._found: dict[int, Found] = dict(self.file.found) if self.file else {}
         self.hint = "--resume"  # what has the rest predicted
         self.fresh = 0  # images that are done now and were not before
+        self._busy = self._took = 0.0  # seconds of the network, and of all
 
     def run(
         self,
-        predict: Callable[[range], Result],
+        predict: Callable[[range], Rest],
         receive: Callable[[Found, list[bytes]], None],
         name: str | None = None,
     ) -> None:
         """Predict what is to do; on the first machine ``receive`` what it and the others give."""
-
-        def timed(batch: int) -> Result:
-            return predict(self._chosen(batch))
-
+        # What ``predict`` gives is left to do without the network: on the first machine a thread
+        # does it, and all that follows, while the next batch is predicted.
         with bounded_cache():
             if isinstance(self.team, Other):
-                self.team.work(self._common, timed)
+                self.team.work(self._common, lambda batch: predict(self._chosen(batch))())
                 return
             self.team.begin(self._common)
-            todo = [batch for batch in self._batches if batch not in self._found]
+            todo = self._todo()
             done = self.count - self._images_in(todo)
-            with bar(
-                total=self.count, initial=done, unit="image", desc=name, disable=self.count < 2
-            ) as shown:
+            began = time.perf_counter()
+            with (
+                bar(
+                    total=self.count, initial=done, unit="image", desc=name, disable=self.count < 2
+                ) as shown,
+                Behind() as behind,
+            ):
 
-                def keep(batch: int, machine: int, result: Result) -> None:
-                    found, files = result
+                def keep(batch: int, machine: int, rest: Rest | Result) -> None:
+                    found, files = rest() if callable(rest) else rest
                     receive(found, files)
                     found["machine"] = machine
                     if self.file is not None:
                         self.file.add(batch, found)
                     self._found[batch] = found
                     self.fresh += len(found["images"])
+                    self._busy += found["seconds"]
                     shown.update(len(self._chosen(batch)))
 
                 try:
-                    self.team.share(todo, timed, keep)
+                    self.team.share(
+                        todo,
+                        lambda batch: predict(self._chosen(batch)),
+                        lambda *done: behind.put(partial(keep, *done)),
+                    )
                 except KeyboardInterrupt:  # of a launcher, perhaps because another machine was lost
                     self.team.fate()
                     raise
+            self._took = time.perf_counter() - began
+
+    def order(self) -> list[range]:
+        """The batches that will be asked for, in order; none where machines share them."""
+        return [] if self.team.size > 1 else [self._chosen(batch) for batch in self._todo()]
+
+    def idle(self) -> float | None:
+        """The share of the time of :meth:`run` in which the network waited, if that was alone."""
+        # ``None`` where machines share the images, or ``run`` did not come to its end.
+        if self.team.size > 1 or not self._took:
+            return None
+        return max(1 - self._busy / self._took, 0.0)
 
     def found(self) -> Iterator[Found]:
         """What was found in each batch that is done, in the order of the images."""
@@ -124,6 +147,9 @@ class Work:
                 self.file.note(written)
             text += f", listed in {self.file.missing}: {self.hint} predicts them"
         return f"{reason}; {text}" if reason else text
+
+    def _todo(self) -> list[int]:
+        return [batch for batch in self._batches if batch not in self._found]
 
     def _chosen(self, batch: int) -> range:
         return range(self.count)[batch * self._size : (batch + 1) * self._size]
