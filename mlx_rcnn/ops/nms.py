@@ -243,7 +243,7 @@ class _Kept(NamedTuple):
 def _settled(
     boxes: mx.array, valid: mx.array, iou_threshold: float, labels: mx.array | None
 ) -> np.ndarray:
-    if not on_gpu():
+    if backend() is None and not on_gpu():
         limit = float32_threshold(iou_threshold)
         kinds = [None] * len(valid) if labels is None else np.array(labels)
         lists = zip(np.array(boxes), np.array(valid), kinds, strict=True)
