@@ -51,6 +51,7 @@ LIMITS: dict[str, tuple[float, float | None]] = {
 }
 MAY_CHANGE = (
     "workers",
+    "recompute",
     "checkpoint_steps",
     "cache_limit",
     "epochs",
@@ -90,6 +91,11 @@ class TrainConfig:
     weight_decay: float = _field(1e-4, "of all parameters but norms and biases")
     clip: float = _field(35.0, "greatest norm of the whole gradient, 0 for no limit")
     accumulate: int = _field(1, "batches whose gradients are averaged into one step")
+    recompute: bool = _field(
+        False,
+        "compute the backbone's stages again for the gradient in place of keeping what is inside "
+        "them (activation checkpointing): less memory, more time, the same numbers",
+    )
     ema: float = _field(0.0, "decay of the averaged weights that are evaluated and saved, 0: none")
     dtype: str = _field("float32", "precision of the network's pass; weights stay float32")
     min_size: tuple[int, ...] | None = _field(

@@ -27,16 +27,18 @@ def prepare_model(
     Args:
         model: changed in place, left in training mode.
         class_names: of the data.
-        config: the fields ``freeze``, ``min_size`` and ``seed``.
+        config: the fields ``freeze``, ``min_size``, ``recompute`` and ``seed``.
         keypoints: of the data, for a model that learns them. Default: none.
 
     Returns:
         The config with ``freeze`` resolved.
 
     Raises:
-        TypeError: ``freeze`` for a backbone that is none of this package.
+        TypeError: ``freeze`` or ``recompute`` for a backbone that is none of this package.
         ValueError: ``freeze`` of more stages than there are.
     """
+    if config.recompute:
+        _check_stages(model)
     mx.random.seed(config.seed)
     set_classes(model, class_names)
     set_keypoints(model, keypoints)
@@ -57,6 +59,13 @@ def prepare_model(
         set_trainable(model, count - frozen)
     model.train()
     return replace(config, freeze=frozen)
+
+
+def _check_stages(model: Detector) -> None:
+    try:
+        stages(model)
+    except TypeError as error:
+        raise TypeError(f"recompute: {error}") from error
 
 
 __getattr__ = moved.names(__name__)

@@ -51,4 +51,4 @@ def test_what_goes_in_is_not_kept() -> None:
         return (mx.get_peak_memory() - before) // x.nbytes
 
     # Up to about ten more are allocated ahead of what is computed.
-    assert peak(shift_relu) < 90 < 120 <= peak(lambda x, s: mx.maximum(x + s, 0))
+    assert peak(shift_relu) < 0.8 * peak(lambda x, s: mx.maximum(x + s, 0))
