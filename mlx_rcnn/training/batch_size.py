@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
-from tqdm import tqdm
 
 from ..checkpoints.weights import flatten, unflatten
 from ..data import TrainBatch
@@ -29,6 +27,24 @@ from .step import TrainStep
 SHARE = 0.7  # of the machine's memory; the rest is for loaders, evaluation, and other programs
 
 
+class Cost(NamedTuple):
+    """Bytes that a step takes.
+
+    Args:
+        one: on one image.
+        two: on two.
+        each: that every further image adds.
+    """
+
+    one: int
+    two: int
+    each: float
+
+    def of(self, images: int) -> int:
+        """On so many images."""
+        return self.one if images == 1 else round(self.two + (images - 2) * self.each)
+
+
 class Fitting(NamedTuple):
     """A batch size, and how it was found.
 
@@ -36,38 +52,44 @@ class Fitting(NamedTuple):
         images: of a step, on each machine.
         takes: bytes that a step on them takes, of which ``each`` is an image's.
         limit: bytes that a step may take.
+        stated: the limit was, and is no share of the memory. Default: ``False``.
     """
 
     images: int
     takes: int
     each: int
     limit: int
+    stated: bool = False
 
     def __str__(self) -> str:
         takes, each, limit = (v / 1e9 for v in (self.takes, self.each, self.limit))
         several = "s take" if self.images > 1 else " takes"
         return (
             f"{self.images} image{several} about {takes:.3g} GB, {each:.3g} each; {limit:.3g} GB "
-            f"may be, {SHARE:.0%} of the memory"
+            f"may be, {'as stated' if self.stated else f'{SHARE:.0%} of the memory'}"
         )
 
 
-def fitting_batch(
-    model: Detector, train_set: SizedDataset, config: TrainConfig, group: mx.distributed.Group
-) -> Fitting:
-    """The most images that fit into :data:`SHARE` of the memory.
+def memory_limit(config: TrainConfig) -> int:
+    """Bytes that a step may take: ``memory``, else :data:`SHARE` of the machine's."""
+    return round(config.memory * 1e9 or SHARE * machine_memory())
 
-    Takes a step on one image and a step on two, the largest there are, and reads MLX's peak. The
-    model is left as it was, bit for bit.
+
+def cost_of_step(
+    model: Detector, train_set: SizedDataset, config: TrainConfig, group: mx.distributed.Group
+) -> Cost:
+    """What a step takes on the largest images there are, from one on one and one on two of them.
+
+    The model is left as it was, bit for bit.
 
     Args:
         model: of this package, made ready for the data.
         train_set: its images.
         config: ``batch_size`` and ``checkpoint_steps`` do not matter.
-        group: of the machines; the least of them counts.
+        group: of the machines.
 
     Returns:
-        At most as many as make a step an epoch; 1 if even one does not fit.
+        By MLX's peak.
 
     Raises:
         ImageError: no image can be read.
@@ -82,33 +104,28 @@ def fitting_batch(
     finally:
         model.config = settings
     # Memory grows with the pixels of the padded batch: those of two are ``ratio`` times one's.
-    each = (two - one) / max(ratio - 1, 1e-6) * ratio / 2
-    limit = SHARE * machine_memory()
-    most = len(train_set) // (config.accumulate * group.size())
-    count = 2 + math.floor((limit - two) / max(each, 1))
-    images = least(group, max(min(count, most), 1))
-    takes = one if images == 1 else round(two + (images - 2) * each)
-    return Fitting(images, takes, round(each), round(limit))
+    return Cost(one, two, (two - one) / max(ratio - 1, 1e-6) * ratio / 2)
 
 
-def measured(
+def fitting_batch(
     model: Detector, train_set: SizedDataset, config: TrainConfig, group: mx.distributed.Group
-) -> TrainConfig:
-    """A config whose ``batch_size`` is a number, which is said where it had to be measured.
+) -> Fitting:
+    """The most images that fit into :func:`memory_limit`.
 
     Args:
-        model, train_set, config, group: of :func:`fitting_batch`.
+        model, train_set, config, group: of :func:`cost_of_step`; the least machine counts.
 
     Returns:
-        The config; the learning rate stays.
+        At most as many as make a step an epoch; 1 if even one does not fit.
+
+    Raises:
+        ImageError: no image can be read.
     """
-    if config.batch_size != "auto":
-        return config
-    found = fitting_batch(model, train_set, config, group)
-    if group.rank() == 0:
-        text = f"batch size: {found}; the learning rate stays {config.lr:g}"
-        tqdm.write(text, file=sys.stderr)
-    return replace(config, batch_size=found.images)
+    cost, limit = cost_of_step(model, train_set, config, group), memory_limit(config)
+    most = len(train_set) // (config.accumulate * group.size())
+    count = 2 + math.floor((limit - cost.two) / max(cost.each, 1))
+    images = least(group, max(min(count, most), 1))
+    return Fitting(images, cost.of(images), round(cost.each), limit, config.memory > 0)
 
 
 def _readable(dataset: Dataset, order: np.ndarray) -> Sample:

@@ -32,6 +32,7 @@ LIMITS: dict[str, tuple[float, float | None]] = {
     "weight_decay": (0, None),
     "clip": (0, None),
     "accumulate": (1, None),
+    "memory": (0, None),
     "ema": (0, 1),
     "size_divisible": (1, 1024),
     "freeze": (0, 6),
@@ -95,6 +96,14 @@ class TrainConfig:
         False,
         "compute the backbone's stages again for the gradient in place of keeping what is inside "
         "them (activation checkpointing): less memory, more time, the same numbers",
+    )
+    fit_memory: bool = _field(
+        False,
+        "measure what a step takes, and where it is too much accumulate more and smaller batches, "
+        "of as many images together, or recompute",
+    )
+    memory: float = _field(
+        0.0, "GB that a step may take, of fit_memory and batch_size auto, 0: 70 % of the machine's"
     )
     ema: float = _field(0.0, "decay of the averaged weights that are evaluated and saved, 0: none")
     dtype: str = _field("float32", "precision of the network's pass; weights stay float32")
@@ -170,6 +179,8 @@ class TrainConfig:
                 object.__setattr__(self, name, value)
         for item in fields(self):
             self._check(item.name, getattr(self, item.name), _kind(item))
+        if self.fit_memory and self.batch_size == "auto":
+            raise ValueError("batch_size='auto': expected a number, which fit_memory keeps")
 
     @property
     def images(self) -> int:

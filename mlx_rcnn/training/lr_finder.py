@@ -22,8 +22,8 @@ from ..data.protocols import SizedDataset
 from ..files import replacing
 from ..memory import bounded_cache
 from ..models import Detector
-from .batch_size import measured
 from .config import TrainConfig
+from .fit_memory import measured
 from .loading import batches_of, check_objects, make_loader
 from .machines import share_from_first
 from .new_heads import check_keypoints, keypoints_of

@@ -18,7 +18,6 @@ from ..data.protocols import SizedDataset
 from ..evaluation.table import Scores
 from ..memory import bounded_cache
 from ..models import Detector
-from .batch_size import measured
 from .checkpoint import (
     BEST,
     LAST,
@@ -30,6 +29,7 @@ from .checkpoint import (
 )
 from .checkpoint import save_checkpoint as write_checkpoint
 from .config import TrainConfig
+from .fit_memory import measured
 from .interrupt import Stop, interruptions
 from .loading import batches_of, make_loader
 from .lock import locked
