@@ -81,13 +81,14 @@ def theirs(args: argparse.Namespace) -> dict[str, float]:
 
 
 def timed(step, steps: int) -> dict[str, float]:
-    """Seconds of the fastest step, the last one's loss, and the peak of the process."""
+    """Seconds of the fastest step, those of the CPUs, the last loss, and the process's peak."""
     before, seconds, loss = peak(), [], 0.0
     for number in range(steps):
-        began = time.perf_counter()
+        began = time.perf_counter(), time.process_time()
         loss = step(number)
-        seconds.append(time.perf_counter() - began)
-    return {"before": before, "peak": peak(), "seconds": min(seconds), "loss": loss or 0.0}
+        seconds.append((time.perf_counter() - began[0], time.process_time() - began[1]))
+    wall, cpu = (min(column) for column in zip(*seconds, strict=True))
+    return {"before": before, "peak": peak(), "s": wall, "cpu": cpu, "loss": loss or 0.0}
 
 
 def main() -> int:
@@ -108,9 +109,8 @@ def main() -> int:
         print(json.dumps(found))
         return 0
     print(f"{args.batch} x {args.size}, {args.steps} steps, limit {args.limit or 'none'}")
-    print(
-        f"{'':12} {'cache':>6} {'process GB':>10} {'before':>7} {'MLX GB':>7} {'s':>7} {'loss':>9}"
-    )
+    columns = ("cache", "process GB", "before", "MLX GB", "s", "CPU s", "loss")
+    print(f"{'':12} " + " ".join(f"{name:>10}" for name in columns))
     here = str(Path(__file__).parents[1])
     for cache in args.cache.split(","):
         for row in args.rows.split(","):
@@ -121,14 +121,12 @@ def main() -> int:
             done = subprocess.run(command, env=env, capture_output=True, text=True)
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
-                print(f"{row:12} {cache:>6} failed: {last}", flush=True)
+                print(f"{row:12} {cache:>10} failed: {last}", flush=True)
                 continue
             f = json.loads(done.stdout.splitlines()[-1])
-            print(
-                f"{row:12} {cache:>6} {f['peak']:10.2f} {f['before']:7.2f} "
-                f"{f.get('mlx', float('nan')):7.2f} {f['seconds']:7.1f} {f['loss']:9.5f}",
-                flush=True,
-            )
+            figures = (f["peak"], f["before"], f.get("mlx", float("nan")), f["s"], f["cpu"])
+            text = " ".join(f"{value:10.2f}" for value in figures)
+            print(f"{row:12} {cache:>10} {text} {f['loss']:10.5f}", flush=True)
     return 0
 
 

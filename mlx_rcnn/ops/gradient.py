@@ -104,9 +104,9 @@ def kernel_first(
         primals: tuple[mx.array, mx.array], cotangent: mx.array, _: mx.array
     ) -> tuple[mx.array, mx.array]:
         x, kernel = primals
-        _, (of_kernel,) = mx.vjp(lambda kernel: function(x, kernel), [kernel], [cotangent])
-        (later,) = mx.depends([cotangent], [of_kernel])
-        _, (of_x,) = mx.vjp(lambda x: function(x, kernel), [x], [later])
+        of_kernel = mx.vjp(lambda kernel: function(x, kernel), [kernel], [cotangent])[1][0]
+        later = mx.depends([cotangent], [of_kernel])
+        of_x = mx.vjp(lambda x: function(x, kernel), [x], later)[1][0]
         return of_x, of_kernel
 
     return own_gradient(function, backward)

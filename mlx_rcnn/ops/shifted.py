@@ -8,6 +8,7 @@ rows (N H W, C), what all windows see through the place (i, j) is the block of r
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import mlx.core as mx
 
@@ -36,7 +37,9 @@ def convolve(x: mx.array, weight: mx.array, padding: int, dilation: int = 1) -> 
         # The sum is written over itself: MLX gives addmm its first argument's buffer.
         total = seen @ tap if total is None else mx.addmm(total, seen, tap)
     strides = (height * width * outputs, width * outputs, outputs, 1)
-    inside = mx.as_strided(total, (n, height - reach, width - reach, outputs), strides)
+    inside = mx.as_strided(
+        cast(mx.array, total), (n, height - reach, width - reach, outputs), strides
+    )
     return mx.contiguous(inside).astype(x.dtype)
 
 

@@ -17,7 +17,7 @@ from ..data.protocols import Dataset, SizedDataset
 from ..data.sample import Sample
 from ..inputs.images import ImageError
 from ..inputs.transform import resized_size
-from ..memory import machine_memory
+from ..memory import bounded_cache, machine_memory, training_cache
 from ..models import Detector
 from .config import TrainConfig
 from .machines import least
@@ -99,7 +99,8 @@ def cost_of_step(
     if not isinstance(sides, int):
         model.config = replace(settings, min_size=max(sides))
     try:
-        one, two = (_peak(model, chosen, config, group) for chosen in ([first], [first, second]))
+        with bounded_cache(training_cache(config.cache_limit)):
+            one, two = (_peak(model, some, config, group) for some in ([first], [first, second]))
         ratio = _padded(model, [first, second]) / _padded(model, [first])
     finally:
         model.config = settings

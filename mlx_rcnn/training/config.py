@@ -142,7 +142,9 @@ class TrainConfig:
     )
     workers: int = _field(2, "threads that load images")
     checkpoint_steps: int = _field(0, "steps between checkpoints, 0 for one an epoch")
-    cache_limit: float = _field(2.0, "GB of freed memory that MLX may keep")
+    cache_limit: float | None = _field(
+        None, "GB of freed memory that MLX may keep (default: 2 on a GPU, 0.25 on a CPU)"
+    )
     metric: str | None = _field(
         None,
         "decides which checkpoint is the best, such as AP50 (default: keypoints_AP for a "

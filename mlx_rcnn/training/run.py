@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..data import TrainBatch
 from ..data.protocols import SizedDataset
 from ..evaluation.table import Scores
-from ..memory import bounded_cache
+from ..memory import bounded_cache, training_cache
 from ..models import Detector
 from .checkpoint import (
     BEST,
@@ -127,7 +127,7 @@ class Trainer:
             self.step = load_checkpoint(self.folder, self.take).step
             self.best = best_metric(self.folder)
         self.step = share_from_first(self.take, self.step)
-        with self._held(), bounded_cache(int(config.cache_limit * 1e9)):
+        with self._held(), bounded_cache(training_cache(config.cache_limit)):
             return self._run(progress, resume, overwrite)
 
     def _held(self) -> AbstractContextManager[None]:
