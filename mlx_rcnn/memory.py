@@ -47,6 +47,14 @@ def cache_limit() -> int:
     return min(max(machine_memory() // _SHARE, _LEAST), _MOST)
 
 
+def training_cache(limit: float | None = None) -> int:
+    """Bytes of freed memory that MLX may keep while it trains; ``limit`` in GB."""
+    # On a CPU they gain no time and add to the peak, all of them: the C library keeps blocks too.
+    if limit is None:
+        limit = 2.0 if mx.default_device().type == mx.DeviceType.gpu else 0.25
+    return int(limit * 1e9)
+
+
 def machine_memory() -> int:
     """Bytes of memory that MLX's device can use, taken by other programs or not."""
     size = mx.device_info().get("memory_size")  # a GPU's

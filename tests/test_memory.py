@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Barrier, Event, Thread
 
+import mlx.core as mx
 import pytest
 
 import tiny
@@ -116,6 +117,13 @@ def test_threads_share_one_bound(limits: list[int]) -> None:
 def test_the_machine_decides(memory: int, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlx.core.device_info", lambda: {"memory_size": memory})
     assert allocator.cache_limit() == limit
+
+
+@pytest.mark.parametrize(("device", "gigabytes"), [(mx.cpu, 0.25), (mx.gpu, 2.0)])
+def test_a_cpu_keeps_little_in_training(device, gigabytes, monkeypatch) -> None:
+    monkeypatch.setattr("mlx.core.default_device", lambda: mx.Device(device, 0))
+    assert allocator.training_cache() == gigabytes * 1e9
+    assert allocator.training_cache(0.0) == 0
 
 
 def test_training_restores_the_limit(limits: list[int], tmp_path: Path) -> None:

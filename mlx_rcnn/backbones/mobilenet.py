@@ -6,6 +6,8 @@ Parameter names are torchvision's, with ``blocks`` for its ``features``
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
@@ -22,6 +24,7 @@ from ..layers import (
     run_layers,
 )
 from ..layers.norm import ConvNorm
+from ..layers.recompute import stage
 from ..messages import nearest
 
 
@@ -188,13 +191,15 @@ class MobileNetV3(nn.Module):
 
     def features(self, x: mx.array) -> list[mx.array]:
         """C0..C5 of (N, H, W, 3), what the six stages' first blocks give, sizes rounded up."""
-        x = _conv_swish(x, self.blocks[0])
-        maps = [x]  # of the large variant at strides 2, 4, 8, 16, 32 and 32
-        for i, block in enumerate(self.blocks[1:-1], 1):
-            x = block(x)
-            if i in self.stage_starts:
-                maps.append(x)
-        return [*maps, _conv_swish(x, self.blocks[-1])]
+        first, last = self.blocks[0], self.blocks[-1]
+        maps = [stage(first, lambda x: _conv_swish(x, first), x)]
+        *starts, end = self.stage_starts
+        for a, b in pairwise(starts):  # up to the next stage's first block
+            blocks = self.blocks[a + 1 : b + 1]
+            maps.append(stage(blocks, partial(run_layers, blocks), maps[-1]))
+        rest = self.blocks[starts[-1] + 1 : end]
+        x = stage(rest, partial(run_layers, rest), maps[-1])
+        return [*maps, stage(last, lambda x: _conv_swish(x, last), x)]
 
     def pooled(self, x: mx.array) -> mx.array:
         """The last map (N, H/32, W/32, c), sizes rounded up, before it is averaged."""

@@ -6,6 +6,8 @@ What VGG and AlexNet share. Parameter names are torchvision's: ``features`` and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from itertools import zip_longest
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -22,6 +24,7 @@ from ..layers import (
     run_layers,
 )
 from ..layers.dropout import Layer
+from ..layers.recompute import stage
 
 
 class MaxPool(nn.Module):
@@ -64,12 +67,10 @@ class PlainNet(nn.Module):
 
     def last_map(self, x: mx.array) -> mx.array:
         """What the last convolution gives, before the last max pool: (N, h, w, C) of stride 16."""
-        for layer, after in zip(self.features[:-1], self.features[1:], strict=True):
-            if isinstance(layer, Conv2d):
-                norm = after if isinstance(after, BatchNorm | GroupNorm) else None
-                x = conv_norm(x, layer, norm)  # the ReLU behind it included
-            elif isinstance(layer, MaxPool):
-                x = layer(x)
+        ends = (*self.stage_starts[1:], len(self.features) - 1)
+        for start, end in zip(self.stage_starts, ends, strict=True):
+            layers = self.features[start:end]
+            x = stage(layers, partial(_run, layers), x)
         return x
 
     def pooled(self, x: mx.array) -> mx.array:
@@ -88,6 +89,16 @@ class PlainNet(nn.Module):
         """Class logits (N, num_classes), or the units without a classifier."""
         x = self.units(self.pooled(x))
         return self.classifier[-1](x) if "classifier" in self else x
+
+
+def _run(layers: Sequence[Layer], x: mx.array) -> mx.array:
+    """Convolutions, each with its norm and the ReLU behind it, and max pools."""
+    for layer, after in zip_longest(layers, layers[1:]):
+        if isinstance(layer, Conv2d):
+            x = conv_norm(x, layer, after if isinstance(after, BatchNorm | GroupNorm) else None)
+        elif isinstance(layer, MaxPool):
+            x = layer(x)
+    return x
 
 
 class PlainMap(nn.Module):

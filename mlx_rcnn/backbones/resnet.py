@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..config.backbone import RESNET_DEPTHS, ResNetConfig
-from ..layers import Conv2d, Linear, Norm, conv_norm, make_norm, max_pool
+from ..layers import Conv2d, Linear, Norm, conv_norm, make_norm, max_pool, run_layers
 from ..layers.norm import ConvNorm
+from ..layers.recompute import stage
 
 BLOCKS = dict(
     zip(
@@ -157,9 +159,9 @@ class ResNet(nn.Module):
         options = block_options(norm, norm_eps, norm_groups, stride_in_1x1, groups, width_per_group)
         self.conv1 = Conv2d(3, width, 7, 2, 3, bias=False)
         self.bn1 = options.norm(width)
-        for stage in range(1, last_stage + 1):
-            dilation = 2 if dilated and stage == 4 else 1  # the fourth stage does not stride
-            self[f"layer{stage}"] = residual_stage(depth, stage, width, options, dilation)
+        for number in range(1, last_stage + 1):
+            dilation = 2 if dilated and number == 4 else 1  # the fourth stage does not stride
+            self[f"layer{number}"] = residual_stage(depth, number, width, options, dilation)
         expansion = 4 if depth >= 50 else 1
         self.stage_channels = tuple(width * 2**s * expansion for s in range(last_stage))
         self.unit_channels = self.stage_channels[-1]
@@ -168,13 +170,16 @@ class ResNet(nn.Module):
 
     def features(self, x: mx.array) -> list[mx.array]:
         """C2..C5 of (N, H, W, 3): (N, H/4, W/4, c), ..., (N, H/32, W/32, 8c), sizes rounded up."""
-        x = max_pool(conv_norm(x, self.conv1, self.bn1))
+        x = stage([self.conv1, self.bn1], self._stem, x)
         maps = []
-        for stage in range(1, len(self.stage_channels) + 1):
-            for block in self[f"layer{stage}"]:
-                x = block(x)
+        for number in range(1, len(self.stage_channels) + 1):
+            blocks = self[f"layer{number}"]
+            x = stage(blocks, partial(run_layers, blocks), x)
             maps.append(x)
         return maps
+
+    def _stem(self, x: mx.array) -> mx.array:
+        return max_pool(conv_norm(x, self.conv1, self.bn1))
 
     def pooled(self, x: mx.array) -> mx.array:
         """The last stage's map before it is averaged, of four stages (N, H/32, W/32, c)."""

@@ -9,8 +9,8 @@ import mlx.nn as nn
 import numpy as np
 
 from ..ops.conv2d import conv2d
-from ..ops.fuse import fused
-from ..ops.gradient import own_gradient
+from ..ops.gradient import kernel_first, own_gradient
+from .activation import shift_relu
 
 HALVES = (mx.float16, mx.bfloat16)
 
@@ -90,6 +90,10 @@ class Conv2d(nn.Module):
 
     def convolve(self, x: mx.array, weight: mx.array) -> mx.array:
         """The convolution with ``weight`` in place of its own, and no bias."""
+        learns = self.training and "weight" not in self._no_grad
+        return (kernel_first(self._convolve) if learns else self._convolve)(x, weight)
+
+    def _convolve(self, x: mx.array, weight: mx.array) -> mx.array:
         if self.kernel_size == 1 and self.groups == 1 and self.padding == 0:
             x = x[:, :: self.stride, :: self.stride] if self.stride > 1 else x
             return x @ weight.reshape(weight.shape[0], -1).T
@@ -99,12 +103,6 @@ class Conv2d(nn.Module):
         """(N, h, w, in) to (N, h', w', out)."""
         y = self.convolve(x, self.weight)
         return y + wide_gradient(self.bias, y.shape) if "bias" in self else y
-
-
-@fused
-def shift_relu(x: mx.array, shift: mx.array) -> mx.array:
-    """``max(x + shift, 0)`` in one pass over ``x``; ``shift`` (C,) is added to every pixel."""
-    return mx.maximum(x + shift, 0)
 
 
 def conv_relu(x: mx.array, conv: Conv2d) -> mx.array:

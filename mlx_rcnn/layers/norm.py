@@ -7,8 +7,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..ops.fuse import fused
-from .conv import Conv2d, shift_relu, wide_gradient
+from .activation import relu as rectified
+from .activation import shift, shift_add_relu, shift_relu
+from .conv import Conv2d, wide_gradient
 
 AFFINE = ("weight", "bias")
 STATISTICS = ("running_mean", "running_var")
@@ -203,16 +204,6 @@ def make_norm(kind: str, dims: int, eps: float = 1e-5, groups: int = 32) -> Norm
     raise ValueError(f"norm={kind!r}: expected 'batch', 'frozen' or 'group'")
 
 
-@fused
-def _shift(x: mx.array, shift: mx.array) -> mx.array:
-    return x + shift
-
-
-@fused
-def _shift_add_relu(x: mx.array, shift: mx.array, residual: mx.array) -> mx.array:
-    return mx.maximum(x + shift + residual, 0)
-
-
 def fold(conv: Conv2d, norm: Norm | None) -> tuple[mx.array, mx.array] | None:
     """The kernel and shift of a convolution with its norm's fixed statistics folded in.
 
@@ -267,11 +258,11 @@ def conv_norm(
         y = conv(x)
         y = norm(y, valid) if isinstance(norm, BatchNorm) else norm(y)
         y = y if residual is None else y + residual
-        return mx.maximum(y, 0) if relu else y
-    weight, shift = folded
+        return rectified(y) if relu else y
+    weight, added = folded
     y = conv.convolve(x, weight.astype(x.dtype))
-    shift = wide_gradient(shift.astype(x.dtype), y.shape)
+    added = wide_gradient(added.astype(x.dtype), y.shape)
     if not relu:
-        y = _shift(y, shift)
+        y = shift(y, added)
         return y if residual is None else y + residual
-    return shift_relu(y, shift) if residual is None else _shift_add_relu(y, shift, residual)
+    return shift_relu(y, added) if residual is None else shift_add_relu(y, added, residual)

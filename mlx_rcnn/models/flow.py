@@ -23,6 +23,7 @@ from ..heads.detections import check_thresholds
 from ..heads.rois import batch_rows
 from ..inputs.proposals import prepare_proposals
 from ..memory import bounded_cache
+from ..ops.gradient import nothing_read
 from ..outputs.detections import Detections
 from ..structures import Batch, GivenProposals, GivenTargets, Images, Proposals
 from .boxing import BoxSteps, PooledBoxSteps, lacking_proposals
@@ -140,18 +141,26 @@ class BoxDetector(Detector, BoxSteps):
                 own.
         """
         size_key, rpn_key, roi_key, dropout_key = mx.random.split(key_or_new(key), 4)
-        begun = self.begin_training(images, targets, size_key, size_divisible)
-        batch, truth, features, strides = begun
-        if proposals is None:
-            losses, given = self.learn_proposals(begun, rpn_key, group)
-        else:
-            losses, given = {}, prepare_proposals(proposals, batch)
+        with nothing_read(not self._reads_rois):
+            begun = self.begin_training(images, targets, size_key, size_divisible)
+            batch, truth, features, strides = begun
+            if proposals is None:
+                losses, given = self.learn_proposals(begun, rpn_key, group)
+            else:
+                losses, given = {}, prepare_proposals(proposals, batch)
         stage = self.stage(features, strides)
         sizes = mx.array(batch.sizes.astype(np.float32))
         box, rois = self.box_training(stage, given, truth, sizes, (roi_key, dropout_key), group)
         losses |= box
         losses |= {b.loss_name: b.loss(stage, rois, truth, group) for b in self.branches}
         return with_total(losses)
+
+    @property
+    def _reads_rois(self) -> bool:
+        """Whether the host reads RoIs in a training step, and with them all before them."""
+        config: Any = self.config
+        pooled = getattr(config, "roi_pooling", "align") == "pool"
+        return pooled or getattr(config, "roi_sampling_ratio", 1) <= 0 or bool(self.branches)
 
     def learn_proposals(
         self, begun: Begun, key: mx.array, group: mx.distributed.Group | None

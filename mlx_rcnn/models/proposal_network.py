@@ -11,6 +11,7 @@ import numpy as np
 
 from ..config.proposals import ProposalNetworkConfig
 from ..memory import bounded_cache
+from ..ops.gradient import nothing_read
 from ..outputs.detections import Detections
 from ..rpn.network import RegionProposalNetwork
 from ..structures import Batch, GivenTargets, Images
@@ -134,7 +135,8 @@ class ProposalNetwork(ProposalSteps, Detector):
             else target
             for target in targets
         ]
-        begun = self.begin_training(images, objects, size_key, size_divisible)
-        _, truth, features, strides = begun
-        losses, _ = self.proposal_losses(features, strides, truth, rpn_key, group)
+        with nothing_read():
+            begun = self.begin_training(images, objects, size_key, size_divisible)
+            _, truth, features, strides = begun
+            losses, _ = self.proposal_losses(features, strides, truth, rpn_key, group)
         return with_total(losses)

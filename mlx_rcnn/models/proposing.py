@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from ..config.proposals import ProposingConfig
-from ..ops.nms import settle
+from ..ops.nms import on_gpu, settle
 from ..rpn.anchors import anchor_generator
 from ..rpn.network import (
     ProposalRule,
@@ -39,9 +39,17 @@ class ProposalSteps(MapSteps):
         return _settled(outputs, batch, proposal_rule(self.config))
 
     def training_proposals(self, outputs: RPNOutputs, batch: Batch) -> Proposals:
-        """Proposals of a batch as constants, exact."""
+        """Proposals of a batch as constants, exact.
+
+        The host asks for nothing on a CPU: what it asked for while a gradient is traced would keep
+        every array before it. Blocks are short there, and as many rounds as rows cost little.
+        """
         fixed = RPNOutputs(*([mx.stop_gradient(v) for v in part] for part in outputs))
-        return _settled(fixed, batch, proposal_rule(self.config, training=True))
+        rule = proposal_rule(self.config, training=True)
+        if on_gpu():
+            return _settled(fixed, batch, rule)
+        sizes = mx.array(batch.sizes).astype(mx.float32)
+        return select_proposals(fixed, sizes, rule, max(rule.pre_nms_top_n, 1))
 
     def proposal_losses(
         self,

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import mlx.core as mx
 
 from ..kernels import adding_in_order, in_fixed_order, plain
+
+_UNREAD: ContextVar[bool] = ContextVar("nothing_read", default=False)
+
+
+@contextmanager
+def nothing_read(sure: bool = True) -> Iterator[None]:
+    """A block in which the host reads no value on which a gradient depends, if that is ``sure``."""
+    # MLX keeps every array that is evaluated while a gradient is traced, in a checkpoint or
+    # function with a gradient of its own too: a sum of nine terms is then nine maps, and else one.
+    token = _UNREAD.set(sure or _UNREAD.get())
+    try:
+        yield
+    finally:
+        _UNREAD.reset(token)
+
+
+def unwatched() -> bool:
+    """Whether it is so now."""
+    return _UNREAD.get()
 
 
 def own_gradient(
@@ -43,3 +64,30 @@ def rows_of(table: mx.array, index: mx.array) -> mx.array:
         return total.reshape(table.shape)
 
     return own_gradient(lambda rows: rows[index], backward)(table)
+
+
+def kernel_first(
+    function: Callable[[mx.array, mx.array], mx.array],
+) -> Callable[[mx.array, mx.array], mx.array]:
+    """A layer's function whose kernel's gradient is taken before the input's.
+
+    MLX may leave the kernels' gradients of all layers to the end and hold for them what each layer
+    was given and what came back to it. In this order both are freed layer by layer.
+
+    Args:
+        function: from an input and a kernel, both of which are learned from, to an output.
+
+    Returns:
+        The same function, with the same gradients.
+    """
+
+    def backward(
+        primals: tuple[mx.array, mx.array], cotangent: mx.array, _: mx.array
+    ) -> tuple[mx.array, mx.array]:
+        x, kernel = primals
+        of_kernel = mx.vjp(lambda kernel: function(x, kernel), [kernel], [cotangent])[1][0]
+        later = mx.depends([cotangent], [of_kernel])
+        of_x = mx.vjp(lambda x: function(x, kernel), [x], later)[1][0]
+        return of_x, of_kernel
+
+    return own_gradient(function, backward)

@@ -17,15 +17,32 @@ from ..data.protocols import Dataset, SizedDataset
 from ..data.sample import Sample
 from ..inputs.images import ImageError
 from ..inputs.transform import resized_size
-from ..memory import machine_memory
+from ..memory import bounded_cache, machine_memory, training_cache
 from ..models import Detector
-from ..progress import say
 from .config import TrainConfig
 from .machines import least
 from .optimizer import make_optimizer
 from .step import TrainStep
 
 SHARE = 0.7  # of the machine's memory; the rest is for loaders, evaluation, and other programs
+
+
+class Cost(NamedTuple):
+    """Bytes that a step takes.
+
+    Args:
+        one: on one image.
+        two: on two.
+        each: that every further image adds.
+    """
+
+    one: int
+    two: int
+    each: float
+
+    def of(self, images: int) -> int:
+        """On so many images."""
+        return self.one if images == 1 else round(self.two + (images - 2) * self.each)
 
 
 class Fitting(NamedTuple):
@@ -35,51 +52,64 @@ class Fitting(NamedTuple):
     takes: int  # bytes that a step on them takes
     each: int  # of these an image's
     limit: int  # bytes that a step may take
+    stated: bool = False
 
     def __str__(self) -> str:
         takes, each, limit = (v / 1e9 for v in (self.takes, self.each, self.limit))
         several = "s take" if self.images > 1 else " takes"
         return (
             f"{self.images} image{several} about {takes:.3g} GB, {each:.3g} each; {limit:.3g} GB "
-            f"may be, {SHARE:.0%} of the memory"
+            f"may be, {'as stated' if self.stated else f'{SHARE:.0%} of the memory'}"
         )
 
 
-def fitting_batch(
+def memory_limit(config: TrainConfig) -> int:
+    """Bytes that a step may take: ``memory``, else :data:`SHARE` of the machine's."""
+    return round(config.memory * 1e9 or SHARE * machine_memory())
+
+
+def cost_of_step(
     model: Detector, train_set: SizedDataset, config: TrainConfig, group: mx.distributed.Group
-) -> Fitting:
-    """The most images that fit into :data:`SHARE` of the memory; 1 if even one does not."""
-    # Takes a step on one image and a step on two, the largest there are, and reads MLX's peak. The
-    # model is left as it was, bit for bit.
+) -> Cost:
+    """What a step takes on the largest images there are, from one on one and one on two of them.
+
+    The model is left as it was, bit for bit.
+
+    Args:
+        model: of this package, made ready for the data.
+        train_set: its images.
+        config: ``batch_size`` and ``checkpoint_steps`` do not matter.
+        group: of the machines.
+
+    Returns:
+        By MLX's peak.
+
+    Raises:
+        ImageError: no image can be read.
+    """
     first, second = _largest(model, train_set, config.rotate90 > 0)
     settings, sides = model.config, model.config.min_size
     if not isinstance(sides, int):
         model.config = replace(settings, min_size=max(sides))
     try:
-        one, two = (_peak(model, chosen, config, group) for chosen in ([first], [first, second]))
+        with bounded_cache(training_cache(config.cache_limit)):
+            one, two = (_peak(model, some, config, group) for some in ([first], [first, second]))
         ratio = _padded(model, [first, second]) / _padded(model, [first])
     finally:
         model.config = settings
     # Memory grows with the pixels of the padded batch: those of two are ``ratio`` times one's.
-    each = (two - one) / max(ratio - 1, 1e-6) * ratio / 2
-    limit = SHARE * machine_memory()
-    most = len(train_set) // (config.accumulate * group.size())  # a step an epoch
-    count = 2 + math.floor((limit - two) / max(each, 1))
-    images = least(group, max(min(count, most), 1))
-    takes = one if images == 1 else round(two + (images - 2) * each)
-    return Fitting(images, takes, round(each), round(limit))
+    return Cost(one, two, (two - one) / max(ratio - 1, 1e-6) * ratio / 2)
 
 
-def measured(
+def fitting_batch(
     model: Detector, train_set: SizedDataset, config: TrainConfig, group: mx.distributed.Group
-) -> TrainConfig:
-    """A config whose ``batch_size`` is a number, which is said where it had to be measured."""
-    if config.batch_size != "auto":
-        return config
-    found = fitting_batch(model, train_set, config, group)
-    if group.rank() == 0:
-        say(f"batch size: {found}; the learning rate stays {config.lr:g}")
-    return replace(config, batch_size=found.images)
+) -> Fitting:
+    """The most images that fit into :func:`memory_limit`; 1 if even one does not."""
+    cost, limit = cost_of_step(model, train_set, config, group), memory_limit(config)
+    most = len(train_set) // (config.accumulate * group.size())  # a step an epoch
+    count = 2 + math.floor((limit - cost.two) / max(cost.each, 1))
+    images = least(group, max(min(count, most), 1))  # of the machines
+    return Fitting(images, cost.of(images), round(cost.each), limit, config.memory > 0)
 
 
 def _readable(dataset: Dataset, order: np.ndarray) -> Sample:

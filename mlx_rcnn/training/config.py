@@ -32,6 +32,7 @@ LIMITS: dict[str, tuple[float, float | None]] = {
     "weight_decay": (0, None),
     "clip": (0, None),
     "accumulate": (1, None),
+    "memory": (0, None),
     "ema": (0, 1),
     "size_divisible": (1, 1024),
     "freeze": (0, 6),
@@ -51,6 +52,7 @@ LIMITS: dict[str, tuple[float, float | None]] = {
 }
 MAY_CHANGE = (
     "workers",
+    "recompute",
     "checkpoint_steps",
     "cache_limit",
     "epochs",
@@ -90,6 +92,19 @@ class TrainConfig:
     weight_decay: float = _field(1e-4, "of all parameters but norms and biases")
     clip: float = _field(35.0, "greatest norm of the whole gradient, 0 for no limit")
     accumulate: int = _field(1, "batches whose gradients are averaged into one step")
+    recompute: bool = _field(
+        False,
+        "compute the backbone's stages again for the gradient in place of keeping what is inside "
+        "them (activation checkpointing): less memory, more time, the same numbers",
+    )
+    fit_memory: bool = _field(
+        False,
+        "measure what a step takes, and where it is too much accumulate more and smaller batches, "
+        "of as many images together, or recompute",
+    )
+    memory: float = _field(
+        0.0, "GB that a step may take, of fit_memory and batch_size auto, 0: 70 % of the machine's"
+    )
     ema: float = _field(0.0, "decay of the averaged weights that are evaluated and saved, 0: none")
     dtype: str = _field("float32", "precision of the network's pass; weights stay float32")
     min_size: tuple[int, ...] | None = _field(
@@ -127,7 +142,9 @@ class TrainConfig:
     )
     workers: int = _field(2, "threads that load images")
     checkpoint_steps: int = _field(0, "steps between checkpoints, 0 for one an epoch")
-    cache_limit: float = _field(2.0, "GB of freed memory that MLX may keep")
+    cache_limit: float | None = _field(
+        None, "GB of freed memory that MLX may keep (default: 2 on a GPU, 0.25 on a CPU)"
+    )
     metric: str | None = _field(
         None,
         "decides which checkpoint is the best, such as AP50 (default: keypoints_AP for a "
@@ -164,6 +181,8 @@ class TrainConfig:
                 object.__setattr__(self, name, value)
         for item in fields(self):
             self._check(item.name, getattr(self, item.name), _kind(item))
+        if self.fit_memory and self.batch_size == "auto":
+            raise ValueError("batch_size='auto': expected a number, which fit_memory keeps")
 
     @property
     def images(self) -> int:

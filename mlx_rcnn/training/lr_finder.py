@@ -19,11 +19,11 @@ from ..checkpoints.weights import flatten, unflatten
 from ..data import TrainBatch
 from ..data.protocols import SizedDataset
 from ..files import replacing
-from ..memory import bounded_cache
+from ..memory import bounded_cache, training_cache
 from ..models import Detector
 from ..progress import bar
-from .batch_size import measured
 from .config import TrainConfig
+from .fit_memory import measured
 from .loading import batches_of, check_objects, make_loader
 from .machines import share_from_first
 from .new_heads import check_keypoints, keypoints_of
@@ -138,7 +138,7 @@ def find_lr(
         share_from_first(take, 0)
         batches = _endless(train_set, config, group)
         with (
-            bounded_cache(int(config.cache_limit * 1e9)),
+            bounded_cache(training_cache(config.cache_limit)),
             bar(total=steps, unit="step", desc="finding lr", disable=group.rank() > 0) as shown,
         ):
 

@@ -25,6 +25,8 @@ def prepare_model(
 ) -> TrainConfig:
     """Set classes, keypoints, input size and what learns, in place; weights become float32."""
     check_trainable(model)
+    if config.recompute:
+        _check_stages(model)
     mx.random.seed(config.seed)
     set_classes(model, class_names)
     set_keypoints(model, keypoints)
@@ -45,6 +47,13 @@ def prepare_model(
         set_trainable(model, count - frozen)
     model.train()
     return replace(config, freeze=frozen)
+
+
+def _check_stages(model: Detector) -> None:
+    try:
+        stages(model)
+    except TypeError as error:
+        raise TypeError(f"recompute: {error}") from error
 
 
 __getattr__ = moved.names(__name__)

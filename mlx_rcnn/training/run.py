@@ -13,10 +13,9 @@ import mlx.core as mx
 from ..data import TrainBatch
 from ..data.protocols import SizedDataset
 from ..evaluation.table import Scores
-from ..memory import bounded_cache
+from ..memory import bounded_cache, training_cache
 from ..models import Detector
 from ..progress import Bar, bar, say
-from .batch_size import measured
 from .checkpoint import (
     BEST,
     LAST,
@@ -28,6 +27,7 @@ from .checkpoint import (
 )
 from .checkpoint import save_checkpoint as write_checkpoint
 from .config import TrainConfig
+from .fit_memory import measured
 from .interrupt import Stop, interruptions
 from .loading import batches_of, make_loader
 from .lock import locked
@@ -124,7 +124,7 @@ class Trainer:
             self.step = load_checkpoint(self.folder, self.take).step
             self.best = best_metric(self.folder)
         self.step = share_from_first(self.take, self.step)
-        with self._held(), bounded_cache(int(config.cache_limit * 1e9)):
+        with self._held(), bounded_cache(training_cache(config.cache_limit)):
             return self._run(progress, resume, overwrite)
 
     def _held(self) -> AbstractContextManager[None]:

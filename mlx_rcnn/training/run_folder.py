@@ -82,6 +82,10 @@ def check_resume(
         config = replace(config, batch_size=old.batch_size)
     if config.metric is None:
         config = replace(config, metric=old.metric)
+    if config.fit_memory and config.images * config.accumulate == old.images * old.accumulate:
+        config = replace(config, batch_size=old.batch_size, accumulate=old.accumulate)
+        config = replace(config, recompute=old.recompute)
+    config = replace(config, fit_memory=False, memory=0.0)  # it is known
     odd = changes(old, config)
     odd += [f"{k}: {v}, now {data.get(k)}" for k, v in progress.data.items() if data.get(k) != v]
     if odd:

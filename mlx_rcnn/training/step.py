@@ -17,6 +17,7 @@ from ..data.keypoints import shift_keypoints
 from ..data.sample import Target
 from ..kernels import fixed_order
 from ..layers import BatchNorm, GroupNorm
+from ..layers.recompute import recomputing
 from ..models import Detector
 from .config import TrainConfig
 from .optimizer import clip, moving_average
@@ -177,7 +178,12 @@ class TrainStep:
             model.update(
                 unflatten({k: v.astype(self.dtype) if k in cast else v for k, v in flat.items()})
             )
-            losses = model.get_loss(batch.images, targets, **options)
+            pairs = None
+            if self.config.recompute:  # each weight as it is traced, and its value
+                now, own = flatten(model.parameters()), {**everything, **cast}
+                pairs = [(now[k], own[k]) for k in flat]
+            with recomputing(pairs):
+                losses = model.get_loss(batch.images, targets, **options)
             return losses["total_loss"], losses
 
         with fixed_order(self.config.deterministic):

@@ -40,24 +40,37 @@ def peak(model, samples, config) -> int:
 
 @pytest.mark.parametrize("kind", ["alike", "mixed", "turned"])
 def test_the_largest_batch_that_fits(monkeypatch, kind):
+    """Where a step takes 1000 bytes, and one for each pixel of its padded batch."""
     wide = list(map(ShapesDataset(6, (64, 96)).__getitem__, range(6)))
     tall = list(map(ShapesDataset(6, (96, 64), seed=1).__getitem__, range(6)))
     data = Given(wide + tall if kind == "mixed" else wide)
     model = tiny.build(min_size=(32, 64))
     config = TrainConfig(rotate90=0.5 if kind == "turned" else 0.0)
     config = prepare_model(model, ShapesDataset(1, (64, 96)).class_names, config)
-    # What a step takes whose images are padded to 96 x 96 where there are both kinds.
-    whole = tiny.build(min_size=64)
-    prepare_model(whole, ShapesDataset(1, (64, 96)).class_names, config)
-    batch = [*wide[:4], tall[0]] if kind != "alike" else wide[:5]
-    five, four = peak(whole, batch, config), peak(whole, batch[1:], config)
-    for room, wanted in (((five + (five - four) / 2), 5), (five - (five - four) / 2, 4)):
+
+    def takes(model, samples, *_):
+        sides = np.array([s.image.shape[:2] for s in samples]).max(axis=0)
+        return 1000 + len(samples) * int(sides.prod())
+
+    monkeypatch.setattr(batch_size, "_peak", takes)
+    each = 64 * 96 if kind == "alike" else 96 * 96  # padded to what there is of both
+    for room, wanted in ((1000 + 5.5 * each, 5), (1000 + 4.5 * each, 4)):
         monkeypatch.setattr(batch_size, "machine_memory", lambda room=room: int(room / SHARE))
         found = fitting_batch(model, data, config, mx.distributed.init())
         assert found.images == wanted
-        assert found.takes == pytest.approx(five if wanted == 5 else four, rel=0.03)
+        assert found.takes == pytest.approx(1000 + wanted * each, abs=2)
         assert found.limit == pytest.approx(room, abs=2)
     assert model.config.min_size == (32, 64)
+
+
+def test_what_two_images_promise_of_five():
+    wide = list(map(ShapesDataset(6, (64, 96)).__getitem__, range(6)))
+    model = tiny.build(min_size=64)
+    config = prepare_model(model, ShapesDataset(1, (64, 96)).class_names, TrainConfig())
+    found = fitting_batch(model, Given(wide[:5]), config, mx.distributed.init())
+    assert found.images == 5
+    # MLX allocates ahead of what it computes, so that the peak of so small a step is a race.
+    assert found.takes == pytest.approx(peak(model, wide[:5], config), rel=0.4)
 
 
 def test_limits(monkeypatch):
