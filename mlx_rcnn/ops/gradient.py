@@ -69,17 +69,9 @@ def rows_of(table: mx.array, index: mx.array) -> mx.array:
 def kernel_first(
     function: Callable[[mx.array, mx.array], mx.array],
 ) -> Callable[[mx.array, mx.array], mx.array]:
-    """A layer's function whose kernel's gradient is taken before the input's.
-
-    MLX may leave the kernels' gradients of all layers to the end and hold for them what each layer
-    was given and what came back to it. In this order both are freed layer by layer.
-
-    Args:
-        function: from an input and a kernel, both of which are learned from, to an output.
-
-    Returns:
-        The same function, with the same gradients.
-    """
+    """A function of input and kernel, the kernel's gradient taken before the input's."""
+    # MLX may leave the kernels' gradients of all layers to the end and hold for them what each
+    # layer was given and what came back to it. In this order both are freed layer by layer.
 
     def backward(
         primals: tuple[mx.array, mx.array], cotangent: mx.array, _: mx.array

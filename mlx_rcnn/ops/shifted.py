@@ -16,17 +16,7 @@ HALVES = (mx.float16, mx.bfloat16)
 
 
 def convolve(x: mx.array, weight: mx.array, padding: int, dilation: int = 1) -> mx.array:
-    """A convolution of stride 1.
-
-    Args:
-        x (N, H, W, C).
-        weight (O, k, k, C).
-        padding: zeros on each side.
-        dilation: pixels from one weight of the kernel to the next. Default: ``1``.
-
-    Returns:
-        (N, H', W', O), summed in float32 on a CPU.
-    """
+    """(N, H, W, C), (O, k, k, C) to (N, H', W', O), stride 1; in float32 on a CPU."""
     (outputs, kernel), reach = weight.shape[:2], dilation * (weight.shape[1] - 1)
     wide, taps = _wide(x), _wide(weight)
     padded = _pad(wide, padding, padding)
@@ -44,16 +34,8 @@ def convolve(x: mx.array, weight: mx.array, padding: int, dilation: int = 1) -> 
 
 
 def input_gradient(weight: mx.array, padding: int, dilation: int, cotangent: mx.array) -> mx.array:
-    """The gradient of :func:`convolve` with respect to its input: a convolution as well.
-
-    Args:
-        weight, dilation: of the convolution.
-        padding: of the convolution, at most ``dilation * (k - 1)``.
-        cotangent (N, H', W', O): of its output.
-
-    Returns:
-        (N, H, W, C).
-    """
+    """The gradient of :func:`convolve` with respect to its input: a convolution as well."""
+    # ``padding`` is at most ``dilation * (k - 1)``.
     flipped = weight[:, ::-1, ::-1].transpose(3, 1, 2, 0)
     return convolve(cotangent, flipped, dilation * (weight.shape[1] - 1) - padding, dilation)
 
@@ -61,15 +43,7 @@ def input_gradient(weight: mx.array, padding: int, dilation: int, cotangent: mx.
 def weight_gradient(
     x: mx.array, weight: mx.array, padding: int, dilation: int, cotangent: mx.array
 ) -> mx.array:
-    """The gradient of :func:`convolve` with respect to its kernel: ``k^2`` products.
-
-    Args:
-        x, weight, padding, dilation: of the convolution.
-        cotangent (N, H', W', O): of its output.
-
-    Returns:
-        (O, k, k, C), each element summed in float32.
-    """
+    """The gradient of :func:`convolve` with respect to its kernel: ``k^2`` products, in float32."""
     kernel = weight.shape[1]
     reach = dilation * (kernel - 1)
     # Zeros where windows wrap around.

@@ -28,17 +28,11 @@ SHARE = 0.7  # of the machine's memory; the rest is for loaders, evaluation, and
 
 
 class Cost(NamedTuple):
-    """Bytes that a step takes.
+    """Bytes that a step takes."""
 
-    Args:
-        one: on one image.
-        two: on two.
-        each: that every further image adds.
-    """
-
-    one: int
-    two: int
-    each: float
+    one: int  # on one image
+    two: int  # on two
+    each: float  # that every further image adds
 
     def of(self, images: int) -> int:
         """On so many images."""
@@ -52,7 +46,7 @@ class Fitting(NamedTuple):
     takes: int  # bytes that a step on them takes
     each: int  # of these an image's
     limit: int  # bytes that a step may take
-    stated: bool = False
+    stated: bool = False  # the limit was, and is no share of the memory
 
     def __str__(self) -> str:
         takes, each, limit = (v / 1e9 for v in (self.takes, self.each, self.limit))
@@ -71,22 +65,8 @@ def memory_limit(config: TrainConfig) -> int:
 def cost_of_step(
     model: Detector, train_set: SizedDataset, config: TrainConfig, group: mx.distributed.Group
 ) -> Cost:
-    """What a step takes on the largest images there are, from one on one and one on two of them.
-
-    The model is left as it was, bit for bit.
-
-    Args:
-        model: of this package, made ready for the data.
-        train_set: its images.
-        config: ``batch_size`` and ``checkpoint_steps`` do not matter.
-        group: of the machines.
-
-    Returns:
-        By MLX's peak.
-
-    Raises:
-        ImageError: no image can be read.
-    """
+    """What a step takes, by MLX's peak, from one on one and one on two of the largest images."""
+    # The model is left as it was, bit for bit.
     first, second = _largest(model, train_set, config.rotate90 > 0)
     settings, sides = model.config, model.config.min_size
     if not isinstance(sides, int):

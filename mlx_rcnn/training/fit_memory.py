@@ -31,18 +31,8 @@ class Choice(NamedTuple):
 def measured(
     model: Detector, train_set: SizedDataset, config: TrainConfig, group: mx.distributed.Group
 ) -> TrainConfig:
-    """A config in which nothing is left to be measured; what had to be is said in a line.
-
-    Args:
-        model, train_set, config, group: of :func:`~.batch_size.cost_of_step`.
-
-    Returns:
-        The config, on all machines the first one's; the learning rate stays.
-
-    Raises:
-        ValueError: ``fit_memory``, and not even one image fits; or ``memory``, and nothing is to
-            be fitted into it.
-    """
+    """A config in which nothing is left to be measured; what had to be is said in a line."""
+    # On all machines it is the first one's; the learning rate stays.
     auto = config.batch_size == "auto"
     if not number_of_first(group, int(auto or config.fit_memory)):
         if config.memory and not (auto or config.fit_memory):
@@ -77,17 +67,7 @@ def _as_first(config: TrainConfig, group: mx.distributed.Group) -> TrainConfig:
 def fitted(
     model: Detector, train_set: SizedDataset, config: TrainConfig, group: mx.distributed.Group
 ) -> tuple[TrainConfig, str]:
-    """Settings that fit the memory, with as many images in a step as were asked for.
-
-    Args:
-        model, train_set, config, group: of :func:`~.batch_size.cost_of_step`.
-
-    Returns:
-        The config, and what was chosen and why.
-
-    Raises:
-        ValueError: not even one image fits.
-    """
+    """Settings that fit, with as many images in a step as asked for; what was chosen, and why."""
     asked = config.images * config.accumulate
     limit = least(group, memory_limit(config) // 1000) * 1000
     gradients = sum(v.nbytes for v in flatten(model.trainable_parameters()).values())
@@ -132,11 +112,9 @@ def fitted(
 def _choice(
     model: Detector, config: TrainConfig, takes: Callable[[int, bool], int], limit: int
 ) -> Choice:
-    """The first of what is asked for, smaller batches and recomputation that fits, or the least.
-
-    Smaller batches cost less time; but batch norms follow a batch, so that there recomputation
-    comes first.
-    """
+    """The first of what is asked for, smaller batches and recomputation that fits, or the least."""
+    # Smaller batches cost less time; but batch norms follow a batch, so that there recomputation
+    # comes first.
     asked = config.images * config.accumulate
     sizes = [n for n in range(config.images, 0, -1) if asked % n == 0]
     ways = [config.recompute] if config.recompute or not _has_stages(model) else [False, True]
