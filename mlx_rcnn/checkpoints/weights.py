@@ -74,7 +74,10 @@ def assign(model: nn.Module, weights: Mapping[str, mx.array], name: str) -> None
         shapes = [f"{k} {weights[k].shape} (expected {expected[k].shape})" for k in misshaped]
         problems.append(f"misshaped {listing(shapes)}")
     packed = (mx.uint32,)  # several weights of a few bits in a number
-    for allowed, what in ((tuple(DTYPES.values()), ", ".join(DTYPES)), (packed, "packed bits")):
+    for allowed, what in (
+        (tuple(DTYPES.values()), "float32, float16 or bfloat16"),
+        (packed, "packed bits"),
+    ):
         mine = [k for k in shared if (expected[k].dtype in packed) == (allowed is packed)]
         odd = [f"{k} {weights[k].dtype}" for k in mine if weights[k].dtype not in allowed]
         if odd:

@@ -56,7 +56,7 @@ NO_ROOM = (  # all that writes files
     "export model app.mlxfn --size 64x64",
     "info --model model --json info.json",
     f"data check {DATA} --json defects.json",
-    f"data stats {DATA}",
+    f"data stats {DATA} --json stats.json",
     f"data draw {DATA}",
     f"data split {DATA}",
     f"data convert {DATA} voc --out voc",

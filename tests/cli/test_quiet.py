@@ -38,7 +38,7 @@ COMMANDS = {
     "doctor": ["doctor"],
     "benchmark": ["benchmark", "nms", "--against", "nothing", "--rounds", "1"],
     "check": ["data", "check", DATA, "--pixels"],
-    "stats": ["data", "stats", DATA],
+    "stats": ["data", "stats", DATA, "--json", "stats.json"],
     "draw": ["data", "draw", DATA],
     "split": ["data", "split", DATA],
     "to": ["data", "convert", DATA, "voc", "--out", "voc"],
