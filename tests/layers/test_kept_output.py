@@ -50,6 +50,6 @@ def test_what_goes_in_is_not_kept() -> None:
         mx.eval(gradient)
         return (mx.get_peak_memory() - before) // x.nbytes
 
-    # 121 of 150 on a quiet machine, where MLX allocates far ahead of what it computes; less of both on
-    # a busy one.
+    # 121 of 150 on a quiet machine, where MLX allocates far ahead of what it computes; on a busy
+    # one less of both.
     assert peak(shift_relu) < 0.9 * peak(lambda x, s: mx.maximum(x + s, 0))
