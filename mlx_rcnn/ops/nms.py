@@ -220,7 +220,7 @@ def batched_nms(
     )
     valid = ~mx.isnan(scores[order])
     if len(groups) * int(counts.max()) ** 2 >= n * n:  # lopsided: one list with labels is cheaper
-        labels = mx.array(group.astype(np.int32))[None]
+        labels = mx.array(group.astype(np.int32))[None] if len(groups) > 1 else None
         keep = _settled(boxes[order][None], valid[None], iou_threshold, labels)[0]
         return order[mx.array(np.flatnonzero(keep).astype(np.int32))]
     # One padded row a group: rows are then independent and need no labels.
