@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
+import mlx_rcnn
 from mlx_rcnn.benchmark.cases import CASES
 from mlx_rcnn.benchmark.inputs import inputs
 from mlx_rcnn.benchmark.ours import prepare
@@ -100,6 +101,7 @@ def main() -> None:
     args = parser.parse_args()
     case = CASES[args.case]
     mx.set_cache_limit(1 << 30)  # layers of all sizes come by
+    mlx_rcnn.reuse_large_blocks()  # as the command line does
     with tempfile.TemporaryDirectory() as folder:
         run = prepare(
             case.kind, case.options, inputs(case.kind, case.options), Path(folder) / "weights.npz"
