@@ -32,24 +32,21 @@ def test_gradients(ours, plain, count, dtype) -> None:
 
 
 def test_what_goes_in_is_not_kept() -> None:
-    x = mx.zeros((1 << 18,))
-    shift = mx.zeros((1,))
+    x, shift = mx.full((1 << 18,), 0.5), mx.full((1,), 0.1)
     mx.eval(x, shift)
 
-    def peak(function) -> int:
-        def loss(weight):
-            y = x
+    def peak(function) -> float:
+        def loss(x):
             for _ in range(60):
-                y = function(y * weight, shift)  # a product keeps what it is given
-            return y.sum()
+                x = function(mx.square(x), shift)  # a square keeps what it is given
+            return x.sum()
 
-        gradient = mx.grad(loss)(mx.ones((1,)))
+        gradient = mx.grad(loss)(x)
         mx.clear_cache()
         before = mx.get_active_memory()
         mx.reset_peak_memory()
         mx.eval(gradient)
-        return (mx.get_peak_memory() - before) // x.nbytes
+        return (mx.get_peak_memory() - before) / x.nbytes
 
-    # 121 of 150 on a quiet machine, where MLX allocates far ahead of what it computes; on a busy
-    # one less of both.
-    assert peak(shift_relu) < 0.9 * peak(lambda x, s: mx.maximum(x + s, 0))
+    # One array a step of ours, two of MLX's own; some more are allocated ahead of what is computed.
+    assert peak(shift_relu) < 0.7 * peak(lambda x, s: mx.maximum(x + s, 0))
