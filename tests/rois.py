@@ -68,9 +68,9 @@ def slow_roi_align(features, rois, bins, scale=1.0, ratio=-1, aligned=False):
     return out
 
 
-def slow_roi_pool(features, rois, bins, scale=1.0):
+def pooled_pixels(features, rois, bins, scale=1.0):
+    """For each bin (r, i, j), in order, the pixels (image, y, x) of the map inside it."""
     height, width = features.shape[1:3]
-    out = np.zeros((len(rois), *bins, features.shape[-1]))
     for r, (image, *corners) in enumerate(np.asarray(rois, np.float64)):
         x1, y1, x2, y2 = (int(math.copysign(math.floor(abs(c) * scale + 0.5), c)) for c in corners)
         h = np.float32(max(y2 - y1 + 1, 1)) / np.float32(bins[0])  # float32 rounds 3 * (h / 3)
@@ -78,12 +78,30 @@ def slow_roi_pool(features, rois, bins, scale=1.0):
         for i, j in np.ndindex(*bins):
             rows = range(y1 + math.floor(i * h), y1 + math.ceil((i + 1) * h))
             columns = range(x1 + math.floor(j * w), x1 + math.ceil((j + 1) * w))
-            values = [
-                features[int(image), y, x]
-                for y in rows
-                for x in columns
-                if 0 <= y < height and 0 <= x < width
-            ]
-            if values:
-                out[r, i, j] = np.max(values, axis=0)
+            yield (
+                (r, i, j),
+                [
+                    (int(image), y, x)
+                    for y in rows
+                    for x in columns
+                    if 0 <= y < height and 0 <= x < width
+                ],
+            )
+
+
+def slow_roi_pool(features, rois, bins, scale=1.0):
+    out = np.zeros((len(rois), *bins, features.shape[-1]))
+    for place, pixels in pooled_pixels(features, rois, bins, scale):
+        if pixels:
+            out[place] = np.max([features[pixel] for pixel in pixels], axis=0)
     return out
+
+
+def slow_roi_pool_gradient(features, rois, bins, scale, cotangent):
+    """All that comes back to a bin goes to the first of its greatest pixels, row after row."""
+    total = np.zeros(features.shape)
+    for place, pixels in pooled_pixels(features, rois, bins, scale):
+        for c in range(features.shape[-1]) if pixels else ():
+            best = max(pixels, key=lambda pixel: features[pixel][c])
+            total[best][c] += cotangent[place][c]
+    return total

@@ -3,6 +3,7 @@
 from .launch import (
     DETERMINISTIC,
     adding_in_order,
+    adds_by_atomics,
     backend,
     fixed_order,
     in_fixed_order,
@@ -17,6 +18,7 @@ __all__ = [
     "DETERMINISTIC",
     "Plan",
     "adding_in_order",
+    "adds_by_atomics",
     "agree",
     "backend",
     "fits",

@@ -65,6 +65,11 @@ def in_fixed_order() -> bool:
     return _FIXED.get() or switch() == DETERMINISTIC
 
 
+def adds_by_atomics() -> bool:
+    """Whether what is added at indices is so in no order: on a GPU, where no other is asked for."""
+    return mx.default_device().type == mx.DeviceType.gpu and not in_fixed_order()
+
+
 @contextmanager
 def adding_in_order() -> Iterator[None]:
     """Have what the block scatters, or gathers with a gradient, add up in a fixed order."""

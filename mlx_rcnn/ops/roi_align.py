@@ -12,12 +12,14 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
-from ..kernels import Plan, backend, fits, plain
+from ..kernels import Plan, adding_in_order, adds_by_atomics, backend, fits, plain
 from . import roi_gather
 from .gradient import add_at, own_gradient
 from .roi_bounded import bounded_average
 from .roi_fused import fused_roi_align
 from .roi_gather import (
+    add_chunked,
+    channels_first,
     check_rois,
     chunks,
     flatten_levels,
@@ -253,14 +255,24 @@ def _weighted(pixels: mx.array, index: mx.array, weight: mx.array) -> mx.array:
         )
 
     def backward(pixels: mx.array, cotangent: mx.array, _: mx.array) -> mx.array:
-        total = mx.zeros(pixels.shape, dtype=mx.float32)
-        for rows in chunks(index, pixels):
-            # No edge orders these chunks: any other use of the sum would have it copied each time.
-            wide = cotangent[rows].astype(mx.float32)
-            share = weight[rows].swapaxes(2, 3) * wide  # (r, B, T, C)
-            share = share.reshape(-1, pixels.shape[-1])
-            total = add_at(total, index[rows].reshape(-1), share)
-        return total.astype(pixels.dtype)
+        channels = pixels.shape[-1]
+        if adds_by_atomics():
+            total = mx.zeros(pixels.shape, dtype=mx.float32)
+            for rows in chunks(index, pixels):
+                # No edge orders these chunks: any other use of the sum would have it copied.
+                wide = cotangent[rows].astype(mx.float32)
+                piece = (weight[rows].swapaxes(2, 3) * wide).reshape(-1, channels)
+                total = total.at[index[rows].reshape(-1)].add(piece)
+            return total.astype(pixels.dtype)
+        taps = weight.reshape(1, -1, index.shape[-1])  # (1, R * B, T)
+
+        def share(piece: mx.array, _: slice) -> mx.array:
+            return (piece[..., None] * taps).reshape(piece.shape[0], -1)
+
+        with adding_in_order():
+            across = channels_first(cotangent[:, :, 0].astype(mx.float32))
+            total = add_chunked(index.reshape(1, -1), across, pixels.shape[0], share)
+            return total.astype(pixels.dtype)
 
     return own_gradient(forward, backward)(pixels)
 

@@ -90,12 +90,14 @@ def pixel_index(base: mx.array, limit: mx.array, row: mx.array, column: mx.array
     return index.reshape(index.shape[0], index.shape[1] * index.shape[2], -1)
 
 
+def _at_once() -> int:
+    return GPU_CHUNK if mx.default_device().type == mx.DeviceType.gpu else CPU_CHUNK
+
+
 def chunks(index: mx.array, pixels: mx.array) -> list[slice]:
     """RoIs (R, B, T) to gather at once."""
-    on_gpu = mx.default_device().type == mx.DeviceType.gpu
     count, bins, taps = index.shape
-    size = bins * taps * pixels.shape[-1] * pixels.dtype.size
-    step = max(1, (GPU_CHUNK if on_gpu else CPU_CHUNK) // size)
+    step = max(1, _at_once() // (bins * taps * pixels.shape[-1] * pixels.dtype.size))
     return [slice(start, start + step) for start in range(0, count, step)]
 
 
@@ -110,6 +112,44 @@ def gather_chunked(
         piece = mx.stop_gradient(mx.depends(index[rows], done[-1])) if done else index[rows]
         done.append(reduce(pixels[piece], rows))
     return mx.concatenate(done) if len(done) > 1 else done[0]
+
+
+def add_chunked(
+    index: mx.array,
+    cotangent: mx.array,
+    count: int,
+    share: Callable[[mx.array, slice], mx.array],
+) -> mx.array:
+    """The way back of a gather: (P, C) sums over what reaches each of ``count`` = P pixels."""
+    # ``share`` makes of the cotangent (c, n) of some channels, and which these are, what goes to
+    # the pixels ``index`` (1 or C, K): (c, K) float32. A pixel adds up in the order of K.
+    # By channels: on a CPU MLX's sum along an axis is a loop over one row, three times as fast as
+    # its sum of rows, which works out each number's place anew.
+    channels, alike = cotangent.shape[0], index.shape[0] == 1
+    step = max(1, _at_once() // (4 * index.shape[1]))
+    done: list[mx.array] = []
+    for start in range(0, channels, step):
+        block = slice(start, min(start + step, channels))
+        piece = mx.depends(cotangent[block], done[-1]) if done else cotangent[block]
+        given = share(piece, block)
+        place = mx.broadcast_to(index if alike else index[block], given.shape)
+        total = mx.zeros((given.shape[0], count))
+        done.append(_add_along(total, place, given))
+    return mx.concatenate(done).T
+
+
+def channels_first(x: mx.array) -> mx.array:
+    """(R, B, C) to (C, R * B), as :func:`add_chunked` takes cotangents and places."""
+    # RoI by RoI first, whose numbers stay in a core's cache: three times as fast as at once.
+    each = mx.contiguous(x.swapaxes(1, 2))
+    return mx.contiguous(each.swapaxes(0, 1)).reshape(x.shape[2], -1)
+
+
+def _add_along(total: mx.array, place: mx.array, values: mx.array) -> mx.array:
+    """(c, P), with ``values`` (c, K) added to zeros at ``place`` (c, K) of their row."""
+    # MLX has this sum only as the gradient of a gather.
+    _, (added,) = mx.vjp(lambda row: mx.take_along_axis(row, place, axis=1), [total], [values])
+    return added
 
 
 def group_by_grid(grid: np.ndarray, work: Callable[[mx.array, list[int]], mx.array]) -> mx.array:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
-from ..kernels import adding_in_order, plain
+from ..kernels import plain
 from .roi_bounded import ROOM
 from .roi_gather import check_rois, flatten_levels, gather_chunked, group_by_grid, pixel_index
+from .roi_windows import Span, greatest
 
 
 def roi_pool(
@@ -67,25 +68,27 @@ def multiscale_roi_pool(
     corners = mx.sign(corners) * mx.floor(mx.abs(corners) + 0.5)  # C's round, half away from 0
     start, extent = corners[:, :2], mx.maximum(corners[:, 2:] - corners[:, :2] + 1, 1.0)
     size = extent / mx.array([bins[1], bins[0]], dtype=mx.float32)
-    spans = []
+    spans: list[Span] = []
     for axis, count in ((0, bins[1]), (1, bins[0])):
         steps = mx.arange(count)[None]
         low = mx.floor(steps * size[:, axis, None]) + start[:, axis, None]
         high = mx.ceil((steps + 1) * size[:, axis, None]) + start[:, axis, None]
         top = limit[:, axis, None].astype(mx.float32)
-        spans.append(tuple(mx.clip(v, 0, top).astype(mx.int32) for v in (low, high)))
+        first, end = (mx.clip(v, 0, top).astype(mx.int32) for v in (low, high))
+        spans.append((first, end))
     if plain():  # no bin spans more than its share of the largest map, a pixel more on each side
         sides = (max(f.shape[2] for f in wide), max(f.shape[1] for f in wide))
         most = [
             min(math.ceil(ROOM * side / count) + 2, side)
             for side, count in zip(sides, bins[::-1], strict=True)
         ]
-        every = mx.arange(boxes.shape[0])
-        return _maximum(pixels, base, limit, spans, every, bins, most).astype(dtype)
+        return _maximum(pixels, base, limit, spans, bins, most).astype(dtype)
     longest = mx.stack([mx.max(high - low, axis=1) for low, high in spans], axis=1)
     pooled = group_by_grid(
-        np.array(longest),
-        lambda rows, most: _maximum(pixels, base[rows], limit[rows], spans, rows, bins, most),
+        np.maximum(np.array(longest), 2),
+        lambda rows, most: greatest(
+            wide, boxes[rows], spatial_scales, [(a[rows], b[rows]) for a, b in spans], most
+        ),
     )
     return pooled.astype(dtype)
 
@@ -94,17 +97,15 @@ def _maximum(
     pixels: mx.array,
     base: mx.array,
     limit: mx.array,
-    spans: list[tuple[mx.array, ...]],
-    rows: mx.array,
+    spans: Sequence[Span],
     bins: tuple[int, int],
     most: Sequence[int],
 ) -> mx.array:
     """RoIPool of RoIs whose bins span at most ``most`` = (x, y) pixels -> (R, ph, pw, C)."""
     index, inside = [], []
-    for axis in (0, 1):
-        low, high = (v[rows][..., None] for v in spans[axis])
-        place = low + mx.arange(most[axis])
-        inside.append(place < high)
+    for axis, (low, high) in enumerate(spans):
+        place = low[..., None] + mx.arange(most[axis])
+        inside.append(place < high[..., None])
         index.append(mx.clip(place, 0, limit[:, axis, None, None] - 1))
     mask = inside[1][:, :, None, :, None] & inside[0][:, None, :, None, :]
     mask = mask.reshape(mask.shape[0], bins[0] * bins[1], -1, 1)  # (R, ph*pw, T, 1)
@@ -113,6 +114,5 @@ def _maximum(
         top = mx.max(mx.where(mask[piece], part, -mx.inf), axis=2)
         return mx.where(mx.any(mask[piece], axis=2), top, 0.0).astype(part.dtype)
 
-    with adding_in_order():
-        out = gather_chunked(pixel_index(base, limit, index[1], index[0]), pixels, reduce)
+    out = gather_chunked(pixel_index(base, limit, index[1], index[0]), pixels, reduce)
     return out.reshape(-1, *bins, pixels.shape[-1])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mlx_rcnn.ops import multiscale_roi_pool, roi_pool
 from reference import noise, numeric_gradient
-from rois import EDGES, maps, run, slow_roi_pool
+from rois import EDGES, maps, run, slow_roi_pool, slow_roi_pool_gradient
 
 GOLDEN = np.load(Path(__file__).parents[1] / "goldens" / "ops_torchvision.npz")
 GATHER = importlib.import_module("mlx_rcnn.ops.roi_gather")
@@ -50,6 +50,30 @@ def test_oracle(seed, size, rois, bins, scale):
     expected = slow_roi_pool(features, rois, bins, scale)
     result = run(roi_pool, features, rois, bins, scale)
     np.testing.assert_array_equal(result, expected.astype(np.float32))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 99),
+    st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    st.lists(
+        st.tuples(st.integers(0, 1), *[st.integers(-32, 64).map(lambda v: v / 4)] * 4),
+        min_size=1,
+        max_size=4,
+    ),
+    st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    st.sampled_from([1.0, 0.5]),
+)
+def test_gradient_oracle(seed, size, rois, bins, scale):
+    rng = np.random.default_rng(seed)
+    features = rng.integers(-2, 3, (2, *size, 2)).astype(np.float32)  # many are equal
+    cotangent = rng.integers(-9, 10, (len(rois), *bins, 2)).astype(np.float32)
+    boxes = mx.array(np.array(rois, np.float32))
+    _, (gradient,) = mx.vjp(
+        lambda f: roi_pool(f, boxes, bins, scale), [mx.array(features)], [mx.array(cotangent)]
+    )
+    expected = slow_roi_pool_gradient(features, rois, bins, scale, cotangent)
+    np.testing.assert_array_equal(np.array(gradient), expected.astype(np.float32))
 
 
 def test_edges_oracle():
@@ -95,6 +119,15 @@ def test_gradient():
         lambda f: (slow_roi_pool(f, rois, (2, 3)) * weight).sum(), features, step=1e-3
     )
     np.testing.assert_allclose(gradient, expected, atol=1e-5)
+
+
+def test_gradient_of_equal_pixels_goes_to_the_first():
+    """As torchvision's, which looks for what is greater than all before, row after row."""
+    features = mx.array([[0.0, 2, 2], [2, 1, 0], [0, 3, 3]]).reshape(1, 3, 3, 1)
+    rois = mx.array([[0.0, 0, 0, 2, 1], [0, 0, 1, 1, 1], [0, 1, 2, 2, 2], [0, 5, 5, 6, 6]])
+    weight = mx.array([1.0, 10, 100, 1000]).reshape(4, 1, 1, 1)  # the last RoI lies outside
+    gradient = mx.grad(lambda f: mx.sum(weight * roi_pool(f, rois, 1)))(features)
+    assert gradient.reshape(3, 3).tolist() == [[0, 1, 0], [10, 0, 0], [0, 100, 0]]
 
 
 @pytest.mark.parametrize("bins", [(3, 2), (7, 7)])
