@@ -82,6 +82,7 @@ HOST_BOUNDARY: tuple[tuple[str, str | None], ...] = (
     ("ops/nms.py", "nms"),  # these return as many indices as boxes survive
     ("ops/nms.py", "batched_nms"),
     ("ops/nms.py", "_settled"),
+    ("ops/nms.py", "_greedy"),
     ("ops/nms_greedy.py", None),  # NumPy, for those two on a CPU
     ("ops/nms.py", "settle"),  # whether suppression has settled
     ("ops/roi_align.py", "_plain"),  # the adaptive grid alone: sampling_ratio <= 0

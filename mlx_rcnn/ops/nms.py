@@ -182,6 +182,8 @@ def nms(boxes: mx.array, scores: mx.array, iou_threshold: float) -> mx.array:
     boxes, scores = _check(boxes, scores, iou_threshold)
     if boxes.shape[0] == 0:
         return mx.zeros((0,), dtype=mx.int32)
+    if _on_host():
+        return _greedy(boxes, scores, None, iou_threshold)
     order = sort_scores(scores)
     keep = _settled(boxes[order][None], ~mx.isnan(scores[order])[None], iou_threshold, None)
     return order[mx.array(np.flatnonzero(keep[0]).astype(np.int32))]
@@ -214,6 +216,8 @@ def batched_nms(
     n = boxes.shape[0]
     if n == 0:
         return mx.zeros((0,), dtype=mx.int32)
+    if _on_host():
+        return _greedy(boxes, scores, idxs, iou_threshold)
     order = sort_scores(scores)
     groups, group, counts = np.unique(
         np.array(idxs[order]), return_inverse=True, return_counts=True
@@ -240,15 +244,23 @@ class _Kept(NamedTuple):
     exact: mx.array
 
 
+def _on_host() -> bool:
+    return backend() is None and not on_gpu()
+
+
+def _greedy(
+    boxes: mx.array, scores: mx.array, idxs: mx.array | None, iou_threshold: float
+) -> mx.array:
+    wide = boxes.astype(mx.float32), scores.astype(mx.float32)
+    mx.eval(wide, [] if idxs is None else idxs)
+    groups = None if idxs is None else np.array(idxs)
+    limit = float32_threshold(iou_threshold)
+    return mx.array(greedy_nms(np.array(wide[0]), np.array(wide[1]), groups, limit))
+
+
 def _settled(
     boxes: mx.array, valid: mx.array, iou_threshold: float, labels: mx.array | None
 ) -> np.ndarray:
-    if backend() is None and not on_gpu():
-        limit = float32_threshold(iou_threshold)
-        kinds = [None] * len(valid) if labels is None else np.array(labels)
-        lists = zip(np.array(boxes), np.array(valid), kinds, strict=True)
-        return np.stack([greedy_nms(b, v, limit, k) for b, v, k in lists])
-
     def attempt(rounds: int) -> _Kept:
         return _Kept(*nms_mask(boxes, valid, iou_threshold, labels, rounds))
 
