@@ -29,7 +29,8 @@ def greedy_nms(
     else:
         each = np.split(np.argsort(group, kind="stable"), np.cumsum(counts)[:-1])
         kept = np.sort(np.concatenate([v[_kept(boxes[order[v]], None, limit)] for v in each]))
-    return order[kept].astype(np.int32)
+    best: np.ndarray = order[kept].astype(np.int32)
+    return best
 
 
 def _kept(boxes: np.ndarray, kinds: np.ndarray | None, limit: float) -> np.ndarray:
