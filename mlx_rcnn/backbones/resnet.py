@@ -15,7 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..config.backbone import RESNET_DEPTHS, ResNetConfig
-from ..layers import Conv2d, Linear, Norm, conv_norm, make_norm, max_pool, run_layers
+from ..layers import Conv2d, Linear, Norm, conv_norm, conv_norm_pool, make_norm, run_layers
 from ..layers.norm import ConvNorm
 from ..layers.recompute import stage
 
@@ -179,7 +179,7 @@ class ResNet(nn.Module):
         return maps
 
     def _stem(self, x: mx.array) -> mx.array:
-        return max_pool(conv_norm(x, self.conv1, self.bn1))
+        return conv_norm_pool(x, self.conv1, self.bn1)
 
     def pooled(self, x: mx.array) -> mx.array:
         """The last stage's map before it is averaged, of four stages (N, H/32, W/32, c)."""

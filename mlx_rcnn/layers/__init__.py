@@ -11,7 +11,16 @@ from .conv import (
 )
 from .dropout import dropped, run_layers
 from .evaluated import EvaluatedModule, inference, weights_to_come
-from .norm import BatchNorm, FrozenBatchNorm, GroupNorm, Norm, conv_norm, fold, make_norm
+from .norm import (
+    BatchNorm,
+    FrozenBatchNorm,
+    GroupNorm,
+    Norm,
+    conv_norm,
+    conv_norm_pool,
+    fold,
+    make_norm,
+)
 from .pool import adaptive_average_pool, max_pool
 from .quantized import QuantizedLinear
 
@@ -27,6 +36,7 @@ __all__ = [
     "QuantizedLinear",
     "adaptive_average_pool",
     "conv_norm",
+    "conv_norm_pool",
     "conv_relu",
     "dropped",
     "fold",

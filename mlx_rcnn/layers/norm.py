@@ -10,6 +10,7 @@ import mlx.nn as nn
 from .activation import relu as rectified
 from .activation import shift, shift_add_relu, shift_relu
 from .conv import Conv2d, wide_gradient
+from .pool import max_pool
 
 AFFINE = ("weight", "bias")
 STATISTICS = ("running_mean", "running_var")
@@ -266,3 +267,24 @@ def conv_norm(
         y = shift(y, added)
         return y if residual is None else y + residual
     return shift_relu(y, added) if residual is None else shift_add_relu(y, added, residual)
+
+
+def conv_norm_pool(x: mx.array, conv: Conv2d, norm: Norm | None) -> mx.array:
+    """Convolution, norm, ReLU and a 3x3 max pool of stride 2: the stem of a ResNet.
+
+    What neither a fixed shift nor a ReLU puts in another order is pooled first, and a quarter of
+    the map is left for both; the result is the same, to the bit.
+
+    Args:
+        x (N, H, W, C): the input.
+        conv, norm: as :func:`conv_norm`.
+
+    Returns:
+        (N, h, w, O).
+    """
+    folded = fold(conv, norm)
+    if folded is None:
+        return rectified(max_pool(conv_norm(x, conv, norm, relu=False)))
+    weight, added = folded
+    y = max_pool(conv.convolve(x, weight.astype(x.dtype)))
+    return shift_relu(y, wide_gradient(added.astype(x.dtype), y.shape))

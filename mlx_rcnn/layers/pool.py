@@ -26,19 +26,29 @@ def max_pool(x: mx.array, kernel: int = 3, padding: int = 1) -> mx.array:
             f"{x.shape[1]}x{x.shape[2]} pixels"
         )
     for axis in (1, 2):  # separable; strided slices are faster than MLX's windowed pooling
-        if padding:
-            around = [(0, 0)] * 4
-            around[axis] = (padding, padding)
-            x = mx.pad(x, around, constant_values=-mx.inf)
-        stop = x.shape[axis] - kernel + 1
-        first, *others = (
-            x[:, i : stop + i : 2] if axis == 1 else x[:, :, i : stop + i : 2]
-            for i in range(kernel)
-        )
+        first, *others = (_seen(x, axis, i, kernel, padding) for i in range(kernel))
         x = first
         for other in others:
             x = mx.maximum(x, other)
     return x
+
+
+def _seen(x: mx.array, axis: int, place: int, kernel: int, padding: int) -> mx.array:
+    """What the windows along an axis see at one of their places; in the padding, the border."""
+    # The border is in such a window too: a map need not be padded, which would copy all of it.
+    length = x.shape[axis]
+    count = (length + 2 * padding - kernel) // 2 + 1
+    first = place - padding
+    before = max(0, -(first // 2))  # windows of which the place lies before the map
+    behind = max(0, count - max(0, (length - 1 - first) // 2 + 1))
+
+    def rows(start: int, stop: int, step: int = 1) -> mx.array:
+        return x[:, start:stop:step] if axis == 1 else x[:, :, start:stop:step]
+
+    last = first + 2 * (count - behind - 1)
+    middle = rows(first + 2 * before, last + 1, 2)
+    edges = [rows(0, 1)] * before, [rows(length - 1, length)] * behind
+    return mx.concatenate([*edges[0], middle, *edges[1]], axis=axis) if any(edges) else middle
 
 
 def adaptive_average_pool(x: mx.array, side: int) -> mx.array:
