@@ -29,7 +29,7 @@ rows = st.lists(st.tuples(boxes, scores, st.integers(-1, 2)), min_size=1, max_si
 @pytest.fixture(autouse=True, params=[1000, 1, 3])
 def block(request, monkeypatch):
     """Rows resolved at once: all of a test's list, and much fewer."""
-    for name in ("CPU_BLOCK", "GPU_BLOCK"):
+    for name in ("CPU_BLOCK", "GPU_BLOCK", "ALL_ROUNDS_BLOCK"):
         monkeypatch.setattr(MODULE, name, request.param)
     monkeypatch.setattr(nms_greedy, "BLOCK", request.param)
     return request.param

@@ -25,6 +25,7 @@ from .overlaps import above_threshold, float32_threshold
 # in its caches and skip more of the lower half. A GPU is bound by the number of kernels, unless
 # rounds are as many as rows: each reads all of its block's matrix.
 CPU_BLOCK, GPU_BLOCK = 64, 1024
+ALL_ROUNDS_BLOCK = 32  # a CPU's where rounds are as many as rows
 CPU_ROUNDS, GPU_ROUNDS = 10, 16  # settled every real scene tried in blocks of that length
 MORE_ROUNDS = 4  # times as many at each further attempt
 
@@ -107,7 +108,8 @@ def _in_rounds(
     boxes: mx.array, valid: mx.array, limit: float, labels: mx.array | None, rounds: int
 ) -> tuple[mx.array, mx.array]:
     """:func:`nms_mask` in plain MLX, ``limit`` a float32."""
-    n, block = boxes.shape[1], GPU_BLOCK if on_gpu() and rounds < GPU_BLOCK else CPU_BLOCK
+    n, block = boxes.shape[1], CPU_BLOCK if rounds < CPU_BLOCK else ALL_ROUNDS_BLOCK
+    block = GPU_BLOCK if on_gpu() and rounds < GPU_BLOCK else block
     area = mx.maximum(box_area(boxes), 0)  # of an inverted box too
     columns = mx.stack([*(boxes[..., i] for i in range(4)), area])  # (5, B, n)
     threshold = mx.array(limit, dtype=mx.float32)

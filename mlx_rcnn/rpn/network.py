@@ -12,7 +12,7 @@ from ..layers import Conv2d, conv_relu
 from ..ops import clip_boxes, decode_boxes, encode_boxes, nms_mask
 from ..ops.losses import binary_cross_entropy, box_regression_error, normaliser
 from ..ops.matching import BELOW, Sample, match, sample
-from ..ops.nms import sort_scores, top_scores
+from ..ops.nms import on_gpu, sort_scores, top_scores
 from ..structures import Proposals, Targets
 from .anchors import anchor_generator
 
@@ -109,12 +109,8 @@ def select_proposals(
     box, score, rank, ok = (  # (N, L, k, ...)
         mx.stack(list(v), axis=1) for v in zip(*each, strict=True)
     )
-    keep, exact = nms_mask(
-        box.reshape(images * levels, most, 4),
-        ok.reshape(images * levels, most),
-        rule.nms_thresh,
-        rounds=rounds,
-    )
+    counts = [min(most, a.shape[-2]) for a in outputs.anchors]
+    keep, exact = _suppressed(box, ok, counts, rule.nms_thresh, rounds)
     keep = keep.reshape(images, levels * most)
     score, rank = (v.reshape(images, levels * most) for v in (score, rank))
     best = sort_scores(mx.where(keep, rank, -mx.inf))[:, : rule.post_nms_top_n]
@@ -125,6 +121,30 @@ def select_proposals(
         mx.take_along_axis(keep, best, axis=1),
         exact,
     )
+
+
+def _suppressed(
+    box: mx.array, ok: mx.array, counts: list[int], threshold: float, rounds: int | None
+) -> tuple[mx.array, mx.array]:
+    """(N, L, k) which boxes of each level stay, of level i ``counts[i]``, and whether exactly."""
+    images, levels, most = ok.shape
+    # A CPU's work grows with the square of a list: levels of half of it and less go by themselves.
+    short = levels
+    while not on_gpu() and short > 1 and 2 * counts[short - 1] <= most:
+        short -= 1
+    keeps, exacts = [], []
+    for part in (slice(0, short), slice(short, levels))[: 1 + (short < levels)]:
+        n = max(counts[part])
+        keep, exact = nms_mask(
+            box[:, part, :n].reshape(-1, n, 4),
+            ok[:, part, :n].reshape(-1, n),
+            threshold,
+            None,
+            rounds,
+        )
+        keeps.append(mx.pad(keep.reshape(images, -1, n), [(0, 0), (0, 0), (0, most - n)]))
+        exacts.append(exact)
+    return mx.concatenate(keeps, axis=1), mx.all(mx.stack(exacts))
 
 
 def _best_of_level(
