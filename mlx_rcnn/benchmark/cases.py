@@ -49,6 +49,7 @@ def _train(dtype: str, published: str = "") -> Case:
     return Case(title, "train", options, published)
 
 
+_POOL: Options = {"boxes": 1000, "height": 50, "width": 68, "channels": 512}
 _ALIGN: Options = {"boxes": 1000, "height": 200, "width": 272, "channels": 256}
 
 CASES: dict[str, Case] = {
@@ -57,6 +58,8 @@ CASES: dict[str, Case] = {
     "nms-20k": Case("nms, 20,000 boxes", "nms", {"lists": 1, "boxes": 20_000}),
     "roi-align": Case("roi_align, 1000 boxes of 200x272x256", "roi_align", _ALIGN),
     "roi-align-grad": Case("the gradient of the same", "roi_align_grad", _ALIGN),
+    "roi-pool": Case("roi_pool, 1000 boxes of 50x68x512", "roi_pool", _POOL),
+    "roi-pool-grad": Case("the gradient of the same", "roi_pool_grad", _POOL),
     "paste": Case(
         "paste 100 masks, 1920x1080", "paste", {"masks": 100, "height": 1080, "width": 1920}
     ),

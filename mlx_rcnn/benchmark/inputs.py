@@ -15,9 +15,11 @@ def inputs(kind: str, options: Options) -> Arrays:
     number = {name: int(v) for name, v in options.items() if not isinstance(v, str)}
     if kind == "nms":
         return _crowd(random, number["lists"], number["boxes"])
-    if kind.startswith("roi_align"):
+    if kind.startswith("roi_"):
         height, width = number["height"], number["width"]
-        boxes = _boxes(random, number["boxes"], 4 * height, 4 * width, 16, 112)
+        stride = 16 if kind.startswith("roi_pool") else 4  # of the map; sides are 4 to 28 of it
+        size = stride * height, stride * width
+        boxes = _boxes(random, number["boxes"], *size, 4 * stride, 28 * stride)
         rows = np.concatenate([np.zeros((len(boxes), 1), np.float32), boxes], axis=1)
         shape = (1, height, width, number["channels"])
         return {"map": random.standard_normal(shape, np.float32), "boxes": rows}

@@ -23,6 +23,13 @@ from .cases import Options
 from .inputs import Arrays
 
 Run = Callable[[], object]
+Pooling = Callable[[mx.array, mx.array], mx.array]
+
+POOLING: dict[str, Pooling] = {
+    "roi_align": lambda features, boxes: ops.roi_align(features, boxes, 7, 1 / 4, 2),
+    "roi_pool": lambda features, boxes: ops.roi_pool(features, boxes, 7, 1 / 16),
+}
+"""By the kind of a case: 7x7 bins of a map."""
 
 
 def prepare(kind: str, options: Options, data: Arrays, weights: Path) -> Run:
@@ -33,10 +40,10 @@ def prepare(kind: str, options: Options, data: Arrays, weights: Path) -> Run:
         return lambda: mx.eval(
             ops.batched_nms(arrays["boxes"], arrays["scores"], arrays["idxs"], 0.7)
         )
-    if kind == "roi_align":
-        return lambda: mx.eval(ops.roi_align(arrays["map"], arrays["boxes"], 7, 0.25, 2))
-    if kind == "roi_align_grad":
-        return _roi_align_gradient(arrays)
+    if kind in POOLING:
+        return lambda: mx.eval(POOLING[kind](arrays["map"], arrays["boxes"]))
+    if kind.removesuffix("_grad") in POOLING:
+        return _pooling_gradient(POOLING[kind.removesuffix("_grad")], arrays)
     if kind == "paste":
         size = (int(options["height"]), int(options["width"]))
         return lambda: ops.paste_masks(data["masks"], data["boxes"], size)
@@ -51,16 +58,12 @@ def prepare(kind: str, options: Options, data: Arrays, weights: Path) -> Run:
     return lambda: model.predict(images)
 
 
-def _roi_align_gradient(arrays: dict[str, mx.array]) -> Run:
-    boxes = arrays["boxes"]
-    cotangent = mx.random.normal((len(boxes), 7, 7, arrays["map"].shape[-1]))
+def _pooling_gradient(pool: Pooling, arrays: dict[str, mx.array]) -> Run:
+    features, boxes = arrays["map"], arrays["boxes"]
+    cotangent = mx.random.normal((len(boxes), 7, 7, features.shape[-1]))
     mx.eval(cotangent)
-
-    def align(features: mx.array) -> mx.array:
-        return ops.roi_align(features, boxes, 7, 0.25, 2)
-
-    # The outputs are not evaluated, and no gradient needs them.
-    return lambda: mx.eval(mx.vjp(align, [arrays["map"]], [cotangent])[1])
+    # The outputs are not evaluated, and a gradient computes them where it needs them.
+    return lambda: mx.eval(mx.vjp(lambda f: pool(f, boxes), [features], [cotangent])[1])
 
 
 def _network(options: Options, image: np.ndarray) -> Detector:

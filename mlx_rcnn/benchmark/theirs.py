@@ -13,12 +13,19 @@ from torchvision.models import detection, resnet18
 from torchvision.models.detection import transform
 from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
 from torchvision.models.detection.roi_heads import paste_masks_in_image
-from torchvision.ops import FrozenBatchNorm2d, batched_nms, roi_align
+from torchvision.ops import FrozenBatchNorm2d, batched_nms, roi_align, roi_pool
 
 from .cases import Options
 from .inputs import Arrays
 
 Run = Callable[[], object]
+Pooling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+POOLING: dict[str, Pooling] = {
+    "roi_align": lambda features, boxes: roi_align(features, boxes, 7, 1 / 4, 2),
+    "roi_pool": lambda features, boxes: roi_pool(features, boxes, 7, 1 / 16),
+}
+"""As in :mod:`mlx_rcnn.benchmark.ours`."""
 VERSION = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
 
 
@@ -31,7 +38,7 @@ def device() -> str:
 
 def prepare(kind: str, options: Options, data: Arrays, weights: Path) -> Run:
     """As :func:`mlx_rcnn.benchmark.ours.prepare`; ``weights`` is the file written there."""
-    torch.set_grad_enabled(kind in ("train", "roi_align_grad"))
+    torch.set_grad_enabled(kind == "train" or kind.endswith("_grad"))
     place = device()
     run = _case(kind, options, data, weights, place)
 
@@ -50,11 +57,11 @@ def _case(kind: str, options: Options, data: Arrays, weights: Path, place: str) 
     arrays = {name: torch.from_numpy(value).to(place) for name, value in data.items()}
     if kind == "nms":
         return lambda: batched_nms(arrays["boxes"], arrays["scores"], arrays["idxs"], 0.7)
-    if kind == "roi_align":
+    if kind in POOLING:
         features = arrays["map"].permute(0, 3, 1, 2).contiguous()
-        return lambda: roi_align(features, arrays["boxes"], 7, 0.25, 2)
-    if kind == "roi_align_grad":
-        return _roi_align_gradient(arrays)
+        return lambda: POOLING[kind](features, arrays["boxes"])
+    if kind.removesuffix("_grad") in POOLING:
+        return _pooling_gradient(POOLING[kind.removesuffix("_grad")], arrays)
     if kind == "paste":
         size = (int(options["height"]), int(options["width"]))
         return lambda: paste_masks_in_image(arrays["masks"][:, None], arrays["boxes"], size) > 0.5
@@ -69,9 +76,9 @@ def _case(kind: str, options: Options, data: Arrays, weights: Path, place: str) 
     return _prediction(options, image, weights, place)
 
 
-def _roi_align_gradient(arrays: dict[str, torch.Tensor]) -> Run:
+def _pooling_gradient(pool: Pooling, arrays: dict[str, torch.Tensor]) -> Run:
     features = arrays["map"].permute(0, 3, 1, 2).contiguous().requires_grad_()
-    out = roi_align(features, arrays["boxes"], 7, 0.25, 2)
+    out = pool(features, arrays["boxes"])
     cotangent = torch.randn_like(out)
     return lambda: torch.autograd.grad(out, features, cotangent, retain_graph=True)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..kernels import plain
 from .roi_bounded import ROOM
-from .roi_gather import check_rois, flatten_levels, gather_chunked, group_by_grid, pixel_index
+from .roi_gather import check_rois, flatten_levels, gather_chunked, pixel_index
 from .roi_windows import Span, greatest
 
 
@@ -84,13 +84,7 @@ def multiscale_roi_pool(
         ]
         return _maximum(pixels, base, limit, spans, bins, most).astype(dtype)
     longest = mx.stack([mx.max(high - low, axis=1) for low, high in spans], axis=1)
-    pooled = group_by_grid(
-        np.maximum(np.array(longest), 2),
-        lambda rows, most: greatest(
-            wide, boxes[rows], spatial_scales, [(a[rows], b[rows]) for a, b in spans], most
-        ),
-    )
-    return pooled.astype(dtype)
+    return greatest(wide, boxes, spatial_scales, spans, np.array(longest)).astype(dtype)
 
 
 def _maximum(

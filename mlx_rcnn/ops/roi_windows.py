@@ -8,16 +8,28 @@ on and up to its last; all windows of a map are log2(w) maxima of it. Shapes as 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
+import numpy as np
 
 from ..kernels import adding_in_order
 from .gradient import own_gradient
-from .roi_gather import add_chunked, channels_first, flatten_levels, gather_chunked, pixel_index
+from .roi_gather import (
+    add_chunked,
+    channels_first,
+    flatten_levels,
+    gather_chunked,
+    group_by_grid,
+    pixel_index,
+)
 
+Shape = tuple[int, ...]
 Span = tuple[mx.array, mx.array]  # (R, bins) int32: the first pixel of bins, and the one behind
+
+
+_LAST = 0x7FFFFFFF
 
 
 class _Window(NamedTuple):
@@ -32,40 +44,41 @@ def greatest(
     boxes: mx.array,
     scales: Sequence[float],
     spans: Sequence[Span],
-    most: Sequence[int],
+    longest: np.ndarray,
 ) -> mx.array:
     """(R, ph, pw, C): the greatest pixels of bins; 0 for those that span none."""
-    # ``features`` are float32 maps, ``spans`` (x, y) within them, and ``most`` (x, y) the longest
-    # span of every RoI, rounded up to a power of two, 2 at least.
-    window = _Window(*(v // 2 for v in most))
+    # ``features`` are float32 maps, ``spans`` (x, y) within them, and ``longest`` (R, 2) the pixels
+    # of a RoI's longest.
     pixels, _, _, _ = flatten_levels(features, boxes, scales)
     shapes = [f.shape for f in features]
-    tables = [mx.zeros((n, *_windows(size, window), 1)) for n, *size, _ in shapes]
-    _, base, wide, _ = flatten_levels(tables, boxes, scales)
-    columns, rows = (_two(spans[i], window[i], wide[:, i]) for i in (0, 1))
-    index = pixel_index(base, wide, rows, columns)  # (R, B, 4)
     across, down = (high > low for low, high in spans)
-    some = (down[:, :, None] & across[:, None]).reshape(*index.shape[:2], 1)
+    some = (down[:, :, None] & across[:, None]).reshape(len(boxes), -1, 1)  # (R, B, 1)
+
+    def best(pixels: mx.array, told: Callable[[mx.array], mx.array]) -> mx.array:
+        """What is told of the greatest of (P, C), (R, B, C)."""
+
+        def of_group(rows: mx.array, most: list[int]) -> mx.array:
+            window = _Window(*(v // 2 for v in most))
+            tables = _slide(pixels, shapes, window)
+            flat, base, count, _ = flatten_levels(tables, boxes[rows], scales)
+            places = [
+                _two((low[rows], high[rows]), window[i], count[:, i])
+                for i, (low, high) in enumerate(spans)
+            ]
+            index = pixel_index(base, count, places[1], places[0])  # (R, B, 4)
+            return gather_chunked(index, flat, lambda part, _: told(mx.max(part, axis=2)))
+
+        return group_by_grid(np.maximum(longest, 2), of_group)
 
     def forward(pixels: mx.array) -> mx.array:
-        def reduce(part: mx.array, rows: slice) -> mx.array:
-            return mx.where(some[rows], mx.max(part, axis=2), 0.0)
+        return mx.where(some, best(pixels, lambda v: v), 0.0)
 
-        return gather_chunked(index, _flat(_slide(_maps(pixels, shapes), window)), reduce)
-
-    def backward(pixels: mx.array, cotangent: mx.array, output: mx.array) -> mx.array:
+    def backward(pixels: mx.array, cotangent: mx.array, _: mx.array) -> mx.array:
         count = pixels.shape[0]
-        values, places = _slide_with_places(_maps(pixels, shapes), window)
-        every = _flat(places)
-
-        def reduce(part: mx.array, rows: slice) -> mx.array:
-            chosen = part == output[rows][:, :, None]
-            return mx.min(mx.where(chosen, every[index[rows]], count - 1), axis=2)
-
         with adding_in_order():
-            place = channels_first(gather_chunked(index, _flat(values), reduce))
+            place = mx.clip(best(_keys(pixels), _pixel), 0, count - 1)
             given = channels_first(mx.where(some, cotangent, 0.0))
-            return add_chunked(place, given, count, lambda piece, _: piece)
+            return add_chunked(channels_first(place), given, count, lambda piece, _: piece)
 
     pooled = own_gradient(forward, backward)(pixels)
     return pooled.reshape(-1, down.shape[1], across.shape[1], pixels.shape[-1])
@@ -80,25 +93,6 @@ def _two(span: Span, window: int, most: mx.array) -> mx.array:
     first = mx.where(begins, to_last, from_first)
     last = mx.where(short & ~begins, from_first, to_last)
     return mx.clip(mx.stack([first, last], axis=-1), 0, most[:, None, None] - 1)
-
-
-def _windows(size: Sequence[int], window: _Window) -> tuple[int, int]:
-    """How many windows a map (h, w) has, those included that hang over its borders."""
-    return size[0] + window.height - 1, size[1] + window.width - 1
-
-
-def _maps(pixels: mx.array, shapes: Sequence[tuple[int, ...]]) -> list[mx.array]:
-    maps, first = [], 0
-    for n, height, width, channels in shapes:
-        count = n * height * width
-        maps.append(pixels[first : first + count].reshape(n, height, width, channels))
-        first += count
-    return maps
-
-
-def _flat(tables: list[mx.array]) -> mx.array:
-    flat = [table.reshape(-1, table.shape[-1]) for table in tables]
-    return flat[0] if len(flat) == 1 else mx.concatenate(flat)
 
 
 def _around(window: _Window) -> list[tuple[int, int]]:
@@ -122,35 +116,30 @@ def _pair(x: mx.array, axis: int, step: int) -> tuple[mx.array, mx.array]:
     return (x[:, :-step], x[:, step:]) if axis == 1 else (x[:, :, :-step], x[:, :, step:])
 
 
-def _slide(maps: list[mx.array], window: _Window) -> list[mx.array]:
-    """The greatest pixel of each window."""
-    done = []
-    for x in maps:
-        x = mx.pad(x, _around(window), constant_values=-mx.inf) if max(window) > 1 else x
+def _slide(pixels: mx.array, shapes: Sequence[Shape], window: _Window) -> list[mx.array]:
+    """The greatest of each window of the maps of these shapes, which the pixels (P, C) are."""
+    done, first = [], 0
+    for n, height, width, _ in shapes:
+        count = n * height * width
+        x = pixels[first : first + count].reshape(n, height, width, -1)
+        first += count
+        if max(window) > 1:
+            least = -mx.inf if x.dtype == mx.float32 else mx.iinfo(x.dtype).min
+            x = mx.pad(x, _around(window), constant_values=mx.array(least, dtype=x.dtype))
         for axis, step in _steps(window):
             x = mx.maximum(*_pair(x, axis, step))
         done.append(x)
     return done
 
 
-def _slide_with_places(
-    maps: list[mx.array], window: _Window
-) -> tuple[list[mx.array], list[mx.array]]:
-    """As :func:`_slide`, and where these pixels lie in the flat list, the first of equal ones."""
-    values, places, first = [], [], 0
-    for x in maps:
-        n, height, width, _ = x.shape
-        count = n * height * width
-        place = mx.arange(first, first + count).astype(mx.int32).reshape(n, height, width, 1)
-        place = mx.broadcast_to(place, x.shape)
-        first += count
-        if max(window) > 1:
-            x = mx.pad(x, _around(window), constant_values=-mx.inf)
-            place = mx.pad(place, _around(window))
-        for axis, step in _steps(window):
-            (one, other), (at_one, at_other) = _pair(x, axis, step), _pair(place, axis, step)
-            place = mx.where(one >= other, at_one, at_other)
-            x = mx.maximum(one, other)
-        values.append(x)
-        places.append(place)
-    return values, places
+def _keys(pixels: mx.array) -> mx.array:
+    """(P, C) int64 in the order of the pixels (P, C) float32, of equal ones the first greatest."""
+    bits = mx.view(pixels + 0.0, mx.int32)  # + 0.0 turns -0.0 into 0.0
+    rising = mx.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # integer order = float order
+    place = mx.arange(pixels.shape[0], dtype=mx.int64)[:, None]
+    return (rising.astype(mx.int64) << 32) | (_LAST - place)
+
+
+def _pixel(key: mx.array) -> mx.array:
+    """Which pixel a key is of, int32."""
+    return (_LAST - (key & _LAST)).astype(mx.int32)

@@ -24,6 +24,8 @@ TINY = {
     "nms": {"lists": 2, "boxes": 30},
     "roi_align": {"boxes": 3, "height": 8, "width": 9, "channels": 4},
     "roi_align_grad": {"boxes": 3, "height": 8, "width": 9, "channels": 4},
+    "roi_pool": {"boxes": 3, "height": 8, "width": 9, "channels": 4},
+    "roi_pool_grad": {"boxes": 3, "height": 8, "width": 9, "channels": 4},
     "paste": {"masks": 2, "height": 40, "width": 50},
     "preprocess": {"height": 60, "width": 80},
     "train": {"model": "resnet18", "height": 64, "width": 80, "batch": 1, "dtype": "bfloat16"},
