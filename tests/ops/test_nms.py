@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import mlx.core as mx
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from mlx_rcnn.ops import batched_nms, nms, nms_mask
+from mlx_rcnn.ops import batched_nms, nms, nms_greedy, nms_mask
 from reference import slow_nms
 from suppression import (
     INF,
@@ -224,3 +225,21 @@ def test_bad_arguments():
                 function(b, s, *more, bad)
     with pytest.raises(ValueError, match=r"idxs: expected shape \(3,\), got \(2,\)"):
         batched_nms(b, s, g[:2], 0.5)
+
+
+@as_shipped
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7, 0.99, 1.0])
+def test_boxes_within_boxes(block, threshold, monkeypatch):
+    """Their IoU is the ratio of their areas, by which the host leaves comparisons out."""
+    monkeypatch.setattr(nms_greedy, "BLOCK", 128)
+    rng = np.random.default_rng(0)
+    side = np.exp(rng.uniform(0, 6, (900, 1)))
+    around = np.concatenate([300 - side / 2, 300 + side / 2], axis=1)
+    b = around[:, [0, 0, 1, 1]].astype(np.float32)
+    s = rng.uniform(0, 1, 900).astype(np.float32)
+    # side^2 ratios down to the threshold: each box ends those of more than sqrt(threshold) of it
+    kept = run_nms(b, s, threshold)  # as the rounds of a GPU, which compare all
+    assert kept == sorted(kept, key=lambda i: -s[i])
+    for i, j in itertools.combinations(sorted(side[kept, 0]), 2):
+        assert i / j <= np.sqrt(threshold) + 1e-3
+    assert len(kept) == 1 if threshold == 0 else len(kept) > 1
