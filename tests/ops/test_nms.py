@@ -229,7 +229,7 @@ def test_bad_arguments():
 
 @as_shipped
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7, 0.99, 1.0])
-def test_boxes_within_boxes(block, threshold, monkeypatch):
+def test_boxes_within_boxes(threshold, monkeypatch):
     """Their IoU is the ratio of their areas, by which the host leaves comparisons out."""
     monkeypatch.setattr(nms_greedy, "BLOCK", 128)
     rng = np.random.default_rng(0)
