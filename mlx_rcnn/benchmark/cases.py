@@ -119,7 +119,7 @@ def growth() -> dict[str, list[tuple[float, Case]]]:
         "boxes pooled": [
             (n, Case("roi_align", "roi_align", {**_ALIGN, "boxes": n})) for n in boxes
         ],
-        "megapixels": [(h * w / 1e6, predict(height=h, width=w)) for h, w in pixels],
+        "megapixels, over 2 shrunk": [(h * w / 1e6, predict(height=h, width=w)) for h, w in pixels],
         "images a batch": [(n, predict(batch=n, height=320, width=427)) for n in (1, 2, 4, 8, 16)],
         "classes": [(n, predict(classes=n)) for n in (2, 21, 91, 366, 1204)],
     }
