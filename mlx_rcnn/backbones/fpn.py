@@ -12,6 +12,7 @@ import mlx.nn as nn
 from ..config.backbone import MobileNetFPNConfig, ResNetFPNConfig
 from ..layers import Conv2d, Norm, conv_norm, fold, make_norm, upsample_nearest
 from ..layers.norm import ConvNorm
+from ..ops.halves import add_product
 from .mobilenet import MobileNetV3
 from .resnet import ResNet
 
@@ -61,7 +62,7 @@ def _merge(block: ConvNorm, x: mx.array, coarse: mx.array) -> mx.array:
     weight, shift = (v.astype(x.dtype) for v in folded)
     # The shift joins the coarse map, and the product is added to it: two passes fewer.
     coarse = upsample_nearest(coarse + shift, (h, w))
-    flat = mx.addmm(
+    flat = add_product(
         coarse.reshape(-1, coarse.shape[-1]),
         x.reshape(-1, channels),
         weight.reshape(-1, channels).T,

@@ -12,6 +12,7 @@ from ..config.detector import MaskRCNNConfig
 from ..layers import Conv2d, ConvTranspose2d, make_norm
 from ..ops import crop_masks, paste_masks
 from ..ops.gradient import rows_of
+from ..ops.halves import product
 from ..ops.losses import binary_cross_entropy, normaliser
 from ..structures import Targets
 from .box import run_convs
@@ -78,7 +79,7 @@ class MaskRCNNPredictor(nn.Module):
         x = mx.maximum(self.conv5_mask(x), 0)
         last = self.mask_fcn_logits
         weight = rows_of(last.weight.flatten(1), labels)  # (R, dim_reduced)
-        y = (x.flatten(1, 2) @ weight[..., None]).reshape(x.shape[:3])
+        y = product(x.flatten(1, 2), weight[..., None]).reshape(x.shape[:3])
         return y.astype(mx.float32) + rows_of(last.bias, labels).astype(mx.float32)[:, None, None]
 
 

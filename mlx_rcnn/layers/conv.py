@@ -10,9 +10,8 @@ import numpy as np
 
 from ..ops.conv2d import conv2d
 from ..ops.gradient import kernel_first, own_gradient
+from ..ops.halves import HALVES, add_product, product
 from .activation import shift_relu
-
-HALVES = (mx.float16, mx.bfloat16)
 
 
 def wide_gradient(bias: mx.array, shape: tuple[int, ...]) -> mx.array:
@@ -96,7 +95,7 @@ class Conv2d(nn.Module):
     def _convolve(self, x: mx.array, weight: mx.array) -> mx.array:
         if self.kernel_size == 1 and self.groups == 1 and self.padding == 0:
             x = x[:, :: self.stride, :: self.stride] if self.stride > 1 else x
-            return x @ weight.reshape(weight.shape[0], -1).T
+            return product(x, weight.reshape(weight.shape[0], -1).T)
         return conv2d(x, weight, self.stride, self.padding, self.groups, self.dilation)
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -176,7 +175,7 @@ class ConvTranspose2d(nn.Module):
         out, k, _, _ = self.weight.shape
         s, copies, cut = self.stride, k // self.stride, self.padding
         matrix = self.weight.transpose(3, 1, 2, 0).reshape(channels, k * k * out)
-        y = (x @ matrix).reshape(n, h, w, copies, s, copies, s, out)
+        y = product(x, matrix).reshape(n, h, w, copies, s, copies, s, out)
         total: mx.array | None = None  # (n, h + copies - 1, w + copies - 1, s, s, out)
         for a in range(copies):
             for b in range(copies):
@@ -210,7 +209,7 @@ class Linear(nn.Linear):
     def __call__(self, x: mx.array) -> mx.array:
         """(..., in) to (..., out)."""
         shape = (*x.shape[:-1], self.weight.shape[0])
-        return mx.addmm(wide_gradient(self.bias, shape), x, self.weight.T)
+        return add_product(wide_gradient(self.bias, shape), x, self.weight.T)
 
     @property
     def in_features(self) -> int:

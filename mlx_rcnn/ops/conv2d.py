@@ -10,6 +10,7 @@ import mlx.core as mx
 from ..kernels import plain
 from . import shifted
 from .gradient import own_gradient, unwatched
+from .halves import HALVES, wide
 
 LARGEST_COPY = 128 << 20
 """Bytes of a map unfolded for a convolution above which shifted products take its place."""
@@ -28,6 +29,9 @@ def conv2d(
     # MLX's CPU backend takes the input's gradient of a strided convolution with a loop over single
     # numbers, 50 to 100 times slower than the convolution.
     on_cpu = mx.default_device().type == mx.DeviceType.cpu
+    if on_cpu and x.dtype in HALVES:  # whose gradients are products
+        y = conv2d(wide(x), wide(weight), stride, padding, groups, dilation)
+        return y.astype(x.dtype)
     one = stride == groups == 1 and not plain()
     if one and _unfolds_much(x, weight, padding, dilation, on_cpu):
         return _by_products(x, weight, padding, dilation, on_cpu)

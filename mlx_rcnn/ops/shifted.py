@@ -12,18 +12,15 @@ from typing import cast
 
 import mlx.core as mx
 
-HALVES = (mx.float16, mx.bfloat16)
-
 
 def convolve(x: mx.array, weight: mx.array, padding: int, dilation: int = 1) -> mx.array:
-    """(N, H, W, C), (O, k, k, C) to (N, H', W', O), stride 1; in float32 on a CPU."""
+    """(N, H, W, C), (O, k, k, C) to (N, H', W', O), stride 1."""
     (outputs, kernel), reach = weight.shape[:2], dilation * (weight.shape[1] - 1)
-    wide, taps = _wide(x), _wide(weight)
-    padded = _pad(wide, padding, padding)
+    padded = _pad(x, padding, padding)
     n, height, width, _ = padded.shape
     total = None
     for i, j, seen in _views(padded, kernel, dilation):
-        tap = taps[:, i, j].T
+        tap = weight[:, i, j].T
         # The sum is written over itself: MLX gives addmm its first argument's buffer.
         total = seen @ tap if total is None else mx.addmm(total, seen, tap)
     strides = (height * width * outputs, width * outputs, outputs, 1)
@@ -47,8 +44,8 @@ def weight_gradient(
     kernel = weight.shape[1]
     reach = dilation * (kernel - 1)
     # Zeros where windows wrap around.
-    flat = _pad(_wide(cotangent), 0, reach).reshape(-1, cotangent.shape[-1])
-    padded = _pad(_wide(x), padding, padding)
+    flat = _pad(cotangent, 0, reach).reshape(-1, cotangent.shape[-1])
+    padded = _pad(x, padding, padding)
     products = [flat[: len(seen)].T @ seen for _, _, seen in _views(padded, kernel, dilation)]
     return mx.stack(products, axis=1).reshape(weight.shape).astype(weight.dtype)
 
@@ -68,9 +65,3 @@ def _pad(x: mx.array, before: int, after: int) -> mx.array:
     """Rows and columns of zeros."""
     around = (before, after)
     return mx.pad(x, [(0, 0), around, around, (0, 0)]) if before or after else x
-
-
-def _wide(x: mx.array) -> mx.array:
-    """Halves as float32 on a CPU, whose products of halves are slow."""
-    on_cpu = mx.default_device().type == mx.DeviceType.cpu
-    return x.astype(mx.float32) if on_cpu and x.dtype in HALVES else x
