@@ -80,8 +80,8 @@ class Detector(MapSteps):
     def to_predict(self) -> Self:
         """The model as prediction runs it: a view in evaluation mode, which shares its arrays.
 
-        Weights of 16 bits run in float32 on a CPU, which is faster there and keeps more digits, unless
-        ``dtype`` names the type to run in.
+        Weights of 16 bits run in float32 on a CPU, which is faster there and keeps more digits,
+        unless ``dtype`` names the type to run in.
         """
         on_cpu = mx.default_device().type == mx.cpu
         return inference(self, widen=self.dtype is None and on_cpu)
