@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_rcnn.layers import BatchNorm, Conv2d, FrozenBatchNorm, GroupNorm, conv_norm, make_norm
+from mlx_rcnn.layers import (
+    BatchNorm,
+    Conv2d,
+    FrozenBatchNorm,
+    GroupNorm,
+    conv_norm,
+    conv_norm_pool,
+    make_norm,
+    max_pool,
+)
 from recipe import fill
 from reference import last_noise, noise
 
@@ -218,6 +227,32 @@ def test_conv_norm_gradients(kind):
         got, wanted = np.array(got), np.array(wanted)
         np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-3, err_msg=key)
         assert np.abs(wanted).max() > 0
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 10), (2, 3)])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("kind", ["batch", "frozen", "group", None])
+def test_what_is_pooled_first_is_the_same_to_the_bit(kind, training, size):
+    conv = Conv2d(3, 8, 3, padding=1, bias=kind is None)
+    norm = None if kind is None else make_norm(kind, 8, groups=2)
+    if norm is not None:
+        scale = mx.array([1.0, -2, 0.5, 0, 3, -0.1, 1, 1])  # of both signs: the order may turn
+        norm.update({"weight": scale, "bias": mx.arange(8) / 4 - 1})
+        norm.train(training)
+    x = mx.array(noise("pooled first", 2, *size, 3))
+    found = conv_norm_pool(x, conv, norm)
+    assert mx.array_equal(found, max_pool(conv_norm(x, conv, norm)))
+
+    def by(function):
+        def of(weight):
+            conv.weight = weight
+            return mx.sum(mx.sin(function()))
+
+        return mx.grad(of)(mx.array(conv.weight))
+
+    expected = by(lambda: max_pool(conv_norm(x, conv, norm)))
+    gradient = by(lambda: conv_norm_pool(x, conv, norm))
+    np.testing.assert_allclose(np.array(gradient), np.array(expected), rtol=1e-4, atol=1e-5)
 
 
 def test_conv_norm_keeps_half_precision():
