@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from .overlaps import above_threshold_on_host
 
 BLOCK = 128  # boxes settled at once, their overlaps as the bits of an integer each
-_LIKE = 12  # boxes of like areas compared with others at once, at the least
-_WORTH = 1 << 15  # pairs that are compared in the time of one comparison more
+MANY, LIKE = 2048, 12  # from how many on by their areas, and so many of like ones at once
 _GROUP = 1 << 14  # pairs that could be compared while a group of its own is begun
 _PAIRS = 1 << 15  # of boxes compared at once; twice as many take 1.6 times as long a pair
 
@@ -21,16 +22,18 @@ def greedy_nms(
     # greater than ``limit``, a float32
     order = np.argsort(-scores, kind="stable")
     order = order[~np.isnan(scores[order])]
-    groups, group, counts = np.unique(
-        np.zeros(len(order)) if idxs is None else idxs[order],
-        return_inverse=True,
-        return_counts=True,
-    )
+    if idxs is None:
+        return _indices(order, _kept(boxes[order], None, limit))
+    groups, group, counts = np.unique(idxs[order], return_inverse=True, return_counts=True)
     if len(groups) * _GROUP + (counts**2).sum() >= len(order) ** 2:  # one list with labels
         kept = _kept(boxes[order], group if len(groups) > 1 else None, limit)
     else:
         each = np.split(np.argsort(group, kind="stable"), np.cumsum(counts)[:-1])
         kept = np.sort(np.concatenate([v[_kept(boxes[order[v]], None, limit)] for v in each]))
+    return _indices(order, kept)
+
+
+def _indices(order: np.ndarray, kept: np.ndarray) -> np.ndarray:
     best: np.ndarray = order[kept].astype(np.int32)
     return best
 
@@ -40,7 +43,8 @@ def _kept(boxes: np.ndarray, kinds: np.ndarray | None, limit: float) -> np.ndarr
     corners = np.ascontiguousarray(boxes.T, np.float32)
     area = np.maximum((corners[2] - corners[0]) * (corners[3] - corners[1]), np.float32(0))
     rows = np.concatenate([corners, area[None]])  # (5, m): x1, y1, x2, y2, area
-    left, by_area = np.arange(len(boxes)), np.argsort(area, kind="stable")
+    left = np.arange(len(boxes))
+    by_area = left if len(boxes) < MANY else np.argsort(area, kind="stable")
     waiting = np.ones(len(boxes), bool)  # neither settled nor overlapped
     done = [np.zeros(0, np.int64)]
     while len(left):
@@ -73,16 +77,12 @@ def _overlapped(
     rows: np.ndarray, kinds: np.ndarray | None, kept: np.ndarray, by_area: np.ndarray, limit: float
 ) -> np.ndarray:
     """Which of the boxes ``by_area`` one of the ``kept`` overlaps."""
-    # An IoU is never above the ratio of the areas (but for rounding), so that boxes of like size
-    # are compared with those of about that size alone.
     gone = np.zeros(len(by_area), bool)
     rest, alike = rows[:, by_area], None if kinds is None else kinds[by_area]
-    kept = kept[np.argsort(rows[4, kept])]
-    ratio = max(limit * (1 - 1e-3), 1e-30)
-    count = min(1 + len(kept) * len(gone) // _WORTH, 1 + len(kept) // _LIKE)
-    for some in np.array_split(kept, count):
-        first = np.searchsorted(rest[4], rows[4, some[0]] * ratio)
-        last = np.searchsorted(rest[4], rows[4, some[-1]] / ratio, side="right")
+    pieces = [(kept, 0, len(gone))]
+    if len(gone) >= MANY:
+        pieces = list(_of_like_areas(kept, rows[4], rest[4], limit))
+    for some, first, last in pieces:
         ours = rows[:, some, None]
         step = max(1, _PAIRS // len(some))
         for start in range(first, last, step):
@@ -92,3 +92,16 @@ def _overlapped(
                 hits &= kinds[some, None] == alike[part]
             gone[part] |= hits.any(axis=0)
     return gone
+
+
+def _of_like_areas(
+    kept: np.ndarray, areas: np.ndarray, others: np.ndarray, limit: float
+) -> Iterator[tuple[np.ndarray, int, int]]:
+    """The ``kept`` in parts, and the range of others, of rising area, that each may overlap."""
+    # An IoU is never above the ratio of the areas, but for rounding.
+    kept = kept[np.argsort(areas[kept])]
+    ratio = max(limit * (1 - 1e-3), 1e-30)
+    for some in np.array_split(kept, 1 + len(kept) // LIKE):
+        first = np.searchsorted(others, areas[some[0]] * ratio)
+        last = np.searchsorted(others, areas[some[-1]] / ratio, side="right")
+        yield some, int(first), int(last)

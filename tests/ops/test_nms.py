@@ -232,6 +232,7 @@ def test_bad_arguments():
 def test_boxes_within_boxes(threshold, monkeypatch):
     """Their IoU is the ratio of their areas, by which the host leaves comparisons out."""
     monkeypatch.setattr(nms_greedy, "BLOCK", 128)
+    monkeypatch.setattr(nms_greedy, "MANY", 100)
     rng = np.random.default_rng(0)
     side = np.exp(rng.uniform(0, 6, (900, 1)))
     around = np.concatenate([300 - side / 2, 300 + side / 2], axis=1)
