@@ -266,7 +266,7 @@ def _weighted(pixels: mx.array, index: mx.array, weight: mx.array) -> mx.array:
             return total.astype(pixels.dtype)
         taps = weight.reshape(1, -1, index.shape[-1])  # (1, R * B, T)
 
-        def share(piece: mx.array, _: slice) -> mx.array:
+        def share(piece: mx.array) -> mx.array:
             return (piece[..., None] * taps).reshape(piece.shape[0], -1)
 
         with adding_in_order():

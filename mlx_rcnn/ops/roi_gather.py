@@ -118,11 +118,11 @@ def add_chunked(
     index: mx.array,
     cotangent: mx.array,
     count: int,
-    share: Callable[[mx.array, slice], mx.array],
+    share: Callable[[mx.array], mx.array],
 ) -> mx.array:
     """The way back of a gather: (P, C) sums over what reaches each of ``count`` = P pixels."""
-    # ``share`` makes of the cotangent (c, n) of some channels, and which these are, what goes to
-    # the pixels ``index`` (1 or C, K): (c, K) float32. A pixel adds up in the order of K.
+    # ``share`` makes of the cotangent (c, n) of some channels what goes to the pixels ``index``
+    # (1 or C, K): (c, K) float32. A pixel adds up in the order of K.
     # By channels: on a CPU MLX's sum along an axis is a loop over one row, three times as fast as
     # its sum of rows, which works out each number's place anew.
     channels, alike = cotangent.shape[0], index.shape[0] == 1
@@ -131,7 +131,7 @@ def add_chunked(
     for start in range(0, channels, step):
         block = slice(start, min(start + step, channels))
         piece = mx.depends(cotangent[block], done[-1]) if done else cotangent[block]
-        given = share(piece, block)
+        given = share(piece)
         place = mx.broadcast_to(index if alike else index[block], given.shape)
         total = mx.zeros((given.shape[0], count))
         done.append(_add_along(total, place, given))

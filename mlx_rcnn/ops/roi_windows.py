@@ -28,8 +28,7 @@ from .roi_gather import (
 Shape = tuple[int, ...]
 Span = tuple[mx.array, mx.array]  # (R, bins) int32: the first pixel of bins, and the one behind
 
-
-_LAST = 0x7FFFFFFF
+_LAST = 0x7FFFFFFF  # the largest place in a key
 
 
 class _Window(NamedTuple):
@@ -56,17 +55,20 @@ def greatest(
 
     def best(pixels: mx.array, told: Callable[[mx.array], mx.array]) -> mx.array:
         """What is told of the greatest of (P, C), (R, B, C)."""
+        done: list[mx.array] = []
 
         def of_group(rows: mx.array, most: list[int]) -> mx.array:
             window = _Window(*(v // 2 for v in most))
-            tables = _slide(pixels, shapes, window)
+            # The tables of one window after those of another: each is as large as all maps.
+            tables = _slide(mx.depends(pixels, done[-1]) if done else pixels, shapes, window)
             flat, base, count, _ = flatten_levels(tables, boxes[rows], scales)
             places = [
                 _two((low[rows], high[rows]), window[i], count[:, i])
                 for i, (low, high) in enumerate(spans)
             ]
             index = pixel_index(base, count, places[1], places[0])  # (R, B, 4)
-            return gather_chunked(index, flat, lambda part, _: told(mx.max(part, axis=2)))
+            done.append(gather_chunked(index, flat, lambda part, _: told(mx.max(part, axis=2))))
+            return done[-1]
 
         return group_by_grid(np.maximum(longest, 2), of_group)
 
@@ -78,7 +80,7 @@ def greatest(
         with adding_in_order():
             place = mx.clip(best(_keys(pixels), _pixel), 0, count - 1)
             given = channels_first(mx.where(some, cotangent, 0.0))
-            return add_chunked(channels_first(place), given, count, lambda piece, _: piece)
+            return add_chunked(channels_first(place), given, count, lambda piece: piece)
 
     pooled = own_gradient(forward, backward)(pixels)
     return pooled.reshape(-1, down.shape[1], across.shape[1], pixels.shape[-1])
