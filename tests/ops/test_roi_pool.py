@@ -229,3 +229,15 @@ def test_nothing_and_half_precision():
     np.testing.assert_array_equal(np.array(half), np.array(expected).astype(np.float16))
     with pytest.raises(ValueError, match="spatial_scales: expected 3 numbers, got 2"):
         multiscale_roi_pool(maps_, rois, 2, LEVELS[:2])
+
+
+def test_windows_of_a_pyramid_in_bounded_memory():
+    maps_ = [mx.random.normal((1, 100 // k, 136 // k, 256)) for k in (1, 2, 4)]  # 18 MB
+    rng = np.random.default_rng(0)
+    corner, side = rng.uniform(0, 300, (200, 2)), np.exp(rng.uniform(2.5, 6, (200, 2)))
+    rois = np.concatenate([np.zeros((200, 1)), corner, corner + side], axis=1)
+    mx.eval(rois := mx.array(rois.astype(np.float32)), maps_)
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    mx.eval(multiscale_roi_pool(maps_, rois, 7, LEVELS))  # the answer is 10 MB
+    assert mx.get_peak_memory() - before < 220e6  # 9 tables, one for each size of window
