@@ -33,27 +33,8 @@ def test_by_hand():
     assert run(roi_pool, features, [[0, 5, 5, 5, 5]], 1, 0.5).item() == 33
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.integers(0, 99),
-    st.tuples(st.integers(1, 6), st.integers(1, 6)),
-    st.lists(
-        st.tuples(st.integers(0, 1), *[st.integers(-32, 64).map(lambda v: v / 4)] * 4),
-        min_size=1,
-        max_size=4,
-    ),
-    st.tuples(st.integers(1, 7), st.integers(1, 7)),
-    st.sampled_from([1.0, 0.5]),
-)
-def test_oracle(seed, size, rois, bins, scale):
-    features = maps(2, *size, 2, key=f"pool {seed}") - 5
-    expected = slow_roi_pool(features, rois, bins, scale)
-    result = run(roi_pool, features, rois, bins, scale)
-    np.testing.assert_array_equal(result, expected.astype(np.float32))
-
-
-@settings(max_examples=60, deadline=None)
-@given(
+# A seed, the size of the maps, RoIs, bins and the scale.
+pooled = given(
     st.integers(0, 99),
     st.tuples(st.integers(1, 9), st.integers(1, 9)),
     st.lists(
@@ -64,6 +45,19 @@ def test_oracle(seed, size, rois, bins, scale):
     st.tuples(st.integers(1, 7), st.integers(1, 7)),
     st.sampled_from([1.0, 0.5]),
 )
+
+
+@settings(max_examples=60, deadline=None)
+@pooled
+def test_oracle(seed, size, rois, bins, scale):
+    features = maps(2, *size, 2, key=f"pool {seed}") - 5
+    expected = slow_roi_pool(features, rois, bins, scale)
+    result = run(roi_pool, features, rois, bins, scale)
+    np.testing.assert_array_equal(result, expected.astype(np.float32))
+
+
+@settings(max_examples=60, deadline=None)
+@pooled
 def test_gradient_oracle(seed, size, rois, bins, scale):
     rng = np.random.default_rng(seed)
     features = rng.integers(-2, 3, (2, *size, 2)).astype(np.float32)  # many are equal
